@@ -1,0 +1,1 @@
+"""Few-shot learning with uncertainty that can be trusted."""

@@ -1,0 +1,268 @@
+"""The D of p(phi | D, theta): points of a batch of tasks, padded and masked."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.typing import ArrayLike
+
+
+def as_tensor(values: ArrayLike, name: str) -> Tensor:
+    """Numbers from numpy, pandas, lists or torch as a tensor; floats keep their precision.
+
+    Raises:
+        DataError: a cell is not a number or not finite; the message names the cell.
+    """
+    if not isinstance(values, Tensor):
+        array = np.asarray(values)
+        if array.dtype == object or array.dtype.kind in "USMm":
+            raise DataError(f"expected {name} to hold numbers, got dtype {array.dtype}, first value {array.flat[0]!r}")
+        if array.dtype == np.float16:
+            array = array.astype(np.float32)
+        values = torch.from_numpy(np.array(array))  # a copy: posteriors are values, arrays are not
+    if values.is_complex():
+        raise DataError(f"expected {name} to hold real numbers, got dtype {values.dtype}")
+    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+        where = tuple(int(i) for i in (~torch.isfinite(values)).nonzero()[0])
+        raise DataError(
+            f"expected {name} to be finite, got {values[where].item()} at index {where}: "
+            "drop missing rows first, or build tasks with TaskDataset.from_frame, which does"
+        )
+    return values
+
+
+def _real(values: ArrayLike, name: str) -> Tensor:
+    tensor = as_tensor(values, name)
+    return tensor if tensor.is_floating_point() else tensor.to(torch.float64)  # integers lose nothing
+
+
+class DataSpec(NamedTuple):
+    """What data must look like to be understood: the number of tasks, the point shapes, precision and device."""
+
+    num_tasks: int
+    x_shape: tuple[int, ...]
+    y_shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    def queries(self, x: ArrayLike) -> Tensor:
+        """Query points as `B M *x`; for a single task `M *x` (or `M`, for scalar inputs) is enough.
+
+        Raises:
+            ShapeError: the points are not of this spec's shape or number of tasks.
+        """
+        x = _real(x, "x").to(dtype=self.dtype, device=self.device)
+        given = tuple(x.shape)
+        if self.num_tasks == 1 and x.ndim == 1 and self.x_shape == (1,):
+            x = x[:, None]
+        if self.num_tasks == 1 and x.ndim == 1 + len(self.x_shape):
+            x = x[None]
+        if x.ndim != 2 + len(self.x_shape) or x.shape[0] != self.num_tasks or x.shape[2:] != self.x_shape:
+            raise ShapeError(f"expected x of shape {self._shape('M', self.x_shape)}, got {given}")
+        return x
+
+    def conform(self, data: "Data") -> "Data":
+        """`data` in this spec's precision and on its device.
+
+        Raises:
+            ShapeError: the points are of other shapes, or of another number of tasks.
+        """
+        if data.num_tasks != self.num_tasks or data.x.shape[2:] != self.x_shape or data.y.shape[2:] != self.y_shape:
+            raise ShapeError(
+                f"expected data with x {self._shape('N', self.x_shape)} and y {self._shape('N', self.y_shape)}, "
+                f"got x {tuple(data.x.shape)} and y {tuple(data.y.shape)}"
+            )
+        return data.to(dtype=self.dtype, device=self.device)
+
+    def _shape(self, points: str, shape: tuple[int, ...]) -> str:
+        return "(" + ", ".join([str(self.num_tasks), points, *map(str, shape)]) + ")"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Points of B tasks, padded to N per task. `mask` is True at real points; padding is finite and never matters.
+
+    Attributes:
+        x: inputs, `B N *x`.
+        y: outcomes, floating `B N C` for regression or int64 `B N` for labels 0..C-1.
+        mask: `B N`, True = real.
+
+    Raises:
+        ShapeError: the leading axes disagree.
+    """
+
+    x: Shaped[Tensor, "B N *x"]
+    y: Shaped[Tensor, "B N *c"]
+    mask: Bool[Tensor, "B N"]
+
+    def __post_init__(self) -> None:
+        """Check the shapes; values are checked where they come in (`from_arrays`)."""
+        points = tuple(self.mask.shape)
+        if self.mask.ndim != 2 or self.mask.dtype != torch.bool:
+            raise ShapeError(f"expected a boolean mask of shape (B, N), got {self.mask.dtype} {points}")
+        for name, value in (("x", self.x), ("y", self.y)):
+            if tuple(value.shape[:2]) != points:
+                raise ShapeError(f"expected {name} of shape {points} + ..., got {tuple(value.shape)}")
+        if self.y.ndim != (3 if self.y.is_floating_point() else 2):
+            raise ShapeError(
+                f"expected y to be floating (B, N, C) or int64 labels (B, N), got {self.y.dtype} {tuple(self.y.shape)}"
+            )
+
+    @classmethod
+    def from_arrays(cls, x: ArrayLike, y: ArrayLike) -> Self:
+        """One regression task. x: `N *x` (or `N` for scalar inputs); y: `N C` (or `N`). Zero points are legal.
+
+        Raises:
+            ShapeError: x and y differ in length. DataError: a cell is not a finite number.
+        """
+        x, y = _real(x, "x"), _real(y, "y")
+        x = x[:, None] if x.ndim == 1 else x
+        y = y[:, None] if y.ndim == 1 else y
+        if x.ndim < 2 or y.ndim != 2 or len(x) != len(y):
+            raise ShapeError(f"expected x (N, D) and y (N, C) of one length, got {tuple(x.shape)} and {tuple(y.shape)}")
+        return cls(x[None], y.to(x.device)[None], torch.ones(1, len(x), dtype=torch.bool, device=x.device))
+
+    @classmethod
+    def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> Self:
+        """One classification task. x: `N *x`; labels: `N` integers 0..C-1.
+
+        Raises:
+            ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
+        """
+        x, labels = _real(x, "x"), as_tensor(labels, "labels")
+        x = x[:, None] if x.ndim == 1 else x
+        if labels.ndim != 1 or len(labels) != len(x):
+            raise ShapeError(f"expected labels of shape ({len(x)},), got {tuple(labels.shape)}")
+        if bool((labels != labels.long()).any()) or bool((labels < 0).any()):
+            raise DataError(f"expected integer labels from 0 to C - 1, got {labels[:8].tolist()}")
+        mask = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
+        return cls(x[None], labels.long().to(x.device)[None], mask)
+
+    @classmethod
+    def stack(cls, tasks: Sequence["Data"]) -> Self:
+        """The tasks of several `Data` in one batch, padded to the longest.
+
+        Raises:
+            DataError: no tasks. ShapeError: point shapes or kinds of outcome differ.
+        """
+        if not tasks:
+            raise DataError("expected at least one task, got none")
+        first = tasks[0]
+        for task in tasks:
+            if task.x.shape[2:] != first.x.shape[2:] or task.y.shape[2:] != first.y.shape[2:]:
+                raise ShapeError(
+                    f"expected tasks of one point shape, got x {tuple(first.x.shape[2:])}, y {tuple(first.y.shape[2:])} "
+                    f"and x {tuple(task.x.shape[2:])}, y {tuple(task.y.shape[2:])}"
+                )
+        longest = max(task.num_points for task in tasks)
+
+        def pad(value: Tensor) -> Tensor:
+            return torch.cat([value, value.new_zeros(value.shape[0], longest - value.shape[1], *value.shape[2:])], 1)
+
+        return cls(*(torch.cat([pad(getattr(task, name)) for task in tasks]) for name in ("x", "y", "mask")))
+
+    @classmethod
+    def empty(cls, like: "Data") -> Self:
+        """No points at all, for the same tasks: adapting on it gives the prior predictive."""
+        return cls(like.x[:, :0], like.y[:, :0], like.mask[:, :0])
+
+    @property
+    def num_tasks(self) -> int:
+        """B."""
+        return self.mask.shape[0]
+
+    @property
+    def num_points(self) -> int:
+        """N, padding included."""
+        return self.mask.shape[1]
+
+    @property
+    def counts(self) -> Int[Tensor, "B"]:
+        """Real points of each task."""
+        return self.mask.sum(-1)
+
+    @property
+    def spec(self) -> DataSpec:
+        """What further data for these tasks must look like."""
+        return DataSpec(
+            self.num_tasks, tuple(self.x.shape[2:]), tuple(self.y.shape[2:]), self.x.dtype, self.x.device
+        )
+
+    def append(self, other: "Data") -> "Data":
+        """The points of both, in order. Raises ShapeError if the tasks or point shapes differ."""
+        other = self.spec.conform(other)
+        return Data(*(torch.cat([getattr(self, k), getattr(other, k)], 1) for k in ("x", "y", "mask")))
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
+        """Moved to a device and a floating precision; labels stay int64."""
+        y = self.y.to(dtype=dtype, device=device) if self.y.is_floating_point() else self.y.to(device=device)
+        return Data(self.x.to(dtype=dtype, device=device), y, self.mask.to(device=device))
+
+    def select(self, tasks: Any) -> "Data":
+        """The tasks at these positions (a slice, a list of positions or an index tensor)."""
+        return Data(self.x[tasks], self.y[tasks], self.mask[tasks])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """One unpadded task: support points to adapt on, and query points to be scored at."""
+
+    support_x: Shaped[Tensor, "N *x"]
+    support_y: Shaped[Tensor, "N *c"]
+    query_x: Shaped[Tensor, "M *x"]
+    query_y: Shaped[Tensor, "M *c"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskBatch:
+    """B tasks, each divided into support and query points.
+
+    Attributes:
+        support: what a learner adapts on.
+        query: what its predictive is scored at.
+        names: the user's names of the tasks, for messages; None when they have none.
+    """
+
+    support: Data
+    query: Data
+    names: tuple[Hashable, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that support and query belong to the same tasks."""
+        if self.support.num_tasks != self.query.num_tasks:
+            raise ShapeError(
+                f"expected support and query of the same tasks, got {self.support.num_tasks} and {self.query.num_tasks}"
+            )
+
+    @classmethod
+    def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> Self:
+        """Pad and mask a list of tasks into a batch. Raises DataError when the list is empty."""
+
+        def side(x: Tensor, y: Tensor) -> Data:
+            return Data(x[None], y[None], torch.ones(1, len(x), dtype=torch.bool, device=x.device))
+
+        return cls(
+            Data.stack([side(task.support_x, task.support_y) for task in tasks]),
+            Data.stack([side(task.query_x, task.query_y) for task in tasks]),
+            None if names is None else tuple(names),
+        )
+
+    @property
+    def num_tasks(self) -> int:
+        """B."""
+        return self.support.num_tasks
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "TaskBatch":
+        """Moved to a device and a floating precision."""
+        return replace(self, support=self.support.to(dtype, device), query=self.query.to(dtype, device))
+
+    def select(self, tasks: slice) -> "TaskBatch":
+        """The tasks in a slice."""
+        names = None if self.names is None else self.names[tasks]
+        return TaskBatch(self.support.select(tasks), self.query.select(tasks), names)

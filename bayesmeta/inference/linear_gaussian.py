@@ -1,0 +1,196 @@
+"""Exact inference in the matrix-normal linear model: R = Φ Z + E, Z ~ MN(0, I, Σ), E ~ MN(0, I, Σ).
+
+`rows` Φ are *whitened* features (features times the factor L of the prior covariance V = L Lᵀ), R the residual from the
+prior mean. Every covariance below is in units of Σ, the noise covariance over outputs, which factors out:
+
+    feature space, R x R:   A = I + ΦᵀΦ,   Z | D ~ MN(A⁻¹ Φᵀ R, A⁻¹, Σ)
+    point space, N x N:     S = I + ΦΦᵀ,   log p(R) = -½ (C log|S| + N log|Σ| + tr(Σ⁻¹ Rᵀ S⁻¹ R) + N C log 2π)
+
+The smaller of the two is used. Harrison et al. 2018 (ALPaCA), eqs. 5-9; Rasmussen & Williams 2006, sec. 2.1.2.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bayesmeta.linalg import cholesky, logdet, masked_gram, solve_lower, update_root
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+class LinearGaussian(ABC):
+    """The belief Z | D ~ MN(mean, P, Σ) of each task: a value."""
+
+    @abstractmethod
+    def moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
+        """The posterior mean of Z, and a root T of its covariance P = T Tᵀ."""
+
+    @abstractmethod
+    def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
+        """Mean of Φ Z at each point, and its variance in units of Σ."""
+
+    @abstractmethod
+    def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
+        """Covariance of Φ Z between points, in units of Σ."""
+
+    def update(
+        self, rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+    ) -> "LinearGaussian":
+        """The belief after more points, in square-root form: O(N R²) whatever came before."""
+        rows, residual = _zero_padding(rows, residual, mask)
+        mean, root = self.moments()
+        root, gain = update_root(root, rows)
+        return FeatureSpace(mean + gain @ (residual - rows @ mean), root)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpace(LinearGaussian):
+    """Mean and covariance root over features; prediction is two matrix products."""
+
+    mean: Float[Tensor, "B R C"]
+    root: Float[Tensor, "B R R"]
+
+    def moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
+        """As they are held."""
+        return self.mean, self.root
+
+    def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
+        """Φ mean and |Φ T|²."""
+        return rows @ self.mean, (rows @ self.root).square().sum(-1)
+
+    def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
+        """Φ T Tᵀ Φᵀ."""
+        spread = rows @ self.root
+        return spread @ spread.mT
+
+
+@dataclass(frozen=True, eq=False)
+class PointSpace(LinearGaussian):
+    """The dual form: the points themselves, and the N x N Cholesky factor C of S = I + ΦΦᵀ.
+
+    Attributes:
+        rows: Φ of the support, zero where padded.
+        factor: C.
+        weights: S⁻¹ R.
+    """
+
+    rows: Float[Tensor, "B N R"]
+    factor: Float[Tensor, "B N N"]
+    weights: Float[Tensor, "B N C"]
+
+    def moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
+        """Φᵀ S⁻¹ R, and the prior root I conditioned on all points at once."""
+        eye = torch.eye(self.rows.shape[-1], dtype=self.rows.dtype, device=self.rows.device)
+        root, _ = update_root(eye.expand(self.rows.shape[0], -1, -1), self.rows)
+        return self.rows.mT @ self.weights, root
+
+    def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
+        """K S⁻¹ R and k - |C⁻¹ Kᵀ|², with K the Gram matrix between queries and support."""
+        cross = self.rows @ rows.mT
+        explained = solve_lower(self.factor, cross).square().sum(-2)
+        # the difference is at least |φ|² / (1 + Σ_n |φ_n|²) > 0; the clamp only removes rounding below zero
+        return cross.mT @ self.weights, (rows.square().sum(-1) - explained).clamp(min=0.0)
+
+    def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
+        """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ)."""
+        white = solve_lower(self.factor, self.rows @ rows.mT)
+        return rows @ rows.mT - white.mT @ white
+
+
+def condition(
+    rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+) -> LinearGaussian:
+    """The exact belief after the real points, in the smaller of the two spaces."""
+    if rows.shape[1] < rows.shape[2]:
+        return condition_point_space(rows, residual, mask)
+    return condition_feature_space(rows, residual, mask)
+
+
+def condition_point_space(
+    rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+) -> PointSpace:
+    """The dual form, by the Cholesky factor of an N x N matrix: the smaller one while N < R."""
+    rows, residual = _zero_padding(rows, residual, mask)
+    factor = cholesky(masked_gram(rows, mask), "support covariance")
+    return PointSpace(rows, factor, torch.cholesky_solve(residual, factor))
+
+
+def condition_feature_space(
+    rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+) -> FeatureSpace:
+    """The primal form, by the Cholesky factor of an R x R matrix: the smaller one once N >= R."""
+    rows, residual = _zero_padding(rows, residual, mask)
+    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    factor = cholesky(eye + rows.mT @ rows, "posterior precision")  # A = C Cᵀ, so T = C⁻ᵀ
+    root = solve_lower(factor, eye).mT
+    return FeatureSpace(root @ (root.mT @ (rows.mT @ residual)), root)
+
+
+def prefix_log_probs(
+    rows: Float[Tensor, "B N R"],
+    residual: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+    columns: Float[Tensor, "C C"],
+) -> Float[Tensor, "B N"]:
+    """log p(r_n | r_1..r_n-1) for every n, in nats, from one N x N Cholesky; 0 at padding. Their sum is the evidence.
+
+    With S = C Cᵀ the innovations are C⁻¹ R, and the predictive variance of point n given those before it is C_nn².
+    """
+    rows, residual = _zero_padding(rows, residual, mask)
+    factor = cholesky(masked_gram(rows, mask), "support covariance")
+    outputs = cholesky(columns, "noise covariance")
+    white = solve_lower(outputs, solve_lower(factor, residual).mT).mT
+    num_outputs = columns.shape[-1]
+    spread = 2.0 * num_outputs * factor.diagonal(dim1=-2, dim2=-1).log()
+    each = -0.5 * (white.square().sum(-1) + spread + logdet(outputs) + num_outputs * LOG_2PI)
+    return torch.where(mask, each, 0.0)
+
+
+def log_evidence(
+    rows: Float[Tensor, "B N R"],
+    residual: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+    columns: Float[Tensor, "C C"],
+) -> Float[Tensor, "B"]:
+    """log p(R) of the real points of each task, Z integrated out, in nats; in the smaller of the two spaces."""
+    if rows.shape[1] < rows.shape[2]:
+        return prefix_log_probs(rows, residual, mask, columns).sum(-1)
+    rows, residual = _zero_padding(rows, residual, mask)
+    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    factor = cholesky(eye + rows.mT @ rows, "posterior precision")
+    mean = torch.cholesky_solve(rows.mT @ residual, factor)
+    # Rᵀ S⁻¹ R = (R - Φm)ᵀ(R - Φm) + mᵀm: a sum of squares, where RᵀR - RᵀΦm would cancel
+    stacked = torch.cat([residual - rows @ mean, mean], 1)
+    outputs = cholesky(columns, "noise covariance")
+    quadratic = solve_lower(outputs, stacked.mT).square().sum((-1, -2))
+    count = mask.sum(-1).to(rows.dtype)
+    num_outputs = columns.shape[-1]
+    determinant = num_outputs * logdet(factor) + count * logdet(outputs)
+    return -0.5 * (quadratic + determinant + count * num_outputs * LOG_2PI)
+
+
+def information(
+    rows: Float[Tensor, "B N R"],
+    design: Float[Tensor, "B N F"],
+    outcome: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+) -> tuple[Float[Tensor, "F F"], Float[Tensor, "F C"]]:
+    """Σ_t Xᵀ S⁻¹ X and Σ_t Xᵀ S⁻¹ Y over all tasks: what generalised least squares for a common weight needs."""
+    rows, design = _zero_padding(rows, design, mask)
+    outcome = torch.where(mask[..., None], outcome, 0.0)
+    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+    factor = cholesky(eye + rows.mT @ rows, "posterior precision")
+    both = torch.cat([design, outcome], -1)
+    # S⁻¹ = I - Φ A⁻¹ Φᵀ
+    solved = both - rows @ torch.cholesky_solve(rows.mT @ both, factor)
+    products = (design.mT @ solved).sum(0)
+    return products[:, : design.shape[-1]], products[:, design.shape[-1] :]
+
+
+def _zero_padding(rows: Tensor, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    real = mask[..., None]
+    return torch.where(real, rows, 0.0), torch.where(real, residual, 0.0)

@@ -1,0 +1,164 @@
+"""Learner holds theta; TaskPosterior holds what one batch of tasks has taught it.
+
+    theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Self, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.data import Data, DataSpec, TaskBatch
+from bayesmeta.description import Described
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.predictives import Predictive
+from bayesmeta.priors import Prior
+from bayesmeta.typing import ArrayLike, LogJoint, Params
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TaskPosterior(ABC):
+    """p(phi | D, theta) of a batch of tasks: a value. `update` returns a new one and leaves this one as it was.
+
+    A subclass is a frozen dataclass that gives `_predict` and `_update`.
+
+    Attributes:
+        spec: the shapes, precision and device that further data must have (it is converted to them).
+    """
+
+    spec: DataSpec
+
+    @final
+    def predict(self, x: ArrayLike) -> Predictive:
+        """The predictive distribution at query points.
+
+        Args:
+            x: `B M *x`; for a single task `M *x` is enough, or `M` where inputs are numbers. numpy, pandas or torch.
+
+        Raises:
+            ShapeError: x has the wrong shape. DataError: a cell is not a finite number.
+        """
+        return self._predict(self.spec.queries(x))
+
+    @final
+    def update(self, data: Data) -> Self:
+        """The posterior after more points of the same tasks: the same as adapting on all of them at once.
+
+        Raises:
+            ShapeError: the data are of other tasks or shapes.
+        """
+        return self._update(self.spec.conform(data))
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of phi, each value `S B *shape`. Raises UnsupportedError where phi has no density to draw from."""
+        raise UnsupportedError(f"{type(self).__name__} has no draws of phi")
+
+    @abstractmethod
+    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive: ...
+
+    @abstractmethod
+    def _update(self, data: Data) -> Self: ...
+
+
+class Learner(Described, nn.Module, ABC):
+    """A meta-learner: `parameters()` is theta, and `adapt` gives p(phi | D, theta) for a batch of tasks.
+
+    A subclass gives `_adapt`, which is differentiable in theta and gets data in the learner's own precision.
+
+    Attributes:
+        exchangeable: False only where the method itself depends on the order of the support (SNAIL, MANN).
+        x_shape: shape of one input, or None when any will do.
+        num_outputs: C, or None when any will do.
+    """
+
+    exchangeable: ClassVar[bool] = True
+    x_shape: tuple[int, ...] | None = None
+    num_outputs: int | None = None
+
+    @final
+    def adapt(self, support: Data) -> TaskPosterior:
+        """p(phi | D, theta). Deterministic; an empty support gives the prior.
+
+        The posterior keeps its own frozen copy of theta, builds no graph to it and does not change when training goes
+        on. Gradients with respect to query points flow through `predict` as usual.
+
+        Raises:
+            ShapeError: the support does not have the learner's inputs or outputs.
+            InferenceError: the posterior cannot be computed.
+        """
+        learner = self.frozen()
+        with torch.no_grad():
+            return learner._adapt(self.conform(support))
+
+    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats."""
+        posterior = self._adapt(tasks.support)
+        query = tasks.query
+        return -posterior._predict(query.x).log_prob(query.y, query.mask) / query.counts.clamp(min=1)
+
+    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+        """log p(D | theta) of each task, phi integrated out, in nats. Raises UnsupportedError where it has no form."""
+        raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
+
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
+        return torch.zeros(())
+
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        """The optimizer that `fit` uses for theta: Adam unless a subclass has reason for another."""
+        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=lr)
+
+    def prepare(self, tasks: Data) -> None:
+        """Called once by `fit` with the meta-training points, before the first step; for statistics of the data."""
+
+    def frozen(self) -> Self:
+        """A copy whose theta never changes; the learner itself when nothing in it can be trained any more."""
+        if not any(p.requires_grad for p in self.parameters()):
+            return self
+        return copy.deepcopy(self).requires_grad_(False)
+
+    def conform(self, data: Data) -> Data:
+        """`data` in the learner's precision and on its device.
+
+        Raises:
+            ShapeError: the data do not have the learner's inputs or outputs.
+        """
+        spec = data.spec
+        expected = spec._replace(
+            x_shape=spec.x_shape if self.x_shape is None else self.x_shape,
+            y_shape=(self.num_outputs,) if self.num_outputs is not None and spec.y_shape else spec.y_shape,
+        )
+        parameter = next(self.parameters(), None)
+        if parameter is not None:
+            expected = expected._replace(dtype=parameter.dtype, device=parameter.device)
+        return expected.conform(data)
+
+    @abstractmethod
+    def _adapt(self, support: Data) -> TaskPosterior: ...
+
+
+class ExplicitLearner(Learner):
+    """A learner whose phi is named tensors with an explicit prior and likelihood.
+
+    A subclass gives `prior`, `likelihood` and `forward`, the network outputs f(x; phi).
+    """
+
+    prior: Prior
+    likelihood: Likelihood
+
+    @abstractmethod
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
+        """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
+
+    def log_joint(self, data: Data) -> LogJoint:
+        """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats."""
+
+        def log_density(phi: Params) -> Tensor:
+            return self.likelihood.log_prob(self.forward(phi, data.x), data) + self.prior.log_prob(phi)
+
+        return log_density

@@ -1,0 +1,337 @@
+"""Likelihoods p(y | f): how observations scatter around what the model says.
+
+`forward` takes network outputs f (last axis K) to a torch distribution over one point. Noise is learned in log space
+and kept inside bounds; a `variance` is squared units of y, a `scale` or `stddev` is units of y.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Bernoulli as BernoulliDistribution
+from torch.distributions import Categorical as CategoricalDistribution
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    StudentT as StudentTDistribution,
+)
+
+from bayesmeta.data import Data
+from bayesmeta.description import Described
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+
+_nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
+HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
+HERMITE_WEIGHTS = torch.from_numpy(_weights / _weights.sum())
+
+
+class Positive(nn.Module):
+    """Positive numbers between two bounds, learned in log space.
+
+    With r = exp(raw) the value is (lower + r) / (1 + r / upper): r itself inside the bounds, and flat outside them.
+
+    Args:
+        shape: shape of the parameter.
+        initial: starting value of every entry, strictly between the bounds.
+        bounds: (lower, upper), positive and in this order.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or an initial value outside them.
+    """
+
+    def __init__(self, shape: tuple[int, ...], initial: float, bounds: tuple[float, float]) -> None:
+        super().__init__()
+        lower, upper = bounds
+        if not (0.0 < lower < upper < math.inf):
+            raise DataError(f"expected bounds with 0 < lower < upper, got ({lower}, {upper})")
+        self.lower, self.upper = float(lower), float(upper)
+        self.raw = nn.Parameter(torch.empty(shape))
+        self.set(torch.full(shape, float(initial)))
+
+    def forward(self) -> Tensor:
+        """The current value, of the given shape."""
+        r = self.raw.exp()
+        return (self.lower + r) / (1.0 + r / self.upper)
+
+    @torch.no_grad()
+    def set(self, value: Tensor | float) -> None:
+        """Assign the value. Raises DataError when an entry is outside the bounds."""
+        value = torch.as_tensor(value, dtype=torch.float64).expand(self.raw.shape)
+        if not bool(((value > self.lower) & (value < self.upper)).all()):
+            raise DataError(f"expected values strictly between {self.lower} and {self.upper}, got {value.tolist()}")
+        self.raw.copy_(((value - self.lower) / (1.0 - value / self.upper)).log())
+
+
+class Noise(Described, nn.Module, ABC):
+    """Σ, the covariance of Gaussian observation noise over the C outputs (variances, squared units of y)."""
+
+    num_outputs: int
+
+    @abstractmethod
+    def covariance(self) -> Float[Tensor, "C C"]:
+        """Σ itself, positive definite."""
+
+    @abstractmethod
+    def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ, or the nearest this type can hold (a diagonal noise keeps the diagonal)."""
+
+    def variance(self) -> Float[Tensor, "C"]:
+        """The noise variance of each output."""
+        return self.covariance().diagonal()
+
+
+class DiagonalNoise(Noise):
+    """Independent noise, one variance per output.
+
+    Args:
+        num_outputs: C.
+        initial: starting variance.
+        bounds: smallest and largest variance.
+    """
+
+    def __init__(
+        self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)
+    ) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+        self.value = Positive((num_outputs,), initial, bounds)
+
+    def covariance(self) -> Float[Tensor, "C C"]:
+        """diag(variances)."""
+        return torch.diag(self.value())
+
+    def variance(self) -> Float[Tensor, "C"]:
+        """The noise variance of each output."""
+        return self.value()
+
+    def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Keep the diagonal of `covariance`."""
+        self.value.set(covariance.diagonal())
+
+
+class FullNoise(Noise):
+    """Correlated noise: Σ = L diag(v) Lᵀ with unit lower triangular L and bounded v.
+
+    Args:
+        num_outputs: C.
+        initial: starting variance of every output (uncorrelated at the start).
+        bounds: smallest and largest conditional variance v_c of an output given those before it.
+    """
+
+    def __init__(
+        self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)
+    ) -> None:
+        super().__init__()
+        self.num_outputs = num_outputs
+        self.value = Positive((num_outputs,), initial, bounds)
+        self.below = nn.Parameter(torch.zeros(num_outputs * (num_outputs - 1) // 2))
+
+    def _unit_factor(self) -> Tensor:
+        factor = torch.eye(self.num_outputs, dtype=self.below.dtype, device=self.below.device)
+        rows, columns = torch.tril_indices(self.num_outputs, self.num_outputs, -1, device=self.below.device)
+        return factor.index_put((rows, columns), self.below)
+
+    def covariance(self) -> Float[Tensor, "C C"]:
+        """Σ = L diag(v) Lᵀ."""
+        factor = self._unit_factor()
+        return factor * self.value() @ factor.mT
+
+    @torch.no_grad()
+    def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ."""
+        factor = torch.linalg.cholesky(covariance.double())
+        scale = factor.diagonal()
+        self.value.set(scale.square())
+        rows, columns = torch.tril_indices(self.num_outputs, self.num_outputs, -1)
+        self.below.copy_((factor / scale)[rows, columns])
+
+
+class Likelihood(Described, nn.Module, ABC):
+    """p(y | f) at one point; `log_prob` sums over the real points of each task.
+
+    Attributes:
+        num_outputs: C, the number of outcomes (or classes) of a point.
+        network_outputs: K, the length of f that `forward` expects.
+    """
+
+    num_outputs: int
+    network_outputs: int
+
+    @abstractmethod
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """The distribution of y at each point: batch shape `*b`, event shape (C,) or ()."""
+
+    @abstractmethod
+    def marginal(self, mean: Float[Tensor, "B M K"], variance: Float[Tensor, "B M K"]) -> Distribution:
+        """The distribution of y when f ~ N(mean, diag(variance)): noise included, uncertainty of f integrated out."""
+
+    def log_prob(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B"]:
+        """log p(y | f) in nats, summed over the real points of each task.
+
+        Raises:
+            ShapeError: f does not have `network_outputs` columns. DataError: a label is out of range.
+        """
+        if f.shape[-1] != self.network_outputs:
+            raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
+        if data.num_points == 0:  # torch's Independent fails on zero points
+            return f.sum((-1, -2))
+        return torch.where(data.mask, self.forward(f).log_prob(self._outcome(data)), 0.0).sum(-1)
+
+    def _outcome(self, data: Data) -> Tensor:
+        if not data.y.is_floating_point():
+            raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
+        return data.y
+
+    def _labels(self, data: Data, num_classes: int) -> Tensor:
+        if data.y.is_floating_point():
+            raise UnsupportedError(f"expected integer labels for {type(self).__name__}, got floating outcomes")
+        labels = torch.where(data.mask, data.y, 0)
+        if bool(((labels < 0) | (labels >= num_classes)).any()):
+            raise DataError(f"expected labels from 0 to {num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+        return labels
+
+
+class Gaussian(Likelihood):
+    """y ~ N(f, Σ). The noise is any `Noise`: diagonal or full.
+
+    Args:
+        noise: Σ; by default one learned variance per output.
+        num_outputs: C, when no noise is given.
+    """
+
+    def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
+        super().__init__()
+        self.noise = DiagonalNoise(num_outputs) if noise is None else noise
+        self.num_outputs = self.network_outputs = self.noise.num_outputs
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """N(f, Σ)."""
+        return self.marginal(f, torch.zeros_like(f))
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """N(mean, diag(variance) + Σ)."""
+        if isinstance(self.noise, DiagonalNoise):
+            return Independent(Normal(mean, (variance + self.noise.variance()).sqrt(), validate_args=False), 1)
+        covariance = torch.diag_embed(variance) + self.noise.covariance()
+        return MultivariateNormal(mean, covariance, validate_args=False)
+
+
+class HeteroscedasticGaussian(Likelihood):
+    """y ~ N(f_mean, exp(f_logvar)): the network says the noise too. K = 2C: C means, then C log variances.
+
+    Args:
+        num_outputs: C.
+        bounds: smallest and largest variance.
+    """
+
+    def __init__(self, num_outputs: int = 1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
+        super().__init__()
+        if not (0.0 < bounds[0] < bounds[1] < math.inf):
+            raise DataError(f"expected bounds with 0 < lower < upper, got {tuple(bounds)}")
+        self.num_outputs, self.network_outputs = num_outputs, 2 * num_outputs
+        self.lower, self.upper = bounds
+
+    def _variance(self, raw: Tensor) -> Tensor:
+        r = raw.clamp(max=80.0).exp()
+        return (self.lower + r) / (1.0 + r / self.upper)
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """N(mean, variance), both from f."""
+        mean, raw = f.chunk(2, -1)
+        return Independent(Normal(mean, self._variance(raw).sqrt(), validate_args=False), 1)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The Gaussian with the exact mean and variance of the mixture: Var y = Var f + E noise (Gauss-Hermite)."""
+        center, raw = mean.chunk(2, -1)
+        spread, raw_variance = variance.chunk(2, -1)
+        nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
+        noise = (self._variance(raw[..., None] + raw_variance.sqrt()[..., None] * nodes) * weights).sum(-1)
+        return Independent(Normal(center, (spread + noise).sqrt(), validate_args=False), 1)
+
+
+class StudentT(Likelihood):
+    """y ~ t_dof(f, scale): outliers are expected. Scale (units of y) and degrees of freedom are learned.
+
+    Args:
+        num_outputs: C.
+        initial_scale: starting scale.
+        initial_dof: starting degrees of freedom.
+        scale_bounds: smallest and largest scale.
+        dof_bounds: smallest and largest degrees of freedom; above 2 the variance exists.
+    """
+
+    def __init__(
+        self,
+        num_outputs: int = 1,
+        initial_scale: float = 0.3,
+        initial_dof: float = 5.0,
+        scale_bounds: tuple[float, float] = (1e-4, 1e4),
+        dof_bounds: tuple[float, float] = (2.0, 200.0),
+    ) -> None:
+        super().__init__()
+        self.num_outputs = self.network_outputs = num_outputs
+        self.scale = Positive((num_outputs,), initial_scale, scale_bounds)
+        self.dof = Positive((num_outputs,), initial_dof, dof_bounds)
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """Student's t around f."""
+        return Independent(StudentTDistribution(self.dof(), f, self.scale(), validate_args=False), 1)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """A mixture of t distributions at Gauss-Hermite nodes of f, each output with its own."""
+        nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
+        centers = mean[..., None] + variance.sqrt()[..., None] * nodes
+        scale, dof = self.scale()[:, None], self.dof()[:, None]
+        components = StudentTDistribution(dof, centers, scale, validate_args=False)
+        mixing = CategoricalDistribution(probs=weights.expand(centers.shape), validate_args=False)
+        return Independent(MixtureSameFamily(mixing, components, validate_args=False), 1)
+
+
+class Bernoulli(Likelihood):
+    """y ~ Bernoulli(sigmoid(f)), y the labels 0 and 1; K = 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_outputs, self.network_outputs = 2, 1
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """Bernoulli with logits f."""
+        return BernoulliDistribution(logits=f[..., 0], validate_args=False)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """Bernoulli with the probability E sigmoid(f), by Gauss-Hermite quadrature."""
+        nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
+        probs = (torch.sigmoid(mean + variance.sqrt() * nodes) * weights).sum(-1)
+        return BernoulliDistribution(probs=probs, validate_args=False)
+
+    def _outcome(self, data: Data) -> Tensor:
+        return self._labels(data, 2).to(torch.get_default_dtype())
+
+
+class Categorical(Likelihood):
+    """y ~ Categorical(softmax(f)), y the labels 0..C-1; K = C.
+
+    Args:
+        num_classes: C.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_outputs = self.network_outputs = num_classes
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """Categorical with logits f."""
+        return CategoricalDistribution(logits=f, validate_args=False)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """Softmax of mean / sqrt(1 + π/8 variance): MacKay's probit rescaling (1992), class by class."""
+        return CategoricalDistribution(logits=mean / (1.0 + math.pi / 8.0 * variance).sqrt(), validate_args=False)
+
+    def _outcome(self, data: Data) -> Tensor:
+        return self._labels(data, self.network_outputs)

@@ -1,0 +1,62 @@
+"""Small dense linear algebra for many tasks at once: masked Cholesky factors and square-root updates."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from bayesmeta.errors import InferenceError
+
+
+def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
+    """Lower Cholesky factors L, matrix = L Lᵀ.
+
+    Raises:
+        InferenceError: a matrix is not positive definite; the message says which of the batch, and `what` it is.
+    """
+    # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if matrix.numel() and bool(info.any()):
+        where = (info != 0).nonzero()[0].tolist()
+        raise InferenceError(
+            f"expected a positive definite {what}, got one that is not, at batch index {where}, size {matrix.shape[-1]}. "
+            "Likely causes: a value that is not finite; parameters that have diverged; noise far too small for float32"
+        )
+    return factor
+
+
+def masked_gram(rows: Float[Tensor, "*b N F"], mask: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N N"]:
+    """I + R Rᵀ over the real rows; padded rows become rows of the identity, so they change no solve or determinant."""
+    rows = torch.where(mask[..., None], rows, 0.0)  # where, not *: 0 * inf is NaN
+    gram = rows @ rows.mT
+    return gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def solve_lower(factor: Float[Tensor, "*#b N N"], right: Float[Tensor, "*#b N C"]) -> Float[Tensor, "*_ N C"]:
+    """L⁻¹ R for lower triangular L; the batch axes broadcast."""
+    return torch.linalg.solve_triangular(factor, right, upper=False)
+
+
+def logdet(factor: Float[Tensor, "*b N N"]) -> Float[Tensor, "*b"]:
+    """log det(L Lᵀ) from a Cholesky factor."""
+    return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def update_root(
+    root: Float[Tensor, "*b F R"], rows: Float[Tensor, "*b N F"]
+) -> tuple[Float[Tensor, "*b F R"], Float[Tensor, "*b F N"]]:
+    """Condition a covariance P = S Sᵀ on unit-noise observations with design `rows`: the new root, and the gain.
+
+    Potter's square-root form for a block of points (Andrews 1968): with H = rows S and I + H Hᵀ = C Cᵀ,
+
+        S⁺ = S (I - Hᵀ C⁻ᵀ (C + I)⁻¹ H),   gain = S Hᵀ C⁻ᵀ C⁻¹.
+
+    It never subtracts two covariances, so P stays positive semi-definite however many points stream in. O(N F R).
+    """
+    projected = rows @ root  # H
+    eye = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
+    factor = cholesky(eye + projected @ projected.mT, "innovation covariance")  # C
+    whitened = solve_lower(factor, projected)  # C⁻¹ H
+    spread = root @ whitened.mT  # S Hᵀ C⁻ᵀ
+    new_root = root - spread @ solve_lower(factor + eye, projected)
+    gain = torch.linalg.solve_triangular(factor.mT, spread.mT, upper=True).mT
+    return new_root, gain

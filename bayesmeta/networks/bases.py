@@ -1,0 +1,117 @@
+"""Fixed bases for an interpretable prior: every feature is a known function, so every weight has a meaning and a unit."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.errors import DataError
+from bayesmeta.networks.network import Network
+
+
+class Identity(Network):
+    """1, x_1, ..., x_D: with ALPaCA and the evidence this is a linear mixed model.
+
+    Args:
+        num_inputs: D; 0 gives the constant alone.
+    """
+
+    def __init__(self, num_inputs: int) -> None:
+        super().__init__()
+        if num_inputs < 0:
+            raise DataError(f"expected a number of inputs >= 0, got {num_inputs}")
+        self.x_shape, self.num_outputs = (num_inputs,), num_inputs + 1
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """Intercept, then the inputs."""
+        return torch.cat([torch.ones_like(x[..., :1]) if x.shape[-1] else x.new_ones(*x.shape[:2], 1), x], -1)
+
+
+class Polynomial(Network):
+    """All monomials x_1^a x_2^b ... of total degree at most `degree`, the constant first.
+
+    Args:
+        num_inputs: D.
+        degree: largest total degree.
+    """
+
+    def __init__(self, num_inputs: int, degree: int) -> None:
+        super().__init__()
+        if num_inputs < 1 or degree < 0:
+            raise DataError(f"expected at least one input and a degree >= 0, got {num_inputs} and {degree}")
+        self.powers = tuple(
+            power
+            for total in range(degree + 1)
+            for power in itertools.product(range(total + 1), repeat=num_inputs)
+            if sum(power) == total
+        )
+        self.x_shape, self.num_outputs = (num_inputs,), len(self.powers)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """The monomials."""
+        powers = torch.tensor(self.powers, dtype=x.dtype, device=x.device)
+        return (x[..., None, :] ** powers).prod(-1)
+
+
+class RadialBasis(Network):
+    """1 and Gaussian bumps exp(-|x - c|² / 2 width²) on a regular grid of centres.
+
+    Args:
+        num_inputs: D.
+        num_centers: centres along each input.
+        bounds: (lowest, highest) centre along each input.
+        width: standard deviation of a bump, units of x; the distance between centres by default.
+    """
+
+    def __init__(
+        self, num_inputs: int, num_centers: int, bounds: tuple[float, float] = (-2.0, 2.0), width: float | None = None
+    ) -> None:
+        super().__init__()
+        low, high = _bounds(bounds)
+        if num_inputs < 1 or num_centers < 2:
+            raise DataError(f"expected at least one input and 2 centres, got {num_inputs} and {num_centers}")
+        if width is not None and not 0.0 < width < math.inf:
+            raise DataError(f"expected a positive width, got {width}")
+        grid = torch.linspace(low, high, num_centers, dtype=torch.float64)
+        self.width = (high - low) / (num_centers - 1) if width is None else width
+        self.centers: Tensor
+        self.register_buffer("centers", torch.cartesian_prod(*[grid] * num_inputs).reshape(-1, num_inputs), False)
+        self.x_shape, self.num_outputs = (num_inputs,), len(self.centers) + 1
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """Constant, then the bumps."""
+        squared = (x[..., None, :] - self.centers.to(x)).square().sum(-1)
+        return torch.cat([x.new_ones(*x.shape[:2], 1), (-0.5 * squared / self.width**2).exp()], -1)
+
+
+class Spline(Network):
+    """Splines of one input: the powers 1, x, ..., x^degree, and a truncated power (x - knot)₊^degree for each knot.
+
+    Args:
+        knots: increasing positions, units of x.
+        degree: 1 for broken lines, 3 for cubic splines.
+    """
+
+    def __init__(self, knots: Sequence[float], degree: int = 3) -> None:
+        super().__init__()
+        if not knots or any(b <= a for a, b in itertools.pairwise(knots)) or degree < 1:
+            raise DataError(f"expected increasing knots and a degree >= 1, got {list(knots)} and {degree}")
+        self.degree = degree
+        self.knots: Tensor
+        self.register_buffer("knots", torch.tensor(list(knots), dtype=torch.float64), False)
+        self.x_shape, self.num_outputs = (1,), degree + 1 + len(knots)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """The powers up to `degree`, then the truncated powers."""
+        powers = x ** torch.arange(self.degree + 1, dtype=x.dtype, device=x.device)
+        return torch.cat([powers, (x - self.knots.to(x)).clamp(min=0.0) ** self.degree], -1)
+
+
+def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:
+    low, high = bounds
+    if not -math.inf < low < high < math.inf:
+        raise DataError(f"expected bounds with lower < upper, got {tuple(bounds)}")
+    return low, high

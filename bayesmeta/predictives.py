@@ -1,0 +1,477 @@
+"""Predictives p(y | x, D, theta) at B x M query points: observation noise included unless `noiseless` is asked for."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.distributions import (
+    AffineTransform,
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TransformedDistribution,
+)
+
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.linalg import cholesky, logdet, solve_lower
+
+LOG_2PI = 1.8378770664093453
+
+
+class Predictive(ABC):
+    """p(y | x, D, theta) at the query points of a batch of tasks.
+
+    A subclass gives `marginals` and, where the points are dependent, its own `log_prob` and `rsample`.
+    """
+
+    @property
+    @abstractmethod
+    def marginals(self) -> Distribution:
+        """Each point on its own: batch shape (B, M), event shape (C,), or () for labels."""
+
+    @abstractmethod
+    def log_prob(
+        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Joint log density of the real points of each task, in nats."""
+
+    @abstractmethod
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Joint draws with gradients, where the distribution has them."""
+
+    @property
+    def noiseless(self) -> "Predictive":
+        """The predictive of f, without observation noise. Raises UnsupportedError where f and noise do not separate."""
+        raise UnsupportedError(f"{type(self).__name__} does not separate f from its noise")
+
+    def sample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Joint draws, without gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator)
+
+    def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
+        """Log density of each point on its own (jointly over its outputs), in nats."""
+        if y.numel() == 0:  # torch's Independent fails on zero points
+            return torch.zeros(y.shape[:2], dtype=torch.get_default_dtype(), device=y.device)
+        return self.marginals.log_prob(y)
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Predictive mean, units of y."""
+        return self._regression().mean
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Predictive variance, squared units of y, noise included."""
+        return self._regression().variance
+
+    @property
+    def stddev(self) -> Float[Tensor, "B M C"]:
+        """Predictive standard deviation, units of y, noise included."""
+        return self.variance.sqrt()
+
+    @property
+    def probs(self) -> Float[Tensor, "B M C"]:
+        """Class probabilities. Raises UnsupportedError for a regression predictive."""
+        marginals = self.marginals
+        if isinstance(marginals, Bernoulli):
+            return torch.stack([1.0 - marginals.probs, marginals.probs], -1)
+        if isinstance(marginals, Categorical):
+            return marginals.probs
+        raise UnsupportedError("class probabilities of a regression predictive do not exist: use mean and stddev")
+
+    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """P(Y <= y) of each output of each point on its own."""
+        return _cdf(_univariate(self._regression()), y)
+
+    def quantile(self, q: float) -> Float[Tensor, "B M C"]:
+        """The q-quantile of each output of each point, units of y. Raises DataError unless 0 < q < 1."""
+        if not 0.0 < q < 1.0:
+            raise DataError(f"expected a quantile level strictly between 0 and 1, got {q}")
+        return self._quantile(q)
+
+    def interval(self, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """The central interval (lower, upper) that holds y with probability `level`, output by output."""
+        return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
+
+    def _quantile(self, q: float) -> Tensor:
+        distribution = _univariate(self._regression())
+        if isinstance(distribution, Normal):
+            return distribution.icdf(torch.full_like(distribution.loc, q))
+        return _bisect(lambda y: _cdf(distribution, y), self.mean, self.stddev, q)
+
+    def _regression(self) -> Distribution:
+        marginals = self.marginals
+        if isinstance(marginals, Bernoulli | Categorical):
+            raise UnsupportedError("labels have no mean, variance or quantiles: use probs")
+        return marginals
+
+
+@dataclass(frozen=True, eq=False)
+class IndependentPredictive(Predictive):
+    """Points that are independent given what was learned.
+
+    Attributes:
+        distribution: any torch distribution of batch shape (B, M).
+        latent: the distribution without observation noise, where it exists.
+    """
+
+    distribution: Distribution
+    latent: Distribution | None = None
+
+    @property
+    def marginals(self) -> Distribution:
+        """The distribution itself."""
+        return self.distribution
+
+    def log_prob(
+        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Σ over the real points of their marginal log densities, in nats."""
+        return _masked(self.marginal_log_prob(y), mask).sum(-1)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Draws from the marginals."""
+        with _seeded(generator):
+            shape = torch.Size(sample_shape)
+            has_rsample = self.distribution.has_rsample
+            return self.distribution.rsample(shape) if has_rsample else self.distribution.sample(shape)
+
+    @property
+    def noiseless(self) -> "IndependentPredictive":
+        """The predictive of f."""
+        if self.latent is None:
+            raise UnsupportedError("this predictive does not separate f from its noise")
+        return IndependentPredictive(self.latent)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianPredictive(Predictive):
+    """Jointly Gaussian points: Cov(y_mc, y_m'c') = (R + noise I)_mm' Σ_cc', Kronecker over points and outputs.
+
+    Attributes:
+        location: the mean, `B M C`, units of y.
+        latent_variance: the diagonal of R, `B M`.
+        latent_covariance: computes R, `B M M`; called only where the joint distribution is asked for.
+        columns: Σ, `C C`, squared units of y.
+        noise: 1 for observations, 0 for the noiseless f.
+    """
+
+    location: Float[Tensor, "B M C"]
+    latent_variance: Float[Tensor, "B M"]
+    latent_covariance: Callable[[], Tensor]
+    columns: Float[Tensor, "C C"]
+    noise: float = 1.0
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Predictive mean, units of y."""
+        return self.location
+
+    @property
+    def row_variance(self) -> Float[Tensor, "B M"]:
+        """The diagonal of R + noise I."""
+        return self.latent_variance + self.noise
+
+    @property
+    def marginals(self) -> Distribution:
+        """Gaussians of batch shape (B, M), event shape (C,)."""
+        if self.columns.shape[-1] == 1:
+            return Independent(Normal(self.location, self.stddev, validate_args=False), 1)
+        factor = self.row_variance.sqrt()[..., None, None] * cholesky(self.columns, "noise covariance")
+        return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Predictive variance, squared units of y."""
+        return self.row_variance[..., None] * self.columns.diagonal()
+
+    def covariance(self) -> Float[Tensor, "B M M"]:
+        """R + noise I, the covariance over points in units of Σ."""
+        rows = self.latent_covariance()
+        return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+
+    def log_prob(
+        self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Joint log density over the real points, in nats."""
+        mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
+        both = mask[..., :, None] & mask[..., None, :]
+        eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
+        rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
+        columns = cholesky(self.columns, "noise covariance")
+        residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
+        white = solve_lower(columns, solve_lower(rows, residual).mT)  # Lc⁻¹ (Lr⁻¹ R)ᵀ
+        count = mask.sum(-1).to(self.location.dtype)
+        num_outputs = self.columns.shape[-1]
+        determinant = num_outputs * logdet(rows) + count * logdet(columns)
+        return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*s B M C"]:
+        """Joint draws."""
+        if self.noise > 0.0:
+            rows = cholesky(self.covariance(), "predictive covariance")
+        else:  # R has the rank of the features: an eigenvector root also exists where it is singular
+            values, vectors = torch.linalg.eigh(self.latent_covariance())
+            rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
+        columns = cholesky(self.columns, "noise covariance")
+        shape = (*sample_shape, *self.location.shape)
+        normal = torch.randn(shape, dtype=self.location.dtype, device=self.location.device, generator=generator)
+        return self.location + rows @ normal @ columns.mT
+
+    @property
+    def noiseless(self) -> "GaussianPredictive":
+        """The predictive of f."""
+        return replace(self, noise=0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class MixturePredictive(Predictive):
+    """Σ_s w_s p_s(y): a task's posterior held as S weighted parameters, each with its own predictive.
+
+    Attributes:
+        log_weights: `B S`, normalised here.
+        components: the predictives of all tasks and parameters, over B * S tasks, task by task.
+    """
+
+    log_weights: Float[Tensor, "B S"]
+    components: Predictive
+
+    def __post_init__(self) -> None:
+        """Normalise the weights."""
+        object.__setattr__(self, "log_weights", self.log_weights.log_softmax(-1))
+
+    def _each(self, y: Tensor) -> Tensor:
+        return y.repeat_interleave(self.log_weights.shape[1], 0)
+
+    def _split(self, value: Tensor) -> Tensor:
+        return value.unflatten(0, self.log_weights.shape)
+
+    def _average(self, value: Tensor) -> Tensor:
+        return torch.einsum("bs,bs...->b...", self.log_weights.exp(), self._split(value))
+
+    @property
+    def marginals(self) -> Distribution:
+        """A mixture distribution per point; for labels the averaged probabilities."""
+        base = self.components.marginals
+        if isinstance(base, Bernoulli | Categorical):
+            probs = self._average(self.components.probs)
+            is_binary = isinstance(base, Bernoulli)
+            return Bernoulli(probs[..., 1], validate_args=False) if is_binary else Categorical(probs)
+        grouped = _map_distribution(base, lambda v: self._split(v).movedim(1, 2))
+        mixing = Categorical(logits=self.log_weights[:, None].expand(grouped.batch_shape), validate_args=False)
+        return MixtureSameFamily(mixing, grouped, validate_args=False)
+
+    def log_prob(
+        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
+        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask))
+        return (self.log_weights + self._split(each)).logsumexp(-1)
+
+    def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
+        """log Σ_s w_s p_s(y_m) of each point, in nats."""
+        each = self._split(self.components.marginal_log_prob(self._each(y)))
+        return (self.log_weights[..., None] + each).logsumexp(1)
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Weighted mean."""
+        return self._average(self.components.mean)
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Law of total variance."""
+        means = self.components.mean
+        spread = self._split(means) - self._average(means)[:, None]
+        return self._average(self.components.variance) + self._average(spread.square().flatten(0, 1))
+
+    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """Weighted average of the components' distribution functions."""
+        return self._average(self.components.cdf(self._each(y)))
+
+    def _quantile(self, q: float) -> Tensor:
+        return _bisect(self.cdf, self.mean, self.stddev, q)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Draws: a component for each task, then its points jointly. No gradient flows to the weights."""
+        count = int(np.prod(sample_shape, dtype=int))
+        chosen = torch.multinomial(self.log_weights.exp(), max(count, 1), replacement=True, generator=generator)
+        draws = self.components.rsample((count,), generator)  # count, B*S, M, *c
+        draws = draws.unflatten(1, self.log_weights.shape)
+        index = torch.arange(count, device=chosen.device)
+        tasks = torch.arange(self.log_weights.shape[0], device=chosen.device)
+        picked = draws[index[:, None], tasks, chosen.mT[:count]]
+        return picked.reshape(*sample_shape, *picked.shape[1:])
+
+    @property
+    def noiseless(self) -> "MixturePredictive":
+        """The predictive of f."""
+        return MixturePredictive(self.log_weights, self.components.noiseless)
+
+
+@dataclass(frozen=True, eq=False)
+class AffinePredictive(Predictive):
+    """The predictive of shift + scale * y: standardisation undone.
+
+    Attributes:
+        base: the predictive of y.
+        shift: `C`, units of the new outcome.
+        scale: `C`, positive.
+    """
+
+    base: Predictive
+    shift: Float[Tensor, "C"]
+    scale: Float[Tensor, "C"]
+
+    def _back(self, y: Tensor) -> Tensor:
+        if y.shape[-1] != self.shift.shape[-1]:
+            raise ShapeError(f"expected y with {self.shift.shape[-1]} outputs, got shape {tuple(y.shape)}")
+        return (y - self.shift) / self.scale
+
+    @property
+    def marginals(self) -> Distribution:
+        """The base's marginals, moved and scaled."""
+        return _affine(self.base.marginals, self.shift, self.scale)
+
+    def log_prob(
+        self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> Float[Tensor, "B"]:
+        """Joint log density in the new units, in nats."""
+        points = y.shape[1] if mask is None else mask.sum(-1)
+        return self.base.log_prob(self._back(y), mask) - points * self.scale.log().sum()
+
+    def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
+        """Log density of each point in the new units, in nats."""
+        return self.base.marginal_log_prob(self._back(y)) - self.scale.log().sum()
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Mean in the new units."""
+        return self.shift + self.scale * self.base.mean
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Variance in the new units, squared."""
+        return self.scale.square() * self.base.variance
+
+    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """P(Y <= y)."""
+        return self.base.cdf(self._back(y))
+
+    def _quantile(self, q: float) -> Tensor:
+        return self.shift + self.scale * self.base.quantile(q)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*s B M C"]:
+        """Joint draws in the new units."""
+        return self.shift + self.scale * self.base.rsample(sample_shape, generator)
+
+    @property
+    def noiseless(self) -> "AffinePredictive":
+        """The predictive of f, in the new units."""
+        return replace(self, base=self.base.noiseless)
+
+
+def _masked(value: Tensor, mask: Tensor | None) -> Tensor:
+    return value if mask is None else torch.where(mask, value, 0.0)
+
+
+@contextlib.contextmanager
+def _seeded(generator: torch.Generator | None) -> Iterator[None]:
+    """torch's distributions take no generator: fork the global one, seeded from `generator`, and put it back."""
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _univariate(distribution: Distribution) -> Distribution:
+    """Each output on its own: a distribution of batch shape (B, M, C)."""
+    if isinstance(distribution, Independent):
+        return distribution.base_dist
+    if isinstance(distribution, MultivariateNormal):
+        return Normal(distribution.mean, distribution.variance.sqrt(), validate_args=False)
+    if isinstance(distribution, MixtureSameFamily) and isinstance(distribution.component_distribution, Independent):
+        # batch (B, M, S) event (C,) -> batch (B, M, C, S)
+        components = _map_distribution(distribution.component_distribution.base_dist, lambda v: v.mT)
+        logits = distribution.mixture_distribution.logits[..., None, :].expand(components.batch_shape)
+        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+    return distribution
+
+
+def _cdf(distribution: Distribution, y: Tensor) -> Tensor:
+    if isinstance(distribution, StudentT):  # torch has none
+        from scipy.stats import t
+
+        loc, scale, df = (p.detach().cpu().numpy() for p in (distribution.loc, distribution.scale, distribution.df))
+        return torch.as_tensor(t.cdf(y.detach().cpu().numpy(), df, loc, scale), dtype=y.dtype, device=y.device)
+    if isinstance(distribution, MixtureSameFamily):
+        each = _cdf(distribution.component_distribution, y[..., None].expand(distribution.mixture_distribution.probs.shape))
+        return (each * distribution.mixture_distribution.probs).sum(-1)
+    return distribution.cdf(y)
+
+
+def _bisect(cdf: Callable[[Tensor], Tensor], mean: Tensor, stddev: Tensor, q: float) -> Tensor:
+    """Solve cdf(y) = q for each entry. By Cantelli's inequality the root is within sqrt(max(q, 1-q) / min) deviations."""
+    reach = (max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6
+    lower, upper = mean - reach * stddev, mean + reach * stddev
+    for _ in range(60):
+        middle = 0.5 * (lower + upper)
+        below = cdf(middle) < q
+        lower, upper = torch.where(below, middle, lower), torch.where(below, upper, middle)
+    return 0.5 * (lower + upper)
+
+
+def _map_distribution(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    """The same distribution with `change` applied to each of its parameters."""
+    if isinstance(distribution, Independent):
+        return Independent(_map_distribution(distribution.base_dist, change), 1)
+    if isinstance(distribution, Normal):
+        return Normal(change(distribution.loc), change(distribution.scale), validate_args=False)
+    if isinstance(distribution, StudentT):
+        df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
+        return StudentT(df, loc, scale, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = change(distribution.scale_tril)
+        return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
+    raise UnsupportedError(f"expected Normal, StudentT or MultivariateNormal components, got {type(distribution)}")
+
+
+def _affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
+    """The distribution of shift + scale * y, with a mean and variance where the base has them."""
+    if isinstance(distribution, Independent):
+        return Independent(_affine(distribution.base_dist, shift, scale), 1)
+    if isinstance(distribution, Normal):
+        return Normal(shift + scale * distribution.loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, StudentT):
+        loc = shift + scale * distribution.loc
+        return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = scale[:, None] * distribution.scale_tril
+        return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
+    return TransformedDistribution(distribution, [AffineTransform(shift, scale, event_dim=1)])

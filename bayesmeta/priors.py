@@ -1,0 +1,273 @@
+"""Explicit priors p(phi | theta) over the parameters of a task."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.description import Described
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.likelihoods import DiagonalNoise, Noise, Positive
+from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.typing import Params
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Prior(Described, nn.Module, ABC):
+    """p(phi | theta), the same for every task."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Params:
+        """The prior mean of one task: each value `*shape`."""
+
+    @abstractmethod
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """log p(phi | theta) of each task (and draw), in nats."""
+
+    @abstractmethod
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """One phi for each of `num_tasks` tasks: each value `B *shape`."""
+
+
+class _Gaussian(Prior):
+    """N(mean, diag(variance)) over named tensors; the subclasses differ in which variances are free."""
+
+    def __init__(self, mean: dict[str, Tensor]) -> None:
+        super().__init__()
+        if not mean:
+            raise DataError("expected at least one named tensor for the prior mean, got none")
+        self.names = tuple(mean)
+        self.values = nn.ParameterList(nn.Parameter(value.detach().clone()) for value in mean.values())
+
+    @property
+    def mean(self) -> Params:
+        """theta itself: the value that a task without data has."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    @abstractmethod
+    def variance(self) -> Params:
+        """The prior variance of every number in phi, broadcastable to the mean."""
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """Σ of independent Gaussian log densities, in nats."""
+        total: Tensor | float = 0.0
+        variances = self.variance()
+        for name, mean in self.mean.items():
+            variance = variances[name].expand(mean.shape)
+            each = (phi[name] - mean).square() / variance + variance.log() + LOG_2PI
+            total = total - 0.5 * each.flatten(each.ndim - mean.ndim).sum(-1) if mean.ndim else total - 0.5 * each
+        assert isinstance(total, Tensor)
+        return total
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """mean + sqrt(variance) * normal."""
+        variances = self.variance()
+        draws = {}
+        for name, mean in self.mean.items():
+            shape = (num_tasks, *mean.shape)
+            normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+            draws[name] = mean + variances[name].sqrt() * normal
+        return draws
+
+
+class IsotropicGaussian(_Gaussian):
+    """N(mean, I / precision): one learned precision for all of phi (the prior of iMAML and LLAMA).
+
+    Args:
+        mean: named tensors, the starting value of the prior mean.
+        precision: starting precision.
+        bounds: smallest and largest precision.
+    """
+
+    def __init__(
+        self, mean: dict[str, Tensor], precision: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
+    ) -> None:
+        super().__init__(mean)
+        self.precision = Positive((), precision, bounds)
+
+    def variance(self) -> Params:
+        """1 / precision for every tensor."""
+        variance = 1.0 / self.precision()
+        return dict.fromkeys(self.names, variance)
+
+
+class DiagonalGaussian(_Gaussian):
+    """N(mean, diag(variance)): a learned variance for every number in phi.
+
+    Args:
+        mean: named tensors, the starting value of the prior mean.
+        variance: starting variance of every number.
+        bounds: smallest and largest variance.
+    """
+
+    def __init__(
+        self, mean: dict[str, Tensor], variance: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
+    ) -> None:
+        super().__init__(mean)
+        self.variances = nn.ModuleList(Positive(tuple(value.shape), variance, bounds) for value in mean.values())
+
+    def variance(self) -> Params:
+        """One variance per number."""
+        return {name: value() for name, value in zip(self.names, self.variances, strict=True)}
+
+
+class FullGaussian(Prior):
+    """N(mean, L Lᵀ) over one named vector, with a learned full covariance.
+
+    Args:
+        num_parameters: P, the length of the vector.
+        variance: starting variance of every number (uncorrelated at the start).
+        name: the name of the vector in phi.
+    """
+
+    def __init__(self, num_parameters: int, variance: float = 1.0, name: str = "phi") -> None:
+        super().__init__()
+        self.name = name
+        self.location = nn.Parameter(torch.zeros(num_parameters))
+        self.rows = FullRows(num_parameters, variance)
+
+    @property
+    def mean(self) -> Params:
+        """The mean vector."""
+        return {self.name: self.location}
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """Multivariate Gaussian log density, in nats."""
+        factor = self.rows.factor()
+        white = solve_lower(factor, (phi[self.name] - self.location)[..., None])[..., 0]
+        return -0.5 * (white.square().sum(-1) + logdet(factor) + len(self.location) * LOG_2PI)
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """mean + L * normal."""
+        like = self.location
+        normal = torch.randn(num_tasks, len(like), dtype=like.dtype, device=like.device, generator=generator)
+        return {self.name: self.location + normal @ self.rows.factor().mT}
+
+
+class Rows(Described, nn.Module, ABC):
+    """V = L Lᵀ, the covariance over the F features of a matrix-normal prior (relative to the noise).
+
+    Its inverse is ALPaCA's Lambda_0, and V itself is lme4's relative covariance. A feature that is left out of
+    `varying` has prior variance zero: its weight is the same in all tasks (a fixed effect).
+    """
+
+    def __init__(self, num_features: int, varying: Sequence[int] | None) -> None:
+        super().__init__()
+        chosen = list(range(num_features)) if varying is None else list(varying)
+        if len(set(chosen)) != len(chosen) or not all(0 <= i < num_features for i in chosen):
+            raise DataError(f"expected distinct feature positions from 0 to {num_features - 1}, got {chosen}")
+        self.num_features, self.varying = num_features, tuple(chosen)
+
+    @abstractmethod
+    def square_factor(self) -> Float[Tensor, "R R"]:
+        """Lower triangular factor over the R varying features."""
+
+    def factor(self) -> Float[Tensor, "F R"]:
+        """L: the square factor, with zero rows for the features that do not vary."""
+        square = self.square_factor()
+        if len(self.varying) == self.num_features and self.varying == tuple(range(self.num_features)):
+            return square
+        factor = square.new_zeros(self.num_features, len(self.varying))
+        return factor.index_put((torch.tensor(self.varying, device=square.device, dtype=torch.long),), square)
+
+    def covariance(self) -> Float[Tensor, "F F"]:
+        """V = L Lᵀ."""
+        factor = self.factor()
+        return factor @ factor.mT
+
+
+class FullRows(Rows):
+    """Any covariance over features.
+
+    Args:
+        num_features: F.
+        variance: starting variance of every feature's weight.
+        varying: positions of the features whose weights differ between tasks; all by default.
+    """
+
+    def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
+        super().__init__(num_features, varying)
+        size = len(self.varying)
+        self.log_diagonal = nn.Parameter(torch.full((size,), 0.5 * _log(variance)))
+        self.below = nn.Parameter(torch.zeros(size * (size - 1) // 2))
+
+    def square_factor(self) -> Float[Tensor, "R R"]:
+        """Cholesky factor: exp(log_diagonal) on the diagonal, free numbers below, scaled by their row's diagonal."""
+        scale = self.log_diagonal.exp()
+        unit = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
+        rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=scale.device)
+        return scale[:, None] * unit.index_put((rows, columns), self.below)
+
+
+class DiagonalRows(Rows):
+    """Independent features, each with its own variance. Arguments as in `FullRows`."""
+
+    def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
+        super().__init__(num_features, varying)
+        self.log_diagonal = nn.Parameter(torch.full((len(self.varying),), 0.5 * _log(variance)))
+
+    def square_factor(self) -> Float[Tensor, "R R"]:
+        """diag(standard deviations)."""
+        return torch.diag(self.log_diagonal.exp())
+
+
+class IsotropicRows(Rows):
+    """Independent features of one common variance. Arguments as in `FullRows`."""
+
+    def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
+        super().__init__(num_features, varying)
+        self.log_scale = nn.Parameter(torch.tensor(0.5 * _log(variance)))
+
+    def square_factor(self) -> Float[Tensor, "R R"]:
+        """The common standard deviation times I."""
+        eye = torch.eye(len(self.varying), dtype=self.log_scale.dtype, device=self.log_scale.device)
+        return self.log_scale.exp() * eye
+
+
+class MatrixNormal(Prior):
+    """W ~ MN(K_0, V, Σ): Cov(W_fc, W_f'c') = V_ff' Σ_cc' (Harrison et al. 2018, eq. 4, with V = Lambda_0⁻¹).
+
+    Args:
+        rows: V, over the F features.
+        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+    """
+
+    def __init__(self, rows: Rows, columns: Noise | None = None) -> None:
+        super().__init__()
+        self.rows = rows
+        self.columns = DiagonalNoise(1) if columns is None else columns
+        self.location = nn.Parameter(torch.zeros(rows.num_features, self.columns.num_outputs))
+
+    @property
+    def mean(self) -> Params:
+        """K_0, `F C`."""
+        return {"weight": self.location}
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """Matrix-normal log density, in nats. Raises UnsupportedError when some feature does not vary."""
+        rows = self.rows.factor()
+        if rows.shape[0] != rows.shape[1]:
+            raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
+        columns = cholesky(self.columns.covariance(), "noise covariance")
+        white = solve_lower(columns, solve_lower(rows, phi["weight"] - self.location).mT)
+        size_f, size_c = self.location.shape
+        determinant = size_c * logdet(rows) + size_f * logdet(columns)
+        return -0.5 * (white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """K_0 + L Z Lcᵀ with standard normal Z."""
+        rows, columns = self.rows.factor(), cholesky(self.columns.covariance(), "noise covariance")
+        shape = (num_tasks, rows.shape[1], columns.shape[0])
+        normal = torch.randn(shape, dtype=rows.dtype, device=rows.device, generator=generator)
+        return {"weight": self.location + rows @ normal @ columns.mT}
+
+
+def _log(variance: float) -> float:
+    if not 0.0 < variance < math.inf:
+        raise DataError(f"expected a positive variance, got {variance}")
+    return math.log(variance)

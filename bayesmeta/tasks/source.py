@@ -1,0 +1,125 @@
+"""Where tasks come from, and how the points of a task are divided into support and query."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import DataError
+from bayesmeta.learner import Learner
+
+
+@dataclass(frozen=True)
+class Split(ABC):
+    """How many points of a task are support and how many are query; a subclass says which.
+
+    Attributes:
+        support: smallest and largest number of support points, drawn uniformly for every task; both inclusive. A task
+            with fewer points gives up to all but one of them.
+        query: largest number of query points; None takes all the others.
+
+    Raises:
+        DataError: negative or decreasing bounds, or fewer than one query point.
+    """
+
+    support: tuple[int, int] = (0, 20)
+    query: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the bounds."""
+        low, high = self.support
+        if not 0 <= low <= high:
+            raise DataError(f"expected support bounds with 0 <= smallest <= largest, got {self.support}")
+        if self.query is not None and self.query < 1:
+            raise DataError(f"expected at least one query point, got {self.query}")
+
+    @classmethod
+    def at(cls, shots: int, query: int | None = None) -> "Split":
+        """Exactly `shots` support points in every task."""
+        return cls((shots, shots), query)
+
+    def sizes(self, counts: Tensor, generator: torch.Generator) -> Tensor:
+        """A number of support points for each task of these `B` point counts: at least one point is left to query."""
+        low, high = self.support
+        draw = torch.rand(counts.shape, generator=generator)
+        most = torch.minimum(counts - 1, torch.tensor(high)).clamp(min=0)
+        least = torch.minimum(torch.tensor(low), most)
+        return least + (draw * (most - least + 1)).long().clamp(max=most - least)
+
+    @abstractmethod
+    def order(self, data: Data, generator: torch.Generator) -> Tensor:
+        """The order `B N` in which points are taken: the first of it are support; padding comes last."""
+
+    @abstractmethod
+    def query_start(self, sizes: Tensor, counts: Tensor) -> Tensor:
+        """The position `B` in that order at which the query begins."""
+
+    def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Data]:
+        """Support and query of each task, repadded to the longest."""
+        counts = data.counts
+        sizes = self.sizes(counts, generator)
+        order = self.order(data, generator)
+        start = self.query_start(sizes, counts)
+        available = counts - start
+        wanted = available if self.query is None else available.clamp(max=self.query)
+        return _take(data, order, torch.zeros_like(sizes), sizes), _take(data, order, start, wanted)
+
+
+@dataclass(frozen=True)
+class RandomSplit(Split):
+    """Support and query are drawn at random among the points of a task. The query is taken from the far end of the
+    random order, so that with one seed it stays the same as the support grows (as long as the points suffice).
+    """
+
+    def order(self, data: Data, generator: torch.Generator) -> Tensor:
+        """A uniformly random order of the real points."""
+        keys = torch.rand(data.mask.shape, generator=generator)
+        return torch.where(data.mask, keys, 2.0).argsort(-1)
+
+    def query_start(self, sizes: Tensor, counts: Tensor) -> Tensor:
+        """The last `query` points, or all that are not support."""
+        return sizes if self.query is None else torch.maximum(sizes, counts - self.query)
+
+
+@dataclass(frozen=True)
+class PrefixSplit(Split):
+    """Forecasting: support is the beginning of a task in its own order (time), and the query is what comes next."""
+
+    def order(self, data: Data, generator: torch.Generator) -> Tensor:
+        """As given, with padding last."""
+        return (~data.mask).int().argsort(dim=-1, stable=True)
+
+    def query_start(self, sizes: Tensor, counts: Tensor) -> Tensor:
+        """Right after the support."""
+        return sizes
+
+
+def _take(data: Data, order: Tensor, start: Tensor, count: Tensor) -> Data:
+    width = int(count.max()) if len(count) else 0
+    position = torch.arange(width)
+    mask = position < count[:, None]
+    index = order.gather(1, torch.where(mask, start[:, None] + position, 0)) if width else order[:, :0]
+    rows = torch.arange(len(order))[:, None]
+    x, y = data.x[rows, index], data.y[rows, index]
+    # where the source itself is padding its values are finite, and the mask hides them
+    return Data(x, y, mask)
+
+
+class TaskSource(ABC):
+    """Something that meta-training tasks can be drawn from: a `TaskDataset`, or a simulator that makes new ones.
+
+    Attributes:
+        oracle: the exact Bayes-optimal predictive for these tasks, with the interface of a learner, where it is known.
+    """
+
+    oracle: Learner | None = None
+
+    @abstractmethod
+    def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
+        """A batch of tasks with their points divided by `split`. The generator is the only source of randomness."""
+
+    @abstractmethod
+    def pooled(self, generator: torch.Generator) -> Data:
+        """Points to take statistics of (all of a data set; a large sample of a simulator)."""
