@@ -105,6 +105,16 @@ class Learner(Described, nn.Module, ABC):
         """log p(D | theta) of each task, phi integrated out, in nats. Raises UnsupportedError where it has no form."""
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
 
+    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+        """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats. UnsupportedError where it has no form."""
+        raise UnsupportedError(f"{type(self).__name__} has no closed form of the restricted evidence")
+
+    def maximise_exactly(self, data: Data) -> None:
+        """Set the part of theta whose evidence-maximising value has a closed form given the rest; by default none."""
+
+    def maximise_location(self, data: Data) -> None:
+        """Set the prior mean to the value that maximises the evidence given the rest; by default nothing."""
+
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
         return torch.zeros(())
@@ -129,14 +139,19 @@ class Learner(Described, nn.Module, ABC):
             ShapeError: the data do not have the learner's inputs or outputs.
         """
         spec = data.spec
+        dtype, device = self._placement()
         expected = spec._replace(
             x_shape=spec.x_shape if self.x_shape is None else self.x_shape,
             y_shape=(self.num_outputs,) if self.num_outputs is not None and spec.y_shape else spec.y_shape,
+            dtype=spec.dtype if dtype is None else dtype,
+            device=spec.device if device is None else device,
         )
-        parameter = next(self.parameters(), None)
-        if parameter is not None:
-            expected = expected._replace(dtype=parameter.dtype, device=parameter.device)
         return expected.conform(data)
+
+    def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+        """The precision and device that data are converted to; None leaves them as they are."""
+        parameter = next(self.parameters(), None)
+        return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
     @abstractmethod
     def _adapt(self, support: Data) -> TaskPosterior: ...

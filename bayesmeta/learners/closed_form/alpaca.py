@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import InferenceError, ShapeError
+from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
@@ -92,8 +92,8 @@ class ALPaCA(ExplicitLearner):
         return profile - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
     @torch.no_grad()
-    def set_location(self, data: Data) -> None:
-        """Set K_0 to its generalised-least-squares estimate given V: the maximum of the evidence over K_0.
+    def maximise_location(self, data: Data) -> None:
+        """Set K_0 to its generalised-least-squares estimate given V, where the evidence is largest over K_0.
 
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
@@ -101,12 +101,20 @@ class ALPaCA(ExplicitLearner):
         self.prior.location.copy_(self._least_squares(self.conform(data))[0])
 
     @torch.no_grad()
-    def set_noise(self, data: Data) -> None:
-        """Set Σ to its maximum-likelihood value given V and K_0: Σ_t Rᵀ S⁻¹ R / points."""
+    def maximise_exactly(self, data: Data) -> None:
+        """Set K_0 and Σ where the evidence is largest given V and the features: Σ = Σ_t Rᵀ S⁻¹ R / points.
+
+        Raises:
+            InferenceError: the features of all tasks together do not determine K_0, or fit every point exactly.
+        """
         data = self.conform(data)
+        self.maximise_location(data)
         rows, residual = self._whitened(data)
         squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
-        self.prior.columns.set_covariance(squares / data.counts.sum())
+        try:
+            self.prior.columns.set_covariance(squares / data.counts.sum())
+        except DataError as error:
+            raise InferenceError(f"expected outcomes that scatter around the prior mean, got an exact fit: {error}") from error
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-mean over the query of the marginal log p(y | x, support, theta), in nats (eq. 11)."""

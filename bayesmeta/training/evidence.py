@@ -1,0 +1,80 @@
+"""Meta-training by full-batch L-BFGS: for evidence problems that are deterministic functions of theta."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.learner import Learner
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.training.fit import FitResult
+from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
+
+
+def fit_evidence(
+    learner: Learner,
+    tasks: TaskDataset,
+    problem: EvidenceProblem | None = None,
+    *,
+    max_iterations: int = 500,
+    tolerance: float = 1e-9,
+) -> FitResult:
+    """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a strong Wolfe line search.
+
+    With `ALPaCA(Identity(D)).double()` this is the maximum-likelihood fit of a linear mixed model.
+
+    Args:
+        learner: what to train; use float64 (`learner.double()`), or the line search will stop early.
+        tasks: all meta-training tasks; all their points are used at every step.
+        problem: `MaximumLikelihood()` by default, or `RestrictedMaximumLikelihood()`.
+        max_iterations: largest number of L-BFGS iterations.
+        tolerance: stop when no gradient entry of the loss (nats per point) is larger.
+
+    Returns:
+        The history; `stopped_early` says that it converged.
+
+    Raises:
+        DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.
+        UnsupportedError: the learner has no closed form of the evidence.
+    """
+    if max_iterations < 1 or not tolerance > 0.0:
+        raise DataError(f"expected positive max_iterations and tolerance, got {max_iterations} and {tolerance}")
+    problem = MaximumLikelihood() if problem is None else problem
+    start = time.perf_counter()
+    learner.prepare(tasks.data)
+    data = learner.conform(tasks.data)
+    points = data.counts.sum()
+    learner.maximise_exactly(data)
+    parameters = [p for p in learner.parameters() if p.requires_grad]
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=max_iterations,
+        max_eval=4 * max_iterations,
+        history_size=50,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-15,
+        line_search_fn="strong_wolfe",
+    )
+    losses: list[float] = []
+    last_finite = [p.detach().clone() for p in parameters]
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = -problem(learner, data) / points - learner.log_hyperprior() / points
+        if not bool(torch.isfinite(loss)):
+            with torch.no_grad():
+                for parameter, value in zip(parameters, last_finite, strict=True):
+                    parameter.copy_(value)
+            raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
+        loss.backward()
+        if not losses or loss.item() <= min(losses):
+            for value, parameter in zip(last_finite, parameters, strict=True):
+                value.copy_(parameter.detach())
+        losses.append(loss.item())
+        return loss
+
+    optimizer.step(closure)
+    iterations = int(optimizer.state[parameters[0]]["n_iter"])
+    problem.finish(learner, data)
+    return FitResult(tuple(losses), (), len(losses), iterations < max_iterations, time.perf_counter() - start)
