@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -115,7 +115,7 @@ class Data:
             )
 
     @classmethod
-    def from_arrays(cls, x: ArrayLike, y: ArrayLike) -> Self:
+    def from_arrays(cls, x: ArrayLike, y: ArrayLike) -> "Data":
         """One regression task. x: `N *x` (or `N` for scalar inputs); y: `N C` (or `N`). Zero points are legal.
 
         Raises:
@@ -129,7 +129,7 @@ class Data:
         return cls(x[None], y.to(x.device)[None], torch.ones(1, len(x), dtype=torch.bool, device=x.device))
 
     @classmethod
-    def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> Self:
+    def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> "Data":
         """One classification task. x: `N *x`; labels: `N` integers 0..C-1.
 
         Raises:
@@ -145,7 +145,7 @@ class Data:
         return cls(x[None], labels.long().to(x.device)[None], mask)
 
     @classmethod
-    def stack(cls, tasks: Sequence["Data"]) -> Self:
+    def stack(cls, tasks: Sequence["Data"]) -> "Data":
         """The tasks of several `Data` in one batch, padded to the longest.
 
         Raises:
@@ -168,7 +168,7 @@ class Data:
         return cls(*(torch.cat([pad(getattr(task, name)) for task in tasks]) for name in ("x", "y", "mask")))
 
     @classmethod
-    def empty(cls, like: "Data") -> Self:
+    def empty(cls, like: "Data") -> "Data":
         """No points at all, for the same tasks: adapting on it gives the prior predictive."""
         return cls(like.x[:, :0], like.y[:, :0], like.mask[:, :0])
 
@@ -241,7 +241,7 @@ class TaskBatch:
             )
 
     @classmethod
-    def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> Self:
+    def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> "TaskBatch":
         """Pad and mask a list of tasks into a batch. Raises DataError when the list is empty."""
 
         def side(x: Tensor, y: Tensor) -> Data:

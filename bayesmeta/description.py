@@ -69,7 +69,7 @@ def construct(description: Any) -> Any:
         DataError: the description names an unknown class or arguments that its constructor refuses.
     """
     if isinstance(description, list):
-        return [construct(item) for item in description]
+        return tuple(construct(item) for item in description)
     if not isinstance(description, dict):
         return description
     if set(description) != {"class", "arguments"}:

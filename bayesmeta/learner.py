@@ -6,7 +6,7 @@
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Self, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -46,7 +46,7 @@ class TaskPosterior(ABC):
         return self._predict(self.spec.queries(x))
 
     @final
-    def update(self, data: Data) -> Self:
+    def update(self, data: Data) -> "TaskPosterior":
         """The posterior after more points of the same tasks: the same as adapting on all of them at once.
 
         Raises:
@@ -62,7 +62,7 @@ class TaskPosterior(ABC):
     def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive: ...
 
     @abstractmethod
-    def _update(self, data: Data) -> Self: ...
+    def _update(self, data: Data) -> "TaskPosterior": ...
 
 
 class Learner(Described, nn.Module, ABC):
@@ -126,7 +126,7 @@ class Learner(Described, nn.Module, ABC):
     def prepare(self, tasks: Data) -> None:
         """Called once by `fit` with the meta-training points, before the first step; for statistics of the data."""
 
-    def frozen(self) -> Self:
+    def frozen(self) -> "Learner":
         """A copy whose theta never changes; the learner itself when nothing in it can be trained any more."""
         if not any(p.requires_grad for p in self.parameters()):
             return self

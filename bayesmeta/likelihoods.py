@@ -25,6 +25,7 @@ from torch.distributions import (
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.linalg import cholesky
 
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
@@ -145,7 +146,7 @@ class FullNoise(Noise):
     @torch.no_grad()
     def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
         """Assign Σ."""
-        factor = torch.linalg.cholesky(covariance.double())
+        factor = cholesky(covariance.double(), "noise covariance")
         scale = factor.diagonal()
         self.value.set(scale.square())
         rows, columns = torch.tril_indices(self.num_outputs, self.num_outputs, -1)

@@ -67,7 +67,10 @@ class Predictive(ABC):
         """Log density of each point on its own (jointly over its outputs), in nats."""
         if y.numel() == 0:  # torch's Independent fails on zero points
             return torch.zeros(y.shape[:2], dtype=torch.get_default_dtype(), device=y.device)
-        return self.marginals.log_prob(y)
+        marginals = self.marginals
+        if isinstance(marginals, Bernoulli):  # torch wants its labels in floating point
+            y = y.to(marginals.probs.dtype)
+        return marginals.log_prob(y)
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:

@@ -1,7 +1,6 @@
 """Learners that see the world in other units."""
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -131,6 +130,6 @@ class StandardizedPosterior(TaskPosterior):
             return inner
         return AffinePredictive(inner, learner.y_shift, learner.y_scale)
 
-    def _update(self, data: Data) -> Self:
+    def _update(self, data: Data) -> "StandardizedPosterior":
         inner = self.inner.update(self.learner._standard(data))
         return type(self)(spec=self.spec, learner=self.learner, inner=inner)

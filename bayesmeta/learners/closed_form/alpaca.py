@@ -11,7 +11,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -198,7 +197,7 @@ class ALPaCAPosterior(TaskPosterior):
             columns=prior.columns.covariance().double(),
         )
 
-    def _update(self, data: Data) -> Self:
+    def _update(self, data: Data) -> "ALPaCAPosterior":
         rows, residual = self.learner._whitened(data)
         belief = self.belief.update(rows, residual, data.mask)
         return type(self)(spec=self.spec, learner=self.learner, belief=belief)

@@ -1,0 +1,43 @@
+"""Every test runs with shape checks on, on one thread, with a seeded global generator."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from jaxtyping import config, install_import_hook
+
+with install_import_hook("bayesmeta", "beartype.beartype"):
+    import bayesmeta  # noqa: F401
+
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+# deadline None: the first call of a torch function can take a second
+settings.register_profile("bayesmeta", deadline=None, max_examples=25, derandomize=True,
+                          suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("bayesmeta")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same global random numbers for every test."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shape checks off, as users have it: for tests of our own error messages."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real tables that BAYESMETA_DATA names."""
+    folder = os.environ.get("BAYESMETA_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("BAYESMETA_DATA does not name a folder of real tables")
+    return Path(folder)

@@ -1,0 +1,258 @@
+"""What every learner in the registry keeps (docs/design.md, section 5)."""
+
+import gc
+import math
+import resource
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import bayesmeta as bm
+from tests.registry import CASES, Case
+
+SAME = dict(rtol=1e-9, atol=1e-9)  # float64: the same mathematics in another order of summation
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    contract = request.node.originalname.removeprefix("test_")
+    if contract in request.param.exceptions:
+        pytest.skip(f"declared exception: {request.param.exceptions[contract]}")
+    return request.param
+
+
+def _pad(data: bm.Data, extra: int, fill: float) -> bm.Data:
+    def widen(value: torch.Tensor, fill: float | bool) -> torch.Tensor:
+        return torch.cat([value, value.new_full((value.shape[0], extra, *value.shape[2:]), fill)], 1)
+
+    x = torch.where(data.mask[..., None], data.x, fill)
+    y = torch.where(data.mask[..., None], data.y, -fill)
+    return bm.Data(widen(x, fill), widen(y, -fill), widen(data.mask, False))
+
+
+def _gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> list[torch.Tensor]:
+    learner.zero_grad()
+    learner.meta_loss(tasks).sum().backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
+
+
+@given(seed=st.integers(0, 10**6), extra=st.integers(0, 4), fill=st.floats(-1e3, 1e3))
+def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
+    padded = replace(tasks, support=_pad(tasks.support, extra, fill), query=_pad(tasks.query, extra, fill))
+    torch.testing.assert_close(learner.meta_loss(padded), learner.meta_loss(tasks), **SAME)
+    for a, b in zip(_gradients(learner, padded), _gradients(learner, tasks), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
+    x = tasks.query.x
+    a, b = learner.adapt(padded.support).predict(x), learner.adapt(tasks.support).predict(x)
+    torch.testing.assert_close(a.mean, b.mean, **SAME)
+    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_support_order_never_matters(case: Case, seed: int) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
+    if not learner.exchangeable:
+        pytest.skip("the method depends on order")
+    support = tasks.support
+    order = torch.randperm(support.num_points, generator=torch.Generator().manual_seed(seed))
+    shuffled = bm.Data(support.x[:, order], support.y[:, order], support.mask[:, order])
+    a, b = (learner.adapt(data).predict(tasks.query.x) for data in (support, shuffled))
+    torch.testing.assert_close(a.mean, b.mean, **SAME)
+    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+    torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), **SAME)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
+    batched = learner.meta_loss(tasks)
+    looped, gradients = [], [torch.zeros_like(p) for p in learner.parameters()]
+    for i in range(tasks.num_tasks):
+        count = int(tasks.support.counts[i])
+        support = tasks.support.select([i])
+        one = bm.TaskBatch(
+            bm.Data(support.x[:, :count], support.y[:, :count], support.mask[:, :count]), tasks.query.select([i])
+        )
+        looped.append(learner.meta_loss(one)[0])
+        for total, gradient in zip(gradients, _gradients(learner, one), strict=True):
+            total += gradient
+    torch.testing.assert_close(batched, torch.stack(looped), **SAME)
+    for a, b in zip(_gradients(learner, tasks), gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
+
+
+@given(seed=st.integers(0, 10**6), cut=st.integers(0, 6))
+def test_update_equals_adapting_on_all(case: Case, seed: int, cut: int) -> None:
+    learner, tasks = case.learner(), case.batch(4, 6, 3, seed)
+    support = tasks.support
+    first, second = (
+        bm.Data(support.x[:, part], support.y[:, part], support.mask[:, part]) for part in (slice(cut), slice(cut, None))
+    )
+    stepwise = learner.adapt(first).update(second)
+    for i in range(2):  # streaming, a point at a time, after an update
+        more = bm.Data(support.x[:, i : i + 1], support.y[:, i : i + 1], support.mask[:, i : i + 1])
+        stepwise, support = stepwise.update(more), support.append(more)
+    a, b = stepwise.predict(tasks.query.x), learner.adapt(support).predict(tasks.query.x)
+    torch.testing.assert_close(a.mean, b.mean, **SAME)
+    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+    torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), rtol=1e-7, atol=1e-7)
+
+
+def test_a_posterior_is_a_value(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3)
+    posterior = learner.adapt(tasks.support)
+    before = posterior.predict(tasks.query.x).mean.clone()
+    posterior.update(tasks.query)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.add_(1.0)
+    tasks.support.y.zero_()
+    assert torch.equal(posterior.predict(tasks.query.x).mean, before)
+    with pytest.raises(AttributeError):
+        posterior.spec = None  # type: ignore[misc]
+
+
+def test_marginals_ignore_the_other_query_points(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 6)
+    posterior = learner.adapt(tasks.support)
+    together, alone = posterior.predict(tasks.query.x), posterior.predict(tasks.query.x[:, 2:3])
+    torch.testing.assert_close(together.mean[:, 2:3], alone.mean, **SAME)
+    torch.testing.assert_close(together.stddev[:, 2:3], alone.stddev, **SAME)
+
+
+def test_empty_support_gives_a_finite_prior_predictive(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3)
+    prediction = learner.adapt(bm.Data.empty(tasks.support)).predict(tasks.query.x)
+    for value in (prediction.mean, prediction.stddev, prediction.log_prob(tasks.query.y), *prediction.interval(0.9)):
+        assert torch.isfinite(value).all()
+    assert (prediction.stddev > 0).all()
+    nowhere = learner.adapt(tasks.support).predict(tasks.query.x[:, :0])
+    assert nowhere.mean.shape == (4, 0, case.num_outputs)
+    torch.testing.assert_close(nowhere.log_prob(tasks.query.y[:, :0]), torch.zeros(4, dtype=torch.float64))
+
+
+def test_densities_integrate_to_one(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(3, 5, 1)
+    prediction = learner.adapt(tasks.support).predict(tasks.query.x)
+    if case.num_outputs == 1:
+        grid = torch.linspace(-1, 1, 4001, dtype=torch.float64)
+        points = prediction.mean + 12 * prediction.stddev * grid  # B 1 G
+        density = torch.stack([prediction.log_prob(points[..., i : i + 1]) for i in range(len(grid))], -1).exp()
+        total = torch.trapezoid(density, points[:, 0], dim=-1)
+    else:
+        grid = torch.linspace(-1, 1, 161, dtype=torch.float64)
+        points = torch.cartesian_prod(grid, grid)
+        values = prediction.mean + 8 * prediction.stddev * points[:, None, None, :]  # G B 1 C
+        density = torch.stack([prediction.log_prob(value) for value in values], -1).exp()
+        cell = (8 * prediction.stddev[:, 0] * 2 / 160).prod(-1)
+        total = density.sum(-1) * cell
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-6, atol=1e-6)  # the trapezoid rule's own error
+
+
+def test_every_theta_gets_a_finite_gradient(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(8, 6, 4)
+    for parameter, gradient in zip(learner.parameters(), _gradients(learner, tasks), strict=True):
+        assert torch.isfinite(gradient).all()
+        assert parameter.numel() == 0 or gradient.abs().max() > 0
+
+
+def test_meta_gradient_equals_finite_differences(case: Case) -> None:
+    learner, tasks = case.learner(), case.batch(3, 4, 3)
+    gradients = _gradients(learner, tasks)
+    generator = torch.Generator().manual_seed(0)
+    for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
+        direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        ends = []
+        for step in (1e-5, -1e-5):
+            with torch.no_grad():
+                parameter.add_(step * direction)
+                ends.append(learner.meta_loss(tasks).sum().item())
+                parameter.sub_(step * direction)
+        # central differences err by h² f''' ~ 1e-10 and by rounding / h ~ 1e-10
+        assert math.isclose((ends[0] - ends[1]) / 2e-5, (gradient * direction).sum().item(), rel_tol=1e-5, abs_tol=1e-7)
+
+
+def test_float32_agrees_with_float64(case: Case) -> None:
+    tasks = case.batch(16, 8, 5)
+    double = case.learner(torch.float64)
+    single = case.learner(torch.float64).to(torch.float32)
+    a, b = (learner.adapt(tasks.support).predict(tasks.query.x) for learner in (double, single))
+    difference = (a.mean - b.mean).abs() / a.stddev
+    assert difference.max() < case.float32_tolerance
+    torch.testing.assert_close(a.stddev, b.stddev.double(), rtol=case.float32_tolerance, atol=0.0)
+
+
+def test_constant_memory_and_no_graph(case: Case) -> None:
+    learner, tasks = case.learner(torch.float32), case.batch(4, 5, 3)
+    posterior = learner.adapt(tasks.support)
+    assert not posterior.predict(tasks.query.x).mean.requires_grad
+    x = tasks.query.x.clone().requires_grad_()
+    posterior.predict(x).mean.sum().backward()  # acquisition functions need this
+    assert x.grad is not None
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    with torch.no_grad():
+        for calls in (10, 1000):  # the first ones fill caches
+            before, peak = tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            for _ in range(calls):
+                learner._adapt(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
+    assert tensors() <= before
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of 1,000 graphs is far more
+
+
+class _Tasks(bm.TaskSource):
+    def __init__(self, case: Case) -> None:
+        self.case = case
+
+    def draw(self, num_tasks: int, split: bm.Split, generator: torch.Generator) -> bm.TaskBatch:
+        seed = int(torch.randint(10**6, (), generator=generator))
+        return self.case.batch(num_tasks, split.support[1], 10, seed)
+
+    def pooled(self, generator: torch.Generator) -> bm.Data:
+        return self.case.batch(64, 6, 6, 5).query
+
+
+def test_fit_lowers_the_loss(case: Case) -> None:
+    torch.manual_seed(0)
+    learner, test = case.make(), case.batch(64, 6, 6, seed=10**7)
+    learner.prepare(test.query)
+    before = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
+    result = bm.fit(learner, _Tasks(case), steps=150, lr=1e-2, split=bm.RandomSplit((0, 6)))
+    after = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
+    assert len(result.losses) == 150
+    assert after < before - 0.05  # nats per point, on tasks never seen
+
+
+def test_state_dict_round_trip(case: Case, tmp_path: object) -> None:
+    learner, tasks = case.learner(), case.batch(4, 5, 3)
+    expected = learner.adapt(tasks.support).predict(tasks.query.x).mean
+    torch.manual_seed(123)
+    other = case.make().to(torch.float64)
+    other.load_state_dict(learner.state_dict())
+    assert torch.equal(other.adapt(tasks.support).predict(tasks.query.x).mean, expected)
+    bm.save(learner, f"{tmp_path}/model")
+    loaded = bm.load(f"{tmp_path}/model")
+    assert torch.equal(loaded.adapt(tasks.support).predict(tasks.query.x).mean, expected)
+
+
+def test_log_density_of_draws_and_evidence_agree(case: Case) -> None:
+    """log p(D) = log p(D | phi) + log p(phi) - log p(phi | D) has one value, the chain of one-step predictives."""
+    learner, tasks = case.learner(), case.batch(3, 4, 2, ragged=False)
+    data, total = tasks.support, torch.zeros(3, dtype=torch.float64)
+    for i in range(data.num_points):
+        seen, point = (
+            bm.Data(data.x[:, part], data.y[:, part], data.mask[:, part]) for part in (slice(i), slice(i, i + 1))
+        )
+        total += learner.adapt(seen).predict(point.x).log_prob(point.y)
+    try:
+        evidence = learner.log_evidence(learner.conform(data))
+    except bm.UnsupportedError:
+        pytest.skip("no closed form of the evidence")
+    torch.testing.assert_close(evidence.detach(), total, rtol=1e-8, atol=1e-8)

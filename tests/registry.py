@@ -1,0 +1,75 @@
+"""One Case per learner: what the contracts need to know. A learner that is not here is not in the library."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+import bayesmeta as bm
+from bayesmeta.learner import Learner
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to make a small learner and fitting data for it.
+
+    Attributes:
+        name: shown by pytest.
+        make: a fresh learner in float32, from the global seed.
+        num_outputs: C of the data to make.
+        float32_tolerance: largest difference between the float32 and the float64 predictive mean, in predictive
+            deviations.
+        exceptions: names of contracts that this learner does not keep, each with its reason.
+    """
+
+    name: str
+    make: Callable[[], Learner]
+    num_outputs: int = 1
+    num_inputs: int = 1
+    float32_tolerance: float = 1e-4
+    exceptions: dict[str, str] = field(default_factory=dict)
+
+    def learner(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Learner:
+        """The learner, prepared for the data that `batch` makes, and moved off its starting point."""
+        torch.manual_seed(seed)
+        learner = self.make()
+        learner.prepare(self.batch(32, 6, 6, seed=99).support.to(torch.float64))
+        with torch.no_grad():
+            for parameter in learner.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return learner.to(dtype)
+
+    def batch(self, num_tasks: int, support: int, query: int, seed: int = 0, ragged: bool = True) -> bm.TaskBatch:
+        """Smooth random tasks in float64; ragged supports of 0 to `support` points."""
+        generator = torch.Generator().manual_seed(seed)
+        total = support + query
+        x = torch.rand(num_tasks, total, self.num_inputs, generator=generator, dtype=torch.float64) * 4 - 2
+        phase = torch.rand(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64) * 3
+        slope = torch.randn(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64)
+        noise = torch.randn(num_tasks, total, self.num_outputs, generator=generator, dtype=torch.float64)
+        y = torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+        counts = torch.full((num_tasks,), support)
+        if ragged:
+            counts = torch.randint(0, support + 1, (num_tasks,), generator=generator)
+            counts[0] = support
+        mask = torch.arange(support) < counts[:, None]
+        full = torch.ones(num_tasks, query, dtype=torch.bool)
+        return bm.TaskBatch(
+            bm.Data(x[:, :support], y[:, :support], mask), bm.Data(x[:, support:], y[:, support:], full)
+        )
+
+
+CASES = [
+    Case("alpaca", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]))),
+    Case("alpaca-many-points", lambda: bm.ALPaCA(bm.Identity(1))),  # more points than features: feature space
+    Case(
+        "alpaca-two-outputs-full-noise",
+        lambda: bm.ALPaCA(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.FullNoise(2)),
+        num_outputs=2,
+        num_inputs=2,
+    ),
+    Case("alpaca-diagonal-rows", lambda: bm.ALPaCA(bm.RadialBasis(1, 7), rows=bm.DiagonalRows(8))),
+    Case("alpaca-isotropic-rows", lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4))),
+    Case("alpaca-fixed-effects", lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1]))),
+    Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
+]
