@@ -53,7 +53,7 @@ def fit_evidence(
         max_eval=4 * max_iterations,
         history_size=50,
         tolerance_grad=tolerance,
-        tolerance_change=1e-15,
+        tolerance_change=1e-13,
         line_search_fn="strong_wolfe",
     )
     losses: list[float] = []

@@ -1,0 +1,101 @@
+"""Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bayesmeta.errors import DataError
+from bayesmeta.learner import Learner
+from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.networks.bases import Identity, RadialBasis
+from bayesmeta.networks.mlp import MLP
+from bayesmeta.priors import DiagonalRows
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.training.evidence import fit_evidence
+from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.objectives import Evidence
+from bayesmeta.transforms import Standardized
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a user may change about a training run.
+
+    Attributes:
+        steps: gradient steps (at most 500 iterations of a full-batch fit).
+        seed: of the tasks and points that are drawn, and of the validation tasks.
+        validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
+        progress: show a progress bar; None shows it on a terminal only.
+    """
+
+    steps: int = 5_000
+    seed: int = 0
+    validation: float = 0.2
+    progress: bool | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A learner and how it is trained on a table.
+
+    Attributes:
+        summary: one line for people who choose.
+        build: (D, C) -> an untrained learner.
+        train: trains it in place.
+    """
+
+    summary: str
+    build: Callable[[int, int], Learner]
+    train: Callable[[Learner, TaskDataset, Training], FitResult]
+
+
+def _by_gradients(learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+    held_out = None
+    if training.validation > 0.0 and len(tasks) >= 5:
+        tasks, held_out = tasks.split(training.validation, training.seed)
+    return fit(
+        learner,
+        tasks,
+        training.steps,
+        objective=Evidence(),
+        validation=held_out,
+        patience=8,
+        validate_every=max(training.steps // 40, 1),
+        seed=training.seed,
+        progress=training.progress,
+    )
+
+
+def _by_evidence(learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+    return fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
+
+
+def _bumps(num_inputs: int, num_outputs: int) -> Learner:
+    features = RadialBasis(num_inputs, 8)
+    # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
+    return Standardized(ALPaCA(features, num_outputs, rows=DiagonalRows(features.num_outputs))).double()
+
+
+RECIPES: dict[str, Recipe] = {
+    "alpaca": Recipe(
+        "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs)),
+        _by_gradients,
+    ),
+    "alpaca-linear": Recipe(
+        "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs)).double(),
+        _by_evidence,
+    ),
+    "alpaca-rbf": Recipe(
+        "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
+        _bumps,
+        _by_evidence,
+    ),
+}
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of that name. Raises DataError for an unknown one."""
+    if name not in RECIPES:
+        raise DataError(f"expected a method among {sorted(RECIPES)}, got {name!r}")
+    return RECIPES[name]

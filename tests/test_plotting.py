@@ -1,0 +1,144 @@
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+from bayesmeta import plotting
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.evaluation.evaluate import Evaluation, evaluate
+from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> Evaluation:
+    return evaluate(NormalMean(claimed=0.5), normal_tasks(60, 30, seed=0), (0, 1, 5), num_bootstrap=20)
+
+
+@pytest.fixture(scope="module")
+def labels() -> Evaluation:
+    return evaluate(ClassShares(power=2.0), label_tasks(60, 30, seed=0), (0, 1, 5), num_bootstrap=20)
+
+
+def test_bands_have_a_panel_for_each_number_of_shots() -> None:
+    tasks = normal_tasks(3, [20, 9, 12], seed=1)
+    figure = plotting.predictive_bands(NormalMean(), tasks.task(0), (0, 1, 5), oracle=tasks.oracle, x_label="time (s)")
+    assert [ax.get_title() for ax in figure.axes] == ["0 shots", "1 shot", "5 shots"]
+    assert figure.axes[0].get_xlabel() == "time (s)"
+    assert figure.axes[0].get_ylabel() == "y"
+    support = figure.axes[2].get_lines()[-1].get_xydata()
+    np.testing.assert_array_equal(support[:, 0], tasks.data.x[0, :5, 0])
+    figure.canvas.draw()
+
+
+def test_bands_are_the_intervals_of_the_predictive() -> None:
+    task = normal_tasks(1, 10, seed=2).task(0)
+    figure = plotting.predictive_bands(NormalMean(), task, (3,), num_points=5)
+    lower, upper = (
+        NormalMean().adapt(Data(task.x[:, :3], task.y[:, :3], task.mask[:, :3])).predict(task.x).interval(0.9)
+    )
+    drawn = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]  # the 90 % band; it is flat for this learner
+    assert drawn.min() == pytest.approx(float(lower[0, 0, 0]))
+    assert drawn.max() == pytest.approx(float(upper[0, 0, 0]))
+
+
+def test_bands_ignore_padding_and_take_given_axes() -> None:
+    task = normal_tasks(2, [4, 9], seed=3).data.select([0])  # padded to 9
+    figure, axes = plt.subplots(1, 2)
+    assert plotting.predictive_bands(NormalMean(), task, (0, 4), axes=list(axes)) is figure
+    assert len(axes[0].get_lines()[1].get_xdata()) == 4
+
+
+def test_bands_refuse_what_cannot_be_drawn() -> None:
+    task = normal_tasks(1, 6, seed=4).task(0)
+    with pytest.raises(DataError, match="expected one task"):
+        plotting.predictive_bands(NormalMean(), normal_tasks(2, 6, seed=4).data)
+    with pytest.raises(UnsupportedError, match="expected scalar inputs"):
+        plotting.predictive_bands(NormalMean(), Data(task.x.repeat(1, 1, 2), task.y, task.mask))
+    with pytest.raises(UnsupportedError, match="expected scalar inputs"):
+        plotting.predictive_bands(ClassShares(), label_tasks(1, 6, seed=4).task(0))
+    for shots in ((7,), (-1,), ()):
+        with pytest.raises(DataError, match="expected numbers of shots"):
+            plotting.predictive_bands(NormalMean(), task, shots)
+    with pytest.raises(DataError, match="expected an output"):
+        plotting.predictive_bands(NormalMean(), task, (0,), output=1)
+    with pytest.raises(ShapeError, match="expected 2 axes"):
+        plotting.predictive_bands(NormalMean(), task, (0, 1), axes=[plt.subplots()[1]])
+
+
+def test_reliability_lines_are_the_calibration_curves(evaluation: Evaluation) -> None:
+    ax = plotting.reliability_diagram(evaluation)
+    assert [line.get_label() for line in ax.get_lines()] == ["calibrated", "0 shots", "1 shot", "5 shots"]
+    result = evaluation.at(5)
+    line = ax.get_lines()[-1]
+    observed = [(result.pit[result.mask] <= level).mean() for level in line.get_xdata()]
+    np.testing.assert_allclose(line.get_ydata(), observed)
+
+
+def test_a_single_line_has_a_band_that_holds_it(evaluation: Evaluation, labels: Evaluation) -> None:
+    for value in (evaluation, labels):
+        ax = plotting.reliability_diagram(value, shots=[5])
+        ((band,), line) = ax.collections, ax.get_lines()[-1]
+        vertices = band.get_paths()[0].vertices
+        for x, y in line.get_xydata():
+            around = vertices[np.isclose(vertices[:, 0], x), 1]
+            assert around.min() - 1e-9 <= y <= around.max() + 1e-9
+
+
+def test_reliability_of_a_classifier_is_accuracy_by_confidence(labels: Evaluation) -> None:
+    ax = plotting.reliability_diagram(labels, shots=[0])
+    x, y = ax.get_lines()[-1].get_data()
+    result = labels.at(0)
+    np.testing.assert_allclose(x, [1.0 / 3.0])  # without support all three classes have the same probability
+    np.testing.assert_allclose(y, [result.correct[result.mask].mean()])
+    assert ax.get_xlabel() == "confidence"
+
+
+def test_histogram_of_bare_pits_and_its_band() -> None:
+    ax = plotting.pit_histogram(torch.rand(40, 25), bins=20)
+    heights = np.array([bar.get_height() for bar in ax.patches if bar.get_width() < 0.5])
+    assert heights.mean() == pytest.approx(1.0)  # a density on (0, 1)
+    low, high = plotting._uniform_band(1000, 20)
+    # Binomial(1000, .05): 50 points a bar, deviation 6.9, so about 1.96 * .138 either side of 1
+    assert low == pytest.approx(1.0 - 1.96 * 0.138, abs=0.02)  # a bar changes by steps of .02
+    assert high == pytest.approx(1.0 + 1.96 * 0.138, abs=0.02)
+    assert ((heights >= low) & (heights <= high)).mean() >= 0.75  # 95 % of 20 bars expected; 5 outside is 1 in 1000
+
+
+def test_histogram_of_an_evaluation_shows_what_is_wrong(evaluation: Evaluation) -> None:
+    ax = plotting.pit_histogram(evaluation, shots=0)
+    heights = [bar.get_height() for bar in ax.patches if bar.get_width() < 0.5]
+    assert min(heights[0], heights[-1]) > 1.3 * max(heights[3:7])  # intervals too narrow: walls at both ends
+
+
+def test_given_axes_are_drawn_on(evaluation: Evaluation) -> None:
+    _, ax = plt.subplots()
+    assert plotting.reliability_diagram(evaluation, ax=ax) is ax
+    assert plotting.pit_histogram(evaluation, ax=ax) is ax
+    assert len(plt.get_fignums()) == 1
+
+
+def test_calibration_figures_refuse_what_cannot_be_drawn(evaluation: Evaluation, labels: Evaluation) -> None:
+    with pytest.raises(DataError, match="expected pit values between 0 and 1"):
+        plotting.pit_histogram(np.array([0.5, 1.2]))
+    with pytest.raises(DataError, match="expected pit values between 0 and 1"):
+        plotting.reliability_diagram(np.array([]))
+    with pytest.raises(DataError, match="expected no shots"):
+        plotting.reliability_diagram(np.array([0.5]), shots=[1])
+    with pytest.raises(DataError, match="expected one of the evaluated"):
+        plotting.reliability_diagram(evaluation, shots=[3])
+    with pytest.raises(DataError, match="expected at least 2 bins"):
+        plotting.pit_histogram(evaluation, bins=1)
+    with pytest.raises(UnsupportedError, match="labels have no pit"):
+        plotting.pit_histogram(labels)
