@@ -6,8 +6,11 @@
     posterior.predict(x)                                     p(y | x, D, theta)
 """
 
+from bayesmeta import plotting
 from bayesmeta.data import Data, Task, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.evaluation.evaluate import Evaluation, evaluate
+from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.likelihoods import (
@@ -36,6 +39,7 @@ from bayesmeta.priors import (
     Prior,
 )
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.sinusoid import Sinusoid
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit, Split, TaskSource
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
@@ -47,6 +51,7 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     RestrictedMaximumLikelihood,
 )
+from bayesmeta.tasks.table import Schema
 from bayesmeta.transforms import Standardized
 
 __version__ = "0.1.0"
