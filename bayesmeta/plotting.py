@@ -37,7 +37,7 @@ def predictive_bands(
     output: int = 0,
     x_label: str = "x",
     y_label: str = "y",
-    num_points: int = 201,
+    num_points: int = 101,
     axes: "Sequence[Axes] | None" = None,
 ) -> "FigureBase":
     """One panel for each number of shots: predictive mean with the central 50 % and 90 % bands, noise included.
@@ -79,13 +79,13 @@ def predictive_bands(
     real = Data(x[None, :, None], task.y[0, task.mask[0]][None], torch.ones(1, count, dtype=torch.bool))
     for shot, ax in zip(shots, panels, strict=True):
         support = Data(real.x[:, :shot], real.y[:, :shot], real.mask[:, :shot])
-        mean, *bands = _bands(learner.adapt(support).predict(grid[None, :, None]), output)
+        mean, *bands = _bands(learner.adapt(support).predict(grid[None, :, None]), output, (0.9, 0.5))
         for (lower, upper), alpha, label in zip(bands, (0.2, 0.35), ("90 % band", "50 % band"), strict=True):
             ax.fill_between(grid, lower, upper, color=_BLUE, alpha=alpha, linewidth=0, label=label)
         ax.plot(grid, mean, color=_BLUE, linewidth=1.8, label="mean")
         if oracle is not None:
-            best, (lower, upper), _ = _bands(oracle.adapt(support).predict(grid[None, :, None]), output)
-            ax.plot(grid, best, color=_VERMILLION, linewidth=1.2, label="oracle mean, 90 %")
+            best, (lower, upper) = _bands(oracle.adapt(support).predict(grid[None, :, None]), output, (0.9,))
+            ax.plot(grid, best, color=_VERMILLION, linewidth=1.2, label="oracle (dashes: 90 %)")
             for line in (lower, upper):
                 ax.plot(grid, line, color=_VERMILLION, linewidth=1.0, linestyle="--")
         ax.plot(x[shot:], y[shot:], ".", color=_GREY, markersize=4, alpha=0.7, label="not seen")
@@ -185,13 +185,13 @@ def pit_histogram(
     return ax
 
 
-def _bands(predictive: Predictive, output: int) -> tuple[Any, ...]:
-    """Mean, 90 % and 50 % interval of one output of one task, as arrays."""
+def _bands(predictive: Predictive, output: int, levels: tuple[float, ...]) -> tuple[Any, ...]:
+    """Mean and intervals of one output of one task, as arrays."""
 
     def array(value: Tensor) -> np.ndarray:
         return value[0, :, output].detach().cpu().numpy()
 
-    intervals = [tuple(array(end) for end in predictive.interval(level)) for level in (0.9, 0.5)]
+    intervals = [tuple(array(end) for end in predictive.interval(level)) for level in levels]
     return array(predictive.mean), *intervals
 
 

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.special import beta
+from scipy.stats import t as student_t
 from torch.distributions import (
     Bernoulli,
     Categorical,
@@ -138,7 +140,7 @@ def test_crps_is_the_integral_of_its_definition(name: str) -> None:
         )
 
     truth = np.mean([integral(1, 2, c) for c in range(C)])
-    # the quadrature of crps has 100 nodes a side: about six digits; the closed forms are exact
+    # the quadrature of crps has 64 nodes a side: some ten digits where F is smooth; the closed forms are exact
     assert float(found[1, 2]) == pytest.approx(truth, rel=1e-5)
 
 
@@ -161,7 +163,7 @@ def test_crps_of_many_components_is_integrated() -> None:
     predictive = MixturePredictive(rand(B, 150), IndependentPredictive(narrow))
     y = rand(B, M, C)
     exact = metrics._mixture_crps(*metrics._gaussians(predictive), y).mean(-1).mean(-1)
-    # components a twentieth of the whole's deviation: three digits
+    # components a twentieth as wide as the whole are finer than its nodes: some four digits after averaging
     torch.testing.assert_close(metrics.crps(predictive, y), exact, rtol=1e-3, atol=0.0)
 
 
@@ -171,6 +173,21 @@ def test_crps_of_a_normal_is_the_published_closed_form() -> None:
     z, unit = (y - predictive.mean) / predictive.stddev, Normal(0.0, 1.0)
     truth = predictive.stddev * (z * (2.0 * unit.cdf(z) - 1.0) + 2.0 * unit.log_prob(z).exp() - math.pi**-0.5)
     torch.testing.assert_close(metrics.crps(predictive, y), truth.mean((1, 2)))  # the same formula: rounding only
+
+
+@pytest.mark.parametrize("dof", [2.0, 2.001, 2.1, 3.0, 30.0])
+def test_crps_of_student_t_is_the_published_closed_form(dof: float) -> None:
+    """Jordan, Krüger & Lerch 2019, appendix A: also where the deviation is huge or infinite."""
+    y = torch.linspace(-20.0, 20.0, M, dtype=torch.float64).view(1, M, 1)
+    unit = StudentT(torch.full_like(y, dof), torch.zeros_like(y), torch.ones_like(y))
+    found = torch.cat([
+        metrics.crps(IndependentPredictive(Independent(unit, 1)), y, torch.arange(M)[None] == m) for m in range(M)
+    ])  # fmt: skip
+    z, t = y.flatten().numpy(), student_t(dof)
+    constant = 2.0 * math.sqrt(dof) / (dof - 1.0) * beta(0.5, dof - 0.5) / beta(0.5, 0.5 * dof) ** 2
+    truth = z * (2.0 * t.cdf(z) - 1.0) + 2.0 * t.pdf(z) * (dof + z**2) / (dof - 1.0) - constant
+    # tails beyond some 1,000 scales are cut off: with two degrees of freedom they hold about 1,000^-3
+    np.testing.assert_allclose(found, truth, rtol=1e-6)
 
 
 def test_crps_of_a_far_observation_is_its_distance() -> None:
@@ -301,6 +318,13 @@ def test_ece_by_hand() -> None:
     assert count.tolist() == [[2.0, 1.0], [0.0, 2.0]]
     assert hits.tolist() == [[1.0, 1.0], [0.0, 1.0]]
     torch.testing.assert_close(total, torch.tensor([[0.9, 0.9], [0.0, 1.5]], dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+def test_rounding_does_not_tear_a_bin_apart() -> None:
+    """10/15 is an edge: a confidence of 2/3 belongs to the bin below, however it was rounded."""
+    edge = torch.tensor([[2.0 / 3.0, 2.0 / 3.0 + 1e-15, 2.0 / 3.0 - 1e-15]], dtype=torch.float64)
+    count, _, _ = metrics.confidence_bins(edge, torch.ones(1, 3, dtype=torch.bool))
+    assert count[0, 9] == 3.0
 
 
 def test_ece_extremes() -> None:

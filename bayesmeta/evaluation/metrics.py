@@ -1,0 +1,327 @@
+"""Scores of a predictive distribution against what was observed: one value per task, padding ignored.
+
+Scores take `(predictive, y, mask)` and return `B`, the mean over the real points of each task; a task without points
+has no score and gets NaN. With several outputs, densities are joint over the outputs of a point, and every other score
+is averaged over outputs, so that an output of large units weighs more in `rmse`, `mae` and `crps`.
+
+Calibration errors take probability integral transforms (`pit`), per task or, through `pooled`, over all tasks at once.
+The two are different questions: the points of a task share one posterior, so their transforms are dependent and the
+calibration error of a single task does not go to zero, however many points it has and however right the model is.
+"""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
+
+from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive, _univariate
+
+LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
+"""Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
+
+_MOST_COMPONENTS = 128  # up to here the closed-form CRPS, quadratic in the components, is the cheaper one
+
+
+def joint_nll(
+    predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """-log p(y_1..y_M | x, D, theta) / M, nats per point: how well the points are predicted together."""
+    if y.shape[1] == 0:
+        return torch.full((len(y),), math.nan, dtype=torch.float64, device=y.device)
+    count = _mask(y, mask).sum(-1)
+    return -predictive.log_prob(_zeroed(y, mask), mask).double() / torch.where(count > 0, count, math.nan)
+
+
+def marginal_nll(
+    predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """-Σ_m log p(y_m | x_m, D, theta) / M, nats per point: each point on its own, jointly over its outputs."""
+    return _average(-predictive.marginal_log_prob(_zeroed(y, mask)), _mask(y, mask))
+
+
+def mse(
+    predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """Mean squared error of the predictive mean, squared units of y."""
+    return _average((predictive.mean - y).square(), _mask(y, mask))
+
+
+def rmse(
+    predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """sqrt(mse), units of y."""
+    return mse(predictive, y, mask).sqrt()
+
+
+def mae(
+    predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """Mean absolute error of the predictive median, which is what minimises it; units of y."""
+    return _average((predictive.quantile(0.5) - y).abs(), _mask(y, mask))
+
+
+def crps(
+    predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """Continuous ranked probability score ∫ (F(z) - 1{y <= z})² dz, units of y; output by output.
+
+    It is the absolute error when the predictive is a point. Gaussians and mixtures of them have a closed form (Grimit
+    et al. 2006); other predictives, and mixtures of more than 128 components, are integrated numerically.
+    """
+    gaussians = _gaussians(predictive)
+    if gaussians is not None and gaussians[0].shape[-1] <= _MOST_COMPONENTS:
+        return _average(_mixture_crps(*gaussians, y), _mask(y, mask))
+    return _average(_numerical_crps(predictive, y), _mask(y, mask))
+
+
+def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+    """Probability integral transform F(y) of each output of each point: uniform on (0, 1) under the true predictive."""
+    return predictive.cdf(y)
+
+
+def coverage(
+    predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None, level: float = 0.9
+) -> Float[Tensor, "B"]:
+    """Share of the points inside the central interval that should hold `level` of them.
+
+    Raises:
+        DataError: a level outside (0, 1).
+    """
+    check_level(level)
+    inside = (pit(predictive, y) - 0.5).abs() <= level / 2.0  # F(lower) = (1 - level)/2, F(upper) = (1 + level)/2
+    return _average(inside.double(), _mask(y, mask))
+
+
+def interval_width(
+    predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None, level: float = 0.9
+) -> Float[Tensor, "B"]:
+    """Mean width of the central interval, units of y. Raises DataError for a level outside (0, 1)."""
+    check_level(level)
+    lower, upper = predictive.interval(level)
+    return _average(upper - lower, _mask(lower, mask))
+
+
+def sharpness(predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+    """Mean predictive variance, noise included, squared units of y (Kuleshov et al. 2018). Small is sharp."""
+    variance = predictive.variance
+    return _average(variance, _mask(variance, mask))
+
+
+def accuracy(
+    predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """Share of the labels that are the most probable class."""
+    return _average(is_correct(predictive, y).double(), _mask(y, mask))
+
+
+def brier(predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+    """Brier score Σ_c (p_c - 1{y = c})², between 0 and 2 (Brier's own definition, summed over the classes)."""
+    probs = predictive.probs
+    truth = torch.nn.functional.one_hot(_zeroed(y, mask), probs.shape[-1])
+    return _average((probs - truth).square().sum(-1), _mask(y, mask))
+
+
+def confidence(predictive: Predictive) -> Float[Tensor, "B M"]:
+    """Probability of the most probable class."""
+    return predictive.probs.amax(-1)
+
+
+def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
+    """Whether the most probable class is the label."""
+    return predictive.probs.argmax(-1) == y
+
+
+def pooled(
+    values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
+) -> tuple[Shaped[Tensor, "1 B*M *c"], Bool[Tensor, "1 B*M"]]:
+    """The points of all tasks as those of a single one: `error(*pooled(pit, mask))` has one entry."""
+    return values.flatten(0, 1)[None], _mask(values, mask).flatten()[None]
+
+
+def calibration_curve(
+    pit: Float[Tensor, "B M C"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
+) -> Float[Tensor, "B L"]:
+    """Observed frequency of F(y) <= p for each level p: equal to p under the true predictive, up to chance.
+
+    Raises:
+        DataError: a level outside (0, 1).
+    """
+    levels = torch.as_tensor(levels, dtype=torch.float64, device=pit.device)
+    if levels.numel() == 0 or bool(((levels <= 0.0) | (levels >= 1.0)).any()):
+        raise DataError(f"expected levels strictly between 0 and 1, got {levels.tolist()}")
+    real = _mask(pit, mask)
+    return torch.stack([_average((pit.double() <= level).double(), real) for level in levels], -1)
+
+
+def kuleshov_calibration_error(
+    pit: Float[Tensor, "B M C"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
+) -> Float[Tensor, "B"]:
+    """Σ_j (p_j - p̂_j)², with weights of one (Kuleshov et al. 2018, eq. 9). It grows with the number of levels."""
+    return _gaps(pit, mask, levels).square().sum(-1)
+
+
+def root_mean_square_calibration_error(
+    pit: Float[Tensor, "B M C"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
+) -> Float[Tensor, "B"]:
+    """sqrt(mean_j (p_j - p̂_j)²): the code of PACOH's Gaussian processes and of MetaL-Benchmark."""
+    return _gaps(pit, mask, levels).square().mean(-1).sqrt()
+
+
+def mean_absolute_calibration_error(
+    pit: Float[Tensor, "B M C"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
+) -> Float[Tensor, "B"]:
+    """mean_j |p_j - p̂_j|: the code of PACOH's neural networks."""
+    return _gaps(pit, mask, levels).abs().mean(-1)
+
+
+def confidence_bins(
+    confidence: Float[Tensor, "B M"],
+    correct: Bool[Tensor, "B M"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    bins: int = 15,
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """For K bins of equal width (lower, upper]: the number of points, their correct answers and summed confidences.
+
+    Raises:
+        DataError: fewer than one bin.
+    """
+    if bins < 1:
+        raise DataError(f"expected at least one bin, got {bins}")
+    edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64, device=confidence.device)[1:-1]
+    # edges[i - 1] < confidence <= edges[i]; shares such as 2/3 lie on an edge and must not be torn apart by rounding
+    chosen = torch.bucketize(confidence.double().contiguous() - 1e-6, edges)
+    member = torch.nn.functional.one_hot(chosen, bins).double() * _mask(confidence, mask)[..., None]
+    weighted = [(member * value[..., None]).sum(1) for value in (correct.double(), confidence.double())]
+    return member.sum(1), weighted[0], weighted[1]
+
+
+def ece(
+    confidence: Float[Tensor, "B M"],
+    correct: Bool[Tensor, "B M"],
+    mask: Bool[Tensor, "B M"] | None = None,
+    bins: int = 15,
+) -> Float[Tensor, ""]:
+    """Expected calibration error Σ_k n_k/n |accuracy_k - confidence_k|, pooled over all points (Guo et al. 2017)."""
+    count, hits, total = (value.sum(0) for value in confidence_bins(confidence, correct, mask, bins))
+    return (hits - total).abs().sum() / count.sum()
+
+
+def check_level(level: float) -> None:
+    """Raises DataError unless 0 < level < 1."""
+    if not 0.0 < level < 1.0:
+        raise DataError(f"expected an interval level strictly between 0 and 1, got {level}")
+
+
+def _mask(values: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+    if mask.shape != values.shape[:2]:
+        raise ShapeError(f"expected a mask of shape {tuple(values.shape[:2])}, got {tuple(mask.shape)}")
+    return mask
+
+
+def _zeroed(y: Tensor, mask: Tensor | None) -> Tensor:
+    """Padding replaced by 0, which is always a legal label."""
+    return y if mask is None else torch.where(mask.view(*mask.shape, *[1] * (y.ndim - 2)), y, 0)
+
+
+def _average(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real points (and the outputs) of each task, summed in double precision; NaN without points."""
+    values = values.double()
+    if values.ndim == 3:
+        values = values.mean(-1)
+    count = mask.sum(-1)
+    return torch.where(mask, values, 0.0).sum(-1) / torch.where(count > 0, count, math.nan)
+
+
+def _gaps(pit: Tensor, mask: Tensor | None, levels: Tensor | tuple[float, ...]) -> Tensor:
+    observed = calibration_curve(pit, mask, levels)
+    return observed - torch.as_tensor(levels, dtype=observed.dtype, device=observed.device)
+
+
+def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Weights, means and deviations, each `B M C S`, when every output's marginal is a mixture of Gaussians."""
+    if isinstance(predictive, AffinePredictive):
+        base = _gaussians(predictive.base)
+        if base is None:
+            return None
+        shift, scale = predictive.shift[:, None], predictive.scale[:, None]
+        return base[0], shift + scale * base[1], scale * base[2]
+    if isinstance(predictive, MixturePredictive):
+        inner = _gaussians(predictive.components)
+        if inner is None:
+            return None
+        shape = predictive.log_weights.shape
+        weights, means, deviations = (v.unflatten(0, shape).movedim(1, -2) for v in inner)  # B M C S R
+        weights = weights * predictive.log_weights.exp()[:, None, None, :, None]
+        return weights.flatten(-2), means.flatten(-2), deviations.flatten(-2)
+    marginals = _univariate(predictive.marginals)
+    if isinstance(marginals, Normal):
+        return torch.ones_like(marginals.loc)[..., None], marginals.loc[..., None], marginals.scale[..., None]
+    if isinstance(marginals, MixtureSameFamily):
+        components, weights = marginals.component_distribution, marginals.mixture_distribution.probs
+        if isinstance(components, Normal):
+            return weights, components.loc, components.scale
+        if isinstance(components, MultivariateNormal):  # batch (B, M, S), event (C,)
+            means, deviations = components.mean.mT, components.variance.sqrt().mT
+            return weights[..., None, :].expand_as(means), means, deviations
+    return None
+
+
+def _mean_absolute(mean: Tensor, stddev: Tensor) -> Tensor:
+    """E|X| of X ~ N(mean, stddev²) = m (2 Φ(m/s) - 1) + 2 s φ(m/s)."""
+    z = mean / stddev
+    density = (-0.5 * z.square()).exp() / math.sqrt(2.0 * math.pi)
+    return mean * torch.erf(z / math.sqrt(2.0)) + 2.0 * stddev * density
+
+
+def _mixture_crps(weights: Tensor, means: Tensor, deviations: Tensor, y: Tensor) -> Tensor:
+    """E|X - y| - E|X - X'| / 2, with X and X' independent draws of the mixture."""
+    weights, means, deviations, y = (v.double() for v in (weights, means, deviations, y))
+    distance = (weights * _mean_absolute(means - y[..., None], deviations)).sum(-1)
+    spread = torch.zeros_like(distance)
+    for s in range(weights.shape[-1]):  # one component at a time: S² terms, memory of S
+        both = torch.hypot(deviations, deviations[..., s, None])
+        spread += weights[..., s] * (weights * _mean_absolute(means - means[..., s, None], both)).sum(-1)
+    return distance - 0.5 * spread
+
+
+def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: float = 100.0) -> Tensor:
+    """∫_{-∞}^y F² dz + ∫_y^∞ (1 - F)² dz by Gauss-Legendre in u, z = mean + scale sinh(u).
+
+    The substitution is fine around the mean and goes `reach` deviations out; by Chebyshev's inequality what is cut off
+    is less than stddev / (3 reach³) a side. Heavy tails make the deviation much larger than the bulk: the scale is
+    halved until the mean ± scale / 2 holds less than half of the probability.
+    """
+    points, weights = np.polynomial.legendre.leggauss(nodes)
+    mean, stddev, y = predictive.mean, predictive.stddev, y.to(predictive.mean)
+    if not bool(stddev.isfinite().all()):  # Student's t of two degrees of freedom
+        bulk = predictive.quantile(0.75) - predictive.quantile(0.25)
+        stddev = torch.where(stddev.isfinite(), stddev, 1e3 * bulk)
+    scale = stddev
+    for _ in range(20):
+        narrow = predictive.cdf(mean + 0.5 * scale) - predictive.cdf(mean - 0.5 * scale) > 0.5
+        if not bool(narrow.any()):
+            break
+        scale = torch.where(narrow, 0.5 * scale, scale)
+    at_y, end = torch.asinh((y - mean) / scale), torch.asinh(reach * stddev / scale)
+    total = torch.zeros_like(mean)
+    for first, last, upper in ((at_y.clamp(max=0.0) - end, at_y, False), (at_y, at_y.clamp(min=0.0) + end, True)):
+        half = 0.5 * (last - first)
+        for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
+            u = 0.5 * (first + last) + half * point
+            below = predictive.cdf(mean + scale * u.sinh())
+            total += weight * half * u.cosh() * (1.0 - below if upper else below).square()
+    return scale * total
