@@ -1,9 +1,9 @@
 """Few-shot learning with uncertainty that can be trusted.
 
-    learner = bayesmeta.ALPaCA(bayesmeta.MLP(1, [64, 64]))   theta, a prior and a likelihood
-    bayesmeta.fit(learner, tasks)                            learn theta from many tasks
-    posterior = learner.adapt(support)                       p(phi | D, theta) of a new task
-    posterior.predict(x)                                     p(y | x, D, theta)
+learner = bayesmeta.ALPaCA(bayesmeta.MLP(1, [64, 64]))   theta, a prior and a likelihood
+bayesmeta.fit(learner, tasks)                            learn theta from many tasks
+posterior = learner.adapt(support)                       p(phi | D, theta) of a new task
+posterior.predict(x)                                     p(y | x, D, theta)
 """
 
 from bayesmeta import plotting
@@ -38,9 +38,19 @@ from bayesmeta.priors import (
     MatrixNormal,
     Prior,
 )
+from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.gp_functions import GPFunctions
+from bayesmeta.tasks.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.pendulum import Pendulum
+from bayesmeta.tasks.sawtooth import Sawtooth
+from bayesmeta.tasks.simulator import Simulator
 from bayesmeta.tasks.sinusoid import Sinusoid
+from bayesmeta.tasks.sloped_sinusoid import SlopedSinusoid
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit, Split, TaskSource
+from bayesmeta.tasks.step import Step
+from bayesmeta.tasks.table import Schema
+from bayesmeta.tasks.task_mixture import TaskMixture
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
@@ -51,7 +61,79 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     RestrictedMaximumLikelihood,
 )
-from bayesmeta.tasks.table import Schema
 from bayesmeta.transforms import Standardized
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MLP",
+    "ALPaCA",
+    "BayesMetaError",
+    "Bernoulli",
+    "Categorical",
+    "Cauchy",
+    "Data",
+    "DataError",
+    "DiagonalGaussian",
+    "DiagonalNoise",
+    "DiagonalRows",
+    "Evaluation",
+    "Evidence",
+    "ExplicitLearner",
+    "FitResult",
+    "FullGaussian",
+    "FullNoise",
+    "FullRows",
+    "GPFunctions",
+    "Gaussian",
+    "GaussianPredictive",
+    "HeteroscedasticGaussian",
+    "Identity",
+    "IndependentPredictive",
+    "InferenceError",
+    "IsotropicGaussian",
+    "IsotropicRows",
+    "JointPredictive",
+    "Learner",
+    "Likelihood",
+    "MarginalPredictive",
+    "MatrixNormal",
+    "MaximumLikelihood",
+    "MixturePredictive",
+    "Network",
+    "Noise",
+    "Pendulum",
+    "Polynomial",
+    "Predictive",
+    "PrefixSplit",
+    "Prior",
+    "RadialBasis",
+    "RandomSplit",
+    "RestrictedMaximumLikelihood",
+    "Sawtooth",
+    "Schema",
+    "ShapeError",
+    "Simulator",
+    "Sinusoid",
+    "SlopedSinusoid",
+    "Spline",
+    "Split",
+    "Standardized",
+    "Step",
+    "StudentT",
+    "Task",
+    "TaskBatch",
+    "TaskDataset",
+    "TaskMixture",
+    "TaskPosterior",
+    "TaskSource",
+    "UnsupportedError",
+    "evaluate",
+    "fit",
+    "fit_evidence",
+    "load",
+    "metal_benchmark",
+    "plotting",
+    "predict_frame",
+    "save",
+]

@@ -183,4 +183,3 @@ def _load(model: Path) -> tuple[Learner, Schema, dict[str, Any]]:
     if "schema" not in extra:
         raise DataError(f"expected a model that was fitted to a table, got one without a schema in {model}")
     return learner, Schema.from_json(extra["schema"]), extra
-

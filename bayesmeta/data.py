@@ -1,5 +1,7 @@
 """The D of p(phi | D, theta): points of a batch of tasks, padded and masked."""
 
+import math
+import numbers
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -14,21 +16,21 @@ from bayesmeta.typing import ArrayLike
 
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:
-    """Numbers from numpy, pandas, lists or torch as a tensor; floats keep their precision.
+    """Numbers from numpy, pandas, lists or torch as a tensor; float64 and float32 keep their precision.
 
     Raises:
-        DataError: a cell is not a number or not finite; the message names the cell.
+        DataError: a cell is not a number, missing or not finite; the message names the cell.
     """
     if not isinstance(values, Tensor):
-        array = np.asarray(values)
-        if array.dtype == object or array.dtype.kind in "USMm":
-            raise DataError(f"expected {name} to hold numbers, got dtype {array.dtype}, first value {array.flat[0]!r}")
-        if array.dtype == np.float16:
-            array = array.astype(np.float32)
-        values = torch.from_numpy(np.array(array))  # a copy: posteriors are values, arrays are not
+        values = torch.from_numpy(_numeric_array(values, name))
     if values.is_complex():
         raise DataError(f"expected {name} to hold real numbers, got dtype {values.dtype}")
-    if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+    if not values.is_floating_point():
+        values = values.to(torch.int64)
+    elif values.dtype in (torch.float16, torch.bfloat16):  # no linear algebra in half precision
+        values = values.to(torch.float32)
+    # a finite sum says that every cell is finite, in one pass; a sum that is not may only have overflowed
+    if values.is_floating_point() and not (math.isfinite(values.detach().sum()) or bool(torch.isfinite(values).all())):
         where = tuple(int(i) for i in (~torch.isfinite(values)).nonzero()[0])
         raise DataError(
             f"expected {name} to be finite, got {values[where].item()} at index {where}: "
@@ -37,9 +39,42 @@ def as_tensor(values: ArrayLike, name: str) -> Tensor:
     return values
 
 
+def _numeric_array(values: ArrayLike, name: str) -> np.ndarray:
+    """A fresh array (posteriors are values, arrays are not) of a type that torch knows."""
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"expected {name} to be an array of numbers, got {type(values).__name__}: {error}") from error
+    if np.ma.is_masked(values):
+        count = int(np.ma.getmaskarray(values).sum())
+        raise DataError(f"expected {name} without masked cells, got {count} of them: drop them")
+    if array.dtype.kind not in "biufc":
+        # a table whose columns have different types arrives as objects: numbers one by one, or an error that names one
+        cells = np.asarray(values, dtype=object)
+        for index, cell in np.ndenumerate(cells):
+            if not isinstance(cell, numbers.Real | np.bool_):
+                raise DataError(f"expected {name} to hold numbers, got {cell!r} at index {index} (dtype {array.dtype})")
+        array = cells.astype(np.float64)
+    if array.dtype.kind == "f":
+        array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)  # native byte order, a known size
+    elif array.dtype.kind in "iu":
+        array = array.astype(np.int64)
+    return np.array(array)
+
+
 def _real(values: ArrayLike, name: str) -> Tensor:
     tensor = as_tensor(values, name)
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)  # integers lose nothing
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None, device: torch.device | str | None, name: str) -> Tensor:
+    cast = value.to(dtype=dtype, device=device)
+    if cast.element_size() < value.element_size() and not bool(torch.isfinite(cast).all()):
+        raise DataError(
+            f"expected {name} within the range of {dtype}, got {value.abs().max().item():g}: "
+            "change its unit, or use Standardized or a learner in float64"
+        )
+    return cast
 
 
 class DataSpec(NamedTuple):
@@ -57,7 +92,7 @@ class DataSpec(NamedTuple):
         Raises:
             ShapeError: the points are not of this spec's shape or number of tasks.
         """
-        x = _real(x, "x").to(dtype=self.dtype, device=self.device)
+        x = _cast(_real(x, "x"), self.dtype, self.device, "x")
         given = tuple(x.shape)
         if self.num_tasks == 1 and x.ndim == 1 and self.x_shape == (1,):
             x = x[:, None]
@@ -137,10 +172,14 @@ class Data:
         """
         x, labels = _real(x, "x"), as_tensor(labels, "labels")
         x = x[:, None] if x.ndim == 1 else x
+        if x.ndim < 2:
+            raise ShapeError(f"expected x of shape (N, D), got {tuple(x.shape)}")
         if labels.ndim != 1 or len(labels) != len(x):
             raise ShapeError(f"expected labels of shape ({len(x)},), got {tuple(labels.shape)}")
-        if bool((labels != labels.long()).any()) or bool((labels < 0).any()):
-            raise DataError(f"expected integer labels from 0 to C - 1, got {labels[:8].tolist()}")
+        wrong = (labels != labels.long()) | (labels < 0)
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0])
+            raise DataError(f"expected integer labels from 0 to C - 1, got {labels[row].item()} at index {row}")
         mask = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
         return cls(x[None], labels.long().to(x.device)[None], mask)
 
@@ -157,8 +196,8 @@ class Data:
         for task in tasks:
             if task.x.shape[2:] != first.x.shape[2:] or task.y.shape[2:] != first.y.shape[2:]:
                 raise ShapeError(
-                    f"expected tasks of one point shape, got x {tuple(first.x.shape[2:])}, y {tuple(first.y.shape[2:])} "
-                    f"and x {tuple(task.x.shape[2:])}, y {tuple(task.y.shape[2:])}"
+                    f"expected tasks of one point shape, got x {tuple(first.x.shape[2:])}, "
+                    f"y {tuple(first.y.shape[2:])} and x {tuple(task.x.shape[2:])}, y {tuple(task.y.shape[2:])}"
                 )
         longest = max(task.num_points for task in tasks)
 
@@ -200,9 +239,9 @@ class Data:
         return Data(*(torch.cat([getattr(self, k), getattr(other, k)], 1) for k in ("x", "y", "mask")))
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
-        """Moved to a device and a floating precision; labels stay int64."""
-        y = self.y.to(dtype=dtype, device=device) if self.y.is_floating_point() else self.y.to(device=device)
-        return Data(self.x.to(dtype=dtype, device=device), y, self.mask.to(device=device))
+        """Moved to a device and a floating precision (DataError where a value is out of range); labels stay int64."""
+        y = _cast(self.y, dtype, device, "y") if self.y.is_floating_point() else self.y.to(device=device)
+        return Data(_cast(self.x, dtype, device, "x"), y, self.mask.to(device=device))
 
     def select(self, tasks: Any) -> "Data":
         """The tasks at these positions (a slice, a list of positions or an index tensor)."""
@@ -239,6 +278,8 @@ class TaskBatch:
             raise ShapeError(
                 f"expected support and query of the same tasks, got {self.support.num_tasks} and {self.query.num_tasks}"
             )
+        if self.names is not None and len(self.names) != self.support.num_tasks:
+            raise ShapeError(f"expected names of {self.support.num_tasks} tasks, got {len(self.names)}")
 
     @classmethod
     def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> "TaskBatch":

@@ -9,20 +9,27 @@ import functools
 import inspect
 from typing import Any
 
+import numpy as np
+from torch import nn
+
 from bayesmeta.errors import DataError, UnsupportedError
 
-_classes: dict[str, type["Described"]] = {}
+_classes: dict[str, type["Described"]] = {}  # what a model folder calls a class, and the class
 
 
 class Described:
     """Remembers its constructor's arguments, so that it can be written to JSON and built again."""
 
     _arguments: dict[str, Any]
+    _description_name: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Register the class and wrap its constructor."""
         super().__init_subclass__(**kwargs)
-        _classes[cls.__name__] = cls
+        name, taken = cls.__name__, _classes.get(cls.__name__)
+        if taken is not None and taken.__module__ != cls.__module__:  # a user's MLP must not replace the library's
+            name = f"{cls.__module__}.{cls.__qualname__}"
+        _classes[name], cls._description_name = cls, name
         if "__init__" not in cls.__dict__:
             return
         original = cls.__init__
@@ -31,10 +38,10 @@ class Described:
         @functools.wraps(original)
         def remember(self: "Described", *args: Any, **kwargs: Any) -> None:
             original(self, *args, **kwargs)
-            if type(self) is cls:  # a parent's constructor must not overwrite the child's record
+            if type(self).__init__ is remember:  # a parent's constructor must not overwrite the child's record
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
-                # nn.Module and frozen dataclasses both refuse or redirect ordinary assignment
+                # nn.Module redirects ordinary assignment
                 object.__setattr__(self, "_arguments", dict(list(bound.arguments.items())[1:]))
 
         cls.__init__ = remember  # type: ignore[assignment, method-assign]
@@ -46,6 +53,8 @@ def describe(value: Any, where: str = "model") -> Any:
     Raises:
         UnsupportedError: a constructor argument is neither plain JSON nor a `Described` object; `where` names it.
     """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple):
@@ -53,13 +62,29 @@ def describe(value: Any, where: str = "model") -> Any:
     if isinstance(value, dict):
         return {str(key): describe(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, Described):
-        arguments = getattr(value, "_arguments", {})
-        inner = {key: describe(item, f"{where}.{key}") for key, item in arguments.items()}
-        return {"class": type(value).__name__, "arguments": inner}
+        inner = {key: describe(item, f"{where}.{key}") for key, item in _arguments_of(value, where).items()}
+        return {"class": value._description_name, "arguments": inner}
     raise UnsupportedError(
         f"expected {where} to be a number, a text, a list or a class that inherits bayesmeta.description.Described, "
         f"got {type(value).__name__}: it cannot be written to a model folder (save the learner's state_dict yourself)"
     )
+
+
+def _arguments_of(value: Described, where: str) -> dict[str, Any]:
+    kinds = {parameter.kind for parameter in inspect.signature(type(value)).parameters.values()}
+    if "_arguments" not in value.__dict__:
+        if type(value).__init__ in (nn.Module.__init__, object.__init__):
+            return {}
+        raise UnsupportedError(
+            f"expected {where} to be constructed by an __init__ of its own, got {type(value).__name__}, "
+            "whose __init__ was made after the class (a dataclass?)"
+        )
+    if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY}:
+        raise UnsupportedError(
+            f"expected {where} to be constructed from named arguments, got {type(value).__name__}, "
+            "whose __init__ takes *args, **kwargs or positional-only ones: give each argument a name"
+        )
+    return value._arguments
 
 
 def construct(description: Any) -> Any:
@@ -74,13 +99,16 @@ def construct(description: Any) -> Any:
         return description
     if set(description) != {"class", "arguments"}:
         return {key: construct(item) for key, item in description.items()}
-    name = description["class"]
-    if name not in _classes:
+    name, arguments = description["class"], description["arguments"]
+    if not isinstance(name, str) or name not in _classes:
         raise DataError(
             f"expected a model made of known classes, got the unknown class {name!r}: "
             "import the module that defines it before loading"
         )
+    if not isinstance(arguments, dict):
+        raise DataError(f"expected named arguments for {name}, got {arguments!r}")
+    built = {key: construct(item) for key, item in arguments.items()}
     try:
-        return _classes[name](**{key: construct(item) for key, item in description["arguments"].items()})
-    except TypeError as error:
-        raise DataError(f"expected arguments that {name} accepts, got {description['arguments']}: {error}") from error
+        return _classes[name](**built)
+    except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
+        raise DataError(f"expected arguments that {name} accepts, got {arguments}: {error}") from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import Prior
@@ -97,6 +97,7 @@ class Learner(Described, nn.Module, ABC):
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats."""
+        tasks = self.conform_tasks(tasks)
         posterior = self._adapt(tasks.support)
         query = tasks.query
         return -posterior._predict(query.x).log_prob(query.y, query.mask) / query.counts.clamp(min=1)
@@ -106,7 +107,7 @@ class Learner(Described, nn.Module, ABC):
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
-        """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats. UnsupportedError where it has no form."""
+        """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats; UnsupportedError without a form."""
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the restricted evidence")
 
     def maximise_exactly(self, data: Data) -> None:
@@ -138,6 +139,8 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs.
         """
+        if not isinstance(data, Data):
+            raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
         spec = data.spec
         dtype, device = self._placement()
         expected = spec._replace(
@@ -147,6 +150,10 @@ class Learner(Described, nn.Module, ABC):
             device=spec.device if device is None else device,
         )
         return expected.conform(data)
+
+    def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
+        """Support and query in the learner's precision and on its device. Raises ShapeError like `conform`."""
+        return TaskBatch(self.conform(tasks.support), self.conform(tasks.query), tasks.names)
 
     def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         """The precision and device that data are converted to; None leaves them as they are."""
@@ -171,7 +178,8 @@ class ExplicitLearner(Learner):
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
 
     def log_joint(self, data: Data) -> LogJoint:
-        """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats."""
+        """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`."""
+        data = self.conform(data)
 
         def log_density(phi: Params) -> Tensor:
             return self.likelihood.log_prob(self.forward(phi, data.x), data) + self.prior.log_prob(phi)

@@ -13,14 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
-from torch.distributions import (
-    Distribution,
-    Independent,
-    MixtureSameFamily,
-    MultivariateNormal,
-    Normal,
-    StudentT as StudentTDistribution,
-)
+from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import StudentT as StudentTDistribution
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
@@ -30,6 +24,12 @@ from bayesmeta.linalg import cholesky
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
 HERMITE_WEIGHTS = torch.from_numpy(_weights / _weights.sum())
+
+
+def bounded(raw: Tensor, lower: float, upper: float) -> Tensor:
+    """(lower + r) / (1 + r / upper) with r = exp(raw): r itself inside the bounds, flat outside them, never beyond."""
+    r = raw.clamp(max=math.log(upper) + 20.0).exp()  # far above the bound already, and exp does not overflow
+    return ((lower + r) / (1.0 + r / upper)).clamp(lower, upper)  # rounding alone could leave the bounds
 
 
 class Positive(nn.Module):
@@ -57,13 +57,15 @@ class Positive(nn.Module):
 
     def forward(self) -> Tensor:
         """The current value, of the given shape."""
-        r = self.raw.exp()
-        return (self.lower + r) / (1.0 + r / self.upper)
+        return bounded(self.raw, self.lower, self.upper)
 
     @torch.no_grad()
     def set(self, value: Tensor | float) -> None:
-        """Assign the value. Raises DataError when an entry is outside the bounds."""
-        value = torch.as_tensor(value, dtype=torch.float64).expand(self.raw.shape)
+        """Assign the value. Raises DataError when an entry is outside the bounds, ShapeError when the shape differs."""
+        value = torch.as_tensor(value, dtype=torch.float64)
+        if value.ndim and value.shape != self.raw.shape:
+            raise ShapeError(f"expected values of shape {tuple(self.raw.shape)}, got {tuple(value.shape)}")
+        value = value.expand(self.raw.shape)
         if not bool(((value > self.lower) & (value < self.upper)).all()):
             raise DataError(f"expected values strictly between {self.lower} and {self.upper}, got {value.tolist()}")
         self.raw.copy_(((value - self.lower) / (1.0 - value / self.upper)).log())
@@ -182,9 +184,9 @@ class Likelihood(Described, nn.Module, ABC):
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
         if data.num_points == 0:  # torch's Independent fails on zero points
             return f.sum((-1, -2))
-        return torch.where(data.mask, self.forward(f).log_prob(self._outcome(data)), 0.0).sum(-1)
+        return torch.where(data.mask, self.forward(f).log_prob(self._outcome(data, f)), 0.0).sum(-1)
 
-    def _outcome(self, data: Data) -> Tensor:
+    def _outcome(self, data: Data, f: Tensor) -> Tensor:
         if not data.y.is_floating_point():
             raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
         return data.y
@@ -194,7 +196,8 @@ class Likelihood(Described, nn.Module, ABC):
             raise UnsupportedError(f"expected integer labels for {type(self).__name__}, got floating outcomes")
         labels = torch.where(data.mask, data.y, 0)
         if bool(((labels < 0) | (labels >= num_classes)).any()):
-            raise DataError(f"expected labels from 0 to {num_classes - 1}, got {int(labels.min())}..{int(labels.max())}")
+            low, high = int(labels.min()), int(labels.max())
+            raise DataError(f"expected labels from 0 to {num_classes - 1}, got labels from {low} to {high}")
         return labels
 
 
@@ -219,8 +222,8 @@ class Gaussian(Likelihood):
         """N(mean, diag(variance) + Σ)."""
         if isinstance(self.noise, DiagonalNoise):
             return Independent(Normal(mean, (variance + self.noise.variance()).sqrt(), validate_args=False), 1)
-        covariance = torch.diag_embed(variance) + self.noise.covariance()
-        return MultivariateNormal(mean, covariance, validate_args=False)
+        factor = cholesky(torch.diag_embed(variance) + self.noise.covariance(), "observation covariance")
+        return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
 
 
 class HeteroscedasticGaussian(Likelihood):
@@ -238,21 +241,18 @@ class HeteroscedasticGaussian(Likelihood):
         self.num_outputs, self.network_outputs = num_outputs, 2 * num_outputs
         self.lower, self.upper = bounds
 
-    def _variance(self, raw: Tensor) -> Tensor:
-        r = raw.clamp(max=80.0).exp()
-        return (self.lower + r) / (1.0 + r / self.upper)
-
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """N(mean, variance), both from f."""
         mean, raw = f.chunk(2, -1)
-        return Independent(Normal(mean, self._variance(raw).sqrt(), validate_args=False), 1)
+        return Independent(Normal(mean, bounded(raw, self.lower, self.upper).sqrt(), validate_args=False), 1)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
         """The Gaussian with the exact mean and variance of the mixture: Var y = Var f + E noise (Gauss-Hermite)."""
         center, raw = mean.chunk(2, -1)
         spread, raw_variance = variance.chunk(2, -1)
         nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
-        noise = (self._variance(raw[..., None] + raw_variance.sqrt()[..., None] * nodes) * weights).sum(-1)
+        at_nodes = raw[..., None] + _root(raw_variance)[..., None] * nodes
+        noise = (bounded(at_nodes, self.lower, self.upper) * weights).sum(-1)
         return Independent(Normal(center, (spread + noise).sqrt(), validate_args=False), 1)
 
 
@@ -285,12 +285,19 @@ class StudentT(Likelihood):
         return Independent(StudentTDistribution(self.dof(), f, self.scale(), validate_args=False), 1)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """A mixture of t distributions at Gauss-Hermite nodes of f, each output with its own."""
-        nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
-        centers = mean[..., None] + variance.sqrt()[..., None] * nodes
-        scale, dof = self.scale()[:, None], self.dof()[:, None]
-        components = StudentTDistribution(dof, centers, scale, validate_args=False)
-        mixing = CategoricalDistribution(probs=weights.expand(centers.shape), validate_args=False)
+        """A mixture of Gaussians of one mean, each output with its own.
+
+        Student's t is N(f, scale² / g) with g ~ Gamma(dof / 2, dof / 2), so that f integrates out exactly given g. The
+        integral over log g is a trapezoid sum. (Nodes in f instead would be spikes of width `scale`, far apart where
+        f is uncertain: 6 nats wrong at variance = 1000 scale².)
+        """
+        grid = torch.linspace(-18.0, 4.5, 48, dtype=mean.dtype, device=mean.device)
+        dof = self.dof().to(mean.dtype)[:, None]
+        log_g = grid * (2.0 / dof).sqrt()  # log g has the standard deviation sqrt(2 / dof) near its mode 0
+        logits = (0.5 * dof * (log_g - log_g.exp())).expand(*mean.shape, -1)
+        mixing = CategoricalDistribution(logits=logits, validate_args=False)
+        spread = (variance[..., None] + self.scale().to(mean.dtype).square()[:, None] * (-log_g).exp()).sqrt()
+        components = Normal(mean[..., None].expand_as(spread), spread, validate_args=False)
         return Independent(MixtureSameFamily(mixing, components, validate_args=False), 1)
 
 
@@ -306,13 +313,16 @@ class Bernoulli(Likelihood):
         return BernoulliDistribution(logits=f[..., 0], validate_args=False)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """Bernoulli with the probability E sigmoid(f), by Gauss-Hermite quadrature."""
+        """Bernoulli with the probability E sigmoid(f), by Gauss-Hermite quadrature.
+
+        Its error is below 1e-5 up to a standard deviation of 3 in f, and 1e-2 at 10.
+        """
         nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
-        probs = (torch.sigmoid(mean + variance.sqrt() * nodes) * weights).sum(-1)
+        probs = (torch.sigmoid(mean + _root(variance) * nodes) * weights).sum(-1)
         return BernoulliDistribution(probs=probs, validate_args=False)
 
-    def _outcome(self, data: Data) -> Tensor:
-        return self._labels(data, 2).to(torch.get_default_dtype())
+    def _outcome(self, data: Data, f: Tensor) -> Tensor:
+        return self._labels(data, 2).to(f.dtype)  # torch wants its labels in floating point
 
 
 class Categorical(Likelihood):
@@ -334,5 +344,10 @@ class Categorical(Likelihood):
         """Softmax of mean / sqrt(1 + π/8 variance): MacKay's probit rescaling (1992), class by class."""
         return CategoricalDistribution(logits=mean / (1.0 + math.pi / 8.0 * variance).sqrt(), validate_args=False)
 
-    def _outcome(self, data: Data) -> Tensor:
+    def _outcome(self, data: Data, f: Tensor) -> Tensor:
         return self._labels(data, self.network_outputs)
+
+
+def _root(variance: Tensor) -> Tensor:
+    """sqrt, with a finite gradient also where the variance is zero."""
+    return variance.clamp(min=1e-12).sqrt()

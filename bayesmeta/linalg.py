@@ -1,7 +1,7 @@
 """Small dense linear algebra for many tasks at once: masked Cholesky factors and square-root updates."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.errors import InferenceError
@@ -18,17 +18,23 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     if matrix.numel() and bool(info.any()):
         where = (info != 0).nonzero()[0].tolist()
         raise InferenceError(
-            f"expected a positive definite {what}, got one that is not, at batch index {where}, size {matrix.shape[-1]}. "
-            "Likely causes: a value that is not finite; parameters that have diverged; noise far too small for float32"
+            f"expected a positive definite {what}, got one that is not, at batch index {where}, "
+            f"size {matrix.shape[-1]}. Likely causes: a value that is not finite; parameters that have diverged; "
+            "noise far too small for float32"
         )
     return factor
 
 
-def masked_gram(rows: Float[Tensor, "*b N F"], mask: Bool[Tensor, "*b N"]) -> Float[Tensor, "*b N N"]:
-    """I + R Rᵀ over the real rows; padded rows become rows of the identity, so they change no solve or determinant."""
-    rows = torch.where(mask[..., None], rows, 0.0)  # where, not *: 0 * inf is NaN
-    gram = rows @ rows.mT
-    return gram + torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+def unit_gram(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N N"]:
+    """I + R Rᵀ. Rows of zeros become rows of the identity: padding changes no solve or determinant."""
+    return torch.baddbmm(torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device), rows, rows.mT)
+
+
+def squared_norms(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N"]:
+    """|r|² of every row."""
+    if not rows.requires_grad:
+        return torch.linalg.vector_norm(rows, dim=-1).square()  # one pass, no temporary
+    return rows.square().sum(-1)  # the norm of a row of zeros has no second derivative
 
 
 def solve_lower(factor: Float[Tensor, "*#b N N"], right: Float[Tensor, "*#b N C"]) -> Float[Tensor, "*_ N C"]:

@@ -43,7 +43,11 @@ class Predictive(ABC):
     def log_prob(
         self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
-        """Joint log density of the real points of each task, in nats."""
+        """Joint log density of the real points of each task, in nats.
+
+        Raises:
+            ShapeError: y or the mask does not have the shape of the prediction.
+        """
 
     @abstractmethod
     def rsample(
@@ -64,10 +68,12 @@ class Predictive(ABC):
             return self.rsample(sample_shape, generator)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
-        """Log density of each point on its own (jointly over its outputs), in nats."""
-        if y.numel() == 0:  # torch's Independent fails on zero points
-            return torch.zeros(y.shape[:2], dtype=torch.get_default_dtype(), device=y.device)
+        """Log density of each point on its own (over all its outputs), in nats. Raises ShapeError like `log_prob`."""
         marginals = self.marginals
+        _require(y, marginals.batch_shape + marginals.event_shape)
+        if y.shape[1] == 0:  # torch's Independent fails on zero points
+            dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
+            return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
         if isinstance(marginals, Bernoulli):  # torch wants its labels in floating point
             y = y.to(marginals.probs.dtype)
         return marginals.log_prob(y)
@@ -98,8 +104,10 @@ class Predictive(ABC):
         raise UnsupportedError("class probabilities of a regression predictive do not exist: use mean and stddev")
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """P(Y <= y) of each output of each point on its own."""
-        return _cdf(_univariate(self._regression()), y)
+        """P(Y <= y) of each output of each point on its own. Raises ShapeError like `log_prob`."""
+        distribution = _univariate(self._regression())
+        _require(y, distribution.batch_shape)
+        return _cdf(distribution, y)
 
     def quantile(self, q: float) -> Float[Tensor, "B M C"]:
         """The q-quantile of each output of each point, units of y. Raises DataError unless 0 < q < 1."""
@@ -108,14 +116,22 @@ class Predictive(ABC):
         return self._quantile(q)
 
     def interval(self, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """The central interval (lower, upper) that holds y with probability `level`, output by output."""
+        """The central interval (lower, upper) that holds y with probability `level`, output by output.
+
+        Raises:
+            DataError: unless 0 < level < 1.
+        """
+        if not 0.0 < level < 1.0:
+            raise DataError(f"expected a level strictly between 0 and 1, got {level}")
         return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
 
     def _quantile(self, q: float) -> Tensor:
         distribution = _univariate(self._regression())
-        if isinstance(distribution, Normal):
-            return distribution.icdf(torch.full_like(distribution.loc, q))
-        return _bisect(lambda y: _cdf(distribution, y), self.mean, self.stddev, q)
+        if isinstance(distribution, Normal | StudentT | MixtureSameFamily):
+            return _icdf(distribution, q)
+        # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
+        reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
+        return _bisect(lambda y: _cdf(distribution, y), self.mean - reach, self.mean + reach, q)
 
     def _regression(self) -> Distribution:
         marginals = self.marginals
@@ -145,7 +161,11 @@ class IndependentPredictive(Predictive):
         self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
         """Σ over the real points of their marginal log densities, in nats."""
-        return _masked(self.marginal_log_prob(y), mask).sum(-1)
+        each = self.marginal_log_prob(y)
+        if mask is None:
+            return each.sum(-1)
+        _require(mask, each.shape, "mask")
+        return torch.where(mask, each, 0.0).sum(-1)
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
@@ -214,7 +234,9 @@ class GaussianPredictive(Predictive):
         self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
+        _require(y, self.location.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
+        _require(mask, y.shape[:2], "mask")
         both = mask[..., :, None] & mask[..., None, :]
         eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
         rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
@@ -262,7 +284,8 @@ class MixturePredictive(Predictive):
         """Normalise the weights."""
         object.__setattr__(self, "log_weights", self.log_weights.log_softmax(-1))
 
-    def _each(self, y: Tensor) -> Tensor:
+    def _each(self, y: Tensor, name: str = "y") -> Tensor:
+        _require(y, (self.log_weights.shape[0], *y.shape[1:]), name)  # the components check the other axes
         return y.repeat_interleave(self.log_weights.shape[1], 0)
 
     def _split(self, value: Tensor) -> Tensor:
@@ -287,7 +310,7 @@ class MixturePredictive(Predictive):
         self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
-        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask))
+        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask, "mask"))
         return (self.log_weights + self._split(each)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
@@ -312,7 +335,8 @@ class MixturePredictive(Predictive):
         return self._average(self.components.cdf(self._each(y)))
 
     def _quantile(self, q: float) -> Tensor:
-        return _bisect(self.cdf, self.mean, self.stddev, q)
+        each = self._split(self.components.quantile(q))
+        return _bisect(self.cdf, each.amin(1), each.amax(1), q)
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
@@ -348,8 +372,7 @@ class AffinePredictive(Predictive):
     scale: Float[Tensor, "C"]
 
     def _back(self, y: Tensor) -> Tensor:
-        if y.shape[-1] != self.shift.shape[-1]:
-            raise ShapeError(f"expected y with {self.shift.shape[-1]} outputs, got shape {tuple(y.shape)}")
+        _require(y, (*y.shape[:2], *self.shift.shape))  # the base checks the other axes
         return (y - self.shift) / self.scale
 
     @property
@@ -397,8 +420,12 @@ class AffinePredictive(Predictive):
         return replace(self, base=self.base.noiseless)
 
 
-def _masked(value: Tensor, mask: Tensor | None) -> Tensor:
-    return value if mask is None else torch.where(mask, value, 0.0)
+def _require(value: Tensor, shape: tuple[int, ...], name: str = "y") -> None:
+    """Broadcasting a wrong shape would score every outcome at every point."""
+    if not isinstance(value, Tensor):
+        raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
+    if value.shape != torch.Size(shape):
+        raise ShapeError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")
 
 
 @contextlib.contextmanager
@@ -434,15 +461,27 @@ def _cdf(distribution: Distribution, y: Tensor) -> Tensor:
         loc, scale, df = (p.detach().cpu().numpy() for p in (distribution.loc, distribution.scale, distribution.df))
         return torch.as_tensor(t.cdf(y.detach().cpu().numpy(), df, loc, scale), dtype=y.dtype, device=y.device)
     if isinstance(distribution, MixtureSameFamily):
-        each = _cdf(distribution.component_distribution, y[..., None].expand(distribution.mixture_distribution.probs.shape))
-        return (each * distribution.mixture_distribution.probs).sum(-1)
+        weights = distribution.mixture_distribution.probs
+        return (weights * _cdf(distribution.component_distribution, y[..., None].expand(weights.shape))).sum(-1)
     return distribution.cdf(y)
 
 
-def _bisect(cdf: Callable[[Tensor], Tensor], mean: Tensor, stddev: Tensor, q: float) -> Tensor:
-    """Solve cdf(y) = q for each entry. By Cantelli's inequality the root is within sqrt(max(q, 1-q) / min) deviations."""
-    reach = (max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6
-    lower, upper = mean - reach * stddev, mean + reach * stddev
+def _icdf(distribution: Distribution, q: float) -> Tensor:
+    if isinstance(distribution, Normal):
+        return distribution.icdf(torch.full_like(distribution.loc, q))
+    if isinstance(distribution, StudentT):  # torch has none
+        from scipy.stats import t
+
+        loc, df = distribution.loc, distribution.df.detach().cpu().numpy()
+        return loc + distribution.scale * torch.as_tensor(t.ppf(q, df), dtype=loc.dtype, device=loc.device)
+    if isinstance(distribution, MixtureSameFamily):
+        each = _icdf(distribution.component_distribution, q)
+        return _bisect(lambda y: _cdf(distribution, y), each.amin(-1), each.amax(-1), q)
+    raise UnsupportedError(f"expected Normal, StudentT or mixtures of them, got {type(distribution)}")
+
+
+def _bisect(cdf: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float) -> Tensor:
+    """Solve cdf(y) = q for each entry between `lower` and `upper` (for a mixture, its components' q-quantiles)."""
     for _ in range(60):
         middle = 0.5 * (lower + upper)
         below = cdf(middle) < q
@@ -477,4 +516,10 @@ def _affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distrib
     if isinstance(distribution, MultivariateNormal):
         factor = scale[:, None] * distribution.scale_tril
         return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
-    return TransformedDistribution(distribution, [AffineTransform(shift, scale, event_dim=1)])
+    if isinstance(distribution, MixtureSameFamily):
+        if not distribution.event_shape:  # each output has its own mixture: components are the last axis
+            shift, scale = shift[..., None], scale[..., None]
+        components = _affine(distribution.component_distribution, shift, scale)
+        return MixtureSameFamily(distribution.mixture_distribution, components, validate_args=False)
+    transform = AffineTransform(shift, scale, event_dim=len(distribution.event_shape))
+    return TransformedDistribution(distribution, [transform], validate_args=False)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.likelihoods import DiagonalNoise, Noise, Positive
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.typing import Params
@@ -59,7 +59,7 @@ class _Gaussian(Prior):
         variances = self.variance()
         for name, mean in self.mean.items():
             variance = variances[name].expand(mean.shape)
-            each = (phi[name] - mean).square() / variance + variance.log() + LOG_2PI
+            each = (_value(phi, name, mean) - mean).square() / variance + variance.log() + LOG_2PI
             total = total - 0.5 * each.flatten(each.ndim - mean.ndim).sum(-1) if mean.ndim else total - 0.5 * each
         assert isinstance(total, Tensor)
         return total
@@ -138,8 +138,9 @@ class FullGaussian(Prior):
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
         """Multivariate Gaussian log density, in nats."""
-        factor = self.rows.factor()
-        white = solve_lower(factor, (phi[self.name] - self.location)[..., None])[..., 0]
+        difference = _value(phi, self.name, self.location) - self.location
+        factor = self.rows.factor().to(difference.dtype)
+        white = solve_lower(factor, difference[..., None])[..., 0]
         return -0.5 * (white.square().sum(-1) + logdet(factor) + len(self.location) * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
@@ -158,7 +159,7 @@ class Rows(Described, nn.Module, ABC):
 
     def __init__(self, num_features: int, varying: Sequence[int] | None) -> None:
         super().__init__()
-        chosen = list(range(num_features)) if varying is None else list(varying)
+        chosen = list(range(num_features)) if varying is None else [int(i) for i in varying]
         if len(set(chosen)) != len(chosen) or not all(0 <= i < num_features for i in chosen):
             raise DataError(f"expected distinct feature positions from 0 to {num_features - 1}, got {chosen}")
         self.num_features, self.varying = num_features, tuple(chosen)
@@ -253,8 +254,10 @@ class MatrixNormal(Prior):
         rows = self.rows.factor()
         if rows.shape[0] != rows.shape[1]:
             raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
-        columns = cholesky(self.columns.covariance(), "noise covariance")
-        white = solve_lower(columns, solve_lower(rows, phi["weight"] - self.location).mT)
+        difference = _value(phi, "weight", self.location) - self.location
+        rows = rows.to(difference.dtype)  # draws of an exact posterior are in float64
+        columns = cholesky(self.columns.covariance().to(difference.dtype), "noise covariance")
+        white = solve_lower(columns, solve_lower(rows, difference).mT)
         size_f, size_c = self.location.shape
         determinant = size_c * logdet(rows) + size_f * logdet(columns)
         return -0.5 * (white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
@@ -265,6 +268,15 @@ class MatrixNormal(Prior):
         shape = (num_tasks, rows.shape[1], columns.shape[0])
         normal = torch.randn(shape, dtype=rows.dtype, device=rows.device, generator=generator)
         return {"weight": self.location + rows @ normal @ columns.mT}
+
+
+def _value(phi: Params, name: str, mean: Tensor) -> Tensor:
+    if name not in phi:
+        raise ShapeError(f"expected phi with {name!r}, got {sorted(phi)}")
+    value = phi[name]
+    if value.shape[value.ndim - mean.ndim :] != mean.shape:
+        raise ShapeError(f"expected {name!r} of shape ... + {tuple(mean.shape)}, got {tuple(value.shape)}")
+    return value
 
 
 def _log(variance: float) -> float:

@@ -1,13 +1,15 @@
 """Learners that see the world in other units."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import BayesMetaError, DataError, InferenceError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.predictives import AffinePredictive, Predictive
 from bayesmeta.typing import Params
@@ -54,18 +56,26 @@ class Standardized(Learner):
             self.y_scale.fill_(1.0)
             if tasks.y.is_floating_point():
                 y = tasks.y[tasks.mask]
-                constant = y.amax(0) == y.amin(0)
+                constant = (y.amax(0) == y.amin(0)) | (y.std(0) == 0.0)  # or its spread squared underflows
                 if bool(constant.any()):
                     self.y_scale.zero_()
                     column = int(constant.nonzero()[0])
-                    raise DataError(f"expected outcomes that vary, got {y[0, column].item()} at every point of y {column}")
+                    value = y[0, column].item()
+                    raise DataError(f"expected outcomes that vary, got {value} at every point of y {column}")
                 self.y_shift.copy_(y.mean(0))
                 self.y_scale.copy_(y.std(0))
             x = tasks.x[tasks.mask]
             if x.numel():
                 self.x_shift.copy_(x.mean(0))
-                self.x_scale.copy_(torch.where(x.amax(0) == x.amin(0), 1.0, x.std(0)))  # a constant input becomes 0
-        self.learner.prepare(self._standard(tasks))
+                constant = (x.amax(0) == x.amin(0)) | (x.std(0) == 0.0)
+                self.x_scale.copy_(torch.where(constant, 1.0, x.std(0)))  # a constant input becomes 0
+            try:
+                self.learner.prepare(self._standard(tasks))
+            except BayesMetaError:
+                self.y_scale.zero_()  # data that the learner refuses must leave no statistics behind
+                raise
+        else:
+            self.learner.prepare(self._standard(tasks))
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The learner's own loss, in nats per point of the user's units."""
@@ -76,9 +86,18 @@ class Standardized(Learner):
         """The learner's own evidence, as a density in the user's units, in nats."""
         return self.learner.log_evidence(self._standard(data)) - data.counts * self.y_scale.log().sum()
 
+    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+        """The learner's own, as a density in the user's units (the prior mean is flat in standard units), in nats."""
+        inner = self.learner.restricted_log_evidence(self._standard(data))
+        return inner - data.counts.sum() * self.y_scale.log().sum()
+
     def maximise_exactly(self, data: Data) -> None:
         """As the learner does, in standard units."""
         self.learner.maximise_exactly(self._standard(data))
+
+    def maximise_location(self, data: Data) -> None:
+        """As the learner does, in standard units."""
+        self.learner.maximise_location(self._standard(data))
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """The learner's own."""
@@ -87,6 +106,14 @@ class Standardized(Learner):
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The learner's own."""
         return self.learner.configure_optimizer(lr)
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Standardized":
+        """`.float()` and the like move the statistics but never round them: offsets of 1e6 need float64."""
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
 
     def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         return torch.float64, self.y_scale.device  # standardise first, round to the learner's precision after

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, logdet, masked_gram, solve_lower, update_root
+from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -60,7 +60,7 @@ class FeatureSpace(LinearGaussian):
 
     def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
         """Φ mean and |Φ T|²."""
-        return rows @ self.mean, (rows @ self.root).square().sum(-1)
+        return rows @ self.mean, squared_norms(rows @ self.root)
 
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """Φ T Tᵀ Φᵀ."""
@@ -93,7 +93,7 @@ class PointSpace(LinearGaussian):
         cross = self.rows @ rows.mT
         explained = solve_lower(self.factor, cross).square().sum(-2)
         # the difference is at least |φ|² / (1 + Σ_n |φ_n|²) > 0; the clamp only removes rounding below zero
-        return cross.mT @ self.weights, (rows.square().sum(-1) - explained).clamp(min=0.0)
+        return cross.mT @ self.weights, (squared_norms(rows) - explained).clamp(min=0.0)
 
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ)."""
@@ -115,7 +115,7 @@ def condition_point_space(
 ) -> PointSpace:
     """The dual form, by the Cholesky factor of an N x N matrix: the smaller one while N < R."""
     rows, residual = _zero_padding(rows, residual, mask)
-    factor = cholesky(masked_gram(rows, mask), "support covariance")
+    factor = cholesky(unit_gram(rows), "support covariance")
     return PointSpace(rows, factor, torch.cholesky_solve(residual, factor))
 
 
@@ -125,7 +125,7 @@ def condition_feature_space(
     """The primal form, by the Cholesky factor of an R x R matrix: the smaller one once N >= R."""
     rows, residual = _zero_padding(rows, residual, mask)
     eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    factor = cholesky(eye + rows.mT @ rows, "posterior precision")  # A = C Cᵀ, so T = C⁻ᵀ
+    factor = cholesky(unit_gram(rows.mT), "posterior precision")  # A = C Cᵀ, so T = C⁻ᵀ
     root = solve_lower(factor, eye).mT
     return FeatureSpace(root @ (root.mT @ (rows.mT @ residual)), root)
 
@@ -141,7 +141,7 @@ def prefix_log_probs(
     With S = C Cᵀ the innovations are C⁻¹ R, and the predictive variance of point n given those before it is C_nn².
     """
     rows, residual = _zero_padding(rows, residual, mask)
-    factor = cholesky(masked_gram(rows, mask), "support covariance")
+    factor = cholesky(unit_gram(rows), "support covariance")
     outputs = cholesky(columns, "noise covariance")
     white = solve_lower(outputs, solve_lower(factor, residual).mT).mT
     num_outputs = columns.shape[-1]
@@ -160,8 +160,7 @@ def log_evidence(
     if rows.shape[1] < rows.shape[2]:
         return prefix_log_probs(rows, residual, mask, columns).sum(-1)
     rows, residual = _zero_padding(rows, residual, mask)
-    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    factor = cholesky(eye + rows.mT @ rows, "posterior precision")
+    factor = cholesky(unit_gram(rows.mT), "posterior precision")
     mean = torch.cholesky_solve(rows.mT @ residual, factor)
     # Rᵀ S⁻¹ R = (R - Φm)ᵀ(R - Φm) + mᵀm: a sum of squares, where RᵀR - RᵀΦm would cancel
     stacked = torch.cat([residual - rows @ mean, mean], 1)
@@ -182,8 +181,7 @@ def information(
     """Σ_t Xᵀ S⁻¹ X and Σ_t Xᵀ S⁻¹ Y over all tasks: what generalised least squares for a common weight needs."""
     rows, design = _zero_padding(rows, design, mask)
     outcome = torch.where(mask[..., None], outcome, 0.0)
-    eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
-    factor = cholesky(eye + rows.mT @ rows, "posterior precision")
+    factor = cholesky(unit_gram(rows.mT), "posterior precision")
     both = torch.cat([design, outcome], -1)
     # S⁻¹ = I - Φ A⁻¹ Φᵀ
     solved = both - rows @ torch.cholesky_solve(rows.mT @ both, factor)

@@ -1,0 +1,1 @@
+"""Meta-learners, by family; one method a file."""

@@ -1,0 +1,1 @@
+"""Functions of a point: feature networks and fixed bases."""

@@ -1,4 +1,4 @@
-"""Fixed bases for an interpretable prior: every feature is a known function, so every weight has a meaning and a unit."""
+"""Fixed bases for an interpretable prior: every feature is a known function, so its weight has a meaning and a unit."""
 
 import itertools
 import math
@@ -97,11 +97,12 @@ class Spline(Network):
 
     def __init__(self, knots: Sequence[float], degree: int = 3) -> None:
         super().__init__()
+        knots = list(knots)  # a numpy array has no truth value
         if not knots or any(b <= a for a, b in itertools.pairwise(knots)) or degree < 1:
-            raise DataError(f"expected increasing knots and a degree >= 1, got {list(knots)} and {degree}")
+            raise DataError(f"expected increasing knots and a degree >= 1, got {knots} and {degree}")
         self.degree = degree
         self.knots: Tensor
-        self.register_buffer("knots", torch.tensor(list(knots), dtype=torch.float64), False)
+        self.register_buffer("knots", torch.tensor(knots, dtype=torch.float64), False)
         self.x_shape, self.num_outputs = (1,), degree + 1 + len(knots)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:

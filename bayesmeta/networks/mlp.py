@@ -30,6 +30,7 @@ class MLP(Network):
         super().__init__()
         if activation not in ACTIVATIONS:
             raise DataError(f"expected an activation among {sorted(ACTIVATIONS)}, got {activation!r}")
+        hidden = list(hidden)  # a numpy array has no truth value
         if not hidden or min(hidden) < 1 or num_inputs < 1:
             raise DataError(f"expected positive widths, got {num_inputs} inputs and hidden layers {list(hidden)}")
         layers: list[nn.Module] = []

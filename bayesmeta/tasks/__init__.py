@@ -1,0 +1,1 @@
+"""Where tasks come from: tables, arrays, and simulators with exact oracles."""

@@ -1,7 +1,7 @@
 """A finite set of tasks from the user's own table, in real units, ragged."""
 
-from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -42,6 +42,8 @@ class TaskDataset(TaskSource):
     ) -> None:
         if data.num_tasks == 0:
             raise DataError("expected at least one task, got none")
+        for number, name in enumerate(names or ()):
+            _require_name(name, f"place {number}")
         self.names: tuple[Hashable, ...] = tuple(range(data.num_tasks)) if names is None else tuple(names)
         if len(self.names) != data.num_tasks or len(set(self.names)) != len(self.names):
             raise DataError(f"expected {data.num_tasks} distinct task names, got {len(set(self.names))}")
@@ -59,7 +61,7 @@ class TaskDataset(TaskSource):
         x: Sequence[str],
         y: Sequence[str],
         covariates: Sequence[str] = (),
-    ) -> Self:
+    ) -> "TaskDataset":
         """Tasks from a long table: one row a point, in the order of the table.
 
         Args:
@@ -76,23 +78,23 @@ class TaskDataset(TaskSource):
         return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates))
 
     @classmethod
-    def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> Self:
+    def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
         """Tasks from a table that is read as an earlier one was. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
-        groups, x, y = schema.tasks(frame), schema.inputs(frame), schema.outcomes(frame)
+        groups, y = schema.tasks(frame), schema.outcomes(frame)
         present = ~np.isnan(y).any(1)
-        observed = {group for group, keep in zip(groups, present, strict=True) if keep}
+        kept = [group for group, keep in zip(groups, present, strict=True) if keep]
+        observed = set(kept)
         for group in groups:
             if group not in observed:
                 raise DataError(f"expected an outcome in every task, got only missing ones in task {group!r}: drop it")
-        kept = [group for group, keep in zip(groups, present, strict=True) if keep]
-        tasks = cls.from_arrays(x[present], y[present], kept)
+        tasks = cls.from_arrays(schema.inputs(frame[present]), y[present], kept)
         tasks.schema = schema
         return tasks
 
     @classmethod
-    def from_arrays(cls, x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | ArrayLike) -> Self:
+    def from_arrays(cls, x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | ArrayLike) -> "TaskDataset":
         """Tasks from flat arrays.
 
         Args:
@@ -104,11 +106,15 @@ class TaskDataset(TaskSource):
             ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
         """
         points = Data.from_arrays(x, y)
+        shape = tuple(getattr(groups, "shape", (points.num_points,)))
+        if len(shape) != 1:
+            raise ShapeError(f"expected groups of shape (rows,), got {shape}")
         labels = groups.tolist() if isinstance(groups, np.ndarray | Tensor) else list(groups)
         if len(labels) != points.num_points:
             raise ShapeError(f"expected one group for each of {points.num_points} rows, got {len(labels)}")
         rows: dict[Hashable, list[int]] = {}
         for row, label in enumerate(labels):
+            _require_name(label, f"row {row}")
             rows.setdefault(label, []).append(row)
         if not rows:
             raise DataError("expected at least one row, got none")
@@ -120,16 +126,16 @@ class TaskDataset(TaskSource):
     @classmethod
     def from_list(
         cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
-    ) -> Self:
+    ) -> "TaskDataset":
         """Tasks from one (x, y) pair each: x `N *x`, y `N C`. Raises DataError or ShapeError like `from_arrays`."""
-        return cls(Data.stack([Data.from_arrays(x, y) for x, y in tasks]), names)
+        return cls(_stack(Data.from_arrays, tasks, names), names)
 
     @classmethod
     def from_labels(
         cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
-    ) -> Self:
+    ) -> "TaskDataset":
         """Classification tasks from one (x, labels) pair each: x `N *x`, labels `N` integers 0..C-1."""
-        return cls(Data.stack([Data.from_labels(x, labels) for x, labels in tasks]), names)
+        return cls(_stack(Data.from_labels, tasks, names), names)
 
     def __len__(self) -> int:
         """The number of tasks."""
@@ -186,3 +192,31 @@ class TaskDataset(TaskSource):
     def pooled(self, generator: torch.Generator) -> Data:
         """All points."""
         return self.data
+
+
+def _require_name(name: Any, where: str) -> None:
+    """NaN differs from itself, so that every point without a task would become a task of its own."""
+    try:
+        missing = name is None or bool(name != name)
+        hash(name)
+    except TypeError as error:  # pandas.NA has no truth value, and a list no hash
+        raise DataError(f"expected the name of a task in {where}, got {name!r}") from error
+    if missing:
+        raise DataError(f"expected the name of a task in {where}, got {name!r}")
+
+
+def _stack(
+    make: Callable[[ArrayLike, ArrayLike], Data],
+    tasks: Sequence[tuple[ArrayLike, ArrayLike]],
+    names: Sequence[Hashable] | None,
+) -> Data:
+    each = []
+    for number, (x, y) in enumerate(tasks):
+        try:
+            each.append(make(x, y))
+            if each[-1].spec[1:3] != each[0].spec[1:3]:
+                Data.stack([each[0], each[-1]])  # says how they differ
+        except (DataError, ShapeError) as error:
+            name = names[number] if names is not None and number < len(names) else number
+            raise type(error)(f"in task {name!r}: {error}") from error
+    return Data.stack(each)

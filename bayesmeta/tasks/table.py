@@ -2,7 +2,9 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from decimal import Decimal
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,37 +35,28 @@ class Schema:
     @classmethod
     def of(
         cls, frame: "pd.DataFrame", task: str, x: Sequence[str], y: Sequence[str], covariates: Sequence[str] = ()
-    ) -> Self:
-        """Read the schema off a table: text, category and boolean-object columns among the inputs become one-hot.
+    ) -> "Schema":
+        """Read the schema off a table: text and category columns among the inputs become one-hot, booleans 0 and 1.
 
         Raises:
             DataError: a column is unknown, named twice, or of a type that is neither numeric nor categorical.
         """
-        from pandas.api.types import is_numeric_dtype
-
+        _require_frame(frame)
         for name, given in (("x", x), ("y", y), ("covariates", covariates)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
         named = [task, *x, *y, *covariates]
+        for name in named:
+            if not isinstance(name, str):
+                raise DataError(f"expected column names to be text, got {name!r}: rename the column")
         _require_columns(frame, named)
         if len(set(named)) != len(named):
             twice = next(name for name in named if named.count(name) > 1)
             raise DataError(f"expected every column in one role, got {twice!r} twice")
         if not y:
             raise DataError("expected at least one outcome column y, got none")
-        levels = {}
-        for name in (*x, *covariates):
-            column = frame[name]
-            if is_numeric_dtype(column):
-                continue
-            if column.dtype.kind in "mM":
-                raise DataError(f"expected numbers or categories in column {name!r}, got {column.dtype}: convert to days")
-            if "numeric" in _looks(column):
-                row = _looks(column)["numeric"]
-                raise DataError(
-                    f"expected numbers or categories in column {name!r}, got both: {column.loc[row]!r} in row {row!r}"
-                )
-            levels[name] = tuple(sorted(column.dropna().unique().tolist(), key=str))
+        used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
+        levels = {name: found for name in (*x, *covariates) if (found := _levels(used[name])) is not None}
         return cls(task, tuple(x), tuple(y), tuple(covariates), levels)
 
     @property
@@ -83,7 +76,7 @@ class Schema:
         """
         _require_columns(frame, [self.task, *self.x, *self.covariates])
         for name in self.covariates:
-            counts = frame.groupby(self.task, sort=False)[name].nunique(dropna=False)
+            counts = frame.groupby(self.task, sort=False, observed=True)[name].nunique(dropna=False)
             if (counts > 1).any():
                 raise DataError(
                     f"expected the covariate {name!r} to be constant within a task, "
@@ -107,7 +100,8 @@ class Schema:
         _require_columns(frame, [self.task])
         column = frame[self.task]
         if column.isna().any():
-            raise DataError(f"expected a task in column {self.task!r} of every row, got none in row {_row(column.isna())!r}")
+            row = _row(column.isna())
+            raise DataError(f"expected a task in column {self.task!r} of every row, got none in row {row!r}")
         return column.tolist()
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +109,7 @@ class Schema:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Self:
+    def from_json(cls, value: dict[str, Any]) -> "Schema":
         """The inverse of `to_json`. Raises DataError when a field is missing."""
         try:
             levels = {name: tuple(items) for name, items in value["levels"].items()}
@@ -125,7 +119,15 @@ class Schema:
             raise DataError(f"expected a table schema with task, x, y, covariates and levels, got {value!r}") from error
 
 
+def _require_frame(frame: Any) -> None:
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"expected a pandas DataFrame, got {type(frame).__name__}")
+
+
 def _require_columns(frame: "pd.DataFrame", names: Sequence[str]) -> None:
+    _require_frame(frame)
     for name in names:
         if name not in frame.columns:
             raise DataError(f"expected a column {name!r}, got the columns {[str(c) for c in frame.columns]}")
@@ -137,30 +139,63 @@ def _row(where: "pd.Series") -> Any:
     return where.index[int(np.argmax(where.to_numpy()))]
 
 
-def _looks(column: "pd.Series") -> dict[str, Any]:
-    """Cells of a text column that are numbers: most likely a numeric column with a typing error somewhere else."""
+def _levels(column: "pd.Series") -> tuple[Any, ...] | None:
+    """The levels of a categorical column, or None for one of numbers."""
     import pandas as pd
+    from pandas.api.types import is_numeric_dtype
 
+    if is_numeric_dtype(column):
+        return None
+    _refuse_times(column)
     filled = column.dropna()
-    numeric = pd.to_numeric(filled.astype(str), errors="coerce").notna()
-    if numeric.any() and not numeric.all():
-        return {"numeric": _row(~numeric)}
-    return {}
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        if all(isinstance(cell, Real | Decimal) for cell in filled):  # objects, but numbers all the same
+            return None
+        # a number written as text is a typing error, or a table read as text: guessing would make every number a level
+        numeric = pd.to_numeric(filled.astype(str), errors="coerce").notna().to_numpy()
+        if numeric.all():
+            raise DataError(
+                f"expected numbers or categories in column {column.name!r}, got numbers written as text: "
+                "convert it with pandas.to_numeric, or with astype('category') if they are names"
+            )
+        if numeric.any():
+            bad = filled[~numeric]
+            raise DataError(
+                f"expected numbers or categories in column {column.name!r}, "
+                f"got both: {bad.iloc[0]!r} in row {bad.index[0]!r}. If all are names, use astype('category')"
+            )
+    for row, cell in filled.items():
+        if not isinstance(cell, str | bool | int | float):
+            raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in row {row!r}")
+    return tuple(sorted(filled.unique().tolist(), key=str))
+
+
+def _refuse_times(column: "pd.Series") -> None:
+    dtype = getattr(getattr(column.dtype, "categories", column), "dtype", column.dtype)  # of categories: their cells'
+    if dtype.kind in "mM":
+        raise DataError(
+            f"expected numbers in column {column.name!r}, got {dtype}: convert it, "
+            "for example to days with (t - t.min()) / pandas.Timedelta(days=1)"
+        )
 
 
 def _numbers(column: "pd.Series", missing_allowed: bool) -> np.ndarray:
     import pandas as pd
 
+    _refuse_times(column)
+    if column.dtype.kind == "c":
+        raise DataError(f"expected real numbers in column {column.name!r}, got {column.dtype}")
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = pd.Series(np.isnan(values), index=column.index) & column.notna()
+    bad = np.isnan(values) & column.notna().to_numpy()
     if bad.any():
-        row = _row(bad)
-        raise DataError(f"expected numbers in column {column.name!r}, got {column[bad].iloc[0]!r} in row {row!r}")
-    infinite = pd.Series(np.isinf(values), index=column.index)
-    if infinite.any():
-        raise DataError(f"expected finite numbers in column {column.name!r}, got infinity in row {_row(infinite)!r}")
+        at = int(np.argmax(bad))
+        cell, row = column.iloc[at], column.index[at]
+        raise DataError(f"expected numbers in column {column.name!r}, got {cell!r} in row {row!r}")
+    if np.isinf(values).any():
+        row = column.index[int(np.argmax(np.isinf(values)))]
+        raise DataError(f"expected finite numbers in column {column.name!r}, got infinity in row {row!r}")
     if not missing_allowed and np.isnan(values).any():
-        row = _row(column.isna())
+        row = column.index[int(np.argmax(np.isnan(values)))]
         raise DataError(f"expected a number in column {column.name!r} of every row, got a missing cell in row {row!r}")
     return values
 

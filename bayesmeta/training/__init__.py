@@ -1,0 +1,1 @@
+"""Meta-training: fit, full-batch evidence, objectives, model folders."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 
 from bayesmeta.description import construct, describe
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
 
 FORMAT = 1
 
 
 def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = None) -> None:
-    """Write a model folder. A folder that holds a model already is replaced file by file, each in one step.
+    """Write a model folder. A model that is there already is replaced in one step: a save that fails leaves it whole.
 
     Args:
         learner: built from bayesmeta's classes, or from others that inherit `bayesmeta.description.Described`.
@@ -27,24 +28,42 @@ def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = No
     Raises:
         UnsupportedError: a part of the learner cannot be described. DataError: the folder cannot be written.
     """
+    require_savable(learner, folder)
     folder = Path(folder)
     parameter = next(learner.parameters(), None)
+    weights = f"weights-{uuid.uuid4().hex[:12]}.safetensors"  # a new file: the old weights serve until the end
     manifest = {
         "format": FORMAT,
         "learner": describe(learner),
         "dtype": str(torch.float64 if parameter is None else parameter.dtype).removeprefix("torch."),
+        "weights": weights,
         "extra": {} if extra is None else extra,
     }
-    text = json.dumps(manifest, indent=1)
+    try:
+        text = json.dumps(manifest, indent=1)
+    except (TypeError, ValueError) as error:
+        raise UnsupportedError(f"expected extra to be plain JSON, got {extra!r}: {error}") from error
+    written = [folder / weights, folder / f"{weights}.json"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        weights, description = folder / "weights.safetensors", folder / "model.json"
-        save_model(learner, str(weights) + ".new")
-        Path(str(description) + ".new").write_text(text)
-        os.replace(str(weights) + ".new", weights)
-        os.replace(str(description) + ".new", description)
-    except OSError as error:
+        save_model(learner, str(written[0]))
+        written[1].write_text(text)
+        os.replace(written[1], folder / "model.json")  # from here on the folder is the new model
+    except (OSError, SafetensorError) as error:
+        for path in written:
+            path.unlink(missing_ok=True)
         raise DataError(f"expected a folder that can be written, got {folder}: {error}") from error
+    for path in folder.glob("weights-*.safetensors"):
+        if path.name != weights:
+            path.unlink(missing_ok=True)
+
+
+def require_savable(learner: Learner, folder: str | Path) -> None:
+    """Raise now what `save` would raise later. Raises UnsupportedError and DataError like `save`."""
+    describe(learner)
+    for path in (Path(folder), *Path(folder).parents):
+        if path.exists() and not path.is_dir():
+            raise DataError(f"expected a folder that can be written, got {folder}: {path} is a file")
 
 
 def load(folder: str | Path) -> Learner:
@@ -55,18 +74,23 @@ def load(folder: str | Path) -> Learner:
 def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
     """The learner of a model folder, and what was kept with it. Raises DataError like `load`."""
     folder = Path(folder)
-    weights, description = folder / "weights.safetensors", folder / "model.json"
-    for path in (description, weights):
-        if not path.is_file():
-            raise DataError(f"expected a model folder with {path.name}, got {folder} without it")
+    description = folder / "model.json"
+    if not description.is_file():
+        raise DataError(f"expected a model folder with model.json, got {folder} without it")
     try:
         manifest = json.loads(description.read_text())
         if manifest["format"] != FORMAT:
             raise DataError(f"expected a model folder of format {FORMAT}, got {manifest['format']!r} in {folder}")
-        learner, dtype = construct(manifest["learner"]), getattr(torch, manifest["dtype"])
-        extra = manifest["extra"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        named, extra, dtype = Path(manifest["weights"]).name, manifest["extra"], getattr(torch, manifest["dtype"])
+        described = manifest["learner"]
+        if not isinstance(dtype, torch.dtype):
+            raise TypeError(f"{manifest['dtype']!r} is no precision")
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"expected a whole model.json in {folder}, got a broken one: {error}") from error
+    weights = folder / named
+    if not weights.is_file():
+        raise DataError(f"expected a model folder with {named}, got {folder} without it")
+    learner = construct(described)
     if not isinstance(learner, Learner):
         raise DataError(f"expected a learner in {folder}, got {type(learner).__name__}")
     learner.to(dtype)

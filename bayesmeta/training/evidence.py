@@ -8,7 +8,7 @@ from torch import Tensor
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.training.fit import FitResult
+from bayesmeta.training.fit import FitResult, _assign, _restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 
 
@@ -38,6 +38,8 @@ def fit_evidence(
         DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.
         UnsupportedError: the learner has no closed form of the evidence.
     """
+    if not isinstance(tasks, TaskDataset):
+        raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     if max_iterations < 1 or not tolerance > 0.0:
         raise DataError(f"expected positive max_iterations and tolerance, got {max_iterations} and {tolerance}")
     problem = MaximumLikelihood() if problem is None else problem
@@ -46,7 +48,9 @@ def fit_evidence(
     data = learner.conform(tasks.data)
     points = data.counts.sum()
     learner.maximise_exactly(data)
-    parameters = [p for p in learner.parameters() if p.requires_grad]
+    parameters: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
+    if not parameters:
+        raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     optimizer = torch.optim.LBFGS(
         parameters,
         max_iter=max_iterations,
@@ -61,20 +65,20 @@ def fit_evidence(
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = -problem(learner, data) / points - learner.log_hyperprior() / points
+        try:
+            loss = -(problem(learner, data) + learner.log_hyperprior()) / points
+        except InferenceError as error:
+            raise InferenceError(f"at evaluation {len(losses) + 1}: {error}") from error
         if not bool(torch.isfinite(loss)):
-            with torch.no_grad():
-                for parameter, value in zip(parameters, last_finite, strict=True):
-                    parameter.copy_(value)
             raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
         loss.backward()
         if not losses or loss.item() <= min(losses):
-            for value, parameter in zip(last_finite, parameters, strict=True):
-                value.copy_(parameter.detach())
+            _assign(last_finite, parameters)
         losses.append(loss.item())
         return loss
 
-    optimizer.step(closure)
+    with _restoring(parameters, last_finite):
+        optimizer.step(closure)
     iterations = int(optimizer.state[parameters[0]]["n_iter"])
     problem.finish(learner, data)
     return FitResult(tuple(losses), (), len(losses), iterations < max_iterations, time.perf_counter() - start)

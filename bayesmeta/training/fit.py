@@ -1,9 +1,11 @@
 """Meta-training by stochastic gradients: max_theta of an objective over batches of tasks."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
-from bayesmeta.training.checkpoint import save
+from bayesmeta.training.checkpoint import require_savable, save
 from bayesmeta.training.objectives import Objective
 
 if TYPE_CHECKING:
@@ -97,37 +99,48 @@ def fit(
 
     Raises:
         DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta keeps its last finite value.
+            named, and theta goes back to where its loss was last finite. UnsupportedError: a checkpoint of a learner
+            that cannot be described.
     """
+    if not isinstance(tasks, TaskSource):
+        raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
     for name, value in (("steps", steps), ("batch_size", batch_size), ("validate_every", validate_every)):
-        if value < 1:
-            raise DataError(f"expected {name} >= 1, got {value}")
+        if not isinstance(value, Integral) or value < 1:
+            raise DataError(f"expected a whole number {name} >= 1, got {value}")
     if not 0.0 < lr < math.inf or not grad_clip > 0.0 or (patience is not None and patience < 1):
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
+    if not any(parameter.requires_grad for parameter in learner.parameters()):
+        raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
+    if checkpoint is not None:
+        require_savable(learner, checkpoint)  # now, rather than after hours of training
     split = RandomSplit() if split is None else split
     loss_of: Callable[[TaskBatch], Tensor] = learner.meta_loss if objective is None else _Bound(objective, learner)
     generator = torch.Generator().manual_seed(seed)
     learner.prepare(tasks.pooled(generator))
-    held_out = None if validation is None else _conform(learner, validation.divided(split, seed))
+    held_out = None if validation is None else learner.conform_tasks(validation.divided(split, seed))
     total_points = tasks.data.counts.sum().item() if isinstance(tasks, TaskDataset) else math.inf
     optimizer = learner.configure_optimizer(lr)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    cosine = lambda step: 0.5 * (1.0 + math.cos(math.pi * step / steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    previous = [p.detach().clone() for p in parameters]
 
     losses: list[float] = []
     scores: list[tuple[int, float]] = []
     best, best_step, best_state, stopped = math.inf, 0, None, False
     start = time.perf_counter()
-    with tqdm(total=steps, disable=None if progress is None else not progress, desc="fit", leave=False) as bar:
+    bar = tqdm(total=steps, disable=None if progress is None else not progress, desc="fit", leave=False)
+    with bar, _restoring(parameters, previous):
         for step in range(1, steps + 1):
-            batch = _conform(learner, tasks.draw(batch_size, split, generator))
+            batch = learner.conform_tasks(tasks.draw(batch_size, split, generator))
             each = _guarded(loss_of, batch, step)
+            _assign(previous, parameters)
             loss = each.mean() - learner.log_hyperprior() / total_points
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
             if not bool(torch.isfinite(norm)):
-                raise InferenceError(f"expected a finite gradient, got {norm.item()} at step {step}: lower lr")
+                raise InferenceError(f"expected a finite gradient, got norm {norm.item()} at step {step}: lower lr")
             optimizer.step()
             scheduler.step()
             losses.append(loss.item())
@@ -161,8 +174,20 @@ class _Bound:
         return self.objective(self.learner, tasks)
 
 
-def _conform(learner: Learner, tasks: TaskBatch) -> TaskBatch:
-    return TaskBatch(learner.conform(tasks.support), learner.conform(tasks.query), tasks.names)
+@torch.no_grad()
+def _assign(targets: list[Tensor], values: list[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+@contextlib.contextmanager
+def _restoring(parameters: list[Tensor], previous: list[Tensor]) -> Iterator[None]:
+    """When a computation fails, theta goes back to where its loss was last finite."""
+    try:
+        yield
+    except InferenceError:
+        _assign(parameters, previous)
+        raise
 
 
 def _guarded(loss_of: Callable[[TaskBatch], Tensor], batch: TaskBatch, step: int) -> Tensor:

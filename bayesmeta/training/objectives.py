@@ -23,6 +23,7 @@ class JointPredictive(Objective):
 
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per query point."""
+        tasks = learner.conform_tasks(tasks)
         query = tasks.query
         predictive = learner._adapt(tasks.support)._predict(query.x)
         return -predictive.log_prob(query.y, query.mask) / query.counts.clamp(min=1)
@@ -33,6 +34,7 @@ class MarginalPredictive(Objective):
 
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per query point."""
+        tasks = learner.conform_tasks(tasks)
         query = tasks.query
         each = learner._adapt(tasks.support)._predict(query.x).marginal_log_prob(query.y)
         return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
@@ -48,7 +50,7 @@ class Evidence(Objective):
 
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per point."""
-        data = tasks.support.append(tasks.query)
+        data = learner.conform(tasks.support.append(tasks.query))
         return -learner.log_evidence(data) / data.counts.double().mean()
 
 
@@ -59,7 +61,7 @@ class EvidenceProblem(ABC):
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
         """Total nats of all tasks."""
 
-    def finish(self, learner: Learner, data: Data) -> None:
+    def finish(self, learner: Learner, data: Data) -> None:  # noqa: B027, nothing by default
         """Set what the maximisation has integrated out."""
 
 

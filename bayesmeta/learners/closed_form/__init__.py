@@ -1,0 +1,1 @@
+"""Learners whose posterior is a closed form."""

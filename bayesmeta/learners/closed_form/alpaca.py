@@ -10,14 +10,14 @@
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, InferenceError, ShapeError
+from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
@@ -25,7 +25,7 @@ from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Noise
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.predictives import GaussianPredictive
-from bayesmeta.priors import FullRows, MatrixNormal, Rows
+from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 from bayesmeta.typing import Params
 
 
@@ -44,12 +44,18 @@ class ALPaCA(ExplicitLearner):
 
     Raises:
         ShapeError: `rows` or `noise` do not have F features or C outputs.
+        UnsupportedError: the features are not a `Network`.
     """
 
     def __init__(
         self, features: Network, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
     ) -> None:
         super().__init__()
+        if not isinstance(features, Network):
+            raise UnsupportedError(
+                f"expected features that inherit bayesmeta.Network, which says x_shape and num_outputs, "
+                f"got {type(features).__name__}: call yours in the forward of a Network"
+            )
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         rows = FullRows(features.num_outputs) if rows is None else rows
         if rows.num_features != features.num_outputs or noise.num_outputs != num_outputs:
@@ -67,11 +73,18 @@ class ALPaCA(ExplicitLearner):
         weight = phi["weight"]
         return self.features(x).to(weight.dtype) @ weight
 
+    def conform(self, data: Data) -> Data:
+        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
+        data = super().conform(data)
+        if not data.y.is_floating_point():
+            raise UnsupportedError("expected floating outcomes for ALPaCA, got labels")
+        return data
+
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats (eq. 10 with the whole task as query)."""
-        data = self.conform(data)
-        rows, residual = self._whitened(data)
-        return linear_gaussian.log_evidence(rows, residual, data.mask, self.prior.columns.covariance().double())
+        data, theta = self.conform(data), self._theta()
+        rows, residual = theta.whitened(data)
+        return linear_gaussian.log_evidence(rows, residual, data.mask, theta.columns)
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
@@ -79,11 +92,10 @@ class ALPaCA(ExplicitLearner):
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
         """
-        data = self.conform(data)
+        data, theta = self.conform(data), self._theta()
         location, precision = self._least_squares(data)
-        rows, design = self._rows(data)
-        columns = self.prior.columns.covariance().double()
-        residual = data.y.double() - design @ location
+        rows, residual = replace(theta, location=location).whitened(data)
+        columns = theta.columns
         profile = linear_gaussian.log_evidence(rows, residual, data.mask, columns).sum()
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹
@@ -103,50 +115,91 @@ class ALPaCA(ExplicitLearner):
     def maximise_exactly(self, data: Data) -> None:
         """Set K_0 and Σ where the evidence is largest given V and the features: Σ = Σ_t Rᵀ S⁻¹ R / points.
 
+        Where the features do not determine K_0 (the levels of a category and a constant, say), the smallest one is set.
+
         Raises:
-            InferenceError: the features of all tasks together do not determine K_0, or fit every point exactly.
+            InferenceError: the features fit every point exactly.
         """
         data = self.conform(data)
-        self.maximise_location(data)
-        rows, residual = self._whitened(data)
+        precision, moment = self._normal_equations(data)
+        scale = torch.where(precision.diagonal() > 0.0, precision.diagonal(), 1.0).sqrt()
+        inverse = torch.linalg.pinv(precision / (scale * scale[:, None]), rtol=1e-12, hermitian=True)
+        self.prior.location.copy_((inverse @ (moment / scale[:, None])) / scale[:, None])
+        rows, residual = self._theta().whitened(data)
         squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
         try:
             self.prior.columns.set_covariance(squares / data.counts.sum())
         except DataError as error:
-            raise InferenceError(f"expected outcomes that scatter around the prior mean, got an exact fit: {error}") from error
+            raise InferenceError(
+                "expected a noise variance within its bounds, got one outside: the features fit the outcomes exactly, "
+                f"or their unit is far from their scatter (use Standardized). {error}"
+            ) from error
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-mean over the query of the marginal log p(y | x, support, theta), in nats (eq. 11)."""
+        tasks = self.conform_tasks(tasks)
         posterior = self._adapt(tasks.support)
         query = tasks.query
         each = posterior._predict(query.x).marginal_log_prob(query.y)
         return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
 
     def _adapt(self, support: Data) -> "ALPaCAPosterior":
-        rows, residual = self._whitened(support)
-        belief = linear_gaussian.condition(rows, residual, support.mask)
-        return ALPaCAPosterior(spec=support.spec, learner=self, belief=belief)
+        theta = self._theta()
+        belief = linear_gaussian.condition(*theta.whitened(support), support.mask)
+        return ALPaCAPosterior(spec=support.spec, theta=theta, belief=belief)
 
-    def _rows(self, data: Data) -> tuple[Tensor, Tensor]:
-        """Whitened features Φ L and plain features Φ, in float64."""
-        design = self.features(data.x).double()
-        return design @ self.prior.rows.factor().double(), design
-
-    def _whitened(self, data: Data) -> tuple[Tensor, Tensor]:
-        rows, design = self._rows(data)
-        return rows, data.y.double() - design @ self.prior.location.double()
+    def _theta(self) -> "_Theta":
+        rows = self.prior.rows
+        factor = rows.factor().double()
+        is_diagonal = isinstance(rows, DiagonalRows | IsotropicRows) and rows.varying == tuple(range(rows.num_features))
+        return _Theta(
+            features=self.features,
+            location=self.prior.location.double(),
+            factor=factor,
+            scale=factor.diagonal() if is_diagonal else None,
+            columns=self.prior.columns.covariance().double(),
+        )
 
     def _least_squares(self, data: Data) -> tuple[Tensor, Tensor]:
-        rows, design = self._rows(data)
-        precision, moment = linear_gaussian.information(rows, design, data.y.double(), data.mask)
+        """K_0 by generalised least squares, and its precision: unique, or an error."""
+        precision, moment = self._normal_equations(data)
         scale = precision.diagonal().sqrt()
-        normalised = precision / (scale * scale[:, None])
-        if not bool(torch.isfinite(normalised).all()) or bool(torch.linalg.cond(normalised.detach()) > 1e13):
+        normalised = (precision / (scale * scale[:, None])).detach()
+        if not bool(torch.isfinite(normalised).all()) or bool(torch.linalg.cond(normalised) > 1e13):
             raise InferenceError(
                 "expected features that determine the prior mean, got a singular design over all tasks: "
                 "a feature is constant, repeated or a sum of others. Leave it out"
             )
         return torch.linalg.solve(precision, moment), precision
+
+    def _normal_equations(self, data: Data) -> tuple[Tensor, Tensor]:
+        theta = self._theta()
+        design = theta.design(data.x)
+        return linear_gaussian.information(theta.rows(design), design, data.y.double(), data.mask)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Theta:
+    """theta as inference uses it: computed once for each posterior, in float64."""
+
+    features: Network
+    location: Float[Tensor, "F C"]
+    factor: Float[Tensor, "F R"]
+    scale: Float[Tensor, "F"] | None  # the diagonal of a factor that is diagonal
+    columns: Float[Tensor, "C C"]
+
+    def design(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
+        """Features Φ."""
+        return self.features(x).double()
+
+    def rows(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N R"]:
+        """Whitened features Φ L."""
+        return design @ self.factor if self.scale is None else design * self.scale
+
+    def whitened(self, data: Data) -> tuple[Float[Tensor, "B N R"], Float[Tensor, "B N C"]]:
+        """Whitened features, and outcomes less their prior mean."""
+        design = self.design(data.x)
+        return self.rows(design), data.y.double() - design @ self.location
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -154,50 +207,46 @@ class ALPaCAPosterior(TaskPosterior):
     """W | D, theta: matrix normal, exact.
 
     Attributes:
-        learner: theta.
+        theta: what adapt knew of theta.
         belief: the posterior of the whitened weights Z, where W = K_0 + L Z.
     """
 
-    learner: ALPaCA
+    theta: _Theta
     belief: LinearGaussian
 
     @property
     def mean(self) -> Params:
         """K_n, `B F C`: the posterior mean of W."""
-        prior = self.learner.prior
         mean, _ = self.belief.moments()
-        return {"weight": prior.location.double() + prior.rows.factor().double() @ mean}
+        return {"weight": self.theta.location + self.theta.factor @ mean}
 
     @property
     def row_covariance(self) -> Float[Tensor, "B F F"]:
         """Lambda_n⁻¹: the covariance of W over features, in units of Σ."""
         _, root = self.belief.moments()
-        spread = self.learner.prior.rows.factor().double() @ root
+        spread = self.theta.factor @ root
         return spread @ spread.mT
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, `S B F C`."""
-        prior = self.learner.prior
         mean, root = self.belief.moments()
-        columns = cholesky(prior.columns.covariance().double(), "noise covariance")
+        columns = cholesky(self.theta.columns, "noise covariance")
         shape = (num_draws, *mean.shape)
         normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
         draws = mean + root @ normal @ columns.mT
-        return {"weight": prior.location.double() + prior.rows.factor().double() @ draws}
+        return {"weight": self.theta.location + self.theta.factor @ draws}
 
     def _predict(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
-        prior = self.learner.prior
-        design = self.learner.features(x).double()
-        rows = design @ prior.rows.factor().double()
+        design = self.theta.design(x)
+        rows = self.theta.rows(design)
         mean, variance = self.belief.predict(rows)
         return GaussianPredictive(
-            location=design @ prior.location.double() + mean,
+            location=design @ self.theta.location + mean,
             latent_variance=variance,
             latent_covariance=lambda: self.belief.covariance(rows),
-            columns=prior.columns.covariance().double(),
+            columns=self.theta.columns,
         )
 
     def _update(self, data: Data) -> "ALPaCAPosterior":
-        rows, residual = self.learner._whitened(data)
-        belief = self.belief.update(rows, residual, data.mask)
-        return type(self)(spec=self.spec, learner=self.learner, belief=belief)
+        belief = self.belief.update(*self.theta.whitened(data), data.mask)
+        return replace(self, belief=belief)
