@@ -48,8 +48,8 @@ def logdet(factor: Float[Tensor, "*b N N"]) -> Float[Tensor, "*b"]:
 
 
 def update_root(
-    root: Float[Tensor, "*b F R"], rows: Float[Tensor, "*b N F"]
-) -> tuple[Float[Tensor, "*b F R"], Float[Tensor, "*b F N"]]:
+    root: Float[Tensor, "B F R"], rows: Float[Tensor, "B N F"]
+) -> tuple[Float[Tensor, "B F R"], Float[Tensor, "B F N"]]:
     """Condition a covariance P = S Sᵀ on unit-noise observations with design `rows`: the new root, and the gain.
 
     Potter's square-root form for a block of points (Andrews 1968): with H = rows S and I + H Hᵀ = C Cᵀ,
@@ -59,10 +59,9 @@ def update_root(
     It never subtracts two covariances, so P stays positive semi-definite however many points stream in. O(N F R).
     """
     projected = rows @ root  # H
-    eye = torch.eye(rows.shape[-2], dtype=rows.dtype, device=rows.device)
-    factor = cholesky(eye + projected @ projected.mT, "innovation covariance")  # C
-    whitened = solve_lower(factor, projected)  # C⁻¹ H
-    spread = root @ whitened.mT  # S Hᵀ C⁻ᵀ
-    new_root = root - spread @ solve_lower(factor + eye, projected)
-    gain = torch.linalg.solve_triangular(factor.mT, spread.mT, upper=True).mT
+    factor = cholesky(unit_gram(projected), "innovation covariance")  # C
+    eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
+    spread = solve_lower(factor, projected) @ root.mT  # C⁻¹ H Sᵀ
+    new_root = torch.baddbmm(root, spread.mT, solve_lower(factor + eye, projected), alpha=-1.0)
+    gain = torch.linalg.solve_triangular(factor.mT, spread, upper=True).mT
     return new_root, gain

@@ -70,7 +70,7 @@ class Predictive(ABC):
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
         """Log density of each point on its own (over all its outputs), in nats. Raises ShapeError like `log_prob`."""
         marginals = self.marginals
-        _require(y, marginals.batch_shape + marginals.event_shape)
+        _require(y, self._shape)
         if y.shape[1] == 0:  # torch's Independent fails on zero points
             dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
             return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
@@ -133,6 +133,12 @@ class Predictive(ABC):
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
         return _bisect(lambda y: _cdf(distribution, y), self.mean - reach, self.mean + reach, q)
 
+    @property
+    def _shape(self) -> torch.Size:
+        """What y must look like: `B M C`, or `B M` for labels."""
+        marginals = self.marginals
+        return marginals.batch_shape + marginals.event_shape
+
     def _regression(self) -> Distribution:
         marginals = self.marginals
         if isinstance(marginals, Bernoulli | Categorical):
@@ -171,10 +177,11 @@ class IndependentPredictive(Predictive):
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Draws from the marginals."""
+        draw = self.distribution.rsample if self.distribution.has_rsample else self.distribution.sample
         with _seeded(generator):
-            shape = torch.Size(sample_shape)
-            has_rsample = self.distribution.has_rsample
-            return self.distribution.rsample(shape) if has_rsample else self.distribution.sample(shape)
+            if 0 in sample_shape:  # torch's Categorical refuses
+                return draw().new_empty((*sample_shape, *self._shape))
+            return draw(torch.Size(sample_shape))
 
     @property
     def noiseless(self) -> "IndependentPredictive":
@@ -208,6 +215,10 @@ class GaussianPredictive(Predictive):
         return self.location
 
     @property
+    def _shape(self) -> torch.Size:
+        return self.location.shape
+
+    @property
     def row_variance(self) -> Float[Tensor, "B M"]:
         """The diagonal of R + noise I."""
         return self.latent_variance + self.noise
@@ -234,7 +245,7 @@ class GaussianPredictive(Predictive):
         self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
-        _require(y, self.location.shape)
+        _require(y, self._shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         _require(mask, y.shape[:2], "mask")
         both = mask[..., :, None] & mask[..., None, :]
@@ -284,8 +295,11 @@ class MixturePredictive(Predictive):
         """Normalise the weights."""
         object.__setattr__(self, "log_weights", self.log_weights.log_softmax(-1))
 
-    def _each(self, y: Tensor, name: str = "y") -> Tensor:
-        _require(y, (self.log_weights.shape[0], *y.shape[1:]), name)  # the components check the other axes
+    @property
+    def _shape(self) -> torch.Size:
+        return torch.Size((self.log_weights.shape[0], *self.components._shape[1:]))
+
+    def _each(self, y: Tensor) -> Tensor:
         return y.repeat_interleave(self.log_weights.shape[1], 0)
 
     def _split(self, value: Tensor) -> Tensor:
@@ -310,11 +324,15 @@ class MixturePredictive(Predictive):
         self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
     ) -> Float[Tensor, "B"]:
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
-        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask, "mask"))
+        _require(y, self._shape)
+        if mask is not None:
+            _require(mask, self._shape[:2], "mask")
+        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask))
         return (self.log_weights + self._split(each)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
         """log Σ_s w_s p_s(y_m) of each point, in nats."""
+        _require(y, self._shape)
         each = self._split(self.components.marginal_log_prob(self._each(y)))
         return (self.log_weights[..., None] + each).logsumexp(1)
 
@@ -332,6 +350,7 @@ class MixturePredictive(Predictive):
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         """Weighted average of the components' distribution functions."""
+        _require(y, self._shape)
         return self._average(self.components.cdf(self._each(y)))
 
     def _quantile(self, q: float) -> Tensor:
@@ -371,8 +390,12 @@ class AffinePredictive(Predictive):
     shift: Float[Tensor, "C"]
     scale: Float[Tensor, "C"]
 
+    @property
+    def _shape(self) -> torch.Size:
+        return self.base._shape
+
     def _back(self, y: Tensor) -> Tensor:
-        _require(y, (*y.shape[:2], *self.shift.shape))  # the base checks the other axes
+        _require(y, self._shape)
         return (y - self.shift) / self.scale
 
     @property
@@ -420,11 +443,11 @@ class AffinePredictive(Predictive):
         return replace(self, base=self.base.noiseless)
 
 
-def _require(value: Tensor, shape: tuple[int, ...], name: str = "y") -> None:
+def _require(value: Tensor, shape: torch.Size, name: str = "y") -> None:
     """Broadcasting a wrong shape would score every outcome at every point."""
     if not isinstance(value, Tensor):
         raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
-    if value.shape != torch.Size(shape):
+    if value.shape != shape:
         raise ShapeError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")
 
 

@@ -15,8 +15,13 @@ from hypothesis import HealthCheck, settings
 
 torch.set_num_threads(1)
 # deadline None: the first call of a torch function can take a second
-settings.register_profile("bayesmeta", deadline=None, max_examples=25, derandomize=True,
-                          suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.register_profile(
+    "bayesmeta",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 settings.load_profile("bayesmeta")
 
 

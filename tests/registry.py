@@ -70,6 +70,8 @@ CASES = [
     ),
     Case("alpaca-diagonal-rows", lambda: bm.ALPaCA(bm.RadialBasis(1, 7), rows=bm.DiagonalRows(8))),
     Case("alpaca-isotropic-rows", lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4))),
-    Case("alpaca-fixed-effects", lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1]))),
+    Case(
+        "alpaca-fixed-effects", lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1]))
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

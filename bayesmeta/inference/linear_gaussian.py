@@ -11,7 +11,7 @@ The smaller of the two is used. Harrison et al. 2018 (ALPaCA), eqs. 5-9; Rasmuss
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,7 @@ from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_
 LOG_2PI = math.log(2.0 * math.pi)
 
 
+@dataclass(frozen=True, eq=False)
 class LinearGaussian(ABC):
     """The belief Z | D ~ MN(mean, P, Σ) of each task: a value."""
 
@@ -36,6 +37,18 @@ class LinearGaussian(ABC):
     @abstractmethod
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """Covariance of Φ Z between points, in units of Σ."""
+
+    @property
+    def num_tasks(self) -> int:
+        """B."""
+        return len(getattr(self, fields(self)[0].name))
+
+    def split(self, size: int) -> "list[LinearGaussian]":
+        """The same belief, at most `size` tasks at a time."""
+        if self.num_tasks <= size:
+            return [self]
+        parts = (getattr(self, field.name).split(size) for field in fields(self))
+        return [type(self)(*values) for values in zip(*parts, strict=True)]
 
     def update(
         self, rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
@@ -190,5 +203,7 @@ def information(
 
 
 def _zero_padding(rows: Tensor, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    if bool(mask.all()):
+        return rows, residual
     real = mask[..., None]
     return torch.where(real, rows, 0.0), torch.where(real, residual, 0.0)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import bayesmeta as bm
 from tests.registry import CASES, Case
 
-SAME = dict(rtol=1e-9, atol=1e-9)  # float64: the same mathematics in another order of summation
+SAME = {"rtol": 1e-9, "atol": 1e-9}  # float64: the same mathematics in another order of summation
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -90,7 +90,8 @@ def test_update_equals_adapting_on_all(case: Case, seed: int, cut: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 6, 3, seed)
     support = tasks.support
     first, second = (
-        bm.Data(support.x[:, part], support.y[:, part], support.mask[:, part]) for part in (slice(cut), slice(cut, None))
+        bm.Data(support.x[:, part], support.y[:, part], support.mask[:, part])
+        for part in (slice(cut), slice(cut, None))
     )
     stepwise = learner.adapt(first).update(second)
     for i in range(2):  # streaming, a point at a time, after an update

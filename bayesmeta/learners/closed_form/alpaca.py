@@ -10,7 +10,10 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -27,6 +30,9 @@ from bayesmeta.networks.network import Network
 from bayesmeta.predictives import GaussianPredictive
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 from bayesmeta.typing import Params
+
+T = TypeVar("T")
+CHUNK_NUMBERS = 2**19  # float64 numbers in one buffer: 4 MB
 
 
 class ALPaCA(ExplicitLearner):
@@ -83,8 +89,7 @@ class ALPaCA(ExplicitLearner):
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats (eq. 10 with the whole task as query)."""
         data, theta = self.conform(data), self._theta()
-        rows, residual = theta.whitened(data)
-        return linear_gaussian.log_evidence(rows, residual, data.mask, theta.columns)
+        return torch.cat(theta.in_chunks(partial(linear_gaussian.log_evidence, columns=theta.columns), data))
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
@@ -94,9 +99,9 @@ class ALPaCA(ExplicitLearner):
         """
         data, theta = self.conform(data), self._theta()
         location, precision = self._least_squares(data)
-        rows, residual = replace(theta, location=location).whitened(data)
         columns = theta.columns
-        profile = linear_gaussian.log_evidence(rows, residual, data.mask, columns).sum()
+        log_evidence = partial(linear_gaussian.log_evidence, columns=columns)
+        profile = torch.cat(replace(theta, location=location).in_chunks(log_evidence, data)).sum()
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹
         determinant = size_c * torch.logdet(precision) - size_f * torch.logdet(columns)
@@ -145,8 +150,8 @@ class ALPaCA(ExplicitLearner):
 
     def _adapt(self, support: Data) -> "ALPaCAPosterior":
         theta = self._theta()
-        belief = linear_gaussian.condition(*theta.whitened(support), support.mask)
-        return ALPaCAPosterior(spec=support.spec, theta=theta, belief=belief)
+        beliefs = theta.in_chunks(linear_gaussian.condition, support)
+        return ALPaCAPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))
 
     def _theta(self) -> "_Theta":
         rows = self.prior.rows
@@ -201,6 +206,27 @@ class _Theta:
         design = self.design(data.x)
         return self.rows(design), data.y.double() - design @ self.location
 
+    def chunk(self, num_points: int) -> int:
+        """How many tasks to work on at a time. On a CPU: what its caches hold, which is 1.1 to 2 times faster than all.
+
+        A power of two, so that chunks of different sizes nest.
+        """
+        if self.factor.device.type != "cpu":
+            return 2**30
+        return int(2 ** max(4, (CHUNK_NUMBERS // max(num_points * len(self.factor), 1)).bit_length() - 1))
+
+    def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
+        """function(rows, residual, mask), a chunk of the tasks at a time."""
+        size = self.chunk(data.num_points)
+        results = []
+        for start in range(0, max(data.num_tasks, 1), size):
+            part = data.select(slice(start, start + size))
+            try:
+                results.append(function(*self.whitened(part), part.mask))
+            except InferenceError as error:
+                raise InferenceError(f"counting tasks from task {start}: {error}" if start else str(error)) from error
+        return results
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ALPaCAPosterior(TaskPosterior):
@@ -208,28 +234,28 @@ class ALPaCAPosterior(TaskPosterior):
 
     Attributes:
         theta: what adapt knew of theta.
-        belief: the posterior of the whitened weights Z, where W = K_0 + L Z.
+        beliefs: the posterior of the whitened weights Z, where W = K_0 + L Z; a chunk of the tasks in each.
     """
 
     theta: _Theta
-    belief: LinearGaussian
+    beliefs: tuple[LinearGaussian, ...]
 
     @property
     def mean(self) -> Params:
         """K_n, `B F C`: the posterior mean of W."""
-        mean, _ = self.belief.moments()
+        mean, _ = self._moments()
         return {"weight": self.theta.location + self.theta.factor @ mean}
 
     @property
     def row_covariance(self) -> Float[Tensor, "B F F"]:
         """Lambda_n⁻¹: the covariance of W over features, in units of Σ."""
-        _, root = self.belief.moments()
+        _, root = self._moments()
         spread = self.theta.factor @ root
         return spread @ spread.mT
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, `S B F C`."""
-        mean, root = self.belief.moments()
+        mean, root = self._moments()
         columns = cholesky(self.theta.columns, "noise covariance")
         shape = (num_draws, *mean.shape)
         normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
@@ -237,16 +263,31 @@ class ALPaCAPosterior(TaskPosterior):
         return {"weight": self.theta.location + self.theta.factor @ draws}
 
     def _predict(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
-        design = self.theta.design(x)
-        rows = self.theta.rows(design)
-        mean, variance = self.belief.predict(rows)
+        beliefs, counts = self._chunks(x.shape[1])
+        rows, means, variances = [], [], []
+        for belief, part in zip(beliefs, x.split(counts), strict=True):
+            design = self.theta.design(part)
+            rows.append(self.theta.rows(design))
+            mean, variance = belief.predict(rows[-1])
+            means.append(design @ self.theta.location + mean)
+            variances.append(variance)
         return GaussianPredictive(
-            location=design @ self.theta.location + mean,
-            latent_variance=variance,
-            latent_covariance=lambda: self.belief.covariance(rows),
+            location=torch.cat(means),
+            latent_variance=torch.cat(variances),
+            latent_covariance=lambda: torch.cat([b.covariance(r) for b, r in zip(beliefs, rows, strict=True)]),
             columns=self.theta.columns,
         )
 
     def _update(self, data: Data) -> "ALPaCAPosterior":
-        belief = self.belief.update(*self.theta.whitened(data), data.mask)
-        return replace(self, belief=belief)
+        beliefs, counts = self._chunks(self.theta.factor.shape[1])
+        parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
+        return replace(self, beliefs=tuple(b.update(*part) for b, *part in zip(beliefs, *parts, strict=True)))
+
+    def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
+        size = self.theta.chunk(num_points)
+        beliefs = [part for belief in self.beliefs for part in belief.split(size)]
+        return beliefs, [belief.num_tasks for belief in beliefs]
+
+    def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
+        means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
+        return torch.cat(means), torch.cat(roots)

@@ -32,9 +32,10 @@ def log_integral(linear: Tensor, precision: Tensor, bounds: tuple[float, float])
     mode = peak.clamp(low, high)
     moderate = (torch.erf(far) - torch.erf(near)) * torch.exp(near.clamp(0.0, FAR).square())
     start = near.clamp(min=FAR)
-    stop = start + 2.0 * half * root
-    # α² - β² = (α - β)(α + β): no difference of large squares
-    distant = _erfcx(start) - torch.exp((start - stop) * (start + stop)) * _erfcx(stop)
+    width = 2.0 * half * root
+    stop = start + width
+    # α² - β² = (α - β)(α + β): no difference of large numbers
+    distant = _erfcx(start) - torch.exp(-width * (start + stop)) * _erfcx(stop)
     gap = torch.where(near < FAR, moderate, distant).clamp(min=1e-300)
     return mode * (linear - 0.5 * mode * precision) + (gap * (0.25 * math.sqrt(math.pi) / half) / root).log()
 

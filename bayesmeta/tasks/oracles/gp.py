@@ -54,7 +54,8 @@ class GaussianProcessOracle(Oracle):
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """-½ (rᵀ(K + σ²I)⁻¹r + log|K + σ²I| + N log 2π)."""
         posterior = self.condition(data)
-        return -0.5 * (posterior.white.square().sum((-1, -2)) + logdet(posterior.factor) + data.counts * LOG_2PI)
+        count = data.counts.double()  # an integer tensor times a float would be float32
+        return -0.5 * (posterior.white.square().sum((-1, -2)) + logdet(posterior.factor) + count * LOG_2PI)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -6,9 +6,9 @@ Given (a, ω) the model is linear in A and (c, s), and these are integrated anal
 joint density of the query is a ratio of two evidences, each on a mesh of its own.
 """
 
+import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -147,7 +147,8 @@ class _Points:
         columns = solve_lower(root, design.mT).mT
         line = columns.mT @ residual
         squared = residual.square().sum((-1, -2)) - line.square().sum((-1, -2))
-        constant = -0.5 * (squared + logdet(root) + data.counts * (LOG_2PI + np.log(oracle.noise_variance)))
+        count = data.counts.double()  # an integer tensor times a float would be float32
+        constant = -0.5 * (squared + logdet(root) + count * (LOG_2PI + math.log(oracle.noise_variance)))
         return cls(oracle, x, scale, torch.cat([residual, columns], -1), root, line, constant)
 
     def likelihood(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:

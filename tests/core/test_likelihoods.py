@@ -1,0 +1,293 @@
+"""Likelihoods against scipy, hand formulas, quadrature and Monte Carlo."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import integrate, special, stats
+
+import bayesmeta as bm
+from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.likelihoods import Positive
+
+CLOSE = dict(rtol=1e-10, atol=1e-10)  # float64: the same formula, another implementation
+D = torch.float64
+
+
+def _regression(num_outputs: int) -> bm.Data:
+    y = torch.randn(3, 4, num_outputs, dtype=D)
+    mask = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])
+    return bm.Data(torch.zeros(3, 4, 1, dtype=D), y, mask)
+
+
+def _labels(num_classes: int) -> bm.Data:
+    y = torch.arange(12).reshape(3, 4) % num_classes
+    mask = torch.tensor([[True] * 4, [True, False, True, False], [False] * 4])
+    return bm.Data(torch.zeros(3, 4, 1, dtype=D), y, mask)
+
+
+def _full_noise() -> bm.FullNoise:
+    noise = bm.FullNoise(2).double()
+    noise.set_covariance(torch.tensor([[0.5, -0.3], [-0.3, 0.4]], dtype=D))
+    return noise
+
+
+def _full(f: np.ndarray, y: np.ndarray) -> float:
+    return stats.multivariate_normal(f, [[0.5, -0.3], [-0.3, 0.4]]).logpdf(y)
+
+
+def _heteroscedastic(f: np.ndarray, y: np.ndarray) -> float:
+    return stats.norm(f[:2], np.exp(0.5 * f[2:])).logpdf(y).sum()
+
+
+CASES = {  # likelihood, data, log density of one point
+    "gaussian": (
+        lambda: bm.Gaussian(bm.DiagonalNoise(2, initial=0.7)),
+        lambda: _regression(2),
+        lambda f, y: stats.norm(f, math.sqrt(0.7)).logpdf(y).sum(),
+    ),
+    "gaussian-full": (lambda: bm.Gaussian(_full_noise()), lambda: _regression(2), _full),
+    "heteroscedastic": (lambda: bm.HeteroscedasticGaussian(2), lambda: _regression(2), _heteroscedastic),
+    "student-t": (
+        lambda: bm.StudentT(2, initial_scale=0.4, initial_dof=3.5),
+        lambda: _regression(2),
+        lambda f, y: stats.t(3.5, f, 0.4).logpdf(y).sum(),
+    ),
+    "bernoulli": (bm.Bernoulli, lambda: _labels(2), lambda f, y: stats.bernoulli(special.expit(f[0])).logpmf(y)),
+    "categorical": (lambda: bm.Categorical(3), lambda: _labels(3), lambda f, y: special.log_softmax(f)[y]),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple:
+    make, data, density = CASES[request.param]
+    return make().double(), data(), density
+
+
+def test_log_prob_is_the_masked_sum_of_scipys(case: tuple) -> None:
+    likelihood, data, density = case
+    f = torch.randn(5, 3, 4, likelihood.network_outputs, dtype=D)  # five draws of phi
+    found = likelihood.log_prob(f, data)
+    expected = torch.zeros(5, 3, dtype=D)
+    for s, b, n in np.ndindex(5, 3, 4):
+        if data.mask[b, n]:
+            expected[s, b] += float(density(f[s, b, n].numpy(), data.y[b, n].numpy()))
+    # bounds bend values inside them by lower / value = 1e-8 / 0.4 and value / upper; dof by 2 / 3.5 is in initial
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(likelihood.log_prob(f[0], data), found[0], **CLOSE)
+
+
+def test_no_points_and_padding(case: tuple) -> None:
+    likelihood, data, _ = case
+    f = torch.randn(2, 3, 4, likelihood.network_outputs, dtype=D, requires_grad=True)
+    nothing = likelihood.log_prob(f[:, :, :0], bm.Data.empty(data))
+    assert nothing.tolist() == [[0.0] * 3] * 2
+    likelihood.log_prob(f, data).sum().backward()
+    assert torch.isfinite(f.grad).all()
+    assert (f.grad[:, ~data.mask] == 0.0).all()
+    wild = bm.Data(data.x, torch.where(_like(data.mask, data.y), data.y, 77), data.mask)  # labels out of range there
+    torch.testing.assert_close(likelihood.log_prob(f, wild), likelihood.log_prob(f, data), **CLOSE)
+
+
+def _like(mask: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return mask if y.ndim == 2 else mask[..., None].expand_as(y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precision_follows_f(case: tuple, dtype: torch.dtype) -> None:
+    likelihood, data, _ = case
+    f = torch.randn(3, 4, likelihood.network_outputs, dtype=D)
+    exact = likelihood.log_prob(f, data)
+    found = likelihood.to(dtype).log_prob(f.to(dtype), data.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=1e-4, atol=1e-4)  # four points of float32 rounding
+    mixed = likelihood.float().log_prob(f, data)  # draws of an exact posterior are float64 whatever the learner
+    assert mixed.dtype == torch.float64
+    torch.testing.assert_close(mixed, exact, rtol=1e-5, atol=1e-5)  # float32 noise parameters
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_errors_name_what_is_wrong(case: tuple) -> None:
+    likelihood, data, _ = case
+    columns = likelihood.network_outputs
+    with pytest.raises(ShapeError, match=rf"f with {columns} columns, got \(3, 4, {columns + 1}\)"):
+        likelihood.log_prob(torch.zeros(3, 4, columns + 1, dtype=D), data)
+    other = _labels(2) if data.y.is_floating_point() else _regression(1)
+    with pytest.raises(UnsupportedError, match=type(likelihood).__name__):
+        likelihood.log_prob(torch.zeros(3, 4, columns, dtype=D), other)
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    for likelihood, top in ((bm.Bernoulli(), 1), (bm.Categorical(4), 3)):
+        data = bm.Data.from_labels([0.0, 1.0], [0, top + 1])
+        with pytest.raises(DataError, match=f"labels from 0 to {top}, got labels from 0 to {top + 1}"):
+            likelihood.log_prob(torch.zeros(1, 2, likelihood.network_outputs, dtype=D), data)
+
+
+# ------------------------------------------------------------------------------------------------ noise and its bounds
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("raw", [-1e3, -100.0, 0.0, 80.0, 90.0, 700.0, 1e3])
+@pytest.mark.parametrize("bounds", [(1e-8, 1e8), (1e-30, 1e-20), (0.5, 0.6), (1e-4, 1e20)])
+def test_values_never_leave_their_bounds(raw: float, bounds: tuple[float, float], dtype: torch.dtype) -> None:
+    positive = Positive((2,), math.sqrt(bounds[0] * bounds[1]), bounds).to(dtype)
+    with torch.no_grad():
+        positive.raw.fill_(raw)
+    value = positive()
+    lower, upper = (torch.tensor(bound, dtype=dtype) for bound in bounds)  # rounded as the value is
+    assert ((value >= lower) & (value <= upper)).all()
+    value.log().sum().backward()
+    assert torch.isfinite(positive.raw.grad).all()
+    hetero = bm.HeteroscedasticGaussian(bounds=bounds)
+    f = torch.tensor([[[0.0, raw]]], dtype=dtype, requires_grad=True)
+    variance = hetero(f).variance
+    assert torch.isfinite(variance).all()
+    assert math.isclose(variance.item(), value[0].item(), rel_tol=1e-5)  # the square of a float32 root
+    assert torch.autograd.grad(variance.log().sum(), f)[0].isfinite().all()
+
+
+@given(value=st.floats(1e-7, 1e7))
+def test_set_is_the_inverse(value: float) -> None:
+    positive = Positive((3,), 1.0, (1e-8, 1e8)).double()
+    positive.set(value)
+    torch.testing.assert_close(positive(), torch.full((3,), value, dtype=D), rtol=1e-9, atol=0.0)  # exp(log(.))
+    positive.set(torch.full((3,), 1.0))
+    torch.testing.assert_close(positive(), torch.ones(3, dtype=D), rtol=1e-9, atol=0.0)
+
+
+def test_noise_covariances_are_set_and_read() -> None:
+    target = torch.tensor([[2.0, 0.6, -0.1], [0.6, 0.5, 0.2], [-0.1, 0.2, 0.9]], dtype=D)
+    full, diagonal = bm.FullNoise(3).double(), bm.DiagonalNoise(3).double()
+    for noise in (full, diagonal):
+        noise.set_covariance(target)
+        torch.testing.assert_close(noise.variance(), target.diagonal(), rtol=1e-7, atol=0.0)  # bounds: 1e-8 / 0.5
+        assert (torch.linalg.eigvalsh(noise.covariance()) > 0.0).all()
+    torch.testing.assert_close(full.covariance(), target, rtol=1e-7, atol=1e-7)
+    assert torch.equal(diagonal.covariance(), torch.diag(diagonal.variance()))
+
+
+def test_impossible_bounds_and_values_are_refused() -> None:
+    for bounds in ((-1.0, 1.0), (0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)):
+        for make in (bm.DiagonalNoise, bm.FullNoise, bm.HeteroscedasticGaussian):
+            with pytest.raises(DataError, match="expected bounds with 0 < lower < upper"):
+                make(1, bounds=bounds)
+        with pytest.raises(DataError, match="bounds"):
+            bm.StudentT(scale_bounds=bounds)
+    for initial in (0.0, -1.0, 1e9, math.nan):
+        with pytest.raises(DataError, match="strictly between 1e-08 and 1000"):
+            bm.DiagonalNoise(2, initial=initial)
+    with pytest.raises(DataError, match="strictly between"):
+        bm.DiagonalNoise(2).set_covariance(torch.diag(torch.tensor([1.0, 0.0])))
+    with pytest.raises(ShapeError, match=r"shape \(2,\), got \(3,\)"):
+        Positive((2,), 1.0, (0.1, 10.0)).set(torch.ones(3))
+    with pytest.raises(InferenceError, match="noise covariance"):
+        bm.FullNoise(2).set_covariance(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+
+
+# ---------------------------------------------------------------------------------------------------------- marginals
+
+MEAN = torch.tensor([[[0.4, -1.0], [0.0, 2.0]]], dtype=D)
+VARIANCE = torch.tensor([[[0.3, 2.0], [0.0, 0.7]]], dtype=D)
+
+
+@pytest.mark.parametrize("noise", [lambda: bm.DiagonalNoise(2, initial=0.3).double(), _full_noise])
+def test_gaussian_marginal_adds_the_covariances(noise: object) -> None:
+    likelihood = bm.Gaussian(noise())
+    y = torch.randn(1, 2, 2, dtype=D)
+    found = likelihood.marginal(MEAN, VARIANCE).log_prob(y)
+    for m in range(2):
+        covariance = torch.diag(VARIANCE[0, m]) + likelihood.noise.covariance().detach()
+        expected = stats.multivariate_normal(MEAN[0, m], covariance).logpdf(y[0, m])
+        assert math.isclose(found[0, m].item(), expected, rel_tol=1e-10)
+
+
+def test_heteroscedastic_marginal_matches_two_moments() -> None:
+    likelihood = bm.HeteroscedasticGaussian(1)
+    mean, variance = torch.tensor([[[0.4, -1.0]]], dtype=D), torch.tensor([[[0.3, 0.8]]], dtype=D)
+    marginal = likelihood.marginal(mean, variance)
+    # E exp(N(m, v)) = exp(m + v / 2); the bounds bend it by exp(1) / 1e8, and 1e-8
+    expected = 0.3 + math.exp(-1.0 + 0.4)
+    assert math.isclose(marginal.variance.item(), expected, rel_tol=1e-6)
+    assert math.isclose(marginal.mean.item(), 0.4, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-3, 0.1, 10.0, 1e3])
+@pytest.mark.parametrize("dof", [2.2, 5.0, 50.0])
+def test_student_t_marginal_against_quadrature(variance: float, dof: float) -> None:
+    """Also where f is far less certain than the noise: the few-shot regime."""
+    likelihood = bm.StudentT(1, initial_scale=0.3, initial_dof=dof).double()
+    mean = torch.full((1, 1, 1), 0.7, dtype=D)
+    marginal = likelihood.marginal(mean, torch.full_like(mean, variance))
+    deviation = math.sqrt(variance)
+    for y in 0.7 + np.array([0.0, 0.5, 1.0, 3.0, 6.0]) * (deviation + 0.3):
+
+        def integrand(z: float, y: float = y) -> float:
+            return stats.norm.pdf(z) * stats.t.pdf(y, dof, 0.7 + deviation * z, 0.3)
+
+        at = (y - 0.7) / deviation if deviation else 0.0
+        nodes = [z for z in (at - 1 / (deviation + 0.1), at, at + 1 / (deviation + 0.1)) if abs(z) < 9]
+        expected = integrate.quad(integrand, -9, 9, points=nodes, limit=1000, epsabs=0.0)[0]
+        found = marginal.log_prob(torch.full((1, 1, 1), y, dtype=D)).item()
+        # 6e-9 of the mass, the far tail, is cut from the sum: 1e-4 of a density that has fallen to 6e-9
+        assert math.isclose(found, math.log(expected), abs_tol=1e-3), y
+
+
+def test_student_t_marginal_integrates_to_one_and_has_gradients_at_no_uncertainty() -> None:
+    likelihood = bm.StudentT(2).double()
+    mean, variance = MEAN.clone().requires_grad_(), VARIANCE.clone().requires_grad_()
+    marginal = likelihood.marginal(mean, variance)
+    grid = torch.linspace(-9, 9, 3001, dtype=D).sinh()  # fine in the middle, to 4,000
+    density = marginal.base_dist.log_prob(grid[:, None, None, None].expand(-1, 1, 2, 2)).exp()
+    total = torch.trapezoid(density, grid, dim=0)
+    # the tails of t with 5 degrees of freedom beyond 10,000 scales: 1e-19; trapezoid: (6e-3)² f'' / 12 ~ 1e-6
+    torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-5, atol=1e-5)
+    marginal.log_prob(torch.zeros(1, 2, 2, dtype=D)).sum().backward()
+    for value in (mean, variance, likelihood.scale.raw, likelihood.dof.raw):
+        assert torch.isfinite(value.grad).all()
+        assert (value.grad != 0.0).any()
+    # Var = variance + scale² dof / (dof - 2)
+    expected = VARIANCE + 0.09 * 5.0 / 3.0
+    torch.testing.assert_close(marginal.variance, expected, rtol=1e-4, atol=0.0)  # its tail is cut at 1e-8 of the mass
+
+
+@pytest.mark.parametrize("make", [bm.Bernoulli, bm.HeteroscedasticGaussian])
+def test_quadrature_has_a_finite_gradient_at_zero_variance(make: type) -> None:
+    likelihood = make().double()
+    mean = torch.zeros(1, 2, likelihood.network_outputs, dtype=D, requires_grad=True)
+    variance = torch.zeros_like(mean, requires_grad=True)
+    marginal = likelihood.marginal(mean, variance)
+    y = torch.zeros(1, 2, dtype=D) if make is bm.Bernoulli else torch.zeros(1, 2, 1, dtype=D)
+    marginal.log_prob(y).sum().backward()
+    assert torch.isfinite(mean.grad).all()
+    assert torch.isfinite(variance.grad).all()
+
+
+@given(mean=st.floats(-5, 5), deviation=st.floats(0.01, 3.0))
+def test_bernoulli_marginal_against_quadrature(mean: float, deviation: float) -> None:
+    at = torch.full((1, 1, 1), mean, dtype=D)
+    found = bm.Bernoulli().marginal(at, torch.full_like(at, deviation**2)).probs.item()
+    expected = integrate.quad(lambda z: stats.norm.pdf(z) * special.expit(mean + deviation * z), -9, 9)[0]
+    assert math.isclose(found, expected, abs_tol=2e-5)  # as its docstring says
+
+
+def test_categorical_marginal_against_monte_carlo() -> None:
+    mean = torch.tensor([[[0.5, -1.0, 0.2], [2.0, 0.0, -2.0]]], dtype=D)
+    variance = torch.tensor([[[1.0, 0.5, 2.0], [0.2, 0.2, 0.2]]], dtype=D)
+    draws = mean + variance.sqrt() * torch.randn(200_000, 1, 2, 3, dtype=D)
+    exact = draws.softmax(-1).mean(0)  # to 1e-3
+    probs = bm.Categorical(3).marginal(mean, variance).probs
+    assert (probs - exact).abs().max() < 0.03  # the probit approximation itself
+    assert (probs.argmax(-1) == exact.argmax(-1)).all()
+    torch.testing.assert_close(probs.sum(-1), torch.ones(1, 2, dtype=D), **CLOSE)
+
+
+def test_marginal_without_uncertainty_is_the_likelihood(case: tuple) -> None:
+    likelihood, data, _ = case
+    f = torch.randn(3, 4, likelihood.network_outputs, dtype=D)
+    y = data.y.double() if isinstance(likelihood, bm.Bernoulli) else data.y
+    found = likelihood.marginal(f, torch.zeros_like(f)).log_prob(y)
+    torch.testing.assert_close(found, likelihood(f).log_prob(y), rtol=1e-5, atol=1e-5)  # student-t: its trapezoid sum

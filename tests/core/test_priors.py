@@ -1,0 +1,168 @@
+"""Priors against torch's and scipy's distributions, and against their own samples."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import bayesmeta as bm
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.priors import Rows
+
+CLOSE = dict(rtol=1e-7, atol=1e-7)  # float64; learned variances feel their bounds by 1e-8 of their value
+D = torch.float64
+MEAN = {"weight": torch.arange(6.0).reshape(3, 2), "bias": torch.tensor(0.5)}
+
+
+def _shaken(module: torch.nn.Module) -> torch.nn.Module:
+    module.double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return module
+
+
+@pytest.mark.parametrize("make", [lambda: bm.IsotropicGaussian(MEAN, 4.0), lambda: bm.DiagonalGaussian(MEAN, 0.25)])
+def test_independent_gaussians(make: Callable[[], bm.Prior]) -> None:
+    prior = make().double()
+    assert prior.mean["weight"].tolist() == MEAN["weight"].tolist()
+    _shaken(prior)
+    phi = {name: torch.randn(5, 2, *value.shape, dtype=D) for name, value in MEAN.items()}  # S = 5, B = 2
+    expected = torch.zeros(5, 2, dtype=D)
+    for name, variance in prior.variance().items():
+        density = torch.distributions.Normal(prior.mean[name], variance.sqrt()).log_prob(phi[name])
+        expected = expected + density.reshape(5, 2, -1).sum(-1)
+    torch.testing.assert_close(prior.log_prob(phi), expected, **CLOSE)
+    one_task = prior.log_prob({name: value[0] for name, value in phi.items()})
+    torch.testing.assert_close(one_task, expected[0], **CLOSE)
+
+
+def test_starting_variances() -> None:
+    for value in bm.IsotropicGaussian(MEAN, precision=4.0).variance().values():
+        assert math.isclose(value.item(), 0.25, rel_tol=1e-6)  # float32
+    for name, value in bm.DiagonalGaussian(MEAN, variance=0.25).variance().items():
+        torch.testing.assert_close(value, torch.full(MEAN[name].shape, 0.25))
+
+
+def test_full_gaussian_is_scipys() -> None:
+    prior = _shaken(bm.FullGaussian(3, variance=2.0, name="w"))
+    phi = {"w": torch.randn(4, 3, dtype=D)}
+    covariance = prior.rows.covariance().detach().numpy()
+    expected = stats.multivariate_normal(prior.mean["w"].detach(), covariance).logpdf(phi["w"])
+    np.testing.assert_allclose(prior.log_prob(phi).detach(), expected, rtol=1e-9)
+    assert prior.log_prob({"w": torch.randn(7, 4, 3, dtype=D)}).shape == (7, 4)
+
+
+def test_matrix_normal_is_scipys() -> None:
+    prior = _shaken(bm.MatrixNormal(bm.FullRows(3), bm.FullNoise(2)))
+    weight = torch.randn(4, 3, 2, dtype=D)
+    rows, columns = (c.covariance().detach().numpy() for c in (prior.rows, prior.columns))
+    expected = stats.matrix_normal(prior.location.detach(), rows, columns).logpdf(weight)
+    np.testing.assert_allclose(prior.log_prob({"weight": weight}).detach(), expected, rtol=1e-9)
+
+
+PRIORS: dict[str, Callable[[], bm.Prior]] = {
+    "isotropic": lambda: bm.IsotropicGaussian({"w": torch.ones(2, 2)}, 0.5),
+    "diagonal": lambda: bm.DiagonalGaussian({"w": torch.ones(2, 2)}, 2.0),
+    "full": lambda: bm.FullGaussian(4, name="w"),
+    "matrix normal": lambda: bm.MatrixNormal(bm.FullRows(2), bm.FullNoise(2)),
+}
+
+
+@pytest.mark.parametrize("which", PRIORS)
+def test_draws_have_the_moments_of_the_density(which: str) -> None:
+    prior = _shaken(PRIORS[which]())
+    generator = torch.Generator().manual_seed(0)
+    before = torch.random.get_rng_state()
+    draws = prior.sample(40_000, generator)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    (name,) = draws
+    flat, mean = draws[name].detach().flatten(1), prior.mean[name].detach().flatten()
+    if which == "full":
+        expected = prior.rows.covariance()
+    elif which == "matrix normal":
+        expected = torch.kron(prior.rows.covariance(), prior.columns.covariance())  # row-major: features, then outputs
+    else:
+        expected = torch.diag(prior.variance()[name].expand(2, 2).flatten())
+    scale = expected.detach().diagonal().sqrt()
+    assert ((flat.mean(0) - mean) / scale).abs().max() < 0.025  # five standard errors of a mean of 40,000
+    assert ((torch.cov(flat.mT) - expected.detach()) / (scale * scale[:, None])).abs().max() < 0.03  # four errors
+    again = prior.sample(3, torch.Generator().manual_seed(1))[name]
+    assert torch.equal(again, prior.sample(3, torch.Generator().manual_seed(1))[name])
+
+
+@pytest.mark.parametrize("which", PRIORS)
+def test_densities_of_draws_in_another_precision(which: str) -> None:
+    prior = PRIORS[which]()  # float32, as a learner is; draws of an exact posterior are float64
+    (name,) = prior.mean
+    draws = prior.sample(3)
+    double = prior.log_prob({name: draws[name].double()})
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(double.float(), prior.log_prob(draws), rtol=1e-5, atol=1e-5)  # float32 rounding
+
+
+@pytest.mark.parametrize("which", PRIORS)
+def test_wrong_phi_is_refused(which: str) -> None:
+    prior = PRIORS[which]()
+    (name,) = prior.mean
+    with pytest.raises(ShapeError, match=f"phi with '{name}', got \\['other'\\]"):
+        prior.log_prob({"other": torch.zeros(1, 2, 2)})
+    with pytest.raises(ShapeError, match=rf"'{name}' of shape"):
+        prior.log_prob({name: torch.zeros(5, 1)})  # would broadcast
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+@pytest.mark.parametrize("make", [bm.FullRows, bm.DiagonalRows, bm.IsotropicRows])
+@pytest.mark.parametrize("varying", [None, [0, 1, 2, 3], [1, 3], [3, 0], [], np.array([2, 1])])
+@pytest.mark.usefixtures("unchecked")
+def test_factors(make: type[Rows], varying: object) -> None:
+    rows = _shaken(make(4, 2.0, varying))
+    chosen = list(range(4)) if varying is None else [int(i) for i in varying]
+    factor, covariance = rows.factor(), rows.covariance()
+    assert factor.shape == (4, len(chosen))
+    torch.testing.assert_close(covariance, factor @ factor.mT)
+    inside = covariance[chosen][:, chosen]
+    square = rows.square_factor()
+    torch.testing.assert_close(inside, square @ square.mT)
+    assert torch.equal(square, square.tril())
+    if chosen:
+        assert torch.linalg.eigvalsh(inside).min() > 0.0
+    assert covariance.abs().sum() == inside.abs().sum()  # zero elsewhere
+    off = inside - torch.diag(inside.diagonal())
+    assert (off.abs().sum() > 0.0) == (make is bm.FullRows and len(chosen) > 1)
+    if make is bm.IsotropicRows and chosen:
+        assert inside.diagonal().unique().numel() == 1
+
+
+def test_starting_covariance_is_the_variance_asked_for() -> None:
+    for make in (bm.FullRows, bm.DiagonalRows, bm.IsotropicRows):
+        torch.testing.assert_close(make(3, 0.25).covariance(), 0.25 * torch.eye(3))
+
+
+def test_a_prior_with_fixed_effects_samples_but_has_no_density() -> None:
+    prior = _shaken(bm.MatrixNormal(bm.FullRows(3, varying=[0, 2])))
+    draws = prior.sample(5)["weight"]
+    assert torch.equal(draws[:, 1], prior.location[1].expand(5, -1))
+    assert draws[:, 0].std() > 0.0
+    with pytest.raises(UnsupportedError, match="no density"):
+        prior.log_prob({"weight": draws})
+
+
+def test_errors() -> None:
+    for varying in ([0, 0], [3], [-1]):
+        with pytest.raises(DataError, match="distinct feature positions from 0 to 2"):
+            bm.FullRows(3, varying=varying)
+    for variance in (0.0, -1.0, math.inf, math.nan):
+        for make in (bm.FullRows, bm.DiagonalRows, bm.IsotropicRows):
+            with pytest.raises(DataError, match="expected a positive variance"):
+                make(3, variance)
+    for make in (bm.IsotropicGaussian, bm.DiagonalGaussian):
+        with pytest.raises(DataError, match="at least one named tensor"):
+            make({})
+        with pytest.raises(DataError, match="strictly between"):
+            make(MEAN, -1.0)
