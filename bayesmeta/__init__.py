@@ -13,6 +13,7 @@ from bayesmeta.evaluation.evaluate import Evaluation, evaluate
 from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -36,6 +37,7 @@ from bayesmeta.priors import (
     IsotropicGaussian,
     IsotropicRows,
     MatrixNormal,
+    MatrixNormalMixture,
     Prior,
 )
 from bayesmeta.tasks.cauchy import Cauchy
@@ -98,7 +100,9 @@ __all__ = [
     "Likelihood",
     "MarginalPredictive",
     "MatrixNormal",
+    "MatrixNormalMixture",
     "MaximumLikelihood",
+    "MixtureALPaCA",
     "MixturePredictive",
     "Network",
     "Noise",

@@ -19,7 +19,7 @@ from bayesmeta.predictives import Predictive
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import FigureBase
+    from matplotlib.figure import Figure
 
 # Okabe & Ito (2008): told apart with every common colour vision
 _BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE, _SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -39,7 +39,7 @@ def predictive_bands(
     y_label: str = "y",
     num_points: int = 101,
     axes: "Sequence[Axes] | None" = None,
-) -> "FigureBase":
+) -> "Figure":
     """One panel for each number of shots: predictive mean with the central 50 % and 90 % bands, noise included.
 
     Args:
@@ -93,7 +93,8 @@ def predictive_bands(
         ax.set_title(f"{shot} shot" if shot == 1 else f"{shot} shots", fontsize=10)
         ax.set_xlabel(x_label)
     panels[0].set_ylabel(y_label)
-    figure = panels[0].figure
+    figure = panels[0].get_figure(root=True)
+    assert figure is not None  # axes that are drawn on belong to a figure
     if axes is None:
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)

@@ -168,6 +168,19 @@ class Rows(Described, nn.Module, ABC):
     def square_factor(self) -> Float[Tensor, "R R"]:
         """Lower triangular factor over the R varying features."""
 
+    @abstractmethod
+    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+        """Assign V over the varying features, or the nearest this type can hold (a diagonal type keeps the diagonal).
+
+        Raises:
+            InferenceError: V is not positive definite.
+        """
+
+    def _chosen(self, covariance: Tensor) -> Tensor:
+        """The Cholesky factor of the varying part."""
+        index = list(self.varying)
+        return cholesky(covariance[index][:, index].double(), "prior covariance")
+
     def factor(self) -> Float[Tensor, "F R"]:
         """L: the square factor, with zero rows for the features that do not vary."""
         square = self.square_factor()
@@ -204,6 +217,15 @@ class FullRows(Rows):
         rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=scale.device)
         return scale[:, None] * unit.index_put((rows, columns), self.below)
 
+    @torch.no_grad()
+    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+        """Assign V over the varying features."""
+        factor = self._chosen(covariance)
+        scale = factor.diagonal()
+        self.log_diagonal.copy_(scale.log())
+        rows, columns = torch.tril_indices(len(scale), len(scale), -1)
+        self.below.copy_((factor / scale[:, None])[rows, columns])
+
 
 class DiagonalRows(Rows):
     """Independent features, each with its own variance. Arguments as in `FullRows`."""
@@ -215,6 +237,11 @@ class DiagonalRows(Rows):
     def square_factor(self) -> Float[Tensor, "R R"]:
         """diag(standard deviations)."""
         return torch.diag(self.log_diagonal.exp())
+
+    @torch.no_grad()
+    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+        """Keep the variances of the varying features."""
+        self.log_diagonal.copy_(0.5 * self._chosen(covariance).square().sum(-1).log())
 
 
 class IsotropicRows(Rows):
@@ -228,6 +255,11 @@ class IsotropicRows(Rows):
         """The common standard deviation times I."""
         eye = torch.eye(len(self.varying), dtype=self.log_scale.dtype, device=self.log_scale.device)
         return self.log_scale.exp() * eye
+
+    @torch.no_grad()
+    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+        """Keep the mean variance of the varying features."""
+        self.log_scale.copy_(0.5 * self._chosen(covariance).square().sum(-1).mean().log())
 
 
 class MatrixNormal(Prior):
@@ -283,3 +315,46 @@ def _log(variance: float) -> float:
     if not 0.0 < variance < math.inf:
         raise DataError(f"expected a positive variance, got {variance}")
     return math.log(variance)
+
+
+class MatrixNormalMixture(Prior):
+    """W ~ Σ_s π_s MN(K_s, V_s, Σ): a mixture of S matrix normals that share Σ.
+
+    Args:
+        num_features: F.
+        num_components: S.
+        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+    """
+
+    def __init__(self, num_features: int, num_components: int, columns: Noise | None = None) -> None:
+        super().__init__()
+        self.columns = DiagonalNoise(1) if columns is None else columns
+        self.logits = nn.Parameter(torch.zeros(num_components))
+        self.components = nn.ModuleList(
+            MatrixNormal(FullRows(num_features), self.columns) for _ in range(num_components)
+        )
+        for component in self.matrix_normals:  # equal components would stay equal
+            nn.init.normal_(component.location, std=num_features**-0.5)
+
+    @property
+    def matrix_normals(self) -> list[MatrixNormal]:
+        """The components; their `rows` are `FullRows`."""
+        return [component for component in self.components if isinstance(component, MatrixNormal)]
+
+    @property
+    def mean(self) -> Params:
+        """Σ_s π_s K_s, `F C`."""
+        locations = torch.stack([component.location for component in self.matrix_normals])
+        return {"weight": torch.einsum("s,sfc->fc", self.logits.softmax(-1), locations)}
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """log Σ_s π_s MN(W; K_s, V_s, Σ), in nats."""
+        each = torch.stack([component.log_prob(phi) for component in self.matrix_normals], -1)
+        return (each + self.logits.log_softmax(-1)).logsumexp(-1)
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """A component for each task, then W from it."""
+        weights = self.logits.softmax(-1)
+        chosen = torch.multinomial(weights, num_tasks, replacement=True, generator=generator)
+        draws = torch.stack([c.sample(num_tasks, generator)["weight"] for c in self.matrix_normals])
+        return {"weight": draws[chosen, torch.arange(num_tasks, device=chosen.device)]}

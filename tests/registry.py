@@ -73,5 +73,12 @@ CASES = [
     Case(
         "alpaca-fixed-effects", lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1]))
     ),
+    Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
+    Case(
+        "mixture-alpaca-two-outputs",
+        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.FullNoise(2)),
+        num_outputs=2,
+        num_inputs=2,
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

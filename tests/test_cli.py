@@ -246,7 +246,7 @@ def test_the_installed_command_runs() -> None:
 def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from bayesmeta.demo import run as demo
 
-    evaluation = demo(tmp_path / "figures", steps=30, num_tasks=30)
+    evaluation, _ = demo(tmp_path / "figures", steps=30, num_tasks=30)
     assert (tmp_path / "figures" / "sinusoid.png").stat().st_size > 10_000
     out = capsys.readouterr().out
     assert all(word in out for word in ("NLL", "RMSE", "coverage 90 %", "regret", "floor"))

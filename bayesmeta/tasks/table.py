@@ -80,7 +80,7 @@ class Schema:
             if (counts > 1).any():
                 raise DataError(
                     f"expected the covariate {name!r} to be constant within a task, "
-                    f"got {counts.max()} values in task {counts.idxmax()!r}: name it among x instead"
+                    f"got {counts.max()} values in task {_plain(counts.idxmax())!r}: name it among x instead"
                 )
         columns = []
         for name in (*self.x, *self.covariates):
@@ -136,7 +136,12 @@ def _require_columns(frame: "pd.DataFrame", names: Sequence[str]) -> None:
 
 
 def _row(where: "pd.Series") -> Any:
-    return where.index[int(np.argmax(where.to_numpy()))]
+    return _plain(where.index[int(np.argmax(where.to_numpy()))])
+
+
+def _plain(cell: Any) -> Any:
+    """7 rather than np.int64(7), for messages."""
+    return cell.item() if isinstance(cell, np.generic) else cell
 
 
 def _levels(column: "pd.Series") -> tuple[Any, ...] | None:
@@ -162,11 +167,11 @@ def _levels(column: "pd.Series") -> tuple[Any, ...] | None:
             bad = filled[~numeric]
             raise DataError(
                 f"expected numbers or categories in column {column.name!r}, "
-                f"got both: {bad.iloc[0]!r} in row {bad.index[0]!r}. If all are names, use astype('category')"
+                f"got both: {bad.iloc[0]!r} in row {_plain(bad.index[0])!r}. If all are names, use astype('category')"
             )
     for row, cell in filled.items():
         if not isinstance(cell, str | bool | int | float):
-            raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in row {row!r}")
+            raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in row {_plain(row)!r}")
     return tuple(sorted(filled.unique().tolist(), key=str))
 
 
@@ -189,13 +194,13 @@ def _numbers(column: "pd.Series", missing_allowed: bool) -> np.ndarray:
     bad = np.isnan(values) & column.notna().to_numpy()
     if bad.any():
         at = int(np.argmax(bad))
-        cell, row = column.iloc[at], column.index[at]
+        cell, row = _plain(column.iloc[at]), _plain(column.index[at])
         raise DataError(f"expected numbers in column {column.name!r}, got {cell!r} in row {row!r}")
     if np.isinf(values).any():
-        row = column.index[int(np.argmax(np.isinf(values)))]
+        row = _plain(column.index[int(np.argmax(np.isinf(values)))])
         raise DataError(f"expected finite numbers in column {column.name!r}, got infinity in row {row!r}")
     if not missing_allowed and np.isnan(values).any():
-        row = column.index[int(np.argmax(np.isnan(values)))]
+        row = _plain(column.index[int(np.argmax(np.isnan(values)))])
         raise DataError(f"expected a number in column {column.name!r} of every row, got a missing cell in row {row!r}")
     return values
 
@@ -207,7 +212,7 @@ def _one_hot(column: "pd.Series", levels: tuple[Any, ...]) -> np.ndarray:
     if unknown:
         raise DataError(
             f"expected column {column.name!r} to hold one of {list(levels)}, "
-            f"got {cells[unknown[0]]!r} in row {column.index[unknown[0]]!r}"
+            f"got {cells[unknown[0]]!r} in row {_plain(column.index[unknown[0]])!r}"
         )
     encoded = np.zeros((len(cells), len(levels)))
     encoded[np.arange(len(cells)), [position[cell] for cell in cells]] = 1.0

@@ -119,7 +119,13 @@ def test_shapes_that_disagree_are_told(x: object, y: object, got: str) -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [[0, 2, 1], [0.0, 2.0, 1.0], np.array([0, 2, 1], np.uint64), pd.Series([0, 2, 1], dtype="Int8"), torch.tensor([0, 2, 1])],
+    [
+        [0, 2, 1],
+        [0.0, 2.0, 1.0],
+        np.array([0, 2, 1], np.uint64),
+        pd.Series([0, 2, 1], dtype="Int8"),
+        torch.tensor([0, 2, 1]),
+    ],
 )
 def test_from_labels(labels: object) -> None:
     data = Data.from_labels(X, labels)

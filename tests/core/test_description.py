@@ -110,7 +110,7 @@ def test_what_cannot_be_described_is_named() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_plain_modules_are_refused_as_features_at_once() -> None:
-    with pytest.raises(UnsupportedError, match="features that inherit bayesmeta.Network.*got Sequential"):
+    with pytest.raises(UnsupportedError, match=r"features that inherit bayesmeta.Network.*got Sequential"):
         bm.ALPaCA(nn.Sequential(nn.Linear(1, 8), nn.Tanh()))
 
 

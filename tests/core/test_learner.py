@@ -99,7 +99,7 @@ def test_wrong_kinds_are_told() -> None:
 
 def test_values_beyond_float32_are_refused() -> None:
     learner = _learner()
-    with pytest.raises(DataError, match="y within the range of torch.float32"):
+    with pytest.raises(DataError, match=r"y within the range of torch.float32"):
         learner.adapt(bm.Data.from_arrays(X, [1.0, 2.0, 1e60]))
     assert torch.isfinite(learner.double().adapt(bm.Data.from_arrays(X, [1.0, 2.0, 1e60])).predict([0.0]).mean).all()
 

@@ -13,7 +13,7 @@ import bayesmeta as bm
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.likelihoods import Positive
 
-CLOSE = dict(rtol=1e-10, atol=1e-10)  # float64: the same formula, another implementation
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64: the same formula, another implementation
 D = torch.float64
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bayesmeta.errors import InferenceError
 from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
 
-CLOSE = dict(rtol=1e-10, atol=1e-10)  # float64, well-conditioned: rounding only
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64, well-conditioned: rounding only
 
 
 def test_unit_gram_and_norms_against_loops() -> None:

@@ -12,7 +12,7 @@ import bayesmeta as bm
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.priors import Rows
 
-CLOSE = dict(rtol=1e-7, atol=1e-7)  # float64; learned variances feel their bounds by 1e-8 of their value
+CLOSE = {"rtol": 1e-7, "atol": 1e-7}  # float64; learned variances feel their bounds by 1e-8 of their value
 D = torch.float64
 MEAN = {"weight": torch.arange(6.0).reshape(3, 2), "bias": torch.tensor(0.5)}
 
@@ -166,3 +166,24 @@ def test_errors() -> None:
             make({})
         with pytest.raises(DataError, match="strictly between"):
             make(MEAN, -1.0)
+
+
+@pytest.mark.parametrize("make", [bm.FullRows, bm.DiagonalRows, bm.IsotropicRows])
+def test_rows_take_a_covariance(make: type[bm.FullRows]) -> None:
+    """Each type keeps what it can hold, over the features that vary, and refuses what is no covariance."""
+    root = torch.randn(4, 4, dtype=torch.float64)
+    covariance = root @ root.mT + torch.eye(4, dtype=torch.float64)
+    rows = make(4, varying=[0, 2, 3]).double()
+    rows.set_covariance(covariance)
+    index = [0, 2, 3]
+    wanted = torch.zeros(4, 4, dtype=torch.float64)
+    block = covariance[index][:, index]
+    if make is bm.DiagonalRows:
+        block = torch.diag(block.diagonal())
+    elif make is bm.IsotropicRows:
+        block = block.diagonal().mean() * torch.eye(3, dtype=torch.float64)
+    for i, a in enumerate(index):
+        wanted[a, index] = block[i]
+    torch.testing.assert_close(rows.covariance().detach(), wanted)  # default tolerances of float64: rounding only
+    with pytest.raises(bm.InferenceError, match="positive definite prior covariance"):
+        rows.set_covariance(-covariance)

@@ -9,7 +9,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 
-CLOSE = dict(rtol=1e-9, atol=1e-9)  # float64: the same operations in another order
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # float64: the same operations in another order
 D = torch.float64
 
 
@@ -89,7 +89,7 @@ def test_constant_inputs_are_harmless_and_constant_outcomes_refused() -> None:
     x, y = np.stack([np.full(6, 7.1), np.arange(6.0)], 1), np.arange(6.0)
     learner = bm.Standardized(bm.ALPaCA(bm.MLP(2, [4])))
     constant = bm.Data.from_arrays(x, np.full(6, 0.1))
-    with pytest.raises(DataError, match="outcomes that vary, got 0.1 at every point of y 0"):
+    with pytest.raises(DataError, match=r"outcomes that vary, got 0.1 at every point of y 0"):
         learner.prepare(constant)
     with pytest.raises(InferenceError, match="statistics"):  # and nothing half-taken is left
         learner.adapt(constant)

@@ -14,7 +14,7 @@ from bayesmeta.inference import linear_gaussian as lg
 from bayesmeta.linalg import cholesky
 
 # float64, whitened features of size 1: the condition of I + ΦΦᵀ stays below 1e3
-CLOSE = dict(rtol=1e-8, atol=1e-8)
+CLOSE = {"rtol": 1e-8, "atol": 1e-8}
 D = torch.float64
 
 problems = st.fixed_dictionaries(

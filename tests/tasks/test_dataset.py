@@ -89,7 +89,7 @@ def test_from_list_and_from_labels() -> None:
         TaskDataset.from_list([([0.0], [0.0]), ([0.0], [math.nan])], ["first", "second"])
     with pytest.raises(ShapeError, match="in task 1: expected tasks of one point shape"):
         TaskDataset.from_list([([0.0], [0.0]), (np.zeros((2, 3)), [0.0, 1.0])])
-    with pytest.raises(DataError, match="in task 1: expected integer labels.*got -1"):
+    with pytest.raises(DataError, match=r"in task 1: expected integer labels.*got -1"):
         TaskDataset.from_labels([([0.0], [0]), ([0.0], [-1])])
     for make in (TaskDataset.from_list, TaskDataset.from_labels):
         with pytest.raises(DataError, match="at least one task, got none"):

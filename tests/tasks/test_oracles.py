@@ -1,4 +1,4 @@
-"""Oracles are exact: against brute force, against gpytorch, against published ceilings, and calibrated on their tasks."""
+"""Oracles are exact: against brute force, gpytorch and published ceilings; and calibrated on their own tasks."""
 
 import itertools
 import math
@@ -121,14 +121,14 @@ def test_joint_density_of_one_point_is_its_marginal_and_masked_points_do_not_cou
     assert (prediction.log_prob(y) - marginal.sum(-1)).abs().max() > 0.01  # points are dependent
 
 
-@pytest.mark.parametrize("shots", [0, 1, 4, 10])
+@pytest.mark.parametrize("shots", [0, 2, 8])
 @every
 def test_probability_integral_transforms_are_uniform(simulator: Simulator, shots: int) -> None:
-    """One query point of 300 independent tasks: the posterior predictive of the true prior is calibrated."""
+    """One query point of 200 independent tasks: the posterior predictive of the true prior is calibrated."""
     assert simulator.oracle is not None
-    batch = draw(simulator, 300, shots, 1, seed=shots + 2)
+    batch = draw(simulator, 200, shots, 1, seed=shots + 2)
     level = simulator.oracle.adapt(batch.support).predict(batch.query.x).cdf(batch.query.y)
-    assert kstest(level.flatten().numpy(), "uniform").pvalue > 1e-3  # 32 cases: a false alarm in 3 % of seeds
+    assert kstest(level.flatten().numpy(), "uniform").pvalue > 1e-3  # 24 cases: a false alarm in 2 % of seeds
 
 
 @pytest.mark.parametrize("shots", [0, 2])
@@ -283,9 +283,9 @@ def test_a_gaussian_cannot_reach_the_bayes_optimum_of_mamls_sinusoids_at_few_sho
         prediction = family.oracle.adapt(batch.support).predict(batch.query.x)
         best = prediction.marginal_log_prob(batch.query.y)
         regret.append((best - floor(prediction.mean, prediction.variance, batch.query.y)).mean(-1))
-    for each, expected in zip(regret, (0.064, 0.137, 0.0), strict=True):
+    for each, expected in zip(regret, (0.059, 0.130, 0.0), strict=True):
         error = each.std() / 400**0.5
-        assert abs(each.mean() - expected) < 4.0 * error + 0.004  # the expected ones are known to about .004
+        assert abs(each.mean() - expected) < 4.0 * error + 0.006  # the expected ones (4,000 tasks) are known to .006
 
 
 # --- published numbers ------------------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_sloped_sinusoids_have_the_moments_of_their_prior() -> None:
     x = torch.tensor([0.0, 5.0]).expand(40_000, -1)[..., None]
     y = SlopedSinusoid.metal_hard().outcomes(x, generator())[..., 0]
     wave = (0.7 + 1.4) ** 2 / 8 + 0.7**2 / 24  # E A² / 2 where the phase is spread over many turns
-    # x = 0: offset .8², noise .2²; x = 5: slope .6² * 25 more. 40,000 tasks: the variance is known to .7 %; four of these
+    # x = 0: offset .8², noise .2²; x = 5: slope .6² * 25 more. 40,000 tasks know a variance to .7 %; four of these
     assert y[:, 0].var().item() == pytest.approx(0.64 + 0.04 + wave, rel=0.03)
     assert y[:, 1].var().item() == pytest.approx(0.64 + 0.04 + wave + 9.0, rel=0.03)
     assert y.mean(0).tolist() == pytest.approx([5.0, 7.5], abs=0.07)  # deviation 3.2 / 200 = .016; four of these

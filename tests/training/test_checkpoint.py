@@ -88,7 +88,7 @@ def test_a_save_that_fails_loses_nothing(folder: Path, where: str, monkeypatch: 
 
     target = {"save_model": checkpoint, "write_text": Path, "replace": os}[where]
     monkeypatch.setattr(target, where, fail)
-    with pytest.raises(DataError, match="expected a folder that can be written.*No space left"):
+    with pytest.raises(DataError, match=r"expected a folder that can be written.*No space left"):
         bm.save(_learner(hidden=7, seed=1), folder)
     monkeypatch.undo()
     assert torch.equal(_prediction(bm.load(folder)), expected)
@@ -115,7 +115,7 @@ def test_what_cannot_be_saved_is_refused_before_anything_is_written(folder: Path
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     for bad in (tmp_path / "file", tmp_path / "file" / "below"):
         (tmp_path / "file").write_text("here already")
-        with pytest.raises(DataError, match="folder that can be written.*is a file"):
+        with pytest.raises(DataError, match=r"folder that can be written.*is a file"):
             bm.save(_learner(), bad)
     assert (tmp_path / "file").read_text() == "here already"
 
@@ -166,7 +166,7 @@ def test_broken_folders_are_refused(how: str, folder: Path) -> None:
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     for bad in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match="expected a model folder with model.json, got"):
+        with pytest.raises(DataError, match=r"expected a model folder with model.json, got"):
             bm.load(bad)
     (tmp_path / "file").write_text("{}")
     with pytest.raises(DataError, match="expected a model folder"):

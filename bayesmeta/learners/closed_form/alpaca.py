@@ -1,12 +1,12 @@
 """ALPaCA: Bayesian linear regression on meta-learned features. Harrison, Sharma, Pavone 2018 (arXiv:1807.08912).
 
-    y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)                       (eq. 4, V = Lambda_0⁻¹)
-    p(y* | x*, D) = N(K_nᵀ φ*, (1 + φ*ᵀ Lambda_n⁻¹ φ*) Σ)                     (eqs. 7-9)
+y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)                       (eq. 4, V = Lambda_0⁻¹)
+p(y* | x*, D) = N(K_nᵀ φ*, (1 + φ*ᵀ Lambda_n⁻¹ φ*) Σ)                     (eqs. 7-9)
 
-    phi         W, the last layer, F x C
-    prior       matrix normal MN(K_0, V, Σ), explicit
-    likelihood  Gaussian, noise covariance Σ over the outputs
-    inference   exact, in float64 whatever the precision of the features
+phi         W, the last layer, F x C
+prior       matrix normal MN(K_0, V, Σ), explicit
+likelihood  Gaussian, noise covariance Σ over the outputs
+inference   exact, in float64 whatever the precision of the features
 """
 
 import math
@@ -32,7 +32,7 @@ from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal
 from bayesmeta.typing import Params
 
 T = TypeVar("T")
-CHUNK_NUMBERS = 2**19  # float64 numbers in one buffer: 4 MB
+CHUNK_NUMBERS = 2**18  # float64 numbers in one buffer: 2 MB
 
 
 class ALPaCA(ExplicitLearner):
@@ -217,14 +217,12 @@ class _Theta:
 
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
-        size = self.chunk(data.num_points)
-        results = []
-        for start in range(0, max(data.num_tasks, 1), size):
-            part = data.select(slice(start, start + size))
+        size, results = self.chunk(data.num_points), []
+        for i, part in enumerate(zip(*(value.split(size) for value in (data.x, data.y, data.mask)), strict=True)):
             try:
-                results.append(function(*self.whitened(part), part.mask))
+                results.append(function(*self.whitened(Data(*part)), part[-1]))
             except InferenceError as error:
-                raise InferenceError(f"counting tasks from task {start}: {error}" if start else str(error)) from error
+                raise InferenceError(f"counting tasks from {i * size}: {error}" if i else str(error)) from error
         return results
 
 

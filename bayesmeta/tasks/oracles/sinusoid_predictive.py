@@ -117,7 +117,7 @@ class SinusoidPredictive(Predictive):
         return (self.component_variance + second - first.square())[..., None]
 
     def cdf(self, y: Float[Tensor, "B M 1"]) -> Float[Tensor, "B M 1"]:
-        """P(Y <= y), by equal steps of A that start elsewhere in every leaf: together they fill the gaps between them."""
+        """P(Y <= y), by equal steps of A that start elsewhere in every leaf, so that together they are dense."""
         residual, precision = y[..., 0] - self.base, (0.5 / self.component_variance).sqrt()
 
         def probability(leaves: Leaves, wave: Tensor, tasks: slice) -> Tensor:

@@ -1,0 +1,195 @@
+"""ALPaCA with a mixture of priors: for tasks that a single Gaussian prior describes badly.
+
+After Almecija, Sharma, Azizan 2022, "Uncertainty-aware meta-learning for multimodal task distributions"
+(arXiv:2210.01881), who put a mixture of Gaussians over the weights of a linearised network; here the weights are
+ALPaCA's last layer (Harrison et al. 2018), so that everything stays exact:
+
+    y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ Σ_s π_s MN(K_s, V_s, Σ)
+    p(s | D) ∝ π_s p(D | s),   p(y* | x*, D) = Σ_s p(s | D) N(y*; ALPaCA's predictive under prior s)
+
+    phi         W, the last layer, F x C
+    prior       a mixture of S matrix normals, explicit
+    likelihood  Gaussian, noise covariance Σ over the outputs
+    inference   exact, in float64 whatever the precision of the features
+"""
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.inference import linear_gaussian
+from bayesmeta.inference.linear_gaussian import LinearGaussian
+from bayesmeta.learner import ExplicitLearner, TaskPosterior
+from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Noise
+from bayesmeta.linalg import cholesky
+from bayesmeta.networks.network import Network
+from bayesmeta.predictives import GaussianPredictive, MixturePredictive
+from bayesmeta.priors import MatrixNormal, MatrixNormalMixture
+from bayesmeta.typing import Params
+
+
+class MixtureALPaCA(ExplicitLearner):
+    """Exact Bayesian linear regression on shared features, with a mixture of matrix normals as prior.
+
+    The predictive is a mixture of Gaussians: unlike ALPaCA's, its width depends on the outcomes seen, not only on where
+    they were seen. theta = the features' weights, π (`prior.logits`), K_s and V_s (`prior.components`), and Σ.
+
+    Args:
+        features: φ, a network with `num_outputs` = F features.
+        num_components: S; with 1 this is ALPaCA.
+        num_outputs: C.
+        noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
+
+    Raises:
+        DataError: no components.
+    """
+
+    def __init__(
+        self, features: Network, num_components: int = 4, num_outputs: int = 1, noise: Noise | None = None
+    ) -> None:
+        super().__init__()
+        if num_components < 1:
+            raise DataError(f"expected at least one component, got {num_components}")
+        noise = DiagonalNoise(num_outputs) if noise is None else noise
+        self.features = features
+        self.prior: MatrixNormalMixture = MatrixNormalMixture(features.num_outputs, num_components, noise)
+        self.likelihood: Gaussian = Gaussian(noise)
+        self.x_shape, self.num_outputs = features.x_shape, num_outputs
+
+    @classmethod
+    def split_prior(
+        cls, features: Network, prior: MatrixNormal, num_components: int = 4, generator: torch.Generator | None = None
+    ) -> "MixtureALPaCA":
+        """Begin where a trained ALPaCA ended (`split_prior(alpaca.features, alpaca.prior)`): its features and noise are
+        copied, and its prior is split into components at draws from it, each with a quarter of its covariance.
+        """
+        mixture = cls(copy.deepcopy(features), num_components, prior.columns.num_outputs, copy.deepcopy(prior.columns))
+        with torch.no_grad():
+            locations = prior.sample(num_components, generator)["weight"]
+            for component, location in zip(mixture.prior.matrix_normals, locations, strict=True):
+                component.location.copy_(location)
+                component.rows.set_covariance(0.25 * prior.rows.covariance())
+        return mixture
+
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
+        """φ(x) W."""
+        weight = phi["weight"]
+        return self.features(x).to(weight.dtype) @ weight
+
+    def conform(self, data: Data) -> Data:
+        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
+        data = super().conform(data)
+        if not data.y.is_floating_point():
+            raise UnsupportedError("expected floating outcomes for MixtureALPaCA, got labels")
+        return data
+
+    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+        """log Σ_s π_s p(y | x, s) of each task, W integrated out, in nats."""
+        data = self.conform(data)
+        return self._theta().log_weights(data).logsumexp(-1)
+
+    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """-mean over the query of the marginal log p(y | x, support, theta), in nats, as for ALPaCA."""
+        tasks = self.conform_tasks(tasks)
+        each = self._adapt(tasks.support)._predict(tasks.query.x).marginal_log_prob(tasks.query.y)
+        return -torch.where(tasks.query.mask, each, 0.0).sum(-1) / tasks.query.counts.clamp(min=1)
+
+    def _adapt(self, support: Data) -> "MixtureALPaCAPosterior":
+        theta = self._theta()
+        belief = linear_gaussian.condition(*theta.whitened(support))
+        return MixtureALPaCAPosterior(
+            spec=support.spec, theta=theta, log_weights=theta.log_weights(support), belief=belief
+        )
+
+    def _theta(self) -> "_Theta":
+        components = self.prior.matrix_normals
+        return _Theta(
+            features=self.features,
+            log_prior=self.prior.logits.double().log_softmax(-1),
+            location=torch.stack([c.location for c in components]).double(),
+            factor=torch.stack([c.rows.factor() for c in components]).double(),
+            columns=self.prior.columns.covariance().double(),
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Theta:
+    """theta as inference uses it, in float64. Tasks and components share one batch axis: B * S, task by task."""
+
+    features: Network
+    log_prior: Float[Tensor, "S"]
+    location: Float[Tensor, "S F C"]
+    factor: Float[Tensor, "S F R"]
+    columns: Float[Tensor, "C C"]
+
+    def design(self, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "BS N R"], Float[Tensor, "BS N C"]]:
+        """Whitened features Φ L_s, and prior means Φ K_s, of every task under every component."""
+        design = self.features(x).double()[:, None]
+        return (design @ self.factor).flatten(0, 1), (design @ self.location).flatten(0, 1)
+
+    def whitened(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """Whitened features, outcomes less their prior mean, mask."""
+        count = len(self.log_prior)
+        rows, mean = self.design(data.x)
+        residual = data.y.double().repeat_interleave(count, 0) - mean
+        return rows, residual, data.mask.repeat_interleave(count, 0)
+
+    def log_weights(self, data: Data) -> Float[Tensor, "B S"]:
+        """log π_s p(D | s) of each task."""
+        each = linear_gaussian.log_evidence(*self.whitened(data), self.columns)
+        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior)))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MixtureALPaCAPosterior(TaskPosterior):
+    """W | D, theta: a mixture of matrix normals, exact.
+
+    Attributes:
+        theta: what adapt knew of theta.
+        log_weights: log π_s p(D | s), `B S`.
+        belief: the posterior of the whitened weights under every component, B * S.
+    """
+
+    theta: _Theta
+    log_weights: Float[Tensor, "B S"]
+    belief: LinearGaussian
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of W, `D B F C` (D draws)."""
+        mean, root = self.belief.moments()
+        tasks, count = self.log_weights.shape
+        chosen = torch.multinomial(self.log_weights.softmax(-1), num_draws, replacement=True, generator=generator).mT
+        index = chosen + count * torch.arange(tasks, device=chosen.device)  # position in B * S
+        columns = cholesky(self.theta.columns, "noise covariance")
+        shape = (*index.shape, *mean.shape[1:])
+        normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        draws = mean[index] + root[index] @ normal @ columns.mT
+        return {"weight": self.theta.location[chosen] + self.theta.factor[chosen] @ draws}
+
+    def _predict(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
+        return MixturePredictive(self.log_weights, self._components(x))
+
+    def _components(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
+        rows, prior_mean = self.theta.design(x)
+        mean, variance = self.belief.predict(rows)
+        return GaussianPredictive(
+            location=prior_mean + mean,
+            latent_variance=variance,
+            latent_covariance=lambda: self.belief.covariance(rows),
+            columns=self.theta.columns,
+        )
+
+    def _update(self, data: Data) -> "MixtureALPaCAPosterior":
+        rows, residual, mask = self.theta.whitened(data)
+        count = len(self.theta.log_prior)
+        seen = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
+        return replace(
+            self,
+            log_weights=self.log_weights + seen.unflatten(0, self.log_weights.shape),
+            belief=self.belief.update(rows, residual, mask),
+        )

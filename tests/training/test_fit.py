@@ -1,0 +1,425 @@
+"""Meta-training: quiet, reproducible, stops where it should, and says where it broke."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from statsmodels.regression.mixed_linear_model import MixedLM
+
+import bayesmeta as bm
+from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.training.evidence import fit_evidence
+from bayesmeta.training.fit import fit
+
+D = torch.float64
+
+
+def _tasks(num_tasks: int = 12, points: int = 8, seed: int = 0) -> bm.TaskDataset:
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for _ in range(num_tasks):
+        x = rng.uniform(-2, 2, points)
+        pairs.append((x, np.sin(x + rng.uniform(0, 3)) + 0.1 * rng.normal(size=points)))
+    return bm.TaskDataset.from_list(pairs, [f"task {t}" for t in range(num_tasks)])
+
+
+def _learner(seed: int = 0) -> bm.ALPaCA:
+    torch.manual_seed(seed)
+    return bm.ALPaCA(bm.MLP(1, [8]))
+
+
+def _theta(learner: bm.Learner) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in learner.parameters()]
+
+
+def _same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------------------- fit
+
+
+def test_quiet_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
+    result = fit(_learner(), _tasks(), steps=60, validation=_tasks(4, seed=1), validate_every=20)
+    fit_evidence(_learner().double(), _tasks(), max_iterations=2)
+    captured = capsys.readouterr()
+    assert captured.out == captured.err == ""
+    assert repr(result).startswith("FitResult(60 steps in ")
+    fit(_learner(), _tasks(), steps=5, progress=True)
+    captured = capsys.readouterr()
+    assert "fit" in captured.err
+    assert captured.out == ""
+
+
+def test_seeds_reproduce_and_the_global_generator_is_left_alone() -> None:
+    results = []
+    for seed in (0, 0, 1):
+        learner = _learner()
+        before = torch.random.get_rng_state()
+        result = fit(learner, _tasks(), steps=20, batch_size=4, seed=seed, validation=_tasks(4), validate_every=10)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        results.append((result.losses, result.validation, _theta(learner)))
+    assert results[0][:2] == results[1][:2]
+    assert _same(results[0][2], results[1][2])
+    assert results[0][0] != results[2][0]
+
+
+def test_history() -> None:
+    result = fit(_learner(), _tasks(), steps=25, validation=_tasks(4, seed=1), validate_every=10)
+    assert [step for step, _ in result.validation] == [10, 20, 25]
+    frame = result.frame()
+    assert frame.columns.tolist() == ["step", "loss", "validation"]
+    assert frame["step"].tolist() == list(range(1, 26))
+    assert frame["validation"].notna().sum() == 3
+    assert frame["loss"].tolist() == list(result.losses)
+    assert not result.stopped_early
+    without = fit(_learner(), _tasks(), steps=3)
+    assert (without.best_step, without.validation, len(without.frame())) == (3, (), 3)
+    assert without.frame()["validation"].isna().all()
+
+
+def test_validation_scores_are_those_of_the_validation_tasks() -> None:
+    learner, held_out = _learner(), _tasks(4, seed=1)
+    split = bm.RandomSplit((2, 4))
+    result = fit(learner, _tasks(), steps=10, split=split, validation=held_out, validate_every=10, seed=3)
+    with torch.no_grad():
+        expected = learner.meta_loss(held_out.divided(split, 3)).mean().item()
+    assert math.isclose(result.validation[-1][1], expected, rel_tol=1e-6)  # float32 features
+
+
+def test_early_stopping_restores_the_best_theta() -> None:
+    held_out = _tasks(4, seed=1)
+    learner = _learner()
+    # with random labels in training, validation gets worse soon
+    rng = np.random.default_rng(0)
+    noise = bm.TaskDataset.from_list([(rng.uniform(-2, 2, 8), 5.0 * rng.normal(size=8)) for _ in range(6)])
+    result = fit(learner, noise, steps=2000, lr=0.03, validation=held_out, validate_every=5, patience=3)
+    assert result.stopped_early
+    assert len(result.losses) < 2000
+    scores = dict(result.validation)
+    assert result.best_step == min(scores, key=scores.get)
+    assert len(result.losses) == result.best_step + 15
+    with torch.no_grad():
+        found = learner.meta_loss(held_out.divided(bm.RandomSplit(), 0)).mean().item()
+    assert math.isclose(found, scores[result.best_step], rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("objective", [None, bm.JointPredictive(), bm.MarginalPredictive(), bm.Evidence()])
+@pytest.mark.parametrize("wrap", [lambda a: a, bm.Standardized])
+def test_every_objective_trains(objective: object, wrap: object) -> None:
+    learner = wrap(_learner())
+    result = fit(learner, _tasks(32), steps=80, lr=1e-2, objective=objective, split=bm.RandomSplit((0, 6)))
+    assert np.mean(result.losses[-10:]) < np.mean(result.losses[:10]) - 0.1  # nats per point
+
+
+def test_the_mean_of_the_evidence_objective_is_nats_per_point() -> None:
+    learner, tasks = _learner().double(), bm.TaskDataset.from_list([([0.0], [1.0]), ([0.0, 1.0, 2.0], [1.0, 2.0, 0.5])])
+    losses = bm.Evidence()(learner, tasks.divided(bm.RandomSplit.at(1)))
+    total = learner.log_evidence(tasks.data).sum()
+    torch.testing.assert_close(losses.mean(), -total / 4.0, rtol=1e-10, atol=0.0)  # four points, whatever the padding
+
+
+def test_splits_of_a_forecast_train_too() -> None:
+    result = fit(_learner(), _tasks(), steps=5, split=bm.PrefixSplit((1, 4), query=2))
+    assert len(result.losses) == 5
+
+
+class _Hyper(bm.ALPaCA):
+    def log_hyperprior(self) -> torch.Tensor:
+        """-960 nats, and a slope in the prior mean."""
+        return -960.0 - 1e6 * self.prior.location.sum()  # the prior mean starts at zero
+
+
+def test_hyperpriors_are_shared_among_all_points() -> None:
+    tasks = _tasks(12, 8)  # 96 points
+    torch.manual_seed(0)
+    learner = _Hyper(bm.MLP(1, [8]))
+    with_it, without = (fit(a, tasks, steps=1, lr=0.01).losses[0] for a in (learner, _learner()))
+    assert math.isclose(with_it - without, 10.0, rel_tol=1e-5)  # float32
+    assert (learner.prior.location < -0.009).all()  # Adam's first step is its rate, where the hyperprior points
+
+
+class _Broken(bm.ALPaCA):
+    """Gives a loss of NaN for one task, from some call on."""
+
+    def __init__(self, calls: int, how: str = "nan") -> None:
+        super().__init__(bm.MLP(1, [4]))
+        self.calls, self.how, self.seen = calls, how, []
+
+    def meta_loss(self, tasks: bm.TaskBatch) -> torch.Tensor:
+        loss = super().meta_loss(tasks)
+        self.seen.append(_theta(self))
+        if len(self.seen) < self.calls:
+            return loss
+        if self.how == "error":
+            raise InferenceError("no such matrix")
+        if self.how == "gradient":  # sqrt has an infinite slope at zero
+            return loss + (self.prior.location.sum() * 0.0).abs().sqrt()
+        return torch.where(torch.arange(len(loss)) == 2, float(self.how), loss)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("nan", "finite losses, got nan at step 4 for task 'task 2'.*lower lr.*Standardized"),
+        ("inf", "finite losses, got inf at step 4 for task 'task 2'"),
+        ("error", "at step 4: no such matrix"),
+        ("gradient", "finite gradient, got norm nan at step 4: lower lr"),
+    ],
+)
+def test_a_loss_that_breaks_is_named_and_theta_is_the_last_that_worked(how: str, message: str) -> None:
+    torch.manual_seed(0)
+    learner = _Broken(4, how)
+    with pytest.raises(InferenceError, match=message):
+        fit(learner, _tasks(), steps=10, batch_size=12, lr=0.1)
+    last = learner.seen[3] if how == "gradient" else learner.seen[2]  # whose loss was finite
+    assert _same(_theta(learner), last)
+    assert torch.isfinite(learner.log_evidence(_tasks().data)).all()
+
+
+def test_a_validation_that_breaks_is_named() -> None:
+    torch.manual_seed(0)
+    learner = _Broken(6)
+    with pytest.raises(InferenceError, match="got nan at step 5 for task 'task 2'"):
+        fit(learner, _tasks(), steps=10, batch_size=12, validation=_tasks(4), validate_every=5)
+    assert _same(_theta(learner), learner.seen[4])
+
+
+def test_a_rate_that_is_far_too_high_leaves_a_usable_learner() -> None:
+    learner, tasks = _learner(), _tasks()
+    with pytest.raises(InferenceError, match="at step"):
+        fit(learner, tasks, steps=50, lr=1e6)
+    assert torch.isfinite(learner.meta_loss(tasks.divided(bm.RandomSplit.at(3)))).all()
+
+
+ARGUMENTS: list[tuple[dict, str]] = [
+    ({"steps": 0}, "whole number steps >= 1, got 0"),
+    ({"steps": 10.0}, "whole number steps >= 1, got 10.0"),
+    ({"batch_size": 0}, "whole number batch_size >= 1"),
+    ({"validate_every": -1}, "whole number validate_every >= 1"),
+    ({"lr": 0.0}, "positive lr, grad_clip and patience, got 0.0"),
+    ({"lr": math.nan}, "positive lr"),
+    ({"lr": math.inf}, "positive lr"),
+    ({"grad_clip": 0.0}, "positive lr, grad_clip"),
+    ({"grad_clip": math.nan}, "positive lr, grad_clip"),
+    ({"patience": 0}, "positive lr, grad_clip and patience"),
+    ({"tasks": pd.DataFrame()}, "a TaskDataset or a simulator, got DataFrame"),
+    ({"tasks": None}, "a TaskDataset or a simulator, got NoneType"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ARGUMENTS)
+@pytest.mark.usefixtures("unchecked")
+def test_arguments_out_of_range(arguments: dict, message: str) -> None:
+    learner = _learner()
+    before = _theta(learner)
+    with pytest.raises(DataError, match=message):
+        fit(learner, **({"tasks": _tasks(), "steps": 2} | arguments))
+    assert _same(_theta(learner), before)
+
+
+def test_learners_and_tasks_that_do_not_fit() -> None:
+    with pytest.raises(DataError, match="parameters to train, got none that requires gradients in ALPaCA"):
+        fit(_learner().requires_grad_(False), _tasks(), steps=2)
+    with pytest.raises(DataError, match="parameters to train"):
+        fit_evidence(_learner().requires_grad_(False), _tasks())
+    wide = bm.TaskDataset.from_list([(np.zeros((3, 2)), np.arange(3.0))] * 2)
+    with pytest.raises(ShapeError, match=r"expected data with x \(2, N, 1\)"):
+        fit(_learner(), wide, steps=2)
+    with pytest.raises(ShapeError, match=r"expected data with x \(2, N, 1\)"):
+        fit(_learner(), _tasks(), steps=2, validation=wide)
+
+
+def test_parts_of_theta_can_be_held() -> None:
+    learner = _learner()
+    learner.features.requires_grad_(False)
+    before = _theta(learner.features)
+    fit(learner, _tasks(), steps=3)
+    assert _same(_theta(learner.features), before)
+    assert learner.prior.location.abs().max() > 0.0
+
+
+# -------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_checkpoints_are_whole_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, held_out = tmp_path / "model", _tasks(4, seed=1)
+    learner = _learner()
+    seen = []
+    original = type(learner).meta_loss
+
+    def watch(self: bm.ALPaCA, tasks: bm.TaskBatch) -> torch.Tensor:
+        if folder.exists():
+            seen.append(bm.load(folder))  # in the middle of training, from another process as it were
+        return original(self, tasks)
+
+    monkeypatch.setattr(type(learner), "meta_loss", watch)
+    result = fit(learner, _tasks(), steps=12, validation=held_out, validate_every=4, checkpoint=folder)
+    monkeypatch.undo()
+    assert len(seen) > 5
+    assert _same(_theta(bm.load(folder)), _theta(learner))
+    assert json.loads((folder / "model.json").read_text())["format"] == 1
+    assert result.best_step in (4, 8, 12)
+
+
+def test_checkpoints_without_validation_hold_the_end(tmp_path: Path) -> None:
+    learner = _learner()
+    fit(learner, _tasks(), steps=3, checkpoint=str(tmp_path / "model"))
+    assert _same(_theta(bm.load(tmp_path / "model")), _theta(learner))
+
+
+def test_checkpoints_that_cannot_be_written_are_refused_before_training(tmp_path: Path) -> None:
+    class Secret(bm.Network):
+        def __init__(self, function: object) -> None:
+            super().__init__()
+            self.function = function
+            self.x_shape, self.num_outputs = (1,), 1
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(x)
+
+    learner = bm.ALPaCA(Secret(torch.sin))
+    before = _theta(learner)
+    with pytest.raises(UnsupportedError, match=r"model.features.function"):
+        fit(learner, _tasks(), steps=3, checkpoint=tmp_path / "model")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="is a file"):
+        fit(_learner(), _tasks(), steps=3, checkpoint=tmp_path / "file")
+    assert _same(_theta(learner), before)
+    assert not (tmp_path / "model").exists()
+    fit(learner, _tasks(), steps=3)  # and without a checkpoint it trains
+    assert not _same(_theta(learner), before)
+
+
+# ------------------------------------------------------------------------------------------------------- fit_evidence
+
+
+def _mixed_model(num_tasks: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Random intercepts and slopes, correlated; ragged."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    effects = rng.multivariate_normal([0, 0], [[4.0, -0.6], [-0.6, 0.5]], num_tasks)
+    for t, (intercept, slope) in enumerate(effects):
+        x = rng.uniform(0, 5, rng.integers(4, 10))
+        y = 10.0 + intercept + (1.5 + slope) * x + rng.normal(0, 0.8, len(x))
+        frames.append(pd.DataFrame({"who": f"s{t}", "x": x, "y": y}))
+    return pd.concat(frames, ignore_index=True)
+
+
+@pytest.mark.parametrize("restricted", [False, True])
+def test_a_linear_mixed_model_agrees_with_statsmodels(restricted: bool) -> None:
+    frame = _mixed_model()
+    tasks = bm.TaskDataset.from_frame(frame, task="who", x=["x"], y=["y"])
+    learner = bm.ALPaCA(bm.Identity(1)).double()
+    problem = bm.RestrictedMaximumLikelihood() if restricted else bm.MaximumLikelihood()
+    result = fit_evidence(learner, tasks, problem)
+    assert result.stopped_early  # it converged
+    design = np.stack([np.ones(len(frame)), frame["x"]], 1)
+    expected = MixedLM(frame["y"], design, frame["who"], exog_re=design).fit(reml=restricted, method="lbfgs")
+    noise = learner.prior.columns.covariance().item()
+    # four digits: statsmodels' own optimiser stops near 1e-5
+    np.testing.assert_allclose(learner.prior.location.detach()[:, 0], expected.fe_params, rtol=1e-4)
+    np.testing.assert_allclose(noise, expected.scale, rtol=1e-4)
+    np.testing.assert_allclose(noise * learner.prior.rows.covariance().detach(), expected.cov_re, rtol=1e-3, atol=1e-4)
+    if not restricted:  # REML's constant is a convention, and another one there
+        found = learner.log_evidence(tasks.data).sum().item()
+        assert math.isclose(found, expected.llf, abs_tol=1e-4)
+
+
+def test_result_of_a_full_batch_fit() -> None:
+    tasks = bm.TaskDataset.from_frame(_mixed_model(10), task="who", x=["x"], y=["y"])
+    learner = bm.ALPaCA(bm.Identity(1)).double()
+    result = fit_evidence(learner, tasks)
+    assert result.losses[-1] <= result.losses[0]
+    assert result.best_step == len(result.losses)
+    assert result.frame()["loss"].tolist() == list(result.losses)
+    points = tasks.data.counts.sum().item()
+    assert math.isclose(-learner.log_evidence(tasks.data).sum().item() / points, min(result.losses), rel_tol=1e-9)
+    cut = fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), tasks, max_iterations=1)
+    assert not cut.stopped_early
+
+
+def test_a_variance_of_zero_is_found() -> None:
+    """Tasks that do not differ: the evidence is largest at the edge, where V = 0."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 5)
+    means = rng.normal(size=(30, 5))
+    y = (means - means.mean(1, keepdims=True)).flatten()  # less spread between the tasks than chance gives
+    learner = bm.ALPaCA(bm.Identity(0)).double()
+    fit_evidence(learner, bm.TaskDataset.from_arrays(np.zeros((150, 0)), y, groups))
+    assert learner.prior.rows.covariance().item() < 1e-3
+    assert math.isclose(learner.prior.columns.covariance().item(), y.var(), rel_tol=1e-3)
+
+
+def test_singular_designs_are_told_where_the_answer_depends_on_them() -> None:
+    frame = _mixed_model(10)
+    frame["again"] = 2.0 * frame["x"] - 1.0
+    plain, singular = (bm.TaskDataset.from_frame(frame, task="who", x=x, y=["y"]) for x in (["x"], ["x", "again"]))
+    with pytest.raises(InferenceError, match=r"singular design over all tasks.*Leave it out"):
+        fit_evidence(bm.ALPaCA(bm.Identity(2)).double(), singular, bm.RestrictedMaximumLikelihood())
+    # maximum likelihood takes the smallest of the prior means that fit equally well: the evidence is the same model's
+    fits = []
+    for tasks, rows in ((plain, bm.FullRows(2, varying=[0, 1])), (singular, bm.FullRows(3, varying=[0, 1]))):
+        learner = bm.ALPaCA(bm.Identity(rows.num_features - 1), rows=rows).double()
+        fit_evidence(learner, tasks)
+        fits.append(learner.log_evidence(tasks.data).sum().item())
+    assert math.isclose(fits[0], fits[1], abs_tol=1e-4)  # both stop near a flat maximum
+
+
+def test_an_exact_fit_is_told() -> None:
+    frame = _mixed_model(10)
+    for y in (np.full(len(frame), 3.7), 2.0 * frame["x"] - 1.0):
+        tasks = bm.TaskDataset.from_frame(frame.assign(y=y), task="who", x=["x"], y=["y"])
+        with pytest.raises(InferenceError, match="fit the outcomes exactly"):
+            fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), tasks)
+    huge = bm.TaskDataset.from_frame(frame.assign(y=1e7 * frame["y"]), task="who", x=["x"], y=["y"])
+    with pytest.raises(InferenceError, match=r"unit is far from their scatter .use Standardized"):
+        fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), huge)
+    assert fit_evidence(bm.Standardized(bm.ALPaCA(bm.Identity(1)).double()), huge).stopped_early
+
+
+def test_learners_without_an_evidence_are_told() -> None:
+    class Silent(bm.Learner):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def _adapt(self, support: bm.Data) -> bm.TaskPosterior:
+            raise NotImplementedError
+
+    for problem in (None, bm.RestrictedMaximumLikelihood()):
+        with pytest.raises(UnsupportedError, match="Silent has no closed form"):
+            fit_evidence(Silent(), _tasks(), problem)
+    with pytest.raises(UnsupportedError, match="use a predictive objective"):
+        fit(Silent(), _tasks(), steps=1, objective=bm.Evidence())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_arguments_of_fit_evidence() -> None:
+    for arguments in ({"max_iterations": 0}, {"tolerance": 0.0}, {"tolerance": math.nan}):
+        with pytest.raises(DataError, match="positive max_iterations and tolerance"):
+            fit_evidence(_learner(), _tasks(), **arguments)
+    with pytest.raises(DataError, match="a TaskDataset, got DataFrame"):
+        fit_evidence(_learner(), pd.DataFrame())
+
+
+def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
+    class Explosive(bm.MaximumLikelihood):
+        def __init__(self) -> None:
+            self.seen: list[list[torch.Tensor]] = []
+
+        def __call__(self, learner: bm.Learner, data: bm.Data) -> torch.Tensor:
+            self.seen.append(_theta(learner))
+            if len(self.seen) == 4:
+                raise InferenceError("no such matrix")
+            return super().__call__(learner, data)
+
+    learner, problem = _learner().double(), Explosive()
+    with pytest.raises(InferenceError, match="at evaluation 4: no such matrix"):
+        fit_evidence(learner, _tasks(), problem)
+    assert any(_same(_theta(learner), seen) for seen in problem.seen[:3])
+    assert torch.isfinite(learner.log_evidence(_tasks().data)).all()
