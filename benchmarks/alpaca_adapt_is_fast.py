@@ -9,13 +9,15 @@ taken down to the features and to σ² and V. Three operations:
     predictive step    loss and backward of -mean log p(query | support)
     evidence step      loss and backward of -log p(support)
 
-Everybody works in float64 inside; bayesmeta is given float32 features and converts them, as it does in use. "full V" is
-bayesmeta with its default prior, a dense V, which costs an F x F product for every point; the others have V = v I.
+Everybody works in float64; bayesmeta is given float32 features and converts them, as it does in use, the peers are
+given float64. "full V" is bayesmeta with its default prior, a dense V, which costs an F x F product for every point;
+the others have V = v I. Large buffers cost page faults, and how many depends on what the process allocated before.
 """
 
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 
 import gpytorch
 import torch
@@ -272,10 +274,7 @@ def measure(features: int, points: int, num_tasks: int, device: str, rounds: int
     results = {}
     for kind in KINDS:
         call = without_graph if kind == "predict" else step
-        calls = {
-            name: lambda f=getattr(method, kind), batch=batches[name], call=call: call(f, batch)
-            for name, method in methods.items()
-        }
+        calls = {name: partial(call, getattr(method, kind), batches[name]) for name, method in methods.items()}
         elapsed = interleaved(calls, rounds, device)
         results[kind] = {name: value / len(batches[name][0]) * 1e6 for name, value in elapsed.items()}
     return results
@@ -305,16 +304,16 @@ def main() -> None:
                 print(f"{features:3d}, {points:2d}  {TITLES[kind]:16}{cells}   {over}", flush=True)
                 for name, value in times.items():
                     ratios.setdefault(name, []).append(value / ours)
+    print(f"\nSlow peers do fewer tasks at a time: {FEWER}.")
     print(
-        f"\nSlow peers do fewer tasks at a time: {FEWER}. The floor is the operations over the rate of a float64 batched"
+        "The floor: operations over the rate of a float64 batched product here, times three for a step with gradients."
     )
-    print("product measured here, times three for a step with gradients.")
     peers = {name: each for name, each in ratios.items() if name not in ("bayesmeta", "full V")}
     nearest = [min(row) for row in zip(*peers.values(), strict=True)]
     ranges = "; ".join(f"{name} {min(each):.1f}-{max(each):.0f}" for name, each in peers.items())
     verdict(
-        f"bayesmeta is the fastest in {sum(ratio > 1 for ratio in nearest)} of {len(nearest)} rows, the best peer's time "
-        f"is {min(nearest):.2f} to {max(nearest):.1f} of ours. Times of the peers over ours: {ranges}",
+        f"bayesmeta is the fastest in {sum(ratio > 1 for ratio in nearest)} of {len(nearest)} rows; "
+        f"the best peer takes {min(nearest):.2f} to {max(nearest):.1f} of our time. By peer: {ranges}",
         SEED,
     )
 

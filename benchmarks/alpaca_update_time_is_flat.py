@@ -55,7 +55,8 @@ def times(learner: bm.Learner, data: bm.Data) -> tuple[dict[int, float], dict[in
         posterior = learner.adapt(part(data, 0, count - 1)).update(part(data, count - 1, count))
         more = part(data, count, count + 1)
         updates[count] = lambda posterior=posterior, more=more: posterior.update(more)
-        refits[count] = lambda seen=part(data, 0, count + 1): learner.adapt(seen).predict(seen.x[:, :1])
+        seen = part(data, 0, count + 1)
+        refits[count] = lambda seen=seen: learner.adapt(seen).predict(seen.x[:, :1])
     # a refit predicts one point too: its dual form leaves part of the work to prediction
     medians = (
         interleaved(updates, rounds=9, calls=max(1, 100 // streams)),
@@ -79,9 +80,8 @@ def main() -> None:
     for streams in (1, 1024):
         update, refit = times(learner, repeat(data, streams))
         for count in COUNTS:
-            print(
-                f"{streams:7d} {count:8d} {update[count]:21.1f} {refit[count]:20.1f} {refit[count] / update[count]:16.1f}"
-            )
+            ratio = refit[count] / update[count]
+            print(f"{streams:7d} {count:8d} {update[count]:21.1f} {refit[count]:20.1f} {ratio:16.1f}")
         flatness[streams] = update[COUNTS[-1]] / update[COUNTS[0]]
 
     errors = drift(learner, data, query)
@@ -89,7 +89,7 @@ def main() -> None:
     for count, (mean, variance) in errors.items():
         print(f"{count:7d} {mean:42.1e} {variance:32.1e}")
     mean, variance = (max(each) for each in zip(*errors.values(), strict=True))
-    flat = ", ".join(f"{ratio:.2f} ({streams} streams)" for streams, ratio in flatness.items())
+    flat = ", ".join(f"{ratio:.2f} ({streams} stream{'s'[: streams - 1]})" for streams, ratio in flatness.items())
     verdict(
         f"update time at {COUNTS[-1]:,} points over {COUNTS[0]}: {flat}; "
         f"drift at most {mean:.0e} predictive deviations and {variance:.0e} of the variance",

@@ -1,4 +1,4 @@
-"""MetaL-Benchmark: 20 meta-training tasks are enough to come near the Bayes-optimal predictor's RMSE and density.
+"""MetaL-Benchmark: what 20 meta-training tasks give, beside the published rows and the Bayes-optimal predictor.
 
 Data: exactly the published ones (seeded), `bayesmeta.metal_benchmark`. Metrics as published: joint log density of the
 100 test points / 100, RMSE of the noisy outcomes, root mean square calibration error, each per task and then averaged

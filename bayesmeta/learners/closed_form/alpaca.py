@@ -207,7 +207,7 @@ class _Theta:
         return self.rows(design), data.y.double() - design @ self.location
 
     def chunk(self, num_points: int) -> int:
-        """How many tasks to work on at a time. On a CPU: what its caches hold, which is 1.1 to 2 times faster than all.
+        """How many tasks to work on at a time. On a CPU: what its caches hold, up to 1.5 times faster than all.
 
         A power of two, so that chunks of different sizes nest.
         """
