@@ -229,9 +229,7 @@ class Data:
     @property
     def spec(self) -> DataSpec:
         """What further data for these tasks must look like."""
-        return DataSpec(
-            self.num_tasks, tuple(self.x.shape[2:]), tuple(self.y.shape[2:]), self.x.dtype, self.x.device
-        )
+        return DataSpec(self.num_tasks, tuple(self.x.shape[2:]), tuple(self.y.shape[2:]), self.x.dtype, self.x.device)
 
     def append(self, other: "Data") -> "Data":
         """The points of both, in order. Raises ShapeError if the tasks or point shapes differ."""

@@ -1,6 +1,6 @@
 """Learner holds theta; TaskPosterior holds what one batch of tasks has taught it.
 
-    theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
+theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
 """
 
 import copy
@@ -79,6 +79,11 @@ class Learner(Described, nn.Module, ABC):
     exchangeable: ClassVar[bool] = True
     x_shape: tuple[int, ...] | None = None
     num_outputs: int | None = None
+
+    @property
+    def title(self) -> str:
+        """What tables and figures call this learner: the name of its class unless a subclass says more."""
+        return type(self).__name__
 
     @final
     def adapt(self, support: Data) -> TaskPosterior:

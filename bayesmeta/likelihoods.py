@@ -98,9 +98,7 @@ class DiagonalNoise(Noise):
         bounds: smallest and largest variance.
     """
 
-    def __init__(
-        self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)
-    ) -> None:
+    def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.value = Positive((num_outputs,), initial, bounds)
@@ -127,9 +125,7 @@ class FullNoise(Noise):
         bounds: smallest and largest conditional variance v_c of an output given those before it.
     """
 
-    def __init__(
-        self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)
-    ) -> None:
+    def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
         super().__init__()
         self.num_outputs = num_outputs
         self.value = Positive((num_outputs,), initial, bounds)

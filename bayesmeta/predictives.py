@@ -40,9 +40,7 @@ class Predictive(ABC):
         """Each point on its own: batch shape (B, M), event shape (C,), or () for labels."""
 
     @abstractmethod
-    def log_prob(
-        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B"]:
+    def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density of the real points of each task, in nats.
 
         Raises:
@@ -163,9 +161,7 @@ class IndependentPredictive(Predictive):
         """The distribution itself."""
         return self.distribution
 
-    def log_prob(
-        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B"]:
+    def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Σ over the real points of their marginal log densities, in nats."""
         each = self.marginal_log_prob(y)
         if mask is None:
@@ -241,9 +237,7 @@ class GaussianPredictive(Predictive):
         rows = self.latent_covariance()
         return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
 
-    def log_prob(
-        self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B"]:
+    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
         _require(y, self._shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
@@ -320,9 +314,7 @@ class MixturePredictive(Predictive):
         mixing = Categorical(logits=self.log_weights[:, None].expand(grouped.batch_shape), validate_args=False)
         return MixtureSameFamily(mixing, grouped, validate_args=False)
 
-    def log_prob(
-        self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B"]:
+    def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
         _require(y, self._shape)
         if mask is not None:
@@ -403,9 +395,7 @@ class AffinePredictive(Predictive):
         """The base's marginals, moved and scaled."""
         return _affine(self.base.marginals, self.shift, self.scale)
 
-    def log_prob(
-        self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
-    ) -> Float[Tensor, "B"]:
+    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density in the new units, in nats."""
         points = y.shape[1] if mask is None else mask.sum(-1)
         return self.base.log_prob(self._back(y), mask) - points * self.scale.log().sum()

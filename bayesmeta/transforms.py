@@ -43,6 +43,11 @@ class Standardized(Learner):
             self.register_buffer(f"{name}_shift", torch.zeros(shape, dtype=torch.float64))
             self.register_buffer(f"{name}_scale", torch.zeros(shape, dtype=torch.float64))  # 0: not taken yet
 
+    @property
+    def title(self) -> str:
+        """Standardized(...), with the learner's own title inside."""
+        return f"Standardized({self.learner.title})"
+
     def prepare(self, tasks: Data) -> None:
         """Take the statistics, unless they were taken before.
 

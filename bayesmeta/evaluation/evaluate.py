@@ -304,7 +304,7 @@ def evaluate(
                 **{name: arrays[name] for name in ("pit", "confidence", "correct") if name in arrays},
             )
         )
-    return Evaluation(tuple(results), type(learner).__name__, level, num_bootstrap, seed)
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
 
 
 def _check(shots: Sequence[int], tasks: TaskDataset, level: float, num_bootstrap: int, batch_size: int) -> None:

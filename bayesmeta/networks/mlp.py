@@ -48,4 +48,3 @@ class MLP(Network):
         """The last layer at every point."""
         out: Tensor = self.layers(x)
         return out
-

@@ -29,6 +29,11 @@ class Split(ABC):
 
     def __post_init__(self) -> None:
         """Check the bounds."""
+        if not isinstance(self.support, tuple) or len(self.support) != 2:
+            raise DataError(
+                f"expected support bounds (smallest, largest), got {self.support!r}: "
+                f"for a fixed number write {type(self).__name__}.at({self.support!r})"
+            )
         low, high = self.support
         if not 0 <= low <= high:
             raise DataError(f"expected support bounds with 0 <= smallest <= largest, got {self.support}")
