@@ -9,7 +9,8 @@ posterior.predict(x)                                     p(y | x, D, theta)
 from bayesmeta import plotting
 from bayesmeta.data import Data, Task, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError, ShapeError, UnsupportedError
-from bayesmeta.evaluation.evaluate import Evaluation, evaluate
+from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from bayesmeta import plotting
-from bayesmeta.evaluation.evaluate import Evaluation, evaluate
+from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
 from bayesmeta.networks.mlp import MLP

@@ -13,7 +13,7 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
-from bayesmeta.evaluation.evaluate import Evaluation, ShotScores
+from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import Predictive
 

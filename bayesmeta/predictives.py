@@ -1,8 +1,7 @@
 """Predictives p(y | x, D, theta) at B x M query points: observation noise included unless `noiseless` is asked for."""
 
-import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import (
-    AffineTransform,
     Bernoulli,
     Categorical,
     Distribution,
@@ -19,9 +17,9 @@ from torch.distributions import (
     MultivariateNormal,
     Normal,
     StudentT,
-    TransformedDistribution,
 )
 
+from bayesmeta import distributions
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 
@@ -103,9 +101,9 @@ class Predictive(ABC):
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         """P(Y <= y) of each output of each point on its own. Raises ShapeError like `log_prob`."""
-        distribution = _univariate(self._regression())
+        distribution = distributions.univariate(self._regression())
         _require(y, distribution.batch_shape)
-        return _cdf(distribution, y)
+        return distributions.cdf(distribution, y)
 
     def quantile(self, q: float) -> Float[Tensor, "B M C"]:
         """The q-quantile of each output of each point, units of y. Raises DataError unless 0 < q < 1."""
@@ -124,12 +122,14 @@ class Predictive(ABC):
         return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
 
     def _quantile(self, q: float) -> Tensor:
-        distribution = _univariate(self._regression())
+        distribution = distributions.univariate(self._regression())
         if isinstance(distribution, Normal | StudentT | MixtureSameFamily):
-            return _icdf(distribution, q)
+            return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
-        return _bisect(lambda y: _cdf(distribution, y), self.mean - reach, self.mean + reach, q)
+        return distributions.bisect(
+            lambda y: distributions.cdf(distribution, y), self.mean - reach, self.mean + reach, q
+        )
 
     @property
     def _shape(self) -> torch.Size:
@@ -174,7 +174,7 @@ class IndependentPredictive(Predictive):
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Draws from the marginals."""
         draw = self.distribution.rsample if self.distribution.has_rsample else self.distribution.sample
-        with _seeded(generator):
+        with distributions.seeded(generator):
             if 0 in sample_shape:  # torch's Categorical refuses
                 return draw().new_empty((*sample_shape, *self._shape))
             return draw(torch.Size(sample_shape))
@@ -310,7 +310,7 @@ class MixturePredictive(Predictive):
             probs = self._average(self.components.probs)
             is_binary = isinstance(base, Bernoulli)
             return Bernoulli(probs[..., 1], validate_args=False) if is_binary else Categorical(probs)
-        grouped = _map_distribution(base, lambda v: self._split(v).movedim(1, 2))
+        grouped = distributions.map_parameters(base, lambda v: self._split(v).movedim(1, 2))
         mixing = Categorical(logits=self.log_weights[:, None].expand(grouped.batch_shape), validate_args=False)
         return MixtureSameFamily(mixing, grouped, validate_args=False)
 
@@ -347,7 +347,7 @@ class MixturePredictive(Predictive):
 
     def _quantile(self, q: float) -> Tensor:
         each = self._split(self.components.quantile(q))
-        return _bisect(self.cdf, each.amin(1), each.amax(1), q)
+        return distributions.bisect(self.cdf, each.amin(1), each.amax(1), q)
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
@@ -393,7 +393,7 @@ class AffinePredictive(Predictive):
     @property
     def marginals(self) -> Distribution:
         """The base's marginals, moved and scaled."""
-        return _affine(self.base.marginals, self.shift, self.scale)
+        return distributions.affine(self.base.marginals, self.shift, self.scale)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density in the new units, in nats."""
@@ -439,100 +439,3 @@ def _require(value: Tensor, shape: torch.Size, name: str = "y") -> None:
         raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
     if value.shape != shape:
         raise ShapeError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")
-
-
-@contextlib.contextmanager
-def _seeded(generator: torch.Generator | None) -> Iterator[None]:
-    """torch's distributions take no generator: fork the global one, seeded from `generator`, and put it back."""
-    if generator is None:
-        yield
-        return
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def _univariate(distribution: Distribution) -> Distribution:
-    """Each output on its own: a distribution of batch shape (B, M, C)."""
-    if isinstance(distribution, Independent):
-        return distribution.base_dist
-    if isinstance(distribution, MultivariateNormal):
-        return Normal(distribution.mean, distribution.variance.sqrt(), validate_args=False)
-    if isinstance(distribution, MixtureSameFamily) and isinstance(distribution.component_distribution, Independent):
-        # batch (B, M, S) event (C,) -> batch (B, M, C, S)
-        components = _map_distribution(distribution.component_distribution.base_dist, lambda v: v.mT)
-        logits = distribution.mixture_distribution.logits[..., None, :].expand(components.batch_shape)
-        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
-    return distribution
-
-
-def _cdf(distribution: Distribution, y: Tensor) -> Tensor:
-    if isinstance(distribution, StudentT):  # torch has none
-        from scipy.stats import t
-
-        loc, scale, df = (p.detach().cpu().numpy() for p in (distribution.loc, distribution.scale, distribution.df))
-        return torch.as_tensor(t.cdf(y.detach().cpu().numpy(), df, loc, scale), dtype=y.dtype, device=y.device)
-    if isinstance(distribution, MixtureSameFamily):
-        weights = distribution.mixture_distribution.probs
-        return (weights * _cdf(distribution.component_distribution, y[..., None].expand(weights.shape))).sum(-1)
-    return distribution.cdf(y)
-
-
-def _icdf(distribution: Distribution, q: float) -> Tensor:
-    if isinstance(distribution, Normal):
-        return distribution.icdf(torch.full_like(distribution.loc, q))
-    if isinstance(distribution, StudentT):  # torch has none
-        from scipy.stats import t
-
-        loc, df = distribution.loc, distribution.df.detach().cpu().numpy()
-        return loc + distribution.scale * torch.as_tensor(t.ppf(q, df), dtype=loc.dtype, device=loc.device)
-    if isinstance(distribution, MixtureSameFamily):
-        each = _icdf(distribution.component_distribution, q)
-        return _bisect(lambda y: _cdf(distribution, y), each.amin(-1), each.amax(-1), q)
-    raise UnsupportedError(f"expected Normal, StudentT or mixtures of them, got {type(distribution)}")
-
-
-def _bisect(cdf: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float) -> Tensor:
-    """Solve cdf(y) = q for each entry between `lower` and `upper` (for a mixture, its components' q-quantiles)."""
-    for _ in range(60):
-        middle = 0.5 * (lower + upper)
-        below = cdf(middle) < q
-        lower, upper = torch.where(below, middle, lower), torch.where(below, upper, middle)
-    return 0.5 * (lower + upper)
-
-
-def _map_distribution(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
-    """The same distribution with `change` applied to each of its parameters."""
-    if isinstance(distribution, Independent):
-        return Independent(_map_distribution(distribution.base_dist, change), 1)
-    if isinstance(distribution, Normal):
-        return Normal(change(distribution.loc), change(distribution.scale), validate_args=False)
-    if isinstance(distribution, StudentT):
-        df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
-        return StudentT(df, loc, scale, validate_args=False)
-    if isinstance(distribution, MultivariateNormal):
-        factor = change(distribution.scale_tril)
-        return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
-    raise UnsupportedError(f"expected Normal, StudentT or MultivariateNormal components, got {type(distribution)}")
-
-
-def _affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
-    """The distribution of shift + scale * y, with a mean and variance where the base has them."""
-    if isinstance(distribution, Independent):
-        return Independent(_affine(distribution.base_dist, shift, scale), 1)
-    if isinstance(distribution, Normal):
-        return Normal(shift + scale * distribution.loc, scale * distribution.scale, validate_args=False)
-    if isinstance(distribution, StudentT):
-        loc = shift + scale * distribution.loc
-        return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
-    if isinstance(distribution, MultivariateNormal):
-        factor = scale[:, None] * distribution.scale_tril
-        return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
-    if isinstance(distribution, MixtureSameFamily):
-        if not distribution.event_shape:  # each output has its own mixture: components are the last axis
-            shift, scale = shift[..., None], scale[..., None]
-        components = _affine(distribution.component_distribution, shift, scale)
-        return MixtureSameFamily(distribution.mixture_distribution, components, validate_args=False)
-    transform = AffineTransform(shift, scale, event_dim=len(distribution.event_shape))
-    return TransformedDistribution(distribution, [transform], validate_args=False)

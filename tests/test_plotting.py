@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt
 from bayesmeta import plotting
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.evaluation.evaluate import Evaluation, evaluate
+from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.scores import Evaluation
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
 
 

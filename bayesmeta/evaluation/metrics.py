@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
 
+from bayesmeta.distributions import univariate
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive, _univariate
+from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
@@ -267,7 +268,7 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
         weights, means, deviations = (v.unflatten(0, shape).movedim(1, -2) for v in inner)  # B M C S R
         weights = weights * predictive.log_weights.exp()[:, None, None, :, None]
         return weights.flatten(-2), means.flatten(-2), deviations.flatten(-2)
-    marginals = _univariate(predictive.marginals)
+    marginals = univariate(predictive.marginals)
     if isinstance(marginals, Normal):
         return torch.ones_like(marginals.loc)[..., None], marginals.loc[..., None], marginals.scale[..., None]
     if isinstance(marginals, MixtureSameFamily):

@@ -11,7 +11,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.evaluation import metrics
-from bayesmeta.evaluation.evaluate import ShotScores, _divide, evaluate
+from bayesmeta.evaluation.evaluate import _divide, evaluate
+from bayesmeta.evaluation.scores import ShotScores
 from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit

@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
-from bayesmeta.learner import ExplicitLearner, TaskPosterior
+from bayesmeta.learner import TaskPosterior
+from bayesmeta.learners.closed_form._base import LastLayerRegression
 from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Noise
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
@@ -35,7 +36,7 @@ T = TypeVar("T")
 CHUNK_NUMBERS = 2**18  # float64 numbers in one buffer: 2 MB
 
 
-class ALPaCA(ExplicitLearner):
+class ALPaCA(LastLayerRegression):
     """Exact Bayesian linear regression on features that all tasks share.
 
     theta = the features' weights, K_0 (`prior.location`), V (`prior.rows`) and Σ (`prior.columns`). With `Identity`
@@ -56,12 +57,7 @@ class ALPaCA(ExplicitLearner):
     def __init__(
         self, features: Network, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
     ) -> None:
-        super().__init__()
-        if not isinstance(features, Network):
-            raise UnsupportedError(
-                f"expected features that inherit bayesmeta.Network, which says x_shape and num_outputs, "
-                f"got {type(features).__name__}: call yours in the forward of a Network"
-            )
+        super().__init__(features, num_outputs)
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         rows = FullRows(features.num_outputs) if rows is None else rows
         if rows.num_features != features.num_outputs or noise.num_outputs != num_outputs:
@@ -69,22 +65,8 @@ class ALPaCA(ExplicitLearner):
                 f"expected rows over {features.num_outputs} features and noise over {num_outputs} outputs, "
                 f"got {rows.num_features} and {noise.num_outputs}"
             )
-        self.features = features
         self.prior: MatrixNormal = MatrixNormal(rows, noise)
         self.likelihood: Gaussian = Gaussian(noise)
-        self.x_shape, self.num_outputs = features.x_shape, num_outputs
-
-    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
-        """φ(x) W."""
-        weight = phi["weight"]
-        return self.features(x).to(weight.dtype) @ weight
-
-    def conform(self, data: Data) -> Data:
-        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
-        data = super().conform(data)
-        if not data.y.is_floating_point():
-            raise UnsupportedError("expected floating outcomes for ALPaCA, got labels")
-        return data
 
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats (eq. 10 with the whole task as query)."""
@@ -139,14 +121,6 @@ class ALPaCA(ExplicitLearner):
                 "expected a noise variance within its bounds, got one outside: the features fit the outcomes exactly, "
                 f"or their unit is far from their scatter (use Standardized). {error}"
             ) from error
-
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """-mean over the query of the marginal log p(y | x, support, theta), in nats (eq. 11)."""
-        tasks = self.conform_tasks(tasks)
-        posterior = self._adapt(tasks.support)
-        query = tasks.query
-        each = posterior._predict(query.x).marginal_log_prob(query.y)
-        return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
 
     def _adapt(self, support: Data) -> "ALPaCAPosterior":
         theta = self._theta()

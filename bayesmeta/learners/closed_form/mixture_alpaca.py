@@ -20,11 +20,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
-from bayesmeta.learner import ExplicitLearner, TaskPosterior
+from bayesmeta.learner import TaskPosterior
+from bayesmeta.learners.closed_form._base import LastLayerRegression
 from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Noise
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
@@ -33,7 +34,7 @@ from bayesmeta.priors import MatrixNormal, MatrixNormalMixture
 from bayesmeta.typing import Params
 
 
-class MixtureALPaCA(ExplicitLearner):
+class MixtureALPaCA(LastLayerRegression):
     """Exact Bayesian linear regression on shared features, with a mixture of matrix normals as prior.
 
     The predictive is a mixture of Gaussians: unlike ALPaCA's, its width depends on the outcomes seen, not only on where
@@ -52,14 +53,12 @@ class MixtureALPaCA(ExplicitLearner):
     def __init__(
         self, features: Network, num_components: int = 4, num_outputs: int = 1, noise: Noise | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(features, num_outputs)
         if num_components < 1:
             raise DataError(f"expected at least one component, got {num_components}")
         noise = DiagonalNoise(num_outputs) if noise is None else noise
-        self.features = features
         self.prior: MatrixNormalMixture = MatrixNormalMixture(features.num_outputs, num_components, noise)
         self.likelihood: Gaussian = Gaussian(noise)
-        self.x_shape, self.num_outputs = features.x_shape, num_outputs
 
     @classmethod
     def split_prior(
@@ -76,28 +75,10 @@ class MixtureALPaCA(ExplicitLearner):
                 component.rows.set_covariance(0.25 * prior.rows.covariance())
         return mixture
 
-    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
-        """φ(x) W."""
-        weight = phi["weight"]
-        return self.features(x).to(weight.dtype) @ weight
-
-    def conform(self, data: Data) -> Data:
-        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
-        data = super().conform(data)
-        if not data.y.is_floating_point():
-            raise UnsupportedError("expected floating outcomes for MixtureALPaCA, got labels")
-        return data
-
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log Σ_s π_s p(y | x, s) of each task, W integrated out, in nats."""
         data = self.conform(data)
         return self._theta().log_weights(data).logsumexp(-1)
-
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """-mean over the query of the marginal log p(y | x, support, theta), in nats, as for ALPaCA."""
-        tasks = self.conform_tasks(tasks)
-        each = self._adapt(tasks.support)._predict(tasks.query.x).marginal_log_prob(tasks.query.y)
-        return -torch.where(tasks.query.mask, each, 0.0).sum(-1) / tasks.query.counts.clamp(min=1)
 
     def _adapt(self, support: Data) -> "MixtureALPaCAPosterior":
         theta = self._theta()

@@ -1,0 +1,119 @@
+"""What torch's distributions leave out: distribution functions, quantiles, and changes of shape, place and scale."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    AffineTransform,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    StudentT,
+    TransformedDistribution,
+)
+
+from bayesmeta.errors import UnsupportedError
+
+
+@contextlib.contextmanager
+def seeded(generator: torch.Generator | None) -> Iterator[None]:
+    """torch's distributions take no generator: fork the global one, seeded from `generator`, and put it back."""
+    if generator is None:
+        yield
+        return
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def univariate(distribution: Distribution) -> Distribution:
+    """Each output on its own: a distribution of batch shape (B, M, C)."""
+    if isinstance(distribution, Independent):
+        return distribution.base_dist
+    if isinstance(distribution, MultivariateNormal):
+        return Normal(distribution.mean, distribution.variance.sqrt(), validate_args=False)
+    if isinstance(distribution, MixtureSameFamily) and isinstance(distribution.component_distribution, Independent):
+        # batch (B, M, S) event (C,) -> batch (B, M, C, S)
+        components = map_parameters(distribution.component_distribution.base_dist, lambda v: v.mT)
+        logits = distribution.mixture_distribution.logits[..., None, :].expand(components.batch_shape)
+        return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+    return distribution
+
+
+def cdf(distribution: Distribution, y: Tensor) -> Tensor:
+    """P(Y <= y), elementwise; also for Student's t, which torch leaves out, and for mixtures of what there is."""
+    if isinstance(distribution, StudentT):  # torch has none
+        from scipy.stats import t
+
+        loc, scale, df = (p.detach().cpu().numpy() for p in (distribution.loc, distribution.scale, distribution.df))
+        return torch.as_tensor(t.cdf(y.detach().cpu().numpy(), df, loc, scale), dtype=y.dtype, device=y.device)
+    if isinstance(distribution, MixtureSameFamily):
+        weights = distribution.mixture_distribution.probs
+        return (weights * cdf(distribution.component_distribution, y[..., None].expand(weights.shape))).sum(-1)
+    return distribution.cdf(y)
+
+
+def quantile(distribution: Distribution, q: float) -> Tensor:
+    """The y with P(Y <= y) = q, elementwise. Raises UnsupportedError for other families than these."""
+    if isinstance(distribution, Normal):
+        return distribution.icdf(torch.full_like(distribution.loc, q))
+    if isinstance(distribution, StudentT):  # torch has none
+        from scipy.stats import t
+
+        loc, df = distribution.loc, distribution.df.detach().cpu().numpy()
+        return loc + distribution.scale * torch.as_tensor(t.ppf(q, df), dtype=loc.dtype, device=loc.device)
+    if isinstance(distribution, MixtureSameFamily):
+        each = quantile(distribution.component_distribution, q)
+        return bisect(lambda y: cdf(distribution, y), each.amin(-1), each.amax(-1), q)
+    raise UnsupportedError(f"expected Normal, StudentT or mixtures of them, got {type(distribution)}")
+
+
+def bisect(function: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float) -> Tensor:
+    """Solve function(y) = q, increasing in y, for each entry between `lower` and `upper`."""
+    for _ in range(60):
+        middle = 0.5 * (lower + upper)
+        below = function(middle) < q
+        lower, upper = torch.where(below, middle, lower), torch.where(below, upper, middle)
+    return 0.5 * (lower + upper)
+
+
+def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor]) -> Distribution:
+    """The same distribution with `change` applied to each of its parameters."""
+    if isinstance(distribution, Independent):
+        return Independent(map_parameters(distribution.base_dist, change), 1)
+    if isinstance(distribution, Normal):
+        return Normal(change(distribution.loc), change(distribution.scale), validate_args=False)
+    if isinstance(distribution, StudentT):
+        df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
+        return StudentT(df, loc, scale, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = change(distribution.scale_tril)
+        return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
+    raise UnsupportedError(f"expected Normal, StudentT or MultivariateNormal components, got {type(distribution)}")
+
+
+def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
+    """The distribution of shift + scale * y, with a mean and variance where the base has them."""
+    if isinstance(distribution, Independent):
+        return Independent(affine(distribution.base_dist, shift, scale), 1)
+    if isinstance(distribution, Normal):
+        return Normal(shift + scale * distribution.loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, StudentT):
+        loc = shift + scale * distribution.loc
+        return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = scale[:, None] * distribution.scale_tril
+        return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
+    if isinstance(distribution, MixtureSameFamily):
+        if not distribution.event_shape:  # each output has its own mixture: components are the last axis
+            shift, scale = shift[..., None], scale[..., None]
+        components = affine(distribution.component_distribution, shift, scale)
+        return MixtureSameFamily(distribution.mixture_distribution, components, validate_args=False)
+    transform = AffineTransform(shift, scale, event_dim=len(distribution.event_shape))
+    return TransformedDistribution(distribution, [transform], validate_args=False)

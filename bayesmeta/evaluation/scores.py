@@ -1,0 +1,252 @@
+"""The scores of a learner on held-out tasks, as a value: tables, single tasks, the worst ones."""
+
+import html
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bayesmeta.errors import DataError
+from bayesmeta.evaluation import metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns that are averaged over points; all others are averaged over tasks, so that every task counts the same.
+_BY_POINT = ("coverage", "width", "sharpness", "accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class ShotScores:
+    """Scores of every task at one number of support points. T tasks, M query points (padded), C outputs.
+
+    Attributes:
+        shots: support points of a task.
+        names: the tasks that have more points than that.
+        points: `T`, query points of each task.
+        scores: `T` for each score, see `Evaluation.table`.
+        mask: `T M`, True = real.
+        pit: `T M C`, F(y) of each query point; None for a classifier.
+        confidence: `T M`, probability of the most probable class; None in regression.
+        correct: `T M`, whether the most probable class was right; None in regression.
+    """
+
+    shots: int
+    names: tuple[Hashable, ...]
+    points: np.ndarray
+    scores: dict[str, np.ndarray]
+    mask: np.ndarray
+    pit: np.ndarray | None = None
+    confidence: np.ndarray | None = None
+    correct: np.ndarray | None = None
+
+    def averages(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Averages of the scores for R weightings `R T` of the tasks: all ones, or a bootstrap's counts."""
+        points = weights * self.points
+        columns = {}
+        for name, value in self.scores.items():
+            columns[name] = _weighted_mean(points if name in _BY_POINT else weights, value)
+            if name == "rmse":
+                columns["pooled_rmse"] = np.sqrt(_weighted_mean(points, value**2))
+        return columns
+
+    def calibration(self) -> dict[str, float]:
+        """Calibration errors over the points of all tasks, and the size that chance alone gives them.
+
+        Bootstrapping a distance from zero only adds to it, so these have no interval. The noise is about the error that
+        a calibrated learner would show, given how much the tasks differ: an error means something well above it.
+        """
+        if not self.names:
+            return {}
+        total, mask = self.points.sum(), torch.from_numpy(self.mask)
+        small = len(self.names) / (len(self.names) - 1.0) if len(self.names) > 1 else np.nan
+        if self.pit is not None:
+            levels = np.array(metrics.LEVELS)
+            curve = metrics.calibration_curve(torch.from_numpy(self.pit), mask).numpy()  # T L
+            observed = self.points @ curve / total
+            # Var p̂_j = Σ_t n_t² (p̂_tj - p̂_j)² / (Σ_t n_t)²: whole tasks are what is independent
+            variance = small * self.points**2 @ (curve - observed) ** 2 / total**2
+            error, noise = np.sqrt(((observed - levels) ** 2).mean()), np.sqrt(variance.mean())
+            return {"calibration_error": float(error), "calibration_noise": float(noise)}
+        assert self.confidence is not None
+        assert self.correct is not None
+        confidence, correct = torch.from_numpy(self.confidence), torch.from_numpy(self.correct)
+        count, hits, sums = (v.numpy() for v in metrics.confidence_bins(confidence, correct, mask))  # T K
+        gaps = (hits - sums).sum(0) / total
+        # of a mean of zero and deviation s_k the expected size is sqrt(2/π) s_k
+        share = np.divide(count, count.sum(0), out=np.zeros_like(count), where=count.sum(0) > 0)
+        deviation = np.sqrt(small * ((hits - sums - share * gaps * total) ** 2).sum(0)) / total
+        return {"ece": float(np.abs(gaps).sum()), "ece_noise": float(np.sqrt(2.0 / np.pi) * deviation.sum())}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """How a learner did on held-out tasks, for each number of support points.
+
+    Printing it shows the main columns with half the width of their 95 % task-bootstrap interval; `table()` has all of
+    them, `per_task()` every task, `worst()` the tasks to look at first.
+
+    Attributes:
+        results: one `ShotScores` for each number of shots.
+        learner: the name of the learner's class.
+        level: what `coverage` and `width` are about.
+        num_bootstrap: resamplings of the tasks.
+        seed: of the division into support and query, and of the bootstrap.
+    """
+
+    results: tuple[ShotScores, ...]
+    learner: str
+    level: float
+    num_bootstrap: int
+    seed: int
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """The numbers of support points."""
+        return tuple(result.shots for result in self.results)
+
+    def at(self, shots: int) -> ShotScores:
+        """The scores at one number of shots. Raises DataError for one that was not evaluated."""
+        for result in self.results:
+            if result.shots == shots:
+                return result
+        raise DataError(f"expected one of the evaluated numbers of shots {list(self.shots)}, got {shots}")
+
+    def table(self) -> "pd.DataFrame":
+        """One row for each number of shots; `<column>_low` and `<column>_high` bound the 95 % interval of a column.
+
+        The interval is the percentile bootstrap over tasks, NaN for a single task: points of one task are dependent,
+        so tasks are what is resampled. With few tasks such intervals are too short.
+
+        | column | what | averaged over |
+        |---|---|---|
+        | tasks, points | tasks with more points than shots; their query points | |
+        | nll | -log density of a point on its own, nats per point | tasks |
+        | joint_nll | -joint log density of a task's query points, nats per point | tasks |
+        | rmse | root mean squared error of a task, units of y | tasks |
+        | pooled_rmse | the same over all points at once | points |
+        | mae, crps | absolute error of the median; continuous ranked probability score, units of y | tasks |
+        | coverage, width | of the central interval of probability `level`; width in units of y | points |
+        | sharpness | predictive variance, squared units of y | points |
+        | task_calibration_error | root mean square definition within each task: it has a floor well above 0 | tasks |
+        | calibration_error | the same over all points at once; no interval | points |
+        | calibration_noise | what chance alone makes of it, for a calibrated learner | |
+        | oracle_nll, oracle_task_calibration_error | the same scores of the exact Bayes predictive | tasks |
+        | regret | nll - oracle_nll, nats per point | tasks |
+        | floor | regret of the Gaussian that has the oracle's mean and variance | tasks |
+        | accuracy | classifiers: share of right answers | points |
+        | brier | classifiers: Brier score, 0 to 2 | tasks |
+        | ece, ece_noise | classifiers: expected calibration error, 15 bins, and what chance makes of it | points |
+        """
+        import pandas as pd
+
+        rows = []
+        for result in self.results:
+            row: dict[str, float] = {"tasks": len(result.names), "points": int(result.points.sum())}
+            for name, (estimate, low, high) in self._intervals(result).items():
+                row |= {name: estimate, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row | result.calibration())
+        return pd.DataFrame(rows, index=pd.Index(self.shots, name="shots"))
+
+    def per_task(self, shots: int | None = None) -> "pd.DataFrame":
+        """One row for each task and number of shots (or only for one number) with the task's own scores."""
+        import pandas as pd
+
+        chosen = [r for r in self.results if r.names] if shots is None else [self.at(shots)]
+        heads = ({"shots": r.shots, "task": list(r.names), "points": r.points} for r in chosen)
+        return pd.concat([pd.DataFrame(h | r.scores) for h, r in zip(heads, chosen, strict=True)], ignore_index=True)
+
+    def worst(self, k: int = 5, shots: int | None = None, by: str = "nll") -> "pd.DataFrame":
+        """The k tasks of the highest score `by` (of the lowest accuracy) at one number of shots.
+
+        By default at the largest for which there are tasks.
+
+        Raises:
+            DataError: an unknown score or number of shots, or k below 1.
+        """
+        if k < 1:
+            raise DataError(f"expected at least one task, got k = {k}")
+        result = self.at(max(r.shots for r in self.results if r.names) if shots is None else shots)
+        if by not in result.scores:
+            raise DataError(f"expected one of the scores {list(result.scores)}, got {by!r}")
+        frame = self.per_task(result.shots).sort_values(by, ascending=by == "accuracy", kind="stable")
+        return frame.head(k).reset_index(drop=True)
+
+    def __str__(self) -> str:
+        """A table of fixed width."""
+        heads, rows = self._cells()
+        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in (heads, *rows)
+        ]
+        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        heads, rows = self._cells()
+        top = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        caption = f"<caption>{html.escape(self._title())}</caption>"
+        return f"<table>{caption}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+    def _title(self) -> str:
+        return f"{self.learner}: estimate ± half the width of its 95 % bootstrap interval over tasks"
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        shown = {
+            "nll": "NLL",
+            "rmse": "RMSE",
+            "crps": "CRPS",
+            "coverage": f"coverage {100 * self.level:g} %",
+            "width": "width",
+            "accuracy": "accuracy",
+            "brier": "Brier",
+            "regret": "regret",
+            "floor": "floor",
+        }
+        errors = {"calibration_error": "calib. error (noise)", "ece": "ECE (noise)"}
+        averages = [self._intervals(result) for result in self.results]
+        calibrations = [result.calibration() for result in self.results]
+        shown = {name: head for name, head in shown.items() if any(name in average for average in averages)}
+        errors = {name: head for name, head in errors.items() if any(name in value for value in calibrations)}
+        rows = []
+        for result, average, calibration in zip(self.results, averages, calibrations, strict=True):
+            row = [str(result.shots), str(len(result.names)), str(int(result.points.sum()))]
+            row += [_cell(*average[name]) if name in average else "" for name in shown]
+            row += ["{:.3f} ({:.3f})".format(*calibration.values()) if name in calibration else "" for name in errors]
+            rows.append(row)
+        return ["shots", "tasks", "points", *shown.values(), *errors.values()], rows
+
+    def _intervals(self, result: ShotScores) -> dict[str, tuple[float, float, float]]:
+        """Estimate, lower and upper end of every average."""
+        tasks = len(result.names)
+        estimate = result.averages(np.ones((1, tasks)))
+        if tasks < 2 or self.num_bootstrap < 1:
+            return {name: (float(value[0]), np.nan, np.nan) for name, value in estimate.items()}
+        generator = np.random.default_rng(self.seed)
+        counts = generator.multinomial(tasks, np.full(tasks, 1.0 / tasks), size=self.num_bootstrap)
+        intervals = {}
+        for name, value in result.averages(counts.astype(float)).items():
+            low, high = np.quantile(value, [0.025, 0.975], method="inverted_cdf")  # infinite scores must not mix
+            intervals[name] = (float(estimate[name][0]), float(low), float(high))
+        return intervals
+
+
+def _weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Σ_t w_t v_t / Σ_t w_t for each row of weights `R T`; an infinite score counts where its weight is positive."""
+    with np.errstate(invalid="ignore"):  # no tasks: 0/0 is NaN, and meant
+        mean = weights @ np.where(np.isfinite(values), values, 0.0) / weights.sum(-1)
+    for infinity in (np.inf, -np.inf):
+        mean = np.where((weights > 0.0) @ (values == infinity), infinity, mean)
+    return mean
+
+
+def _cell(estimate: float, low: float, high: float) -> str:
+    half = 0.5 * (high - low)
+    if not (np.isfinite(estimate) and np.isfinite(half) and half > 1e-12 * abs(estimate)):
+        return f"{estimate:.4g}"
+    decimals = int(np.clip(1 - np.floor(np.log10(half)), 0, 4))  # two significant digits of the uncertainty
+    return f"{estimate:.{decimals}f} ± {half:.{decimals}f}"
