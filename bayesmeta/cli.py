@@ -15,7 +15,7 @@ from bayesmeta.recipes import RECIPES, Training, recipe
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
-from bayesmeta.training.checkpoint import load_with_extra, save
+from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,9 +72,9 @@ def fit(
     schema = Schema.of(frame, task, x or [], y, covariate or [])
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
-    _check_folder(output)
     torch.manual_seed(seed)
     learner = chosen.build(len(schema.x_names), len(schema.y))
+    require_savable(learner, output)  # before the training rather than after it
     result = chosen.train(learner, train, Training(steps=steps, seed=seed))
     extra = {"schema": schema.to_json(), "method": method, "trained_on": [str(name) for name in train.names]}
     save(learner, output, extra)
@@ -166,16 +166,6 @@ def _write(frame: "pd.DataFrame", path: Path) -> None:
         os.replace(part, path)
     except OSError as error:
         raise DataError(f"expected a file that can be written, got {path}: {error}") from error
-
-
-def _check_folder(folder: Path) -> None:
-    """Fail before the training rather than after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"expected a folder that can be written, got {folder}: {error}") from error
-    if not os.access(folder, os.W_OK):
-        raise DataError(f"expected a folder that can be written, got {folder}")
 
 
 def _load(model: Path) -> tuple[Learner, Schema, dict[str, Any]]:

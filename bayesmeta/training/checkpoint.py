@@ -59,11 +59,13 @@ def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = No
 
 
 def require_savable(learner: Learner, folder: str | Path) -> None:
-    """Raise now what `save` would raise later. Raises UnsupportedError and DataError like `save`."""
+    """Raise now, before a long training, what `save` would raise after it: UnsupportedError and DataError."""
     describe(learner)
-    for path in (Path(folder), *Path(folder).parents):
-        if path.exists() and not path.is_dir():
-            raise DataError(f"expected a folder that can be written, got {folder}: {path} is a file")
+    existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DataError(f"expected a folder that can be written, got {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK):
+        raise DataError(f"expected a folder that can be written, got {folder}: {existing} is read-only")
 
 
 def load(folder: str | Path) -> Learner:
