@@ -1,9 +1,11 @@
 """Few-shot learning with uncertainty that can be trusted.
 
-learner = bayesmeta.ALPaCA(bayesmeta.MLP(1, [64, 64]))   theta, a prior and a likelihood
-bayesmeta.fit(learner, tasks)                            learn theta from many tasks
-posterior = learner.adapt(support)                       p(phi | D, theta) of a new task
-posterior.predict(x)                                     p(y | x, D, theta)
+The whole of it in four lines:
+
+    learner = bayesmeta.ALPaCA(bayesmeta.MLP(1, [64, 64]))   theta, a prior and a likelihood
+    bayesmeta.fit(learner, tasks)                            learn theta from many tasks
+    posterior = learner.adapt(support)                       p(phi | D, theta) of a new task
+    posterior.predict(x)                                     p(y | x, D, theta)
 """
 
 from bayesmeta import plotting

@@ -1,6 +1,8 @@
 """Learner holds theta; TaskPosterior holds what one batch of tasks has taught it.
 
-theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
+The two verbs between them:
+
+    theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
 """
 
 import copy

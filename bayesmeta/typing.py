@@ -1,9 +1,11 @@
 """Shared types, and the axis letters that every signature uses.
 
-B  tasks in a batch                 C  outputs or classes        F  features
-N  support points of a task, padded D  input size (`*x` when the input has any shape)
-M  query points of a task, padded   S  draws of phi              K  network outputs
-P  numbers in phi
+Every annotation, docstring and test uses these and no others:
+
+    B  tasks in a batch                 C  outputs or classes        F  features
+    N  support points of a task, padded D  input size (`*x` when the input has any shape)
+    M  query points of a task, padded   S  draws of phi              K  network outputs
+    P  numbers in phi
 """
 
 from collections.abc import Callable

@@ -1,12 +1,14 @@
-"""ALPaCA: Bayesian linear regression on meta-learned features. Harrison, Sharma, Pavone 2018 (arXiv:1807.08912).
+"""ALPaCA: Bayesian linear regression on meta-learned features.
 
-y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)                       (eq. 4, V = Lambda_0⁻¹)
-p(y* | x*, D) = N(K_nᵀ φ*, (1 + φ*ᵀ Lambda_n⁻¹ φ*) Σ)                     (eqs. 7-9)
+Harrison, Sharma, Pavone 2018 (arXiv:1807.08912), with V = Lambda_0⁻¹ in eq. 4 and the predictive of eqs. 7-9:
 
-phi         W, the last layer, F x C
-prior       matrix normal MN(K_0, V, Σ), explicit
-likelihood  Gaussian, noise covariance Σ over the outputs
-inference   exact, in float64 whatever the precision of the features
+    y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)
+    p(y* | x*, D) = N(K_nᵀ φ*, (1 + φ*ᵀ Lambda_n⁻¹ φ*) Σ)
+
+    phi         W, the last layer, F x C
+    prior       matrix normal MN(K_0, V, Σ), explicit
+    likelihood  Gaussian, noise covariance Σ over the outputs
+    inference   exact, in float64 whatever the precision of the features
 """
 
 import math
@@ -147,7 +149,8 @@ class ALPaCA(LastLayerRegression):
         if not bool(torch.isfinite(normalised).all()) or bool(torch.linalg.cond(normalised) > 1e13):
             raise InferenceError(
                 "expected features that determine the prior mean, got a singular design over all tasks: "
-                "a feature is constant, repeated or a sum of others. Leave it out"
+                "a feature is constant, repeated or a sum of others (all levels of a category sum to the constant). "
+                "Leave it out, or use MaximumLikelihood, which does without"
             )
         return torch.linalg.solve(precision, moment), precision
 
