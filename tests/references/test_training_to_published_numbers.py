@@ -1,14 +1,11 @@
 """Training runs that reach published figures, and the Bayes-optimal ones. Slow: `make test-slow`."""
 
-import math
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
 
 import bayesmeta as bm
-from benchmarks import alpaca_experiments
+from benchmarks import alpaca_experiments, joint_gaussian_bound
 
 pytestmark = pytest.mark.slow
 
@@ -29,33 +26,6 @@ def test_steps_reach_the_best_linear_predictor() -> None:
         assert score.nll < best.nll + 0.015
 
 
-class SineAndCosine(bm.Network):
-    """The exact features of sinusoids of frequency 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.x_shape, self.num_outputs = (1,), 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([torch.sin(x), torch.cos(x)], -1)
-
-
-def best_joint_gaussian() -> bm.ALPaCA:
-    """y = A cos b sin x - A sin b cos x with the mean and covariance of (A cos b, -A sin b), A ~ U(.1, 5), b ~ U(0, π).
-
-    For every pair of inputs it has the exact regression coefficient and residual variance, so that no predictive that
-    is jointly Gaussian has a lower expected NLL at 0 or 1 point.
-    """
-    mean, square = 2.55, (5.0**3 - 0.1**3) / (3 * 4.9)
-    learner = bm.ALPaCA(SineAndCosine()).double()
-    learner.prior.columns.set_covariance(torch.tensor([[0.01]]))
-    with torch.no_grad():
-        learner.prior.location.copy_(torch.tensor([[0.0], [-mean * 2 / math.pi]]))
-    variances = torch.tensor([square / 2, square / 2 - (mean * 2 / math.pi) ** 2])
-    learner.prior.rows.set_covariance(torch.diag(variances / 0.01))
-    return learner
-
-
 def test_the_demonstration_is_near_bayes_optimal(tmp_path: Path) -> None:
     from bayesmeta.demo import SHOTS, run
 
@@ -63,7 +33,7 @@ def test_the_demonstration_is_near_bayes_optimal(tmp_path: Path) -> None:
     assert (tmp_path / "sinusoid.png").exists()
     test = bm.Sinusoid.maml(noise=0.1).dataset(1_000, max(SHOTS) + 20, seed=1)
     test.oracle = None
-    bound = bm.evaluate(best_joint_gaussian(), test, SHOTS, query=20, num_bootstrap=0).table()
+    bound = bm.evaluate(joint_gaussian_bound.best_joint_gaussian(), test, SHOTS, query=20, num_bootstrap=0).table()
     limit = {0: 0.16, 1: 0.16, 2: 0.05, 3: 0.03, 5: 0.03, 10: 0.03, 20: 0.03}
     for shots in SHOTS:
         assert mixture.regret[shots] < limit[shots]
