@@ -8,7 +8,7 @@ The two verbs between them:
 import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -78,7 +78,7 @@ class Learner(Described, nn.Module, ABC):
         num_outputs: C, or None when any will do.
     """
 
-    exchangeable: ClassVar[bool] = True
+    exchangeable: bool = True
     x_shape: tuple[int, ...] | None = None
     num_outputs: int | None = None
 

@@ -39,6 +39,7 @@ class Standardized(Learner):
             raise DataError(f"expected a learner with known inputs and outputs, got {type(learner).__name__}")
         self.learner = learner
         self.x_shape, self.num_outputs = learner.x_shape, learner.num_outputs
+        self.exchangeable = learner.exchangeable
         for name, shape in (("x", learner.x_shape), ("y", (learner.num_outputs,))):
             self.register_buffer(f"{name}_shift", torch.zeros(shape, dtype=torch.float64))
             self.register_buffer(f"{name}_scale", torch.zeros(shape, dtype=torch.float64))  # 0: not taken yet

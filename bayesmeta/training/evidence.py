@@ -32,7 +32,7 @@ def fit_evidence(
         tolerance: stop when no gradient entry of the loss (nats per point) is larger.
 
     Returns:
-        The history; `stopped_early` says that it converged.
+        The history; `stopped_early` says that L-BFGS found nothing more to gain before `max_iterations`.
 
     Raises:
         DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.

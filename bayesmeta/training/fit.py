@@ -35,7 +35,7 @@ class FitResult:
         losses: the loss of every step, nats per point.
         validation: (step, loss on the validation tasks) in order.
         best_step: the step whose theta the learner now has.
-        stopped_early: whether patience ran out (or, for a full-batch fit, whether it converged) before the last step.
+        stopped_early: whether patience ran out (or a full-batch fit found nothing more to gain) before the last step.
         seconds: wall time.
     """
 

@@ -23,10 +23,7 @@ class JointPredictive(Objective):
 
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per query point."""
-        tasks = learner.conform_tasks(tasks)
-        query = tasks.query
-        predictive = learner._adapt(tasks.support)._predict(query.x)
-        return -predictive.log_prob(query.y, query.mask) / query.counts.clamp(min=1)
+        return Learner.meta_loss(learner, tasks)  # the general one, also where the learner has one of its own
 
 
 class MarginalPredictive(Objective):

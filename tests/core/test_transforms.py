@@ -168,3 +168,11 @@ def test_a_learner_of_unknown_shape_is_refused() -> None:
 
     with pytest.raises(DataError, match="known inputs and outputs, got Anything"):
         bm.Standardized(Anything())
+
+
+def test_a_learner_that_depends_on_order_still_does_in_other_units() -> None:
+    class Sequential(bm.ALPaCA):
+        exchangeable = False
+
+    assert bm.Standardized(bm.ALPaCA(bm.Identity(1))).exchangeable
+    assert not bm.Standardized(Sequential(bm.Identity(1))).exchangeable

@@ -1,6 +1,5 @@
 """What learners share whose phi is the last layer of a network: f(x; W) = Wᵀ φ(x)."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -8,6 +7,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.networks.network import Network
+from bayesmeta.training.objectives import MarginalPredictive
 from bayesmeta.typing import Params
 
 
@@ -46,7 +46,4 @@ class LastLayerRegression(ExplicitLearner):
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-mean over the query of the marginal log p(y | x, support, theta), in nats (Harrison et al. 2018, eq. 11)."""
-        tasks = self.conform_tasks(tasks)
-        query = tasks.query
-        each = self._adapt(tasks.support)._predict(query.x).marginal_log_prob(query.y)
-        return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
+        return MarginalPredictive()(self, tasks)
