@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+PEERS := .venv-peers
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-slow check docs bench clean
+.PHONY: help demo test test-slow check docs bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
@@ -15,7 +16,8 @@ help:
 	@echo "make check      lint, formatting and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make bench      run every benchmark, one after the other"
-	@echo "make clean      remove caches and build outputs (keeps .venv)"
+	@echo "make bench-peers  those against other libraries, which it installs into $(PEERS)"
+	@echo "make clean      remove caches and build outputs (keeps .venv and $(PEERS))"
 
 # Touched only when the installation has succeeded, so that an interrupted one is taken up again.
 $(VENV)/.dev: pyproject.toml constraints.txt
@@ -49,6 +51,24 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.dev
 	@status=0; for file in benchmarks/[!_]*.py; do \
 		echo "== $$file"; $(BIN)/python $$file || status=1; \
+	done; exit $$status
+
+# benchmarks/peers.txt says why torchvision goes and where learn2learn comes from
+$(PEERS)/.done: pyproject.toml constraints.txt benchmarks/peers.txt
+	@$(PEERS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PEERS)
+	@echo "Installing into $(PEERS) (a few minutes) ..."
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e . -r benchmarks/peers.txt
+	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
+	$(PEERS)/bin/python -m pip download --disable-pip-version-check --quiet -c constraints.txt --no-deps \
+		--no-binary learn2learn --dest $(PEERS) learn2learn==0.2.0
+	tar -xzf $(PEERS)/learn2learn-0.2.0.tar.gz --strip-components 1 \
+		-C "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+		$(addprefix learn2learn-0.2.0/learn2learn/,algorithms/maml.py algorithms/base_learner.py utils/__init__.py)
+	@touch $@
+
+bench-peers: $(PEERS)/.done
+	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers; do \
+		echo "== $$file"; $(PEERS)/bin/python -m benchmarks.$$file || status=1; \
 	done; exit $$status
 
 clean:

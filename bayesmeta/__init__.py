@@ -14,9 +14,20 @@ from bayesmeta.errors import BayesMetaError, DataError, InferenceError, ShapeErr
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.frames import predict_frame
+from bayesmeta.inference.implied_prior import ImpliedPrior
+from bayesmeta.inference.solvers import LBFGS, GradientAscent, Solver
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
+from bayesmeta.learners.gradient._posteriors import Linearized, LinearizedDiagonal, PointEstimate
+from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
+from bayesmeta.learners.gradient.bmaml import BMAML, Chaser
+from bayesmeta.learners.gradient.cavia import CAVIA
+from bayesmeta.learners.gradient.imaml import IMAML
+from bayesmeta.learners.gradient.llama import LLAMA
+from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
+from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
+from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -29,9 +40,16 @@ from bayesmeta.likelihoods import (
     StudentT,
 )
 from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
+from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
-from bayesmeta.predictives import GaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import (
+    DenseGaussianPredictive,
+    GaussianPredictive,
+    IndependentPredictive,
+    MixturePredictive,
+    Predictive,
+)
 from bayesmeta.priors import (
     DiagonalGaussian,
     DiagonalRows,
@@ -42,6 +60,7 @@ from bayesmeta.priors import (
     MatrixNormal,
     MatrixNormalMixture,
     Prior,
+    StandardNormal,
 )
 from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
@@ -71,20 +90,31 @@ from bayesmeta.transforms import Standardized
 __version__ = "0.1.0"
 
 __all__ = [
+    "BMAML",
+    "CAVIA",
+    "IMAML",
+    "LBFGS",
+    "LLAMA",
+    "MAML",
     "MLP",
     "ALPaCA",
+    "AlphaMAML",
     "BayesMetaError",
     "Bernoulli",
     "Categorical",
     "Cauchy",
+    "Chaser",
+    "Conv4",
     "Data",
     "DataError",
+    "DenseGaussianPredictive",
     "DiagonalGaussian",
     "DiagonalNoise",
     "DiagonalRows",
     "Evaluation",
     "Evidence",
     "ExplicitLearner",
+    "FirstOrderMAML",
     "FitResult",
     "FullGaussian",
     "FullNoise",
@@ -92,8 +122,10 @@ __all__ = [
     "GPFunctions",
     "Gaussian",
     "GaussianPredictive",
+    "GradientAscent",
     "HeteroscedasticGaussian",
     "Identity",
+    "ImpliedPrior",
     "IndependentPredictive",
     "InferenceError",
     "IsotropicGaussian",
@@ -101,15 +133,20 @@ __all__ = [
     "JointPredictive",
     "Learner",
     "Likelihood",
+    "Linearized",
+    "LinearizedDiagonal",
+    "MAMLPlusPlus",
     "MarginalPredictive",
     "MatrixNormal",
     "MatrixNormalMixture",
     "MaximumLikelihood",
+    "MetaSGD",
     "MixtureALPaCA",
     "MixturePredictive",
     "Network",
     "Noise",
     "Pendulum",
+    "PointEstimate",
     "Polynomial",
     "Predictive",
     "PrefixSplit",
@@ -123,8 +160,10 @@ __all__ = [
     "Simulator",
     "Sinusoid",
     "SlopedSinusoid",
+    "Solver",
     "Spline",
     "Split",
+    "StandardNormal",
     "Standardized",
     "Step",
     "StudentT",

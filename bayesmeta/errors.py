@@ -18,4 +18,12 @@ class UnsupportedError(BayesMetaError, NotImplementedError):
 
 
 class InferenceError(BayesMetaError, RuntimeError):
-    """A computation failed: a matrix that is not positive definite, a loss that is not finite."""
+    """A computation failed: a matrix that is not positive definite, a loss that is not finite.
+
+    Attributes:
+        task: position in the batch of the task that failed; None where it is not one task's failure.
+    """
+
+    def __init__(self, message: str, task: int | None = None) -> None:
+        super().__init__(message)
+        self.task = task

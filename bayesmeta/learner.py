@@ -134,6 +134,11 @@ class Learner(Described, nn.Module, ABC):
     def prepare(self, tasks: Data) -> None:
         """Called once by `fit` with the meta-training points, before the first step; for statistics of the data."""
 
+    def anneal(self, progress: float) -> None:
+        """Called by `fit` before every step with the share of the training that is done, 0 to 1, and with 1 at its end;
+        for schedules.
+        """
+
     def frozen(self) -> "Learner":
         """A copy whose theta never changes; the learner itself when nothing in it can be trained any more."""
         if not any(p.requires_grad for p in self.parameters()):

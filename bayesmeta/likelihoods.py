@@ -19,7 +19,7 @@ from torch.distributions import StudentT as StudentTDistribution
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, solve_lower
 
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
@@ -170,6 +170,28 @@ class Likelihood(Described, nn.Module, ABC):
     def marginal(self, mean: Float[Tensor, "B M K"], variance: Float[Tensor, "B M K"]) -> Distribution:
         """The distribution of y when f ~ N(mean, diag(variance)): noise included, uncertainty of f integrated out."""
 
+    @abstractmethod
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """R with R Rᵀ = Λ, the Fisher information E[-∂² log p(y | f) / ∂f²] of one point, y ~ p(y | f).
+
+        With J = ∂f/∂phi, Σ_n Jᵀ Λ J is the generalised Gauss-Newton matrix of the negative log-likelihood (Schraudolph
+        2002, "Fast curvature matrix-vector products for second-order gradient descent"), which is the Fisher
+        information in phi (Martens 2020, "New insights and perspectives on the natural gradient method", sections 8
+        and 9). Λ is the Hessian itself, whatever y is, where f is the natural parameter: Gaussian, Bernoulli,
+        Categorical. R is in units of one over f, has the precision of f, and gradients in f and in the noise.
+        """
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The square of the unit that inner step sizes are measured in.
+
+        It is the geometric mean of the noise variances (`Gaussian`) or squared scales (`StudentT`), squared units of y,
+        and 1 elsewhere: labels have no unit, and a noise that f sets is not one number. An inner step multiplies
+        ∇ log joint / N by it: with Gaussian noise a step size then multiplies the gradient of half the mean squared
+        error, whatever the noise is.
+        """
+        parameter = next(self.parameters(), None)
+        return torch.ones(()) if parameter is None else parameter.new_ones(())
+
     def log_prob(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B"]:
         """log p(y | f) in nats, summed over the real points of each task.
 
@@ -191,6 +213,8 @@ class Likelihood(Described, nn.Module, ABC):
         if data.y.is_floating_point():
             raise UnsupportedError(f"expected integer labels for {type(self).__name__}, got floating outcomes")
         labels = torch.where(data.mask, data.y, 0)
+        if torch.compiler.is_compiling():
+            return labels
         if bool(((labels < 0) | (labels >= num_classes)).any()):
             low, high = int(labels.min()), int(labels.max())
             raise DataError(f"expected labels from 0 to {num_classes - 1}, got labels from {low} to {high}")
@@ -221,6 +245,20 @@ class Gaussian(Likelihood):
         factor = cholesky(torch.diag_embed(variance) + self.noise.covariance(), "observation covariance")
         return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
 
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """L⁻ᵀ with Σ = L Lᵀ, so that R Rᵀ = Σ⁻¹; the same at every f."""
+        if isinstance(self.noise, DiagonalNoise):
+            root = torch.diag(self.noise.variance().rsqrt())
+        else:
+            factor = cholesky(self.noise.covariance(), "noise covariance")
+            eye = torch.eye(self.num_outputs, dtype=factor.dtype, device=factor.device)
+            root = solve_lower(factor, eye).mT
+        return root.to(f.dtype).expand(*f.shape, -1)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The geometric mean of the noise variances, squared units of y."""
+        return self.noise.variance().log().mean().exp()
+
 
 class HeteroscedasticGaussian(Likelihood):
     """y ~ N(f_mean, exp(f_logvar)): the network says the noise too. K = 2C: C means, then C log variances.
@@ -250,6 +288,19 @@ class HeteroscedasticGaussian(Likelihood):
         at_nodes = raw[..., None] + _root(raw_variance)[..., None] * nodes
         noise = (bounded(at_nodes, self.lower, self.upper) * weights).sum(-1)
         return Independent(Normal(center, (spread + noise).sqrt(), validate_args=False), 1)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: 1 / √v for a mean, |∂ log v / ∂f| / √2 for what its variance v is made of.
+
+        Inside the bounds v = exp(f) and the second is 1 / √2; outside them v is flat, and it falls to 0.
+        """
+        raw = f.chunk(2, -1)[1]
+        # with a = log sigmoid(raw - log lower) and b = log sigmoid(log upper - raw), log v = raw - a + b and
+        # ∂ log v / ∂raw = (1 - lower / upper) exp(a + b): nothing cancels, and no gradient overflows
+        a = nn.functional.logsigmoid(raw - math.log(self.lower))
+        b = nn.functional.logsigmoid(math.log(self.upper) - raw)
+        slope = (1.0 - self.lower / self.upper) * (a + b).exp()
+        return torch.diag_embed(torch.cat([(0.5 * (a - b - raw)).exp(), math.sqrt(0.5) * slope], -1))
 
 
 class StudentT(Likelihood):
@@ -296,6 +347,19 @@ class StudentT(Likelihood):
         components = Normal(mean[..., None].expand_as(spread), spread, validate_args=False)
         return Independent(MixtureSameFamily(mixing, components, validate_args=False), 1)
 
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: R Rᵀ = (dof + 1) / ((dof + 3) scale²), the same at every f (Lange, Little and Taylor 1989).
+
+        It is positive also where the Hessian at one y is not: an outlier lies where the log density is convex.
+        """
+        dof = self.dof()
+        root = ((dof + 1.0) / (dof + 3.0)).sqrt() / self.scale()
+        return torch.diag(root).to(f.dtype).expand(*f.shape, -1)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The geometric mean of the squared scales, squared units of y."""
+        return (2.0 * self.scale().log().mean()).exp()
+
 
 class Bernoulli(Likelihood):
     """y ~ Bernoulli(sigmoid(f)), y the labels 0 and 1; K = 1."""
@@ -316,6 +380,11 @@ class Bernoulli(Likelihood):
         nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
         probs = (torch.sigmoid(mean + _root(variance) * nodes) * weights).sum(-1)
         return BernoulliDistribution(probs=probs, validate_args=False)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """√(p (1 - p)), accurate until it is too small for the format (|f| = 170 in float32)."""
+        logs = nn.functional.logsigmoid
+        return (0.5 * (logs(f) + logs(-f))).exp()[..., None]  # the root itself has no gradient at p = 0 or 1
 
     def _outcome(self, data: Data, f: Tensor) -> Tensor:
         return self._labels(data, 2).to(f.dtype)  # torch wants its labels in floating point
@@ -339,6 +408,11 @@ class Categorical(Likelihood):
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
         """Softmax of mean / sqrt(1 + π/8 variance): MacKay's probit rescaling (1992), class by class."""
         return CategoricalDistribution(logits=mean / (1.0 + math.pi / 8.0 * variance).sqrt(), validate_args=False)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """diag(√p) - p √pᵀ, so that R Rᵀ = diag(p) - p pᵀ; of rank K - 1, as a constant added to f changes nothing."""
+        root = (0.5 * f.log_softmax(-1)).exp()  # √p, with a finite gradient also where p is 0
+        return torch.diag_embed(root) - root.square()[..., :, None] * root[..., None, :]
 
     def _outcome(self, data: Data, f: Tensor) -> Tensor:
         return self._labels(data, self.network_outputs)

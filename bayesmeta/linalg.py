@@ -1,8 +1,12 @@
 """Small dense linear algebra for many tasks at once: masked Cholesky factors and square-root updates."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bayesmeta.errors import InferenceError
 
@@ -15,6 +19,8 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     """
     # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
     factor, info = torch.linalg.cholesky_ex(matrix)
+    if torch.compiler.is_compiling():  # recorded code decides nothing: NaN reaches the loss, which is looked at
+        return torch.where((info == 0)[..., None, None], factor, torch.nan)
     if matrix.numel() and bool(info.any()):
         where = (info != 0).nonzero()[0].tolist()
         raise InferenceError(
@@ -65,3 +71,79 @@ def update_root(
     new_root = torch.baddbmm(root, spread.mT, solve_lower(factor + eye, projected), alpha=-1.0)
     gain = torch.linalg.solve_triangular(factor.mT, spread, upper=True).mT
     return new_root, gain
+
+
+def conjugate_gradient(
+    product: Callable[[Tensor], Tensor], right: Float[Tensor, "B P"], steps: int, tolerance: float = 1e-6
+) -> Float[Tensor, "B P"]:
+    """A⁻¹ b of every task, by conjugate gradients (Hestenes & Stiefel 1952) on products with A.
+
+    A task stops on its own when |b - A x| <= tolerance |b|, or at a direction along which A is not positive: what it
+    has found by then stands. (At such a direction the quadratic has no minimum, and going on gives NaN.)
+
+    Args:
+        product: A v, for `B P` vectors.
+        right: b.
+        steps: largest number of steps.
+        tolerance: of the relative residual.
+    """
+    solution, residual, direction = torch.zeros_like(right), right, right
+    squared = right.square().sum(1)
+    limit = tolerance**2 * squared
+    active = squared > 0.0
+    for _ in range(steps):
+        image = product(direction)
+        curvature = (direction * image).sum(1)
+        active = active & (curvature > 0.0) & (squared > limit)
+        if not bool(active.any()):
+            break
+        size = torch.where(active, squared / torch.where(active, curvature, 1.0), 0.0)
+        solution = solution + size[:, None] * direction
+        residual = residual - size[:, None] * image
+        new_squared = residual.square().sum(1)
+        ratio = torch.where(active, new_squared / torch.where(active, squared, 1.0), 0.0)
+        direction = residual + ratio[:, None] * direction
+        squared = torch.where(active, new_squared, squared)
+    return solution
+
+
+def matrix_function(matrix: Float[Tensor, "*b N N"], function: Callable[[Tensor], Tensor]) -> Float[Tensor, "*b N N"]:
+    """V f(l) Vᵀ of symmetric matrices V l Vᵀ, once differentiable.
+
+    Backpropagation through `eigh` is NaN where eigenvalues repeat (padding gives zeros); this one is right there too: by
+    Daleckii & Krein 1965, df = V (Γ ∘ Vᵀ dA V) Vᵀ with Γ_ij = (f_i - f_j) / (l_i - l_j), and f' where they agree.
+
+    Args:
+        matrix: symmetric.
+        function: f, elementwise on the eigenvalues and differentiable; a constant of theta.
+    """
+    if matrix.shape[-1] == 0:
+        return matrix
+    result: Tensor = _MatrixFunction.apply(matrix, function)
+    return result
+
+
+class _MatrixFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        ctx.function = function
+        ctx.save_for_backward(values, vectors)
+        return vectors * function(values)[..., None, :] @ vectors.mT
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+        values, vectors = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = values.detach().requires_grad_()
+            f = ctx.function(leaf)
+            (slope,) = torch.autograd.grad(f.sum(), leaf)
+        f = f.detach()
+        gap = values[..., :, None] - values[..., None, :]
+        scale = values.abs().amax(-1)[..., None, None].clamp(min=torch.finfo(values.dtype).tiny)
+        near = gap.abs() <= 1e-6 * scale  # closer than this the quotient loses more digits than the derivative's error
+        quotient = (f[..., :, None] - f[..., None, :]) / torch.where(near, 1.0, gap)
+        gamma = torch.where(near, 0.5 * (slope[..., :, None] + slope[..., None, :]), quotient)
+        inner = vectors.mT @ (0.5 * (cotangent + cotangent.mT)) @ vectors
+        return vectors @ (gamma * inner) @ vectors.mT, None

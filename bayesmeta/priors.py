@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -42,7 +42,10 @@ class _Gaussian(Prior):
         if not mean:
             raise DataError("expected at least one named tensor for the prior mean, got none")
         self.names = tuple(mean)
-        self.values = nn.ParameterList(nn.Parameter(value.detach().clone()) for value in mean.values())
+        self.values = nn.ParameterList(
+            value if isinstance(value, nn.Parameter) else nn.Parameter(value.detach().clone())
+            for value in mean.values()
+        )
 
     @property
     def mean(self) -> Params:
@@ -79,7 +82,7 @@ class IsotropicGaussian(_Gaussian):
     """N(mean, I / precision): one learned precision for all of phi (the prior of iMAML and LLAMA).
 
     Args:
-        mean: named tensors, the starting value of the prior mean.
+        mean: named tensors, the starting value of the prior mean; a Parameter (a network's weight) is shared.
         precision: starting precision.
         bounds: smallest and largest precision.
     """
@@ -100,7 +103,7 @@ class DiagonalGaussian(_Gaussian):
     """N(mean, diag(variance)): a learned variance for every number in phi.
 
     Args:
-        mean: named tensors, the starting value of the prior mean.
+        mean: named tensors, the starting value of the prior mean; a Parameter (a network's weight) is shared.
         variance: starting variance of every number.
         bounds: smallest and largest variance.
     """
@@ -114,6 +117,39 @@ class DiagonalGaussian(_Gaussian):
     def variance(self) -> Params:
         """One variance per number."""
         return {name: value() for name, value in zip(self.names, self.variances, strict=True)}
+
+
+class StandardNormal(Prior):
+    """N(0, I): nothing to learn (the prior of CAVIA's context).
+
+    Args:
+        shapes: the named tensors' shapes.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        self.shapes = {name: torch.Size(shape) for name, shape in shapes.items()}
+        self.zero: Tensor
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # knows precision and device
+
+    @property
+    def mean(self) -> Params:
+        """Zeros."""
+        return {name: self.zero.expand(shape) for name, shape in self.shapes.items()}
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """Σ of standard normal log densities, in nats."""
+        parts = [_value(phi, name, mean).square() + LOG_2PI for name, mean in self.mean.items()]
+        pairs = zip(parts, self.shapes.values(), strict=True)
+        return -0.5 * torch.stack([part.flatten(part.ndim - len(shape)).sum(-1) for part, shape in pairs]).sum(0)
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """Standard normal numbers."""
+        like = self.zero
+        return {
+            name: torch.randn(num_tasks, *shape, dtype=like.dtype, device=like.device, generator=generator)
+            for name, shape in self.shapes.items()
+        }
 
 
 class FullGaussian(Prior):

@@ -109,6 +109,10 @@ class Standardized(Learner):
         """The learner's own."""
         return self.learner.log_hyperprior()
 
+    def anneal(self, progress: float) -> None:
+        """The learner's own."""
+        self.learner.anneal(progress)
+
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The learner's own."""
         return self.learner.configure_optimizer(lr)

@@ -59,6 +59,15 @@ class Case:
         )
 
 
+LAPLACE_EVIDENCE = {
+    "log_density_of_draws_and_evidence_agree": "the evidence is Laplace's approximation; exact ones are compared elsewhere"
+}
+
+
+def _mlp() -> bm.MLP:
+    return bm.MLP(1, [8], 1)
+
+
 CASES = [
     Case("alpaca", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]))),
     Case("alpaca-many-points", lambda: bm.ALPaCA(bm.Identity(1))),  # more points than features: feature space
@@ -80,5 +89,34 @@ CASES = [
         num_outputs=2,
         num_inputs=2,
     ),
+    Case("maml", lambda: bm.MAML(bm.MLP(1, [8, 8], 1), steps=2, lr=0.05)),
+    Case("maml-point", lambda: bm.MAML(_mlp(), steps=2, lr=0.05, posterior=bm.PointEstimate())),
+    Case(
+        "maml-two-outputs-full-noise",
+        lambda: bm.MAML(bm.MLP(2, [8], 2), steps=2, lr=0.05, likelihood=bm.Gaussian(bm.FullNoise(2))),
+        num_outputs=2,
+        num_inputs=2,
+    ),
+    Case(
+        "maml-last-layer-diagonal",
+        lambda: bm.MAML(_mlp(), steps=3, lr=0.05, posterior=bm.LinearizedDiagonal(), adapted=["layers.2"]),
+    ),
+    Case(
+        "first-order-maml",
+        lambda: bm.FirstOrderMAML(_mlp(), steps=2, lr=0.05),
+        exceptions={"meta_gradient_equals_finite_differences": "first order leaves out a part of it on purpose"},
+    ),
+    Case("meta-sgd", lambda: bm.MetaSGD(_mlp(), steps=2, lr=0.05)),
+    Case("maml++", lambda: bm.MAMLPlusPlus(_mlp(), steps=2, lr=0.05)),
+    Case("alpha-maml", lambda: bm.AlphaMAML(_mlp(), steps=2, lr=0.05)),
+    Case("cavia", lambda: bm.CAVIA(bm.MLP(3, [8], 1), num_context=2, steps=2, lr=0.5)),
+    Case(
+        "imaml",
+        # to the optimum: what update and a permutation leave equal up to the solver's tolerance, which is therefore tight
+        lambda: bm.IMAML(_mlp(), precision=20.0, solver=bm.LBFGS(100, 1e-11, history=30), solve_steps=60),
+        float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
+    ),
+    Case("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.05, precision=2.0), exceptions=LAPLACE_EVIDENCE),
+    Case("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

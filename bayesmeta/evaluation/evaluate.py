@@ -12,7 +12,7 @@ from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedE
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
-from bayesmeta.predictives import GaussianPredictive, Predictive
+from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 
@@ -168,7 +168,7 @@ def _compare(oracle: Learner, support: Data, query: Data, nll: Tensor) -> dict[s
 
 def _gaussian_log_prob(predictive: Predictive, y: Tensor) -> Tensor:
     """log N(y; mean, variance) of each point: of all Gaussians it has the highest expected log density."""
-    if isinstance(predictive, GaussianPredictive):  # its outputs may be correlated
+    if isinstance(predictive, GaussianPredictive | DenseGaussianPredictive):  # its outputs may be correlated
         return predictive.marginal_log_prob(y)
     return Normal(predictive.mean, predictive.stddev, validate_args=False).log_prob(y).sum(-1)
 

@@ -38,6 +38,10 @@ class LinearGaussian(ABC):
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """Covariance of Φ Z between points, in units of Σ."""
 
+    @abstractmethod
+    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
+        """Covariance of Φ Z between the K rows of each point, in units of Σ."""
+
     @property
     def num_tasks(self) -> int:
         """B."""
@@ -80,6 +84,11 @@ class FeatureSpace(LinearGaussian):
         spread = rows @ self.root
         return spread @ spread.mT
 
+    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
+        """Φ T Tᵀ Φᵀ, point by point."""
+        spread = rows @ self.root[:, None]
+        return spread @ spread.mT
+
 
 @dataclass(frozen=True, eq=False)
 class PointSpace(LinearGaussian):
@@ -111,6 +120,12 @@ class PointSpace(LinearGaussian):
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ)."""
         white = solve_lower(self.factor, self.rows @ rows.mT)
+        return rows @ rows.mT - white.mT @ white
+
+    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
+        """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ), point by point."""
+        white = solve_lower(self.factor, self.rows @ rows.flatten(1, 2).mT)
+        white = white.unflatten(2, rows.shape[1:3]).movedim(1, 2)  # B M N K
         return rows @ rows.mT - white.mT @ white
 
 
@@ -203,7 +218,7 @@ def information(
 
 
 def _zero_padding(rows: Tensor, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    if bool(mask.all()):
+    if not torch.compiler.is_compiling() and bool(mask.all()):
         return rows, residual
     real = mask[..., None]
     return torch.where(real, rows, 0.0), torch.where(real, residual, 0.0)

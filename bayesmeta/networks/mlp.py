@@ -1,12 +1,14 @@
 """Multilayer perceptron."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.errors import DataError
 from bayesmeta.networks.network import Network
+from bayesmeta.typing import Params
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -48,3 +50,62 @@ class MLP(Network):
         """The last layer at every point."""
         out: Tensor = self.layers(x)
         return out
+
+    def stacked(self, phi: Params, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """The last layer at every point, each task with weights of its own: one batched product a layer."""
+        for step in self._steps(phi, len(x)):
+            x = torch.baddbmm(step[1][:, None], x, step[0].mT) if isinstance(step, tuple) else step(x)
+        return x
+
+    def jacobian(self, phi: Params, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F P"]:
+        """The derivative of every output in the P numbers of phi, by the chain rule written out (backpropagation).
+
+        With z_l = W_l a_l-1 + b_l and δ_l = ∂f/∂z_l, it is δ_l a_l-1ᵀ in W_l and δ_l in b_l.
+        """
+        inputs, slopes, weights = [], [], []
+        for step in self._steps(phi, len(x)):
+            if isinstance(step, tuple):
+                inputs.append(x)
+                weights.append(step[0])
+                x = torch.baddbmm(step[1][:, None], x, step[0].mT)
+            else:
+                x, slope = _with_slope(step, x)
+                slopes.append(slope)
+        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        delta = eye.expand(*x.shape[:2], -1, -1)  # B N F O, the derivative in z of the last layer
+        if len(slopes) == len(inputs):
+            delta = delta * slopes[-1][..., None, :]
+        parts: dict[str, Tensor] = {}
+        for index in reversed(range(len(inputs))):
+            name = f"layers.{2 * index}"
+            if f"{name}.weight" in phi:
+                parts[f"{name}.weight"] = (delta[..., None] * inputs[index][:, :, None, None]).flatten(3)
+            parts[f"{name}.bias"] = delta
+            if index:
+                back = delta.flatten(1, 2) @ weights[index]  # δ_l W_l
+                delta = back.unflatten(1, delta.shape[1:3]) * slopes[index - 1][:, :, None]
+        return torch.cat([parts[name] for name in phi], -1)
+
+    def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor] | nn.Module]:
+        """Weights and bias of each dense layer, `B O I` and `B O`; activations as they are."""
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer, nn.Linear):
+                names = f"layers.{index}.weight", f"layers.{index}.bias"
+                own = layer.weight, layer.bias
+                weight, bias = (
+                    phi[name] if name in phi else value.expand(size, *value.shape)
+                    for name, value in zip(names, own, strict=True)
+                )
+                yield weight, bias
+            else:
+                yield layer
+
+
+def _with_slope(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
+    """The activation and its derivative, elementwise."""
+    keep = torch.is_grad_enabled() and z.requires_grad
+    with torch.enable_grad():
+        leaf = z if keep else z.detach().requires_grad_()
+        a: Tensor = activation(leaf)
+        (slope,) = torch.autograd.grad(a.sum(), leaf, create_graph=keep)
+    return (a if keep else a.detach()), slope

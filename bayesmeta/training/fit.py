@@ -19,6 +19,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.checkpoint import require_savable, save
+from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.training.objectives import Objective
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def fit(
     seed: int = 0,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
+    compile: bool = False,
 ) -> FitResult:
     """Meta-train theta in place, with the learner's optimizer (Adam) and a cosine learning rate that ends at zero.
 
@@ -93,6 +95,9 @@ def fit(
         seed: seeds the choice of tasks and points. (Initial weights are seeded where the learner is made.)
         progress: show a progress bar; None shows it on a terminal only.
         checkpoint: a model folder, written at every better validation and at the end.
+        compile: compile the step with inductor: 2 to 9 times as fast for small networks, after a minute or so for the
+            first step and for every larger number of points. It needs a C++ compiler and a loss that is nothing but
+            tensor operations (`CompiledStep`).
 
     Returns:
         The history.
@@ -100,7 +105,7 @@ def fit(
     Raises:
         DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
             named, and theta goes back to where its loss was last finite. UnsupportedError: a checkpoint of a learner
-            that cannot be described.
+            that cannot be described; a loss that cannot be compiled.
     """
     if not isinstance(tasks, TaskSource):
         raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
@@ -119,6 +124,7 @@ def fit(
     learner.prepare(tasks.pooled(generator))
     held_out = None if validation is None else learner.conform_tasks(validation.divided(split, seed))
     total_points = tasks.data.counts.sum().item() if isinstance(tasks, TaskDataset) else math.inf
+    compiled = CompiledStep(learner, loss_of, total_points) if compile else None
     optimizer = learner.configure_optimizer(lr)
     cosine = lambda step: 0.5 * (1.0 + math.cos(math.pi * step / steps))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
@@ -132,12 +138,17 @@ def fit(
     bar = tqdm(total=steps, disable=None if progress is None else not progress, desc="fit", leave=False)
     with bar, _restoring(parameters, previous):
         for step in range(1, steps + 1):
+            learner.anneal((step - 1) / steps)
             batch = learner.conform_tasks(tasks.draw(batch_size, split, generator))
-            each = _guarded(loss_of, batch, step)
+            if compiled is None:
+                each = _guarded(loss_of, batch, step)
+                loss = each.mean() - learner.log_hyperprior() / total_points
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+            else:
+                each, loss = compiled(batch)
+                _require_finite(each, batch, step)
             _assign(previous, parameters)
-            loss = each.mean() - learner.log_hyperprior() / total_points
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, grad_clip)
             if not bool(torch.isfinite(norm)):
                 raise InferenceError(f"expected a finite gradient, got norm {norm.item()} at step {step}: lower lr")
@@ -157,6 +168,7 @@ def fit(
                 elif patience is not None and (step - best_step) // validate_every >= patience:
                     stopped = True
                     break
+    learner.anneal(1.0)
     if best_state is not None:
         learner.load_state_dict(best_state)
     if checkpoint is not None:
@@ -195,7 +207,13 @@ def _guarded(loss_of: Callable[[TaskBatch], Tensor], batch: TaskBatch, step: int
     try:
         each = loss_of(batch)
     except InferenceError as error:
-        raise InferenceError(f"at step {step}: {error}") from error
+        name = "" if error.task is None or batch.names is None else f" ({batch.names[error.task]!r})"
+        raise InferenceError(f"at step {step}{name}: {error}", task=error.task) from error
+    _require_finite(each, batch, step)
+    return each
+
+
+def _require_finite(each: Tensor, batch: TaskBatch, step: int) -> None:
     if not bool(torch.isfinite(each).all()):
         position = int((~torch.isfinite(each)).nonzero()[0])
         name = position if batch.names is None else batch.names[position]
@@ -203,7 +221,6 @@ def _guarded(loss_of: Callable[[TaskBatch], Tensor], batch: TaskBatch, step: int
             f"expected finite losses, got {each[position].item()} at step {step} for task {name!r}. "
             "Likely causes: a learning rate that is too high (lower lr), data far from unit scale (use Standardized)"
         )
-    return each
 
 
 @torch.no_grad()

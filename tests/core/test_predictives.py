@@ -16,6 +16,7 @@ import bayesmeta as bm
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.predictives import (
     AffinePredictive,
+    DenseGaussianPredictive,
     GaussianPredictive,
     IndependentPredictive,
     MixturePredictive,
@@ -38,6 +39,16 @@ def _gaussian(
     return GaussianPredictive(
         location, diagonal, lambda: rows, columns @ columns.mT + torch.eye(outputs, dtype=D), noise
     )
+
+
+def _dense(num_tasks: int = 2) -> DenseGaussianPredictive:
+    generator = torch.Generator().manual_seed(1)
+    root = torch.randn(num_tasks, 6, 7, generator=generator, dtype=D)
+    covariance = root @ root.mT
+    blocks = torch.stack([covariance[:, i : i + 2, i : i + 2] for i in (0, 2, 4)], 1)
+    columns = torch.tensor([[1.0, -0.3], [-0.3, 0.5]], dtype=D)
+    location = torch.randn(num_tasks, 3, 2, generator=generator, dtype=D)
+    return DenseGaussianPredictive(location, blocks, lambda: covariance, columns)
 
 
 def _normal(num_tasks: int = 2) -> IndependentPredictive:
@@ -65,16 +76,20 @@ def _affine(base: Predictive) -> AffinePredictive:
 
 REGRESSION: dict[str, Callable[[], Predictive]] = {
     "gaussian": _gaussian,
+    "dense gaussian": _dense,
     "normal": _normal,
     "student-t": _student,
     "student-t marginal": _student_marginal,
     "mixture of gaussians": lambda: _mixture(_gaussian(6)),
+    "mixture of dense gaussians": lambda: _mixture(_dense(6)),
     "mixture of normals": lambda: _mixture(_normal(6)),
     "mixture of student-t": lambda: _mixture(_student(6)),
     "affine gaussian": lambda: _affine(_gaussian()),
+    "affine dense gaussian": lambda: _affine(_dense()),
     "affine student-t": lambda: _affine(_student()),
     "affine student-t marginal": lambda: _affine(_student_marginal()),
     "affine mixture of gaussians": lambda: _affine(_mixture(_gaussian(6))),
+    "affine mixture of dense gaussians": lambda: _affine(_mixture(_dense(6))),
     "affine mixture of normals": lambda: _affine(_mixture(_normal(6))),
     "mixture of affine gaussians": lambda: _mixture(_affine(_gaussian(6))),
 }
@@ -155,7 +170,8 @@ def test_a_noiseless_gaussian_may_be_singular() -> None:
 
 
 def test_noiseless_removes_the_noise_and_nothing_else() -> None:
-    for predictive in (_gaussian(), _mixture(_gaussian(6)), _affine(_gaussian()), _normal(), _mixture(_normal(6))):
+    with_noise = (_gaussian(), _dense(), _mixture(_gaussian(6)), _mixture(_dense(6)), _affine(_gaussian()), _normal())
+    for predictive in (*with_noise, _mixture(_normal(6))):
         f = predictive.noiseless
         torch.testing.assert_close(f.mean, predictive.mean, **CLOSE)
         assert (f.variance < predictive.variance).all()
@@ -282,6 +298,10 @@ def _crop(predictive: Predictive) -> Predictive:
         rows = predictive.covariance()[:, :0, :0]
         location, variance = predictive.location[:, :0], predictive.latent_variance[:, :0]
         return GaussianPredictive(location, variance, lambda: rows, predictive.columns)
+    if isinstance(predictive, DenseGaussianPredictive):
+        joint = predictive.covariance()[:, :0, :0]
+        location, blocks = predictive.location[:, :0], predictive.blocks[:, :0]
+        return DenseGaussianPredictive(location, blocks, lambda: joint, predictive.columns)
     size = len(predictive.mean)
     if isinstance(predictive.marginals.base_dist, StudentT):
         nothing = torch.zeros(size, 0, 2, dtype=D)

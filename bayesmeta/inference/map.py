@@ -1,0 +1,230 @@
+"""Maximum a posteriori adaptation of many tasks at once, differentiable in theta.
+
+`unrolled_map` differentiates through the path of gradient ascent (Finn et al. 2017), `implicit_map` through the optimum
+(Rajeswaran et al. 2019):
+
+    unrolled   phi_j+1 = phi_j + lr ∇ log p(D, phi_j | theta),   phi_0 = theta
+    implicit   ∇_phi log p(D, phi* | theta) = 0   =>   dphi*/dtheta = H⁻¹ ∂²log p / ∂phi ∂theta,   H = -∂²log p / ∂phi²
+
+phi is stacked (`B *shape`): the gradient of the sum over tasks is every task's own gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.inference.solvers import Solver
+from bayesmeta.linalg import conjugate_gradient
+from bayesmeta.typing import LogJoint, Params
+
+Rates = float | Tensor | Params
+"""Step sizes: one number, one for each task (`B`), or for each parameter (values that broadcast to `B *shape`)."""
+Product = Callable[[Params], Params]
+
+
+def unrolled_map(
+    log_joint: LogJoint,
+    start: Params,
+    *,
+    steps: int,
+    lr: Rates | Sequence[Rates],
+    first_order: bool = False,
+    checkpoint: Sequence[Tensor] | None = None,
+) -> Params:
+    """`steps` steps of gradient ascent from `start`, with their graph where gradients are enabled.
+
+    Args:
+        log_joint: phi -> `B`, what to climb.
+        start: each value `B *shape`.
+        steps: how many steps; 0 returns the start.
+        lr: step sizes on the *sum* over points, or one such for each step.
+        first_order: treat the inner gradients as constants of theta (first-order MAML).
+        checkpoint: keep phi alone of each step, and compute the rest anew in the backward pass: memory for one step's
+            graph in place of all, for a second forward. Gives the leaf tensors of theta that `log_joint` depends on.
+
+    Raises:
+        DataError: rates for another number of steps. InferenceError: a task's log joint or phi is no longer finite; the
+            error's `task` is its position.
+    """
+    if steps < 0 or (isinstance(lr, Sequence) and len(lr) != steps):
+        raise DataError(f"expected steps >= 0 and a rate for each, got {steps} steps and rates {lr}")
+    values, phi = [], start
+    for step in range(steps):
+        rate = lr[step] if isinstance(lr, Sequence) else lr
+        if checkpoint is None or not torch.is_grad_enabled():
+            phi, value = ascend(log_joint, phi, rate, first_order)
+        else:
+            phi, value = _ascend_checkpointed(log_joint, phi, rate, first_order, checkpoint)
+        values.append(value)
+    require_finite(phi, values)
+    return phi
+
+
+def ascend(log_joint: LogJoint, phi: Params, lr: Rates, first_order: bool = False) -> tuple[Params, Float[Tensor, "B"]]:
+    """One step, phi + lr ∇ log joint, and the log joint before it (without a graph)."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        # under no_grad an expanded parameter has no graph, so the step needs leaves of its own
+        here = {name: value if keep and value.requires_grad else _leaf(value) for name, value in phi.items()}
+        value = log_joint(here)
+        gradients = torch.autograd.grad(
+            value.sum(), list(here.values()), create_graph=keep and not first_order, materialize_grads=True
+        )
+    rates = spread_rates(lr, phi)
+    moved = {
+        name: before + rates[name] * gradient for (name, before), gradient in zip(phi.items(), gradients, strict=True)
+    }
+    return moved, value.detach()
+
+
+def implicit_map(
+    log_joint: LogJoint,
+    start: Params,
+    *,
+    solver: Solver,
+    curvature: Callable[[Params], Product] | None = None,
+    solve_steps: int = 10,
+    tolerance: float = 1e-6,
+) -> Params:
+    """The optimum of the log joint, differentiable in theta at a memory that does not depend on the solver's steps.
+
+    Args:
+        log_joint: phi -> `B`; its optimum must be one (a negative Hessian that is positive definite there).
+        start: each value `B *shape`.
+        solver: finds the optimum, without a graph.
+        curvature: at an optimum, the product v -> H v; by default that of the negative Hessian. A Gauss-Newton product
+            is positive semi-definite everywhere.
+        solve_steps: largest number of conjugate-gradient steps for H⁻¹ v.
+        tolerance: stop them when the residual is so small, relative to v.
+
+    Raises:
+        InferenceError: phi is no longer finite.
+    """
+    with torch.no_grad():
+        optimum = solver.solve(log_joint, {name: value.detach() for name, value in start.items()})
+        require_finite(optimum, [])
+    if not torch.is_grad_enabled():
+        return optimum
+    at = {name: _leaf(value) for name, value in optimum.items()}
+    # one graph of the gradient serves all products with H, and the last step to theta
+    gradient = torch.autograd.grad(log_joint(at).sum(), list(at.values()), create_graph=True, materialize_grads=True)
+    product = _negative_hessian(gradient, at) if curvature is None else curvature(optimum)
+
+    def solve(right: Sequence[Tensor]) -> list[Tensor]:
+        shapes = [value.shape for value in at.values()]
+        flat = torch.cat([value.flatten(1) for value in right], 1)
+
+        def flat_product(vector: Tensor) -> Tensor:
+            parts = _split(vector, shapes)
+            result = product(dict(zip(at, parts, strict=True)))
+            return torch.cat([value.flatten(1) for value in result.values()], 1)
+
+        return _split(conjugate_gradient(flat_product, flat, solve_steps, tolerance), shapes)
+
+    values = _AtOptimum.apply(solve, len(at), *(value.detach() for value in at.values()), *gradient)
+    return dict(zip(at, values, strict=True))
+
+
+class _AtOptimum(torch.autograd.Function):
+    """The optimum as a function of the gradient there: dphi* = H⁻¹ dg, so a cotangent v of phi* is H⁻¹ v of g."""
+
+    @staticmethod
+    def forward(ctx: Any, solve: Callable[[Sequence[Tensor]], list[Tensor]], count: int, *tensors: Tensor) -> Any:
+        ctx.solve = solve
+        return tuple(value.clone() for value in tensors[:count])
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        return (None, None, *(None for _ in cotangents), *ctx.solve(cotangents))
+
+
+def _negative_hessian(gradient: Sequence[Tensor], at: Params) -> Product:
+    def product(vector: Params) -> Params:
+        with torch.enable_grad():
+            results = torch.autograd.grad(
+                gradient, list(at.values()), list(vector.values()), retain_graph=True, materialize_grads=True
+            )
+        return {name: -value for name, value in zip(at, results, strict=True)}
+
+    return product
+
+
+def spread_rates(lr: Rates, phi: Params) -> Params:
+    """Step sizes for each parameter, that broadcast to its `B *shape`."""
+    if isinstance(lr, dict):
+        return lr
+    rate = torch.as_tensor(lr)
+    return {
+        name: rate.reshape(rate.shape + (1,) * (value.ndim - 1)) if rate.ndim else rate for name, value in phi.items()
+    }
+
+
+def require_finite(phi: Params, values: Sequence[Float[Tensor, "B"]]) -> None:
+    """Raise InferenceError for the first step and task whose log joint, or phi after the last, is not finite."""
+    if torch.compiler.is_compiling():  # no decisions in recorded code: the loss is looked at after it
+        return
+    last = torch.stack([value.detach().flatten(1).sum(1) for value in phi.values()]).sum(0)
+    history = torch.stack([*values, last])
+    if bool(torch.isfinite(history).all()):
+        return
+    step, task = (int(i) for i in (~torch.isfinite(history)).nonzero()[0])
+    raise InferenceError(
+        f"expected adaptation that stays finite, got {history[step, task].item()} after {step} steps in task {task}. "
+        "Likely causes: a step size that is too large (lower lr, or take fewer steps), data far from unit scale (use "
+        "Standardized), a log joint without an optimum",
+        task=task,
+    )
+
+
+def _ascend_checkpointed(
+    log_joint: LogJoint, phi: Params, lr: Rates, first_order: bool, theta: Sequence[Tensor]
+) -> tuple[Params, Tensor]:
+    rates = spread_rates(lr, phi)
+    phi_names, rate_names = list(phi), list(rates)
+
+    def step(*tensors: Tensor) -> list[Tensor]:
+        before = dict(zip(phi_names, tensors, strict=False))
+        moved, value = ascend(
+            log_joint, before, dict(zip(rate_names, tensors[len(phi_names) :], strict=False)), first_order
+        )
+        return [*moved.values(), value]
+
+    *moved, value = _Recomputed.apply(step, len(phi) + len(rates), *phi.values(), *rates.values(), *theta)
+    return dict(zip(phi_names, moved, strict=True)), value.detach()
+
+
+class _Recomputed(torch.autograd.Function):
+    """A step whose graph is thrown away, and made anew when it is differentiated. Its last output has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, step: Callable[..., list[Tensor]], count: int, *tensors: Tensor) -> Any:
+        ctx.step, ctx.count = step, count
+        ctx.save_for_backward(*tensors)
+        with torch.no_grad():
+            return tuple(step(*tensors[:count]))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        inputs, theta = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        with torch.enable_grad():
+            leaves = [_leaf(value) for value in inputs]
+            outputs = ctx.step(*leaves)[:-1]
+            wanted = [value for value in (*leaves, *theta) if value.requires_grad]
+            found = iter(torch.autograd.grad(outputs, wanted, cotangents[:-1], materialize_grads=True))
+        return (None, None, *(next(found) if value.requires_grad else None for value in (*leaves, *theta)))
+
+
+def _leaf(value: Tensor) -> Tensor:
+    return value.detach().requires_grad_()
+
+
+def _split(flat: Float[Tensor, "B P"], shapes: Sequence[torch.Size]) -> list[Tensor]:
+    parts = flat.split([shape[1:].numel() for shape in shapes], 1)
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

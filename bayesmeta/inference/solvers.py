@@ -1,0 +1,177 @@
+"""Solvers that find the optimum of many tasks' log joints at once, without a graph."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.description import Described
+from bayesmeta.errors import DataError
+from bayesmeta.typing import LogJoint, Params
+
+
+class Solver(Described, ABC):
+    """Climbs a log joint from a start; every task stops on its own."""
+
+    @abstractmethod
+    def solve(self, log_joint: LogJoint, start: Params) -> Params:
+        """phi near the optimum of each task, without a graph.
+
+        Args:
+            log_joint: phi -> `B`, in nats.
+            start: each value `B *shape`.
+        """
+
+
+class GradientAscent(Solver):
+    """Gradient ascent with momentum (Polyak 1964), at a fixed rate.
+
+    Args:
+        steps: largest number of steps.
+        lr: step size on the log joint.
+        momentum: share of the last step that is taken again.
+        tolerance: a task stops when no entry of its gradient is larger.
+
+    Raises:
+        DataError: arguments out of range.
+    """
+
+    def __init__(self, steps: int = 16, lr: float = 0.01, momentum: float = 0.0, tolerance: float = 0.0) -> None:
+        if steps < 1 or not lr > 0.0 or not 0.0 <= momentum < 1.0 or tolerance < 0.0:
+            raise DataError(
+                f"expected steps >= 1, lr > 0, 0 <= momentum < 1 and tolerance >= 0, "
+                f"got {steps}, {lr}, {momentum} and {tolerance}"
+            )
+        self.steps, self.lr, self.momentum, self.tolerance = steps, lr, momentum, tolerance
+
+    def solve(self, log_joint: LogJoint, start: Params) -> Params:
+        """`steps` steps, or fewer."""
+        objective = _Flat(log_joint, start)
+        phi, velocity = objective.start, torch.zeros_like(objective.start)
+        for _ in range(self.steps):
+            _, gradient = objective(phi)
+            moving = gradient.abs().amax(1, keepdim=True) > self.tolerance
+            velocity = torch.where(moving, self.momentum * velocity + self.lr * gradient, 0.0)
+            phi = phi + velocity
+            if self.tolerance > 0.0 and not bool(moving.any()):
+                break
+        return objective.unflatten(phi)
+
+
+class LBFGS(Solver):
+    """Limited-memory quasi-Newton steps, with a backtracking line search of every task's own.
+
+    Nocedal & Wright 2006, algorithms 7.4 and 3.1.
+
+    Args:
+        steps: largest number of steps.
+        tolerance: a task stops when no entry of its gradient is larger.
+        history: how many past steps make the curvature.
+
+    Raises:
+        DataError: arguments out of range.
+    """
+
+    def __init__(self, steps: int = 50, tolerance: float = 1e-5, history: int = 10) -> None:
+        if steps < 1 or history < 1 or tolerance < 0.0:
+            raise DataError(f"expected steps, history >= 1 and tolerance >= 0, got {steps}, {history}, {tolerance}")
+        self.steps, self.tolerance, self.history = steps, tolerance, history
+
+    def solve(self, log_joint: LogJoint, start: Params) -> Params:
+        """Until every task has converged, or `steps` are taken."""
+        objective = _Flat(log_joint, start)
+        phi = objective.start
+        value, gradient = objective(phi)
+        pairs: list[tuple[Tensor, Tensor, Tensor]] = []
+        moving = torch.ones_like(value, dtype=torch.bool)
+        for step in range(self.steps):
+            moving = moving & (gradient.abs().amax(1) > self.tolerance)
+            if not bool(moving.any()):
+                break
+            direction = _two_loops(gradient, pairs)
+            slope = (direction * gradient).sum(1)
+            uphill = slope > 0.0
+            direction = torch.where(uphill[:, None], direction, gradient)
+            slope = torch.where(uphill, slope, gradient.square().sum(1))
+            first = 1.0 / gradient.abs().sum(1).clamp(min=1.0) if step == 0 else torch.ones_like(value)
+            size = torch.where(moving, first, 0.0)
+            new_phi, new_value, new_gradient, found = self._search(
+                objective, phi, value, gradient, direction, slope, size
+            )
+            moving = moving & found
+            s, y = new_phi - phi, gradient - new_gradient
+            product = (s * y).sum(1)
+            # a step without positive curvature tells nothing; ρ = 0 leaves it out
+            usable = product > 1e-10 * y.square().sum(1).clamp(min=1e-30)
+            rho = torch.where(usable, 1.0 / torch.where(usable, product, 1.0), 0.0)
+            pairs = [*pairs, (s, y, rho)][-self.history :]
+            phi, value, gradient = new_phi, new_value, new_gradient
+        return objective.unflatten(phi)
+
+    def _search(
+        self,
+        objective: "_Flat",
+        phi: Tensor,
+        value: Tensor,
+        gradient: Tensor,
+        direction: Tensor,
+        slope: Tensor,
+        size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Halve each task's step until it gains a share of what the slope promises; a task that never does (its value
+        is exact to rounding) stays, and is done.
+        """
+        for _ in range(20):
+            candidate = phi + size[:, None] * direction
+            new_value, new_gradient = objective(candidate)
+            gains = new_value >= value + 1e-4 * size * slope  # false for NaN
+            # next to the optimum a gain drowns in the rounding of the value: there a smaller gradient decides
+            is_even = new_value >= value - 10.0 * torch.finfo(value.dtype).eps * value.abs()
+            enough = gains | (is_even & (new_gradient.square().sum(1) < gradient.square().sum(1)))
+            if bool((enough | (size == 0.0)).all()):
+                break
+            size = torch.where(enough, size, 0.5 * size)
+        keep = enough[:, None]
+        return (
+            torch.where(keep, candidate, phi),
+            torch.where(enough, new_value, value),
+            torch.where(keep, new_gradient, gradient),
+            enough,
+        )
+
+
+def _two_loops(gradient: Float[Tensor, "B P"], pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Float[Tensor, "B P"]:
+    """The quasi-Newton direction H⁻¹ g from past steps (Nocedal & Wright 2006, algorithm 7.4)."""
+    direction, weights = gradient, []
+    for s, y, rho in reversed(pairs):
+        weight = rho * (s * direction).sum(1)
+        direction = direction - weight[:, None] * y
+        weights.append(weight)
+    if pairs:
+        s, y, rho = pairs[-1]
+        scale = torch.where(rho > 0.0, (s * y).sum(1) / y.square().sum(1).clamp(min=1e-30), 1.0)
+        direction = scale[:, None] * direction
+    for (s, y, rho), weight in zip(pairs, reversed(weights), strict=True):
+        direction = direction + (weight - rho * (y * direction).sum(1))[:, None] * s
+    return direction
+
+
+class _Flat:
+    """A log joint of `B P` vectors, with its gradient."""
+
+    def __init__(self, log_joint: LogJoint, start: Params) -> None:
+        self.log_joint = log_joint
+        self.shapes = {name: value.shape for name, value in start.items()}
+        self.start = torch.cat([value.detach().flatten(1) for value in start.values()], 1)
+
+    def __call__(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = phi.detach().requires_grad_()
+            value = self.log_joint(self.unflatten(leaf))
+            (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        return value.detach(), gradient
+
+    def unflatten(self, phi: Tensor) -> Params:
+        parts = phi.split([shape[1:].numel() for shape in self.shapes.values()], 1)
+        return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}

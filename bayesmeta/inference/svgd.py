@@ -1,0 +1,70 @@
+"""Stein variational gradient descent (Liu & Wang 2016, arXiv:1608.04471) of many tasks at once, differentiable in theta.
+
+    phi_r <- phi_r + lr / S Σ_s [k(phi_s, phi_r) ∇ log p(D, phi_s) + ∇_{phi_s} k(phi_s, phi_r)]
+    k(a, b) = exp(-|a - b|² / h),   h = median of the squared distances of the pairs / log(S + 1)
+
+The bandwidth h is part of the graph: without its derivative the meta-gradient would be biased.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.errors import DataError
+from bayesmeta.inference.map import require_finite
+from bayesmeta.typing import LogJoint, Params
+
+
+def svgd(log_joint: LogJoint, particles: Params, *, steps: int, lr: float | Tensor) -> Params:
+    """`steps` steps of all particles of all tasks, with their graph where gradients are enabled.
+
+    Args:
+        log_joint: phi with S draws -> `S B`.
+        particles: each value `S B *shape`.
+        steps: how many steps; 0 returns the particles.
+        lr: step size; a number, or one for each task (`B`).
+
+    Raises:
+        DataError: a negative number of steps. InferenceError: a particle is no longer finite; the error's `task` is the
+            position of its task.
+    """
+    if steps < 0:
+        raise DataError(f"expected steps >= 0, got {steps}")
+    keep = torch.is_grad_enabled()
+    shapes = {name: value.shape for name, value in particles.items()}
+    flat = torch.cat([value.flatten(2) for value in particles.values()], 2)  # S B P
+    rate = torch.as_tensor(lr, dtype=flat.dtype, device=flat.device)
+    values = []
+    for _ in range(steps):
+        with torch.enable_grad():
+            leaf = flat if keep and flat.requires_grad else flat.detach().requires_grad_()
+            value = log_joint(_unflatten(leaf, shapes))
+            (gradient,) = torch.autograd.grad(value.sum(), leaf, create_graph=keep)
+        flat = flat + rate.reshape(-1, 1) * stein_direction(flat, gradient)
+        values.append(value.detach().sum(0))
+    result = _unflatten(flat, shapes)
+    require_finite({name: value.transpose(0, 1) for name, value in result.items()}, values)
+    return result
+
+
+def stein_direction(particles: Float[Tensor, "S B P"], gradient: Float[Tensor, "S B P"]) -> Float[Tensor, "S B P"]:
+    """The direction of each particle: gradients shared by the kernel, and repulsion."""
+    count = len(particles)
+    if count == 1:
+        return gradient
+    x, score = particles.transpose(0, 1), gradient.transpose(0, 1)  # B S P
+    squared = (x[:, :, None] - x[:, None]).square().sum(-1)  # B r s
+    first, second = torch.triu_indices(count, count, 1, device=x.device)
+    median = squared[:, first, second].median(1).values
+    bandwidth = (median / math.log(count + 1.0)).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)[:, None, None]
+    kernel = (-squared / bandwidth).exp()
+    # Σ_s ∇_{phi_s} k = 2/h Σ_s k (phi_r - phi_s)
+    repulsion = 2.0 / bandwidth * (kernel.sum(2, keepdim=True) * x - kernel @ x)
+    return ((kernel @ score + repulsion) / count).transpose(0, 1)
+
+
+def _unflatten(flat: Tensor, shapes: dict[str, torch.Size]) -> Params:
+    parts = flat.split([shape[2:].numel() for shape in shapes.values()], 2)
+    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}

@@ -1,0 +1,141 @@
+"""BMAML: particles in place of a point, moved by Stein variational gradient descent.
+
+Yoon, Kim, Dia, Kim, Bengio, Ahn 2018 (arXiv:1806.03836), algorithms 2 and 3:
+
+    phi^1..S from theta^1..S by n steps of SVGD on log p(D, phi | theta)
+    p(y | x, D) = 1/S Σ_s p(y | x, phi^s)
+
+    phi         the network's weights, S particles of them
+    prior       N(theta, I / precision), explicit; the particles start at learned offsets from theta
+    likelihood  any; Gaussian with learned noise by default
+    inference   SVGD, differentiated through its path
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.inference.svgd import svgd
+from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.learners.gradient._base import ExplicitWeightLearner, positive_rate
+from bayesmeta.learners.gradient._posteriors import GradientPosterior, _copy
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.network import Network
+from bayesmeta.predictives import IndependentPredictive, MixturePredictive
+from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.training.objectives import Objective
+from bayesmeta.typing import Params
+
+
+class BMAML(ExplicitWeightLearner):
+    """Bayesian MAML.
+
+    theta = the network's weights (the prior mean), the particles' offsets from them (`offsets`), `prior.precision`, the
+    step size (`rate`) and the likelihood's noise. The meta-loss is the predictive of the particles' mixture; `Chaser()`
+    is the paper's other objective.
+
+    Args:
+        network: f; its weights are the prior mean.
+        num_particles: S.
+        steps: n, steps of SVGD.
+        lr: the first step size (units as for `MAML`).
+        precision: starting precision of the prior; the offsets start as draws from it.
+        likelihood: p(y | f); `Gaussian()` by default.
+        adapted: beginnings of the names of the weights that tasks adapt; all by default.
+
+    Raises:
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
+        DataError: no particles, no steps, a rate or precision out of range, a name that the network does not have.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        num_particles: int = 5,
+        steps: int = 5,
+        lr: float = 0.01,
+        precision: float = 100.0,
+        likelihood: Likelihood | None = None,
+        adapted: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(network, likelihood, None, adapted)
+        if num_particles < 1 or steps < 1:
+            raise DataError(f"expected at least one particle and one step, got {num_particles} and {steps}")
+        self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
+        self.num_particles, self.steps, self.rate = num_particles, steps, positive_rate(lr)
+        self.offsets = nn.ParameterList(
+            nn.Parameter(precision**-0.5 * torch.randn(num_particles, *value.shape)) for value in self.initial.values()
+        )
+
+    def particles(self, num_tasks: int) -> Params:
+        """Where the particles of every task start: each value `S B *shape`."""
+        pairs = zip(self.initial.items(), self.offsets, strict=True)
+        return {name: (value + offset)[:, None].expand(-1, num_tasks, *value.shape) for (name, value), offset in pairs}
+
+    def climb(self, data: Data, particles: Params, steps: int) -> Params:
+        """`steps` steps of SVGD on the log joint of the data."""
+        return svgd(self.log_joint(data), particles, steps=steps, lr=self.rate() * self._unit_rate(data))
+
+    def _map(self, support: Data) -> Params:
+        return self.climb(support, self.particles(support.num_tasks), self.steps)
+
+    def _adapt(self, support: Data) -> TaskPosterior:
+        return ParticlePosterior(spec=support.spec, learner=self, support=_copy(support), phi=self._found(support))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ParticlePosterior(GradientPosterior):
+    """phi | D = 1/S Σ_s δ(phi - phi^s), the particles `S B *shape`."""
+
+    @property
+    def mean(self) -> Params:
+        """The mean of the particles: each value `B *shape`."""
+        return {name: value.mean(0) for name, value in self.phi.items()}
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Particles drawn with replacement, for each task on its own: each value `S B *shape`."""
+        first = next(iter(self.phi.values()))
+        count, tasks = first.shape[:2]
+        chosen = torch.randint(count, (num_draws, tasks), generator=generator, device=first.device)
+        return {name: value[chosen, torch.arange(tasks, device=first.device)] for name, value in self.phi.items()}
+
+    def _predict(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
+        f = self.learner.forward(self.phi, x).transpose(0, 1)  # B S M K
+        components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
+        return MixturePredictive(f.new_zeros(f.shape[:2]), components)
+
+
+class Chaser(Objective):
+    """The chaser loss: the particles after n steps on the support should be where `lead` steps more, on support and
+    query, would take them (Yoon et al. 2018, eq. 7): Σ_s |chaser_s - leader_s|², with the leader held fixed.
+
+    It teaches where to start and how to step; the noise and the precision get no reason to be right from it, so fix them
+    or train with the predictive.
+
+    Args:
+        lead: steps of the leader beyond the chaser.
+
+    Raises:
+        DataError: no steps. UnsupportedError (when called): a learner without particles.
+    """
+
+    def __init__(self, lead: int = 1) -> None:
+        if lead < 1:
+            raise DataError(f"expected at least one step of the leader, got {lead}")
+        self.lead = lead
+
+    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """Squared distance of each task; not nats."""
+        if not isinstance(learner, BMAML):
+            raise UnsupportedError(f"expected a BMAML learner for the chaser loss, got {type(learner).__name__}")
+        tasks = learner.conform_tasks(tasks)
+        chaser = learner._found(tasks.support)
+        with torch.no_grad():
+            leader = learner.climb(tasks.support.append(tasks.query), chaser, self.lead)
+        parts = [(chaser[name] - leader[name]).square().flatten(2).sum((0, 2)) for name in chaser]
+        return torch.stack(parts).sum(0)

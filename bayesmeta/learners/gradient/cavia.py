@@ -1,0 +1,91 @@
+"""CAVIA: the network is shared, and a task adapts a context vector among its inputs.
+
+Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson 2019 (arXiv:1810.03642), eqs. 3-5:
+
+    f(x; c) = network([x, c]),   c_0 = 0,   c_j+1 = c_j + a ∇ log p(D, c_j),   a = α σ² / N
+
+    phi         the context c, a short vector
+    prior       N(0, I), explicit
+    likelihood  any; Gaussian with learned noise by default
+    inference   unrolled MAP; linearised Laplace around it, in the context's few dimensions
+
+The paper has no prior term. At c = 0 its gradient is zero, so that the paper's one step is the same.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.inference.laplace import ExplicitPrior, Shrinkage
+from bayesmeta.inference.map import unrolled_map
+from bayesmeta.learner import ExplicitLearner
+from bayesmeta.learners.gradient._base import GradientLearner, over_draws, positive_rate
+from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.network import Network
+from bayesmeta.priors import StandardNormal
+from bayesmeta.typing import Params
+
+
+class CAVIA(GradientLearner, ExplicitLearner):
+    """Fast context adaptation.
+
+    theta = the network's weights, the step size (`rate`) and the likelihood's noise.
+
+    Args:
+        network: f, with D + `num_context` inputs (`MLP(D + num_context, ...)`).
+        num_context: length of c, P. A family with fewer dimensions than P is learned; one with more cannot be.
+        steps: k; the paper's is 1.
+        lr: the first step size (units as for `MAML`; the paper's 1.0 is on the mean squared error: 2.0 here).
+        likelihood: p(y | f); `Gaussian()` by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
+
+    Raises:
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: a network whose inputs are no vectors longer than `num_context`, or with the wrong number of outputs.
+        DataError: no context, no steps, a step size out of range.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        num_context: int = 4,
+        steps: int = 1,
+        lr: float = 1.0,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+    ) -> None:
+        super().__init__(network, likelihood, posterior)
+        if num_context < 1 or steps < 1:
+            raise DataError(f"expected a context of at least one number and one step, got {num_context} and {steps}")
+        if len(network.x_shape) != 1 or network.x_shape[0] < num_context:
+            raise ShapeError(
+                f"expected a network whose inputs are vectors of D + {num_context} numbers, got inputs {network.x_shape}"
+            )
+        self.x_shape = (network.x_shape[0] - num_context,)
+        self.num_context, self.steps, self.rate = num_context, steps, positive_rate(lr)
+        self.prior: StandardNormal = StandardNormal({"context": (num_context,)})
+
+    def start(self, num_tasks: int) -> Params:
+        """Zero."""
+        return {name: value.expand(num_tasks, *value.shape) for name, value in self.prior.mean.items()}
+
+    def forward(self, phi: Params, x: Float[Tensor, "B M D"]) -> Float[Tensor, "*s B M K"]:
+        """network([x, c])."""
+        return over_draws(self._with_context, phi, x, self.prior.mean)
+
+    def _with_context(self, phi: Params, x: Tensor) -> Tensor:
+        context = phi["context"][:, None].expand(-1, x.shape[1], -1)
+        return self.network(torch.cat([x, context.to(x.dtype)], -1))
+
+    def _map(self, support: Data) -> Params:
+        rate = self.rate() * self._unit_rate(support)
+        return unrolled_map(self.log_joint(support), self.start(support.num_tasks), steps=self.steps, lr=rate)
+
+    def _shrinkage(self) -> Shrinkage:
+        return ExplicitPrior()
+
+    def _scale(self, support: Data) -> Float[Tensor, "#B P"]:
+        return support.x.new_ones(1, self.num_context)

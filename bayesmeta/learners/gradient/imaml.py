@@ -1,0 +1,105 @@
+"""iMAML: the prior of MAML written down, and the gradient of its optimum rather than of a path to it.
+
+Rajeswaran, Finn, Kakade, Levine 2019 (arXiv:1909.04630), eqs. 3-6, with λ = precision σ² / N:
+
+    phi_hat = argmax log p(D | phi) - precision/2 |phi - theta|²
+    dphi_hat/dtheta = (I + ∇²(-log p(D | phi_hat)) / precision)⁻¹
+
+    phi         the network's weights, or a named part of them
+    prior       N(theta, I / precision), explicit
+    likelihood  any; Gaussian with learned noise by default
+    inference   MAP by an inner solver, implicit gradient by conjugate gradients; linearised Laplace around it
+
+Memory does not grow with the steps of the inner solver.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from bayesmeta.data import Data
+from bayesmeta.inference.map import Product, implicit_map
+from bayesmeta.inference.solvers import LBFGS, Solver
+from bayesmeta.learners.gradient._base import ExplicitWeightLearner
+from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.network import Network
+from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.typing import Params
+
+
+class IMAML(ExplicitWeightLearner):
+    """MAP under an explicit Gaussian prior around theta, differentiated through the optimum.
+
+    theta = the network's weights (the prior mean), `prior.precision`, and the likelihood's noise.
+
+    Args:
+        network: f; its weights are the prior mean.
+        precision: starting precision of the prior, of every weight.
+        solver: finds the optimum; `LBFGS()` by default, or `GradientAscent(...)`. Its rates and tolerances are in units
+            of the noise per point (a rate is a step size on half the mean squared error for a Gaussian likelihood).
+        likelihood: p(y | f); `Gaussian()` by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
+        adapted: beginnings of the names of the weights that tasks adapt; all by default.
+        gauss_newton: use Gauss-Newton products for the implicit gradient in place of the Hessian's: an approximation
+            that is positive semi-definite wherever the solver stopped.
+        solve_steps: largest number of conjugate-gradient steps (the paper's is 5).
+
+    Raises:
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
+        DataError: a precision out of range, a name that the network does not have.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        precision: float = 1.0,
+        solver: Solver | None = None,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+        adapted: Sequence[str] | None = None,
+        gauss_newton: bool = False,
+        solve_steps: int = 10,
+    ) -> None:
+        super().__init__(network, likelihood, posterior, adapted)
+        self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
+        self.solver = LBFGS(20, 1e-4) if solver is None else solver
+        self.gauss_newton, self.solve_steps = gauss_newton, solve_steps
+
+    def _map(self, support: Data) -> Params:
+        joint, unit = self.log_joint(support), self._unit_rate(support).detach()
+        return implicit_map(
+            lambda phi: unit * joint(phi),  # a positive factor moves no optimum
+            self.start(support.num_tasks),
+            solver=self.solver,
+            curvature=self._gauss_newton(support, unit) if self.gauss_newton else None,
+            solve_steps=self.solve_steps,
+        )
+
+    def _gauss_newton(self, support: Data, unit: Tensor) -> Callable[[Params], Product]:
+        """At phi, v -> unit (Jᵀ Λ J + precision) v."""
+
+        def at(phi: Params) -> Product:
+            leaves = {name: value.detach().requires_grad_() for name, value in phi.items()}
+            with torch.enable_grad():
+                f = self.forward(leaves, support.x)
+                root = self.likelihood.curvature_root(f.detach()).detach()
+                root = torch.where(support.mask[..., None, None], root, 0.0)
+                dummy = torch.zeros_like(f, requires_grad=True)
+                back = torch.autograd.grad(f, list(leaves.values()), dummy, create_graph=True)  # Jᵀ u, linear in u
+            precision = self.prior.precision().detach()
+
+            def product(vector: Params) -> Params:
+                with torch.enable_grad():
+                    (forward,) = torch.autograd.grad(back, dummy, list(vector.values()), retain_graph=True)  # J v
+                    weighted = (root @ (root.mT @ forward[..., None]))[..., 0]  # Λ J v
+                    results = torch.autograd.grad(f, list(leaves.values()), weighted, retain_graph=True)
+                return {
+                    name: unit.reshape(-1, *[1] * (value.ndim - 1)) * (value + precision * vector[name])
+                    for name, value in zip(leaves, results, strict=True)
+                }
+
+            return product
+
+        return at

@@ -1,0 +1,88 @@
+"""LLAMA: MAML under an explicit prior, meta-trained on the Laplace approximation of the evidence.
+
+Grant, Finn, Levine, Darrell, Griffiths 2018 (arXiv:1801.08930), sec. 4, with the generalised Gauss-Newton matrix G in
+place of their Kronecker-factored Hessian:
+
+    phi_hat from theta by k steps on log p(D, phi | theta)
+    log p(D | theta) ≈ log p(D | phi_hat) - precision/2 |phi_hat - theta|² - ½ log det(I + G / precision)
+
+    phi         the network's weights, or a named part of them
+    prior       N(theta, I / precision), explicit
+    likelihood  any; Gaussian with learned noise by default
+    inference   unrolled MAP; linearised Laplace around it
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import DataError
+from bayesmeta.inference.laplace import log_determinant
+from bayesmeta.inference.map import unrolled_map
+from bayesmeta.learners.gradient._base import ExplicitWeightLearner, positive_rate
+from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.network import Network
+from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.typing import Params
+
+
+class LLAMA(ExplicitWeightLearner):
+    """Lightweight Laplace approximation for meta-adaptation.
+
+    theta = the network's weights (the prior mean), `prior.precision`, the step size (`rate`) and the likelihood's noise.
+
+    Args:
+        network: f; its weights are the prior mean.
+        steps: k, steps on the log joint.
+        lr: the first step size (units as for `MAML`).
+        precision: starting precision of the prior, of every weight.
+        likelihood: p(y | f); `Gaussian()` by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
+        adapted: beginnings of the names of the weights that tasks adapt; all by default.
+
+    Raises:
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
+        DataError: no steps, a rate or precision out of range, a name that the network does not have.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        steps: int = 5,
+        lr: float = 0.01,
+        precision: float = 1.0,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+        adapted: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(network, likelihood, posterior, adapted)
+        if steps < 1:
+            raise DataError(f"expected at least one step, got {steps}")
+        self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
+        self.steps, self.rate = steps, positive_rate(lr)
+
+    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
+        tasks = self.conform_tasks(tasks)
+        data = tasks.support.append(tasks.query)
+        return -self.log_evidence(data) / data.counts.clamp(min=1)
+
+    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+        """The Laplace approximation of log p(D | theta), in nats (sec. 4, eq. 8): exact when f is linear in phi, the
+        noise Gaussian, and the steps have converged.
+        """
+        data = self.conform(data)
+        phi = self._found(data)
+        rows, _ = self._rows(data, phi)
+        distance = torch.stack([(phi[k] - mean).square().flatten(1).sum(1) for k, mean in self.initial.items()]).sum(0)
+        fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
+        return fit - 0.5 * log_determinant(rows)
+
+    def _map(self, support: Data) -> Params:
+        rate = self.rate() * self._unit_rate(support)
+        start = self.start(support.num_tasks)
+        return unrolled_map(self.log_joint(support), start, steps=self.steps, lr=rate)

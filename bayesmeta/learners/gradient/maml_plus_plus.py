@@ -1,0 +1,160 @@
+"""MAML++: MAML with rates per layer and step, a loss after every step, and schedules that steady the training.
+
+Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502), sec. 4:
+
+    rates          α of each layer and step, learned
+    multi-step     loss Σ_j v_j L(query, phi_j), annealed to the last step alone over `multi_step_share` of the training
+    derivatives    first order until `first_order_share` of the training, then second
+    normalisation  weights and biases of normalisation layers for each step, learned and not adapted
+
+    phi         the network's weights, or a named part of them
+    prior       N(theta, Q), implied by the layers' mean rates and the number of steps
+    likelihood  any; Gaussian with learned noise by default
+    inference   unrolled MAP; linearised Laplace around it
+
+The cosine schedule of the outer rate is `fit`'s own. Where rates differ between steps the implied prior is MAML's at
+their mean: exact when they do not differ.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import DataError
+from bayesmeta.inference.map import ascend, require_finite
+from bayesmeta.learners.gradient._base import AscentLearner, GradientLearner, positive_rate
+from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.network import Network
+from bayesmeta.networks.normalisation import normalisation_parameters
+from bayesmeta.typing import LogJoint, Params
+
+
+class MAMLPlusPlus(AscentLearner):
+    """MAML++.
+
+    theta = the network's weights, the rates of each layer and step (`rate`), the normalisation of each step
+    (`normalisation`, where the network has such layers) and the likelihood's noise.
+
+    Args:
+        network: f; its weights are where tasks start.
+        steps: k.
+        lr: the first step size of every layer and step (units as for `MAML`).
+        likelihood: p(y | f); `Gaussian()` by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
+        adapted: beginnings of the names of the weights that tasks adapt; by default all but the normalisation's.
+        multi_step_share: share of the training during which earlier steps have a part of the loss.
+        first_order_share: share of the training that is first order.
+
+    Raises:
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
+        DataError: no steps, a step size or share out of range, a name that the network does not have.
+    """
+
+    progress: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        steps: int = 5,
+        lr: float = 0.01,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+        adapted: Sequence[str] | None = None,
+        multi_step_share: float = 0.15,
+        first_order_share: float = 0.0,
+    ) -> None:
+        normal = normalisation_parameters(network)
+        if adapted is None and normal:
+            adapted = [name for name, _ in network.named_parameters() if name not in normal]
+        super().__init__(network, steps, likelihood, posterior, adapted)
+        if not 0.0 <= multi_step_share <= 1.0 or not 0.0 <= first_order_share <= 1.0:
+            raise DataError(f"expected shares from 0 to 1, got {multi_step_share} and {first_order_share}")
+        self.multi_step_share, self.first_order_share = multi_step_share, first_order_share
+        self.layers = tuple(dict.fromkeys(_layer(name) for name in self.adapted))
+        self.rate = positive_rate(lr, (steps, len(self.layers)))
+        # the network's own normalisation serves the first forward pass; each further one has its own
+        self.normal_names = tuple(name for name in normal if name not in self.adapted)
+        weights = dict(network.named_parameters())
+        self.normalisation = nn.ParameterList(
+            nn.Parameter(weights[name].detach().expand(steps, *weights[name].shape).clone())
+            for name in self.normal_names
+        )
+        self.register_buffer("progress", torch.ones(()), persistent=False)  # a learner outside fit is a trained one
+
+    def anneal(self, progress: float) -> None:
+        """Move the schedules."""
+        self.progress.fill_(progress)
+        self.first_order = progress < self.first_order_share
+
+    def rates(self) -> Params:
+        """The mean over steps of each layer's α."""
+        return self._rates(self.rate().mean(0))
+
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
+        """f(x; phi) with the normalisation of the last step."""
+        return super().forward(phi | self._normal(self.steps, next(iter(phi.values())), x), x)
+
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "B M K P"]:
+        """The derivative of f in the P numbers of phi."""
+        if not self.normal_names:
+            return super().jacobian(phi, x)
+        return GradientLearner.jacobian(self, phi, x)  # the network's own way does not know the steps' normalisation
+
+    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; the last step's is the predictive's."""
+        tasks = self.conform_tasks(tasks)
+        path = self._path(tasks.support)
+        query, count = tasks.query, tasks.query.counts.clamp(min=1)
+        predictive = self.posterior.of(self, tasks.support, path[-1])._predict(query.x)
+        last = -predictive.log_prob(query.y, query.mask) / count
+        if self.steps == 1 or self.multi_step_share == 0.0:
+            return last
+        # every step has weight 1/k at first; those of earlier ones fall to zero, and the last step's grows by as much
+        early = (1.0 - self.progress / self.multi_step_share).clamp(min=0.0) / self.steps
+        others = [-self._log_likelihood_at(j, query)(phi) / count for j, phi in enumerate(path[:-1], 1)]
+        return (1.0 - early * (self.steps - 1)) * last + early * torch.stack(others).sum(0)
+
+    def _map(self, support: Data) -> Params:
+        return self._path(support)[-1]
+
+    def _path(self, support: Data) -> list[Params]:
+        """phi after each step."""
+        phi, path, values = self.start(support.num_tasks), [], []
+        for step, rate in enumerate(self.rate().unbind(0)):
+            lr = self._summed(self._rates(rate), support)
+            phi, value = ascend(self._log_likelihood_at(step, support), phi, lr, self.first_order)
+            path.append(phi)
+            values.append(value)
+        require_finite(phi, values)
+        return path
+
+    def _rates(self, by_layer: Float[Tensor, "L"]) -> Params:
+        rates = dict(zip(self.layers, by_layer.unbind(0), strict=True))
+        return {name: rates[_layer(name)] for name in self.adapted}
+
+    def _log_likelihood_at(self, step: int, data: Data) -> LogJoint:
+        """phi -> log p(y | x, phi) with the normalisation of a step."""
+
+        def log_density(phi: Params) -> Tensor:
+            weights = phi | self._normal(step, next(iter(phi.values())), data.x)
+            return self.likelihood.log_prob(self.network.stacked(weights, data.x), data)
+
+        return log_density
+
+    def _normal(self, step: int, like: Tensor, x: Tensor) -> Params:
+        """Normalisation of a step for every task (and draw); the network's own before the first."""
+        if step == 0 or not self.normal_names:
+            return {}
+        draws = like.shape[: like.ndim - self.initial[self.adapted[0]].ndim]
+        return {
+            name: value[step - 1].expand(*draws, *value.shape[1:])
+            for name, value in zip(self.normal_names, self.normalisation, strict=True)
+        }
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]

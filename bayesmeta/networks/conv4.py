@@ -1,0 +1,130 @@
+"""Convolutional network of the few-shot literature.
+
+Vinyals et al. 2016 (Matching Networks, section 4.1.1); Snell et al. 2017 and Finn et al. 2017 use the same.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.networks.network import Network
+from bayesmeta.networks.task_norm import TaskNorm
+from bayesmeta.typing import Params
+
+BLOCKS = 4
+TOGETHER = 200_000  # numbers in a task's first map up to which tasks go together: measured, from 0.6 to 0.9 of the time
+
+
+class Conv4(Network):
+    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pool; then a linear layer.
+
+    Without `num_outputs` the flattened last map is the output, which is what a feature network gives. An odd row or
+    column is dropped by the pool, and an axis of size 1 is not pooled further.
+
+    With `norm="task"` the statistics are those of the points of a task at this very call (Finn et al. 2017), so the
+    output at a point depends on the other points, and the convolutions have no bias, which the mean would take away.
+    The network does not see a mask: it expects tasks without padding. `norm="group"` knows no such dependence.
+
+    Args:
+        x_shape: channels, height and width of an image.
+        channels: channels of each block.
+        num_outputs: size of a linear output layer; None for none.
+        norm: "group" (GroupNorm) or "task" (TaskNorm).
+        num_groups: groups of channels with statistics in common, for `norm="group"`; it divides `channels`.
+
+    Raises:
+        ShapeError: an `x_shape` that is not three positive sizes; images of another shape in `forward`.
+        DataError: sizes that are not positive, an unknown norm, or groups that do not divide the channels or hold a
+            single number.
+    """
+
+    def __init__(
+        self,
+        x_shape: tuple[int, int, int],
+        channels: int = 64,
+        num_outputs: int | None = None,
+        norm: str = "group",
+        num_groups: int = 8,
+    ) -> None:
+        super().__init__()
+        depth, *size = shape = tuple(x_shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise ShapeError(f"expected x_shape (channels, height, width) with sizes >= 1, got {shape}")
+        if channels < 1 or (num_outputs is not None and num_outputs < 1):
+            raise DataError(f"expected positive sizes, got {channels} channels and {num_outputs} outputs")
+        if norm not in ("group", "task"):
+            raise DataError(f"expected a norm among ['group', 'task'], got {norm!r}")
+        if norm == "group" and (num_groups < 1 or channels % num_groups):
+            raise DataError(f"expected a number of groups that divides {channels} channels, got {num_groups}")
+        blocks: list[nn.Module] = []
+        for _ in range(BLOCKS):
+            if norm == "group" and channels * math.prod(size) == num_groups:
+                raise DataError(
+                    f"expected groups of more than one number, got {num_groups} groups of {channels} channels with a "
+                    "1x1 map: a single number has no variance, take fewer groups"
+                )
+            blocks.append(_Block(depth, channels, nn.GroupNorm(num_groups, channels) if norm == "group" else None))
+            depth, size = channels, [max(n // 2, 1) for n in size]
+        self.blocks = nn.ModuleList(blocks)
+        width = channels * math.prod(size)
+        self.head = None if num_outputs is None else nn.Linear(width, num_outputs)
+        self.x_shape, self.channels, self.pointwise = shape, channels, norm == "group"
+        self.num_outputs = width if num_outputs is None else num_outputs
+
+    def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
+        """The last layer at every point."""
+        if x.shape[2:] != self.x_shape:
+            expected = ", ".join(map(str, ("B", "N", *self.x_shape)))
+            raise ShapeError(f"expected x of shape ({expected}), got {tuple(x.shape)}")
+        for block in self.blocks:
+            x = block(x)
+        x = x.flatten(2)
+        return x if self.head is None else self.head(x)
+
+    def stacked(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
+        """The last layer at every point, each task with weights of its own.
+
+        Small tasks go together, as one grouped convolution a block; large ones, whose arithmetic fills a core and
+        which grouped convolutions slow down, one after the other.
+        """
+        if x.shape[1] * math.prod(x.shape[3:]) * self.channels <= TOGETHER:
+            return super().stacked(phi, x)
+        tasks = {name: value.unbind() for name, value in phi.items()}  # differentiating value[t] would be far slower
+        return torch.stack(
+            [self._one_task({name: rows[t] for name, rows in tasks.items()}, task) for t, task in enumerate(x.unbind())]
+        )
+
+
+class _Block(nn.Module):
+    """Convolution, normalisation, ReLU, max-pool; task norm unless a group norm is given."""
+
+    def __init__(self, depth: int, channels: int, norm: nn.GroupNorm | None) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(depth, channels, 3, padding=1, bias=norm is not None)
+        self.norm = TaskNorm(channels) if norm is None else norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The next map, `B N C height width`."""
+        z = self.convolution(x.flatten(0, 1))
+        if isinstance(self.norm, TaskNorm):
+            z = self.norm(z.unflatten(0, x.shape[:2])).flatten(0, 1)
+        else:
+            z = self.norm(z)
+        return F.relu(_max_pool(z)).unflatten(0, x.shape[:2])  # the same in either order, on a quarter of the numbers
+
+
+def _max_pool(z: Tensor) -> Tensor:
+    """`F.max_pool2d(z, 2)`, an axis of size 1 left as it is.
+
+    The CPU's kernel is many times faster with the channels last, all others with the map last: it finds the places
+    there, the values are gathered here.
+    """
+    with torch.no_grad():
+        last = z.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        window = [min(n, 2) for n in z.shape[2:]]
+        _, places = F.max_pool2d(last, window, return_indices=True)
+    return z.flatten(2).gather(2, places.flatten(2)).view(places.shape)

@@ -1,0 +1,18 @@
+"""Predictives p(y | x, D, theta): what `TaskPosterior.predict` returns."""
+
+from bayesmeta.predictives.affine import AffinePredictive
+from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
+from bayesmeta.predictives.gaussian import GaussianPredictive
+from bayesmeta.predictives.independent import IndependentPredictive
+from bayesmeta.predictives.mixture import MixturePredictive
+from bayesmeta.predictives.predictive import LOG_2PI, Predictive
+
+__all__ = [
+    "LOG_2PI",
+    "AffinePredictive",
+    "DenseGaussianPredictive",
+    "GaussianPredictive",
+    "IndependentPredictive",
+    "MixturePredictive",
+    "Predictive",
+]

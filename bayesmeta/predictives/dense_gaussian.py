@@ -1,0 +1,119 @@
+"""Jointly Gaussian points with any covariance across points and outputs: what a linearised network gives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
+
+
+@dataclass(frozen=True, eq=False)
+class DenseGaussianPredictive(Predictive):
+    """Jointly Gaussian points: Cov(y_mc, y_m'c') = Cov(f_mc, f_m'c') + noise δ_mm' Σ_cc'.
+
+    `GaussianPredictive` is the special case of a Kronecker product, at a cost of M³ + C³ where this one pays (M C)³.
+    The joint axis MC is point-major: all outputs of the first point, then those of the second.
+
+    A noiseless f may be certain, or have fewer free directions than outputs; then it has no density, and the joint
+    `log_prob` says so. Its marginals still need a triangular root: each variance is raised by 32 C ε of itself (8e-6 of
+    it for two outputs in float32), which is the rounding of the covariance itself, and by the smallest positive
+    number. Neither is added to `variance`, nor where there is noise.
+
+    Attributes:
+        location: the mean, `B M C`, units of y.
+        blocks: the covariance of f at each point over outputs, `B M C C`, squared units of y.
+        latent_covariance: computes the covariance of f over all points, `B MC MC`, squared units of y; called only
+            where the joint distribution is asked for.
+        columns: Σ, the noise covariance, `C C`, squared units of y.
+        noise: 1 for observations, 0 for the noiseless f.
+    """
+
+    location: Float[Tensor, "B M C"]
+    blocks: Float[Tensor, "B M C C"]
+    latent_covariance: Callable[[], Tensor]
+    columns: Float[Tensor, "C C"]
+    noise: float = 1.0
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Predictive mean, units of y."""
+        return self.location
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.location.shape
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Predictive variance, squared units of y."""
+        return self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.columns.diagonal()
+
+    @property
+    def marginals(self) -> Distribution:
+        """Gaussians of batch shape (B, M), event shape (C,).
+
+        Raises:
+            InferenceError: with two outputs or more, the covariance at a point is not positive definite.
+        """
+        num_outputs = self.columns.shape[-1]
+        floor = torch.zeros_like(self.location)
+        if self.noise == 0.0:
+            precision = torch.finfo(self.location.dtype)
+            # a share of each output's own variance: outputs may have very different units
+            floor = 32.0 * num_outputs * precision.eps * self.variance.detach() + precision.tiny
+        if num_outputs == 1:
+            return Independent(Normal(self.location, (self.variance + floor).sqrt(), validate_args=False), 1)
+        covariance = self.blocks + self.noise * self.columns + torch.diag_embed(floor)
+        factor = cholesky(covariance, "predictive covariance of a point")
+        return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
+
+    def covariance(self) -> Float[Tensor, "B MC MC"]:
+        """The covariance over all points and outputs, noise included, squared units of y."""
+        eye = torch.eye(self.location.shape[1], dtype=self.columns.dtype, device=self.columns.device)
+        return self.latent_covariance() + self.noise * torch.kron(eye, self.columns)
+
+    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+        """Joint log density over the real points, in nats.
+
+        Raises:
+            ShapeError: y or the mask does not have the shape of the prediction.
+            InferenceError: the joint covariance is not positive definite, as that of a noiseless f may be.
+        """
+        require_shape(y, self._shape)
+        mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
+        require_shape(mask, y.shape[:2], "mask")
+        real = mask[..., None].expand(y.shape).flatten(1)  # B MC
+        eye = torch.eye(real.shape[-1], dtype=self.location.dtype, device=self.location.device)
+        covariance = torch.where(real[..., :, None] & real[..., None, :], self.covariance(), eye)
+        factor = cholesky(covariance, "predictive covariance")
+        residual = torch.where(real, (y.to(self.location.dtype) - self.location).flatten(1), 0.0)
+        white = solve_lower(factor, residual[..., None])
+        count = real.sum(-1).to(self.location.dtype)
+        return -0.5 * (white.square().sum((-1, -2)) + logdet(factor) + count * LOG_2PI)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*s B M C"]:
+        """Joint draws. Those of a noiseless f have no gradients where its covariance has equal or zero eigenvalues."""
+        if self.noise > 0.0:
+            root = cholesky(self.covariance(), "predictive covariance")
+        else:  # the rank may be that of phi: an eigenvector root also exists where the covariance is singular
+            covariance = self.latent_covariance()
+            spread = covariance.detach().diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+            scale = torch.where(spread > 0.0, spread, 1.0)[..., None]  # or a large output's rounding drowns a small one
+            values, vectors = torch.linalg.eigh(covariance / scale / scale.mT)
+            root = scale * vectors * values.clamp(min=0.0).sqrt()[..., None, :]
+        shape = (*sample_shape, *root.shape[:2])
+        normal = torch.randn(shape, dtype=self.location.dtype, device=self.location.device, generator=generator)
+        draws = torch.einsum("bij,...bj->...bi", root, normal)  # matmul would copy the root for every draw
+        return self.location + draws.reshape(*sample_shape, *self.location.shape)
+
+    @property
+    def noiseless(self) -> "DenseGaussianPredictive":
+        """The predictive of f."""
+        return replace(self, noise=0.0)

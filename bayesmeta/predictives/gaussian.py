@@ -1,0 +1,98 @@
+"""Jointly Gaussian points whose outputs share one covariance over the points, up to scale: a Kronecker product."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+
+from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianPredictive(Predictive):
+    """Jointly Gaussian points: Cov(y_mc, y_m'c') = (R + noise I)_mm' Σ_cc', Kronecker over points and outputs.
+
+    Attributes:
+        location: the mean, `B M C`, units of y.
+        latent_variance: the diagonal of R, `B M`.
+        latent_covariance: computes R, `B M M`; called only where the joint distribution is asked for.
+        columns: Σ, `C C`, squared units of y.
+        noise: 1 for observations, 0 for the noiseless f.
+    """
+
+    location: Float[Tensor, "B M C"]
+    latent_variance: Float[Tensor, "B M"]
+    latent_covariance: Callable[[], Tensor]
+    columns: Float[Tensor, "C C"]
+    noise: float = 1.0
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Predictive mean, units of y."""
+        return self.location
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.location.shape
+
+    @property
+    def row_variance(self) -> Float[Tensor, "B M"]:
+        """The diagonal of R + noise I."""
+        return self.latent_variance + self.noise
+
+    @property
+    def marginals(self) -> Distribution:
+        """Gaussians of batch shape (B, M), event shape (C,)."""
+        if self.columns.shape[-1] == 1:
+            return Independent(Normal(self.location, self.stddev, validate_args=False), 1)
+        factor = self.row_variance.sqrt()[..., None, None] * cholesky(self.columns, "noise covariance")
+        return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Predictive variance, squared units of y."""
+        return self.row_variance[..., None] * self.columns.diagonal()
+
+    def covariance(self) -> Float[Tensor, "B M M"]:
+        """R + noise I, the covariance over points in units of Σ."""
+        rows = self.latent_covariance()
+        return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+
+    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+        """Joint log density over the real points, in nats."""
+        require_shape(y, self._shape)
+        mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
+        require_shape(mask, y.shape[:2], "mask")
+        both = mask[..., :, None] & mask[..., None, :]
+        eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
+        rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
+        columns = cholesky(self.columns, "noise covariance")
+        residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
+        white = solve_lower(columns, solve_lower(rows, residual).mT)  # Lc⁻¹ (Lr⁻¹ R)ᵀ
+        count = mask.sum(-1).to(self.location.dtype)
+        num_outputs = self.columns.shape[-1]
+        determinant = num_outputs * logdet(rows) + count * logdet(columns)
+        return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*s B M C"]:
+        """Joint draws."""
+        if self.noise > 0.0:
+            rows = cholesky(self.covariance(), "predictive covariance")
+        else:  # R has the rank of the features: an eigenvector root also exists where it is singular
+            values, vectors = torch.linalg.eigh(self.latent_covariance())
+            rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
+        columns = cholesky(self.columns, "noise covariance")
+        shape = (*sample_shape, *self.location.shape)
+        normal = torch.randn(shape, dtype=self.location.dtype, device=self.location.device, generator=generator)
+        return self.location + rows @ normal @ columns.mT
+
+    @property
+    def noiseless(self) -> "GaussianPredictive":
+        """The predictive of f."""
+        return replace(self, noise=0.0)

@@ -1,0 +1,55 @@
+"""Points that are independent given what was learned."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta import distributions
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.predictives.predictive import Predictive, require_shape
+
+
+@dataclass(frozen=True, eq=False)
+class IndependentPredictive(Predictive):
+    """Points that are independent given what was learned.
+
+    Attributes:
+        distribution: any torch distribution of batch shape (B, M).
+        latent: the distribution without observation noise, where it exists.
+    """
+
+    distribution: Distribution
+    latent: Distribution | None = None
+
+    @property
+    def marginals(self) -> Distribution:
+        """The distribution itself."""
+        return self.distribution
+
+    def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+        """Σ over the real points of their marginal log densities, in nats."""
+        each = self.marginal_log_prob(y)
+        if mask is None:
+            return each.sum(-1)
+        require_shape(mask, each.shape, "mask")
+        return torch.where(mask, each, 0.0).sum(-1)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Draws from the marginals."""
+        draw = self.distribution.rsample if self.distribution.has_rsample else self.distribution.sample
+        with distributions.seeded(generator):
+            if 0 in sample_shape:  # torch's Categorical refuses
+                return draw().new_empty((*sample_shape, *self._shape))
+            return draw(torch.Size(sample_shape))
+
+    @property
+    def noiseless(self) -> "IndependentPredictive":
+        """The predictive of f."""
+        if self.latent is None:
+            raise UnsupportedError("this predictive does not separate f from its noise")
+        return IndependentPredictive(self.latent)

@@ -1,0 +1,139 @@
+"""Predictives p(y | x, D, theta) at B x M query points: observation noise included unless `noiseless` is asked for."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSameFamily, Normal, StudentT
+
+from bayesmeta import distributions
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+
+LOG_2PI = 1.8378770664093453
+
+
+class Predictive(ABC):
+    """p(y | x, D, theta) at the query points of a batch of tasks.
+
+    A subclass gives `marginals` and, where the points are dependent, its own `log_prob` and `rsample`.
+    """
+
+    @property
+    @abstractmethod
+    def marginals(self) -> Distribution:
+        """Each point on its own: batch shape (B, M), event shape (C,), or () for labels."""
+
+    @abstractmethod
+    def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+        """Joint log density of the real points of each task, in nats.
+
+        Raises:
+            ShapeError: y or the mask does not have the shape of the prediction.
+        """
+
+    @abstractmethod
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Joint draws with gradients, where the distribution has them."""
+
+    @property
+    def noiseless(self) -> "Predictive":
+        """The predictive of f, without observation noise. Raises UnsupportedError where f and noise do not separate."""
+        raise UnsupportedError(f"{type(self).__name__} does not separate f from its noise")
+
+    def sample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Shaped[Tensor, "*s_B_M_c"]:
+        """Joint draws, without gradients."""
+        with torch.no_grad():
+            return self.rsample(sample_shape, generator)
+
+    def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
+        """Log density of each point on its own (over all its outputs), in nats. Raises ShapeError like `log_prob`."""
+        marginals = self.marginals
+        require_shape(y, self._shape)
+        if y.shape[1] == 0:  # torch's Independent fails on zero points
+            dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
+            return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
+        if isinstance(marginals, Bernoulli):  # torch wants its labels in floating point
+            y = y.to(marginals.probs.dtype)
+        return marginals.log_prob(y)
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """Predictive mean, units of y."""
+        return self._regression().mean
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """Predictive variance, squared units of y, noise included."""
+        return self._regression().variance
+
+    @property
+    def stddev(self) -> Float[Tensor, "B M C"]:
+        """Predictive standard deviation, units of y, noise included."""
+        return self.variance.sqrt()
+
+    @property
+    def probs(self) -> Float[Tensor, "B M C"]:
+        """Class probabilities. Raises UnsupportedError for a regression predictive."""
+        marginals = self.marginals
+        if isinstance(marginals, Bernoulli):
+            return torch.stack([1.0 - marginals.probs, marginals.probs], -1)
+        if isinstance(marginals, Categorical):
+            return marginals.probs
+        raise UnsupportedError("class probabilities of a regression predictive do not exist: use mean and stddev")
+
+    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """P(Y <= y) of each output of each point on its own. Raises ShapeError like `log_prob`."""
+        distribution = distributions.univariate(self._regression())
+        require_shape(y, distribution.batch_shape)
+        return distributions.cdf(distribution, y)
+
+    def quantile(self, q: float) -> Float[Tensor, "B M C"]:
+        """The q-quantile of each output of each point, units of y. Raises DataError unless 0 < q < 1."""
+        if not 0.0 < q < 1.0:
+            raise DataError(f"expected a quantile level strictly between 0 and 1, got {q}")
+        return self._quantile(q)
+
+    def interval(self, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """The central interval (lower, upper) that holds y with probability `level`, output by output.
+
+        Raises:
+            DataError: unless 0 < level < 1.
+        """
+        if not 0.0 < level < 1.0:
+            raise DataError(f"expected a level strictly between 0 and 1, got {level}")
+        return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
+
+    def _quantile(self, q: float) -> Tensor:
+        distribution = distributions.univariate(self._regression())
+        if isinstance(distribution, Normal | StudentT | MixtureSameFamily):
+            return distributions.quantile(distribution, q)
+        # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
+        reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
+        return distributions.bisect(
+            lambda y: distributions.cdf(distribution, y), self.mean - reach, self.mean + reach, q
+        )
+
+    @property
+    def _shape(self) -> torch.Size:
+        """What y must look like: `B M C`, or `B M` for labels."""
+        marginals = self.marginals
+        return marginals.batch_shape + marginals.event_shape
+
+    def _regression(self) -> Distribution:
+        marginals = self.marginals
+        if isinstance(marginals, Bernoulli | Categorical):
+            raise UnsupportedError("labels have no mean, variance or quantiles: use probs")
+        return marginals
+
+
+def require_shape(value: Tensor, shape: torch.Size, name: str = "y") -> None:
+    """Broadcasting a wrong shape would score every outcome at every point."""
+    if not isinstance(value, Tensor):
+        raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
+    if value.shape != shape:
+        raise ShapeError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")

@@ -1,0 +1,284 @@
+"""The whole meta-step as compiled code: losses of a batch of tasks and their gradient in theta, inner loop included."""
+
+import contextlib
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import BayesMetaError, UnsupportedError
+from bayesmeta.learner import Learner
+
+# torch._inductor, torch.fx and what they import take longer than torch itself, so they are imported where they are used
+
+PLAIN = {bool, int, float, str, type(None)}
+MAX_STATES = 8  # switches are few
+
+
+class _Program(NamedTuple):
+    run: Callable[..., Any]
+    reached: list[int]  # positions of the parameters that have a gradient
+    shared: list[int]  # positions of gradients whose memory is another's as well
+
+
+class CompiledStep:
+    """Losses of a batch of tasks, and the gradient of their mean in theta, by code that inductor compiles.
+
+    The step is recorded once as a graph of tensor operations, in which the derivatives of an inner loop
+    (`torch.autograd.grad` with `create_graph=True`) and the meta-gradient are operations like any other, and compiled:
+    seconds to a minute, for every new number of tasks, precision, device, number of threads and set of trained
+    parameters. What is compiled for N support and M query points serves fewer as well: batches are padded, which by
+    contract changes nothing, and where they outgrow the padding it grows by at least a quarter.
+
+    A recording knows no values, so a loss must not depend on them other than through tensor operations: `bool(tensor)`,
+    `.item()`, `x[mask]` and `.numpy()` raise. While a loss is recorded `torch.compiler.is_compiling()` is true, for
+    checks to skip, and torch.distributions does not validate. Schedules belong in buffers. Where a number, truth value
+    or string that a module has as an attribute changes, the step is compiled anew; all other Python state (tensors that
+    are neither parameters nor buffers, contents of lists) stays as it was recorded. Random draws must come from torch's
+    global generator.
+
+    Args:
+        learner: whose theta the gradients are of.
+        loss_of: tasks -> losses of this learner, `B`, such as its own `meta_loss`.
+        total_points: points of all meta-training tasks; the hyperprior is divided by them, and inf leaves it out.
+
+    Attributes:
+        compilations: how many times it has compiled.
+    """
+
+    def __init__(
+        self, learner: Learner, loss_of: Callable[[TaskBatch], Tensor], total_points: float = math.inf
+    ) -> None:
+        self.learner, self.loss_of, self.total_points = learner, loss_of, total_points
+        self.compilations = 0
+        self._programs: dict[tuple[object, ...], _Program] = {}
+        # where a network takes statistics over points, padding would count
+        self._may_pad = all(getattr(module, "pointwise", True) for module in learner.modules())
+        self._widths = (0, 0)  # what support and query are padded to
+        self._parameters = list(learner.parameters())  # each once, tied or not
+        names = [name for name, _ in learner.named_buffers()]
+        # where they are, as a learner may assign another tensor to a buffer
+        self._buffers: list[tuple[dict[str, Any], str]] = [
+            (learner.get_submodule(path)._buffers, key) for path, _, key in (n.rpartition(".") for n in names)
+        ]
+        self._attributes = [vars(module) for module in learner.modules()]
+        self._states: set[tuple[object, ...]] = set()
+
+    def __call__(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+        """The losses of the tasks, `B`, and their mean less the hyperprior; `.grad` becomes the gradient of the latter.
+
+        The tasks have gone through the learner's `conform_tasks`. Neither loss nor gradient is checked to be finite.
+
+        Raises:
+            UnsupportedError: the loss cannot be compiled: its Python code depends on the values of tensors, or there is
+                no C++ compiler.
+        """
+        tasks = self._padded(tasks)
+        parameters, buffers = self._parameters, [table[key] for table, key in self._buffers]
+        # compiled code relies on the strides of its inputs
+        points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
+        inputs = [*parameters, *buffers, *points]
+        state = tuple([value for table in self._attributes for value in table.values() if type(value) in PLAIN])
+        key = (
+            torch.get_num_threads(),  # compiled code starts as many
+            state,
+            *[(p.requires_grad, p.dtype, p.device) for p in parameters],
+            *[(v.shape, v.dtype, v.device) for v in [*buffers, *points]],
+        )
+        with torch.no_grad():
+            program = self._programs.get(key)
+            if program is None:
+                self._require_few(state)
+                program, outputs = self._compile(inputs)
+                self._programs[key] = program
+                self.compilations += 1
+            else:
+                outputs = program.run(*inputs)
+            each, loss, *gradients = outputs
+            for index in program.shared:
+                gradients[index] = gradients[index].clone()
+        for parameter in parameters:
+            parameter.grad = None
+        for index, gradient in zip(program.reached, gradients, strict=True):
+            parameters[index].grad = gradient
+        return each, loss
+
+    def _require_few(self, state: tuple[object, ...]) -> None:
+        """Raise where a loss would be compiled for ever: a schedule that is a number in Python."""
+        self._states.add(state)
+        if len(self._states) > MAX_STATES:
+            name = type(self.learner).__name__
+            raise UnsupportedError(
+                f"expected the numbers that {name} has as attributes to take at most {MAX_STATES} values in training, "
+                f"got more: for each it is compiled anew. Keep a schedule in a buffer (buffer.fill_(value)), or use "
+                "compile=False"
+            )
+
+    def _padded(self, tasks: TaskBatch) -> TaskBatch:
+        if not self._may_pad:
+            return tasks
+        sizes = tasks.support.num_points, tasks.query.num_points
+        if sizes == self._widths:
+            return tasks
+        self._widths = _grown(self._widths[0], sizes[0]), _grown(self._widths[1], sizes[1])
+        return TaskBatch(_pad(tasks.support, self._widths[0]), _pad(tasks.query, self._widths[1]), tasks.names)
+
+    def _compile(self, inputs: list[Tensor]) -> tuple[_Program, list[Tensor]]:
+        """The program for inputs of these shapes, and what it gives for them."""
+        name = type(self.learner).__name__
+        detached = [value.detach() for value in inputs]
+        try:
+            graph, reached = self._record(detached)
+        except BayesMetaError:
+            raise
+        except RuntimeError as error:
+            raise UnsupportedError(
+                f"expected a loss of {name} that is nothing but tensor operations, got {type(error).__name__} "
+                f"at {_place(error)}: {str(error).strip().splitlines()[0]}. Likely cause: Python code that depends on "
+                "the values of tensors (bool, item, a mask as an index): use compile=False, which fails in the same "
+                "place if the loss itself is wrong"
+            ) from error
+        _check(graph, self._parameters, name)
+        try:
+            from torch import _inductor as inductor
+
+            with warnings.catch_warnings():
+                # inductor itself uses what torch has deprecated
+                warnings.simplefilter("ignore", FutureWarning)
+                warnings.simplefilter("ignore", DeprecationWarning)
+                # random draws as without compilation
+                run = inductor.compile(graph, [*detached], {"fallback_random": True})
+        except Exception as error:  # all of it is torch's own code, and its errors have no common base
+            raise UnsupportedError(
+                f"expected to compile the loss of {name} with inductor, got {type(error).__name__}: {error}. "
+                "Likely cause: no C++ compiler (install g++), or an operation that inductor does not know: "
+                "use compile=False"
+            ) from error
+        outputs = list(run(*inputs))
+        # where gradients are equal, inductor may return one tensor twice, or an input: clipping would scale it twice
+        seen = {value.untyped_storage().data_ptr() for value in [*inputs, *outputs[:2]]}
+        shared = []
+        for index, gradient in enumerate(outputs[2:]):
+            address = gradient.untyped_storage().data_ptr()
+            if address in seen and gradient.numel():
+                shared.append(index)
+            seen.add(address)
+        return _Program(run, reached, shared), outputs
+
+    def _record(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
+        """The step as a graph of inputs, and which parameters have a gradient."""
+        from torch._subclasses import FakeTensorMode
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        own = [*self._parameters, *[table[key] for table, key in self._buffers]]
+        wanted = [index for index, parameter in enumerate(self._parameters) if parameter.requires_grad]
+        reached: list[int] = []
+
+        def step(*values: Tensor) -> tuple[Tensor, ...]:
+            state, points = list(values[: len(own)]), values[len(own) :]
+            for index in wanted:
+                state[index] = state[index].detach().requires_grad_()
+            with torch.enable_grad(), _swapped(self.learner, dict(zip(own, state, strict=True))):
+                each = self.loss_of(TaskBatch(Data(*points[:3]), Data(*points[3:])))
+                loss = each.mean()
+                if self.total_points < math.inf:
+                    loss = loss - self.learner.log_hyperprior() / self.total_points
+                found = torch.autograd.grad(loss, [state[index] for index in wanted], allow_unused=True)
+            gradients = []
+            for index, gradient in zip(wanted, found, strict=True):
+                if gradient is not None:
+                    reached.append(index)
+                    like = state[index].detach()
+                    same = gradient.stride() == like.stride()  # as autograd has it in .grad
+                    gradients.append(gradient if same else torch.empty_like(like).copy_(gradient))
+            return each.detach(), loss.detach(), *gradients
+
+        # Fake tensors have no values, and without a ShapeEnv no symbols for them either: whatever needs a value raises.
+        # (make_fx's own modes would record the value of .tolist() or the size of .nonzero() as a constant.)
+        fake = FakeTensorMode(allow_non_fake_inputs=True)
+        values = [fake.from_tensor(value) for value in inputs]
+        with fake, _compiling():
+            graph: torch.fx.GraphModule = make_fx(step)(*values)
+        return graph, reached
+
+
+@contextlib.contextmanager
+def _swapped(learner: Learner, replacements: dict[Tensor, Tensor]) -> Iterator[None]:
+    """Other tensors for parameters and buffers, wherever they are registered.
+
+    torch.func.functional_call does not put back what a module holds that is registered twice (torch 2.13).
+    """
+    tables: list[dict[str, Any]] = [t for module in learner.modules() for t in (module._parameters, module._buffers)]
+    places = [(table, key, value) for table in tables for key, value in table.items() if value is not None]
+    try:
+        for table, key, value in places:
+            table[key] = replacements[value]
+        yield
+        if any(table.get(key) is not replacements[value] for table, key, value in places):
+            raise UnsupportedError(  # what it assigns is put back
+                f"expected the loss of {type(learner).__name__} to change buffers in place, got one that it assigns: "
+                "use buffer.copy_(value), or compile=False"
+            )
+    finally:
+        for table, key, value in places:
+            table[key] = value
+
+
+def _grown(width: int, size: int) -> int:
+    if size <= width:
+        return width
+    return max(size, width + width // 4)
+
+
+def _pad(data: Data, width: int) -> Data:
+    missing = width - data.num_points
+    if not missing:
+        return data
+    parts = ([v, v.new_zeros(v.shape[0], missing, *v.shape[2:])] for v in (data.x, data.y, data.mask))
+    return Data(*(torch.cat(part, 1) for part in parts))
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
+    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
+    torch.compiler._is_compiling_flag = True
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = flag
+        Distribution.set_default_validate_args(validate)
+
+
+def _place(error: BaseException) -> str:
+    """The deepest line outside torch: where the learner asked for what is not possible."""
+    frames = traceback.extract_tb(error.__traceback__)
+    outside = [f for f in frames if Path(torch.__file__).parent not in Path(f.filename).parents]
+    return f"{outside[-1].filename}:{outside[-1].lineno}"
+
+
+def _check(graph: torch.fx.GraphModule, parameters: Iterable[Tensor], name: str) -> None:
+    """Raise where the recording holds what must not be constant."""
+    own = {p.untyped_storage().data_ptr() for p in parameters}
+    for node in graph.graph.nodes:
+        if node.kwargs.get("generator") is not None:
+            raise UnsupportedError(
+                f"expected random draws of {name} from torch's global generator, got a generator of its own in "
+                f"{node.target}: use compile=False"
+            )
+        value = getattr(graph, node.target) if node.op == "get_attr" else None
+        if isinstance(value, Tensor) and (
+            value.requires_grad or (value.numel() and value.untyped_storage().data_ptr() in own)
+        ):
+            raise UnsupportedError(
+                f"expected the loss of {name} to use parameters that are registered in it, got one of shape "
+                f"{tuple(value.shape)} by another way (a list, a closure): use compile=False"
+            )
