@@ -192,8 +192,5 @@ class ExplicitLearner(Learner):
     def log_joint(self, data: Data) -> LogJoint:
         """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`."""
         data = self.conform(data)
-
-        def log_density(phi: Params) -> Tensor:
-            return self.likelihood.log_prob(self.forward(phi, data.x), data) + self.prior.log_prob(phi)
-
-        return log_density
+        given = self.likelihood.given(data)
+        return lambda phi: given(self.forward(phi, data.x)) + self.prior.log_prob(phi)

@@ -6,6 +6,7 @@ and kept inside bounds; a `variance` is squared units of y, a `scale` or `stddev
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -204,6 +205,10 @@ class Likelihood(Described, nn.Module, ABC):
             return f.sum((-1, -2))
         return torch.where(data.mask, self.forward(f).log_prob(self._outcome(data, f)), 0.0).sum(-1)
 
+    def given(self, data: Data) -> Callable[[Tensor], Tensor]:
+        """f -> log p(y | f) of these data, as `log_prob`: for loops, as what does not depend on f is done once."""
+        return lambda f: self.log_prob(f, data)
+
     def _outcome(self, data: Data, f: Tensor) -> Tensor:
         if not data.y.is_floating_point():
             raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
@@ -237,6 +242,21 @@ class Gaussian(Likelihood):
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """N(f, Σ)."""
         return self.marginal(f, torch.zeros_like(f))
+
+    def given(self, data: Data) -> Callable[[Tensor], Tensor]:
+        """f -> log N(y; f, Σ), summed over real points."""
+        if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
+            return super().given(data)
+        variance, real = self.noise.variance(), data.mask[..., None]
+        y, weight = torch.where(real, data.y, 0.0), -0.5 * real / variance
+        constant = -0.5 * data.counts * (variance.log() + math.log(2.0 * math.pi)).sum()
+
+        def log_prob(f: Tensor) -> Tensor:
+            if f.shape[-1] != self.network_outputs:
+                raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
+            return constant + (weight * (y - f).square()).sum((-1, -2))
+
+        return log_prob
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
         """N(mean, diag(variance) + Σ)."""

@@ -110,8 +110,8 @@ def conjugate_gradient(
 def matrix_function(matrix: Float[Tensor, "*b N N"], function: Callable[[Tensor], Tensor]) -> Float[Tensor, "*b N N"]:
     """V f(l) Vᵀ of symmetric matrices V l Vᵀ, once differentiable.
 
-    Backpropagation through `eigh` is NaN where eigenvalues repeat (padding gives zeros); this one is right there too: by
-    Daleckii & Krein 1965, df = V (Γ ∘ Vᵀ dA V) Vᵀ with Γ_ij = (f_i - f_j) / (l_i - l_j), and f' where they agree.
+    Backpropagation through `eigh` is NaN where eigenvalues repeat (padding gives zeros); this one is right there too:
+    by Daleckii & Krein 1965, df = V (Γ ∘ Vᵀ dA V) Vᵀ with Γ_ij = (f_i - f_j) / (l_i - l_j), and f' where they agree.
 
     Args:
         matrix: symmetric.
@@ -119,7 +119,7 @@ def matrix_function(matrix: Float[Tensor, "*b N N"], function: Callable[[Tensor]
     """
     if matrix.shape[-1] == 0:
         return matrix
-    result: Tensor = _MatrixFunction.apply(matrix, function)
+    result: Tensor = _MatrixFunction.apply(matrix, function)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -132,7 +132,7 @@ class _MatrixFunction(torch.autograd.Function):
         return vectors * function(values)[..., None, :] @ vectors.mT
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
         values, vectors = ctx.saved_tensors
         with torch.enable_grad():

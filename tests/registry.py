@@ -60,7 +60,7 @@ class Case:
 
 
 LAPLACE_EVIDENCE = {
-    "log_density_of_draws_and_evidence_agree": "the evidence is Laplace's approximation; exact ones are compared elsewhere"
+    "log_density_of_draws_and_evidence_agree": "the evidence is an approximation; exact ones are compared elsewhere"
 }
 
 
@@ -112,7 +112,7 @@ CASES = [
     Case("cavia", lambda: bm.CAVIA(bm.MLP(3, [8], 1), num_context=2, steps=2, lr=0.5)),
     Case(
         "imaml",
-        # to the optimum: what update and a permutation leave equal up to the solver's tolerance, which is therefore tight
+        # update and a permutation change nothing up to the solver's tolerance, which is therefore tight
         lambda: bm.IMAML(_mlp(), precision=20.0, solver=bm.LBFGS(100, 1e-11, history=30), solve_steps=60),
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
     ),

@@ -1,8 +1,8 @@
 """The prior under which a few steps of gradient ascent are the exact MAP estimate.
 
 In a linear-Gaussian model k steps at rate a on the log likelihood, from theta, end at the mode of the posterior under
-N(theta, Q). In the eigenbasis of the Gauss-Newton matrix G of the support, with eigenvalues l (Santos 1996; Grant et al.
-2018, arXiv:1801.08930, sec. 3.2):
+N(theta, Q). In the eigenbasis of the Gauss-Newton matrix G of the support, with eigenvalues l (Santos 1996; Grant et
+al. 2018, arXiv:1801.08930, sec. 3.2):
 
     prior precision      q = l (1 - a l)^k / (1 - (1 - a l)^k)
     posterior variance   1 / (q + l) = (1 - (1 - a l)^k) / l
@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.errors import InferenceError
+from bayesmeta.inference.laplace import Evidence
 from bayesmeta.typing import Params
 
 
@@ -32,7 +33,7 @@ class ImpliedPrior:
         steps: k.
         scale: S, square roots of the rates (on the sum over points), `B P`.
         information: a l, the eigenvalues of S G S along `directions`, `B R`; all of them in [0, 1).
-        directions: orthonormal, `B P R`; zero where there are fewer than R. The support sees nothing outside their span.
+        directions: orthonormal, `B P R`; zero where there are fewer than R. The support sees nothing beyond their span.
     """
 
     mean: Params
@@ -80,19 +81,22 @@ class ImpliedPrior:
         return draws
 
 
-def implied_prior(mean: Params, steps: int, rows: Float[Tensor, "B NK P"], scale: Float[Tensor, "B P"]) -> ImpliedPrior:
-    """The prior of k steps from the whitened rows A of the support (see `inference.laplace`).
+def implied_prior(mean: Params, steps: int, evidence: Evidence) -> ImpliedPrior:
+    """The prior of k steps whose rates are the squares of the evidence.
 
     Raises:
         InferenceError: a l >= 1 for some task: those steps are the MAP under no prior.
     """
+    rows = evidence.white()
+    scale = evidence.scale().expand(len(rows), -1)
     values, vectors = torch.linalg.eigh(rows @ rows.mT)
     worst = values.amax(-1) if values.shape[-1] else values.new_zeros(values.shape[0])
     if bool((worst >= 1.0).any()):
         task = int(worst.argmax())
         raise InferenceError(
-            f"expected step sizes with rate times curvature below 1, got {worst[task].item():.4g} in task {task}: those "
-            f"steps overshoot, and are the MAP under no prior. Divide the step size by {worst[task].item():.2g} or more",
+            f"expected step sizes with rate times curvature below 1, got {worst[task].item():.4g} in task {task}: "
+            "those steps overshoot, and are the MAP under no prior. "
+            f"Divide the step size by more than {worst[task].item():.4g}",
             task=task,
         )
     size = rows.square().sum((1, 2)).clamp(min=torch.finfo(rows.dtype).tiny)[:, None]

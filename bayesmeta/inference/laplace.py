@@ -1,15 +1,17 @@
 """Gaussian beliefs about phi around a mode, by linearising the network there.
 
-With f(x; phi) ≈ f(x; mode) + J(x) (phi - mode), Λ = R Rᵀ the Fisher information of a point in f, and a prior whose
-deviations are `scale` (S, diagonal), everything is a function of the whitened rows A = Rᵀ J S of the support:
+With f(x; phi) ≈ f(x; mode) + J(x) (phi - mode), Λ = R Rᵀ the Fisher information of a point in f, and S² a diagonal of
+prior variances (or of rates), everything follows from the whitened rows A = Rᵀ J S of the support:
 
-    generalised Gauss-Newton    G = Jᵀ Λ J,   S G S = AᵀA                       (never the raw Hessian: it is indefinite)
-    Laplace                     Cov = S (I + AᵀA)⁻¹ S                            prior N(·, S²)
-    k steps of ascent           Cov = S [(I - (I - AᵀA)^k) (AᵀA)⁻¹] S            rates S²; the prior that they imply
-    a query point               Var f = J Cov Jᵀ,   through the NK x NK matrix AAᵀ: the cost is in points, not in weights
+    generalised Gauss-Newton    G = Jᵀ Λ J,   S G S = AᵀA          (never the raw Hessian: it is indefinite)
+    Laplace                     Cov = S (I + AᵀA)⁻¹ S              under the prior N(·, S²)
+    k steps of ascent           Cov = S s(AᵀA) S                   rates S²; the prior that they imply
+                                s(l) = (1 - (1 - l)^k) / l
+    a query point               Var f = J Cov Jᵀ                   through the NK x NK kernel AAᵀ
 
-Immer, Korzepa, Bauer 2021 (arXiv:2008.08400) for the linearised predictive; Santos 1996 and Grant et al. 2018
-(arXiv:1801.08930, sec. 3) for ascent as inference; `implied_prior` for the prior. All in float64.
+so that the cost is in support points and not in weights. Immer, Korzepa, Bauer 2021 (arXiv:2008.08400) for the
+linearised predictive; Santos 1996 and Grant et al. 2018 (arXiv:1801.08930, sec. 3) for ascent as inference;
+`implied_prior` for its prior. Kernels, factors and solves are in float64.
 """
 
 from abc import ABC, abstractmethod
@@ -19,34 +21,54 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.inference import linear_gaussian
-from bayesmeta.inference.linear_gaussian import LinearGaussian
-from bayesmeta.linalg import cholesky, logdet, matrix_function, unit_gram
+from bayesmeta.linalg import cholesky, logdet, matrix_function, solve_lower
+from bayesmeta.networks.jacobian import Jacobian, flat_diagonal
+from bayesmeta.typing import Params
 
 
-def whitened_rows(
-    jacobian: Float[Tensor, "B N K P"],
-    root: Float[Tensor, "B N K K"],
-    scale: Float[Tensor, "#B P"],
-    mask: Bool[Tensor, "B N"],
-) -> Float[Tensor, "B NK P"]:
-    """A = Rᵀ J S, in float64; zero at padded points, which then change nothing.
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What the support says about phi: Rᵀ J at its points, and S².
 
-    Args:
-        jacobian: J of the support.
-        root: R, with Λ = R Rᵀ.
-        scale: prior deviations, or square roots of rates.
-        mask: True = real.
+    Attributes:
+        rows: Rᵀ J, zero at padded points, which then change nothing.
+        squares: S² by the names of phi, broadcastable to `B *shape`: prior variances, or rates.
+        shapes: of the values of phi, by name.
     """
-    real = mask[..., None, None]
-    rows = torch.where(real, root.double().mT @ jacobian.double(), 0.0) * scale.double()[:, None, None]
-    return rows.flatten(1, 2)
+
+    rows: Jacobian
+    squares: Params
+    shapes: dict[str, torch.Size]
+
+    @classmethod
+    def of(
+        cls,
+        jacobian: Jacobian,
+        root: Float[Tensor, "B N K K"],
+        mask: Bool[Tensor, "B N"],
+        squares: Params,
+        shapes: dict[str, torch.Size],
+    ) -> "Evidence":
+        """From J of the support, R with Λ = R Rᵀ, and the mask of its real points."""
+        return cls(jacobian.weighted(root, mask), squares, shapes)
+
+    def kernel(self) -> Float[Tensor, "B NK NK"]:
+        """AAᵀ."""
+        return self.rows.gram(self.rows, self.squares)
+
+    def scale(self) -> Float[Tensor, "#B P"]:
+        """S."""
+        return flat_diagonal(self.squares, self.shapes).sqrt()
+
+    def white(self) -> Float[Tensor, "B NK P"]:
+        """A, written out."""
+        rows = self.rows.dense().double().flatten(1, 2)
+        return rows * self.scale()[:, None]
 
 
-def log_determinant(rows: Float[Tensor, "B NK P"]) -> Float[Tensor, "B"]:
-    """log det(I + AᵀA) = log det(I + AAᵀ), through the smaller of the two matrices."""
-    smaller = rows if rows.shape[1] < rows.shape[2] else rows.mT
-    return logdet(cholesky(unit_gram(smaller), "posterior precision"))
+def log_determinant(kernel: Float[Tensor, "B NK NK"]) -> Float[Tensor, "B"]:
+    """log det(I + AᵀA) = log det(I + AAᵀ)."""
+    return logdet(cholesky(_plus_identity(kernel), "posterior precision"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,142 +76,151 @@ class Belief(ABC):
     """phi | D ~ N(mode, Cov), known through what it says about network outputs.
 
     Attributes:
-        scale: S, `B P`.
+        evidence: the support and S².
     """
 
-    scale: Float[Tensor, "#B P"]
+    evidence: Evidence
 
-    def blocks(self, jacobian: Float[Tensor, "B M K P"]) -> Float[Tensor, "B M K K"]:
+    @abstractmethod
+    def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
         """Covariance of f at each point, over its outputs: J Cov Jᵀ."""
-        return self._blocks(self._rows(jacobian))
 
-    def covariance(self, jacobian: Float[Tensor, "B M K P"]) -> Float[Tensor, "B MK MK"]:
+    @abstractmethod
+    def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
         """Covariance of f over all points and outputs."""
-        return self._covariance(self._rows(jacobian).flatten(1, 2))
 
-    @abstractmethod
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
-        """Draws of phi - mode."""
-
-    def _rows(self, jacobian: Tensor) -> Tensor:
-        return jacobian.double() * self.scale.double()[:, None, None]
-
-    @abstractmethod
-    def _blocks(self, rows: Float[Tensor, "B M K P"]) -> Tensor: ...
+        """Draws of phi - mode: S T z, with T Tᵀ the covariance in units of S²."""
+        white, scale = self.evidence.white(), self.evidence.scale()
+        shape = (num_draws, white.shape[0], white.shape[2])
+        normal = torch.randn(shape, dtype=white.dtype, device=white.device, generator=generator)
+        return scale * self._root_times(white, normal[..., None])[..., 0]
 
     @abstractmethod
-    def _covariance(self, rows: Float[Tensor, "B MK P"]) -> Tensor: ...
+    def _root_times(self, white: Float[Tensor, "B NK P"], normal: Float[Tensor, "S B P 1"]) -> Tensor: ...
 
 
 @dataclass(frozen=True, eq=False)
 class LaplaceBelief(Belief):
-    """Cov = S (I + AᵀA)⁻¹ S: the posterior under the explicit prior N(·, S²)."""
+    """Cov = S (I + AᵀA)⁻¹ S: the posterior under the explicit prior N(·, S²).
 
-    white: LinearGaussian
+    Attributes:
+        factor: C, with I + AAᵀ = C Cᵀ.
+    """
 
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
-        """S T z with T Tᵀ = (I + AᵀA)⁻¹."""
-        _, root = self.white.moments()
-        shape = (num_draws, *root.shape[:2], 1)
-        normal = torch.randn(shape, dtype=root.dtype, device=root.device, generator=generator)
-        return self.scale.double() * (root @ normal)[..., 0]
+    factor: Float[Tensor, "B NK NK"]
 
-    def _blocks(self, rows: Tensor) -> Tensor:
-        return self.white.blocks(rows)
+    def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
+        """J S² Jᵀ - |C⁻¹ A S Jᵀ|², point by point."""
+        own = jacobian.blocks(self.evidence.squares)
+        white = self._explained(jacobian).unflatten(2, own.shape[1:3]).movedim(1, 2)  # B M NK K
+        return own - white.mT @ white
 
-    def _covariance(self, rows: Tensor) -> Tensor:
-        return self.white.covariance(rows)
+    def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
+        """J S² Jᵀ - |C⁻¹ A S Jᵀ|²."""
+        white = self._explained(jacobian)
+        return jacobian.gram(jacobian, self.evidence.squares) - white.mT @ white
+
+    def _explained(self, jacobian: Jacobian) -> Float[Tensor, "B NK MK"]:
+        return solve_lower(self.factor, self.evidence.rows.gram(jacobian, self.evidence.squares))
+
+    def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
+        # T = I - Aᵀ C⁻ᵀ (C + I)⁻¹ A (Potter's form, as in linalg.update_root)
+        eye = torch.eye(self.factor.shape[-1], dtype=self.factor.dtype, device=self.factor.device)
+        inner = solve_lower((self.factor + eye).expand(len(normal), -1, -1, -1), white @ normal)
+        inner = torch.linalg.solve_triangular(self.factor.mT.expand(len(normal), -1, -1, -1), inner, upper=True)
+        return normal - white.mT @ inner
 
 
 @dataclass(frozen=True, eq=False)
 class EarlyStoppedBelief(Belief):
     """Cov = S (k I + Aᵀ g(AAᵀ) A) S: the posterior under the prior that k steps of ascent imply.
 
-    A direction of information l (an eigenvalue of AAᵀ, the rate times the curvature) ends with the variance s(l) =
-    (1 - (1 - l)^k) / l, and g(l) = (s(l) - k) / l. Where l > 1 ascent overshoots and no prior implies it: there the
-    prior is taken to be flat (s(l) = 1 / l), the limit l -> 1 of what ascent implies. No variance is ever negative.
+    A direction of information l (an eigenvalue of AAᵀ: the rate times the curvature) ends with the variance s(l), and
+    g(l) = (s(l) - k) / l. Where l > 1 ascent overshoots and no prior implies it: there the prior is taken to be flat,
+    s(l) = 1 / l, the limit l -> 1 of what ascent implies. No variance is ever negative.
 
     Attributes:
         steps: k.
-        rows: A, `B NK P`.
-        inner: g(AAᵀ), `B NK NK`.
+        kernel: AAᵀ.
+        inner: g(AAᵀ).
     """
 
     steps: int
-    rows: Float[Tensor, "B NK P"]
+    kernel: Float[Tensor, "B NK NK"]
     inner: Float[Tensor, "B NK NK"]
 
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
-        """S (√k z + Aᵀ m(AAᵀ) A z) with m(l) = (√s(l) - √k) / l."""
+    def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
+        """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ, point by point."""
+        own = jacobian.blocks(self.evidence.squares)
+        cross = self.evidence.rows.gram(jacobian, self.evidence.squares)
+        changed = (self.inner @ cross).unflatten(2, own.shape[1:3]).movedim(1, 2)
+        return self.steps * own + cross.unflatten(2, own.shape[1:3]).movedim(1, 2).mT @ changed
+
+    def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
+        """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ."""
+        cross = self.evidence.rows.gram(jacobian, self.evidence.squares)
+        return self.steps * jacobian.gram(jacobian, self.evidence.squares) + cross.mT @ self.inner @ cross
+
+    def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
+        # T = √k I + Aᵀ m(AAᵀ) A with m(l) = (√s(l) - √k) / l
         root = self.steps**0.5
 
-        def correction(information: Tensor) -> Tensor:
-            # √s - √k = (s - k) / (√s + √k)
-            shrunk = remaining_excess(information, self.steps)
-            return shrunk / ((self.steps + information * shrunk).clamp(min=0.0).sqrt() + root)
+        def excess_of_root(information: Tensor) -> Tensor:
+            excess = variance_excess(information, self.steps)  # √s - √k = (s - k) / (√s + √k)
+            return excess / ((self.steps + information * excess).clamp(min=0.0).sqrt() + root)
 
-        middle = matrix_function(self.rows @ self.rows.mT, correction)
-        shape = (num_draws, self.rows.shape[0], self.rows.shape[2], 1)
-        normal = torch.randn(shape, dtype=self.rows.dtype, device=self.rows.device, generator=generator)
-        draws = root * normal + self.rows.mT @ (middle @ (self.rows @ normal))
-        return self.scale.double() * draws[..., 0]
-
-    def _blocks(self, rows: Tensor) -> Tensor:
-        cross = rows @ self.rows.mT[:, None]  # B M K NK
-        return self.steps * rows @ rows.mT + cross @ self.inner[:, None] @ cross.mT
-
-    def _covariance(self, rows: Tensor) -> Tensor:
-        cross = rows @ self.rows.mT
-        return self.steps * rows @ rows.mT + cross @ self.inner @ cross.mT
+        return root * normal + white.mT @ (matrix_function(self.kernel, excess_of_root) @ (white @ normal))
 
 
 @dataclass(frozen=True, eq=False)
 class DiagonalBelief(Belief):
-    """Cov = S diag(v) S: every number of phi on its own.
+    """Cov = diag(v): every number of phi on its own.
 
     Attributes:
-        variance: v, `B P`, in units of S².
+        variances: v by the names of phi, each `B *shape`.
     """
 
-    variance: Float[Tensor, "B P"]
+    variances: Params
 
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
-        """S √v z."""
-        shape = (num_draws, *self.variance.shape)
-        normal = torch.randn(shape, dtype=self.variance.dtype, device=self.variance.device, generator=generator)
-        return self.scale.double() * self.variance.sqrt() * normal
+    def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
+        """J diag(v) Jᵀ, point by point."""
+        return jacobian.blocks(self.variances)
 
-    def _blocks(self, rows: Tensor) -> Tensor:
-        return rows * self.variance[:, None, None] @ rows.mT
+    def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
+        """J diag(v) Jᵀ."""
+        return jacobian.gram(jacobian, self.variances)
 
-    def _covariance(self, rows: Tensor) -> Tensor:
-        return rows * self.variance[:, None] @ rows.mT
+    def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
+        deviation = flat_diagonal(self.variances, self.evidence.shapes).sqrt() / self.evidence.scale()
+        return deviation[..., None] * normal
 
 
 class Shrinkage(ABC):
     """How the information that a direction of phi has received shrinks its variance, in units of S²."""
 
     @abstractmethod
-    def full(self, rows: Float[Tensor, "B NK P"], scale: Float[Tensor, "#B P"]) -> Belief:
+    def full(self, evidence: Evidence) -> Belief:
         """The belief with all correlations, through the NK x NK kernel AAᵀ."""
 
     @abstractmethod
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The variance of a direction of this information."""
 
-    def diagonal(self, rows: Float[Tensor, "B NK P"], scale: Float[Tensor, "#B P"]) -> DiagonalBelief:
+    def diagonal(self, evidence: Evidence) -> DiagonalBelief:
         """The belief that uses the diagonal of AᵀA alone."""
-        return DiagonalBelief(scale, self.variance(rows.square().sum(1)))
+        variance = self.variance(evidence.white().square().sum(1)) * evidence.scale().square()
+        sizes = [shape.numel() for shape in evidence.shapes.values()]
+        parts = zip(evidence.shapes.items(), variance.split(sizes, 1), strict=True)
+        return DiagonalBelief(evidence, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
 
 
 class ExplicitPrior(Shrinkage):
     """Bayes' rule under N(·, S²): v = 1 / (1 + l)."""
 
-    def full(self, rows: Float[Tensor, "B NK P"], scale: Float[Tensor, "#B P"]) -> LaplaceBelief:
-        """In the smaller of the two spaces."""
-        nothing = rows.new_zeros((*rows.shape[:2], 1))
-        real = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        return LaplaceBelief(scale, linear_gaussian.condition(rows, nothing, real))
+    def full(self, evidence: Evidence) -> LaplaceBelief:
+        """By a Cholesky factor."""
+        return LaplaceBelief(evidence, cholesky(_plus_identity(evidence.kernel()), "support covariance"))
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """1 / (1 + l)."""
@@ -198,7 +229,7 @@ class ExplicitPrior(Shrinkage):
 
 @dataclass(frozen=True)
 class EarlyStopping(Shrinkage):
-    """k steps of ascent with the rates S²: v = (1 - (1 - l)^k) / l, and 1 / l where l > 1.
+    """k steps of ascent with the rates S²: v = s(l).
 
     Attributes:
         steps: k.
@@ -206,17 +237,18 @@ class EarlyStopping(Shrinkage):
 
     steps: int
 
-    def full(self, rows: Float[Tensor, "B NK P"], scale: Float[Tensor, "#B P"]) -> EarlyStoppedBelief:
+    def full(self, evidence: Evidence) -> EarlyStoppedBelief:
         """Through the spectrum of AAᵀ."""
-        inner = matrix_function(rows @ rows.mT, lambda information: remaining_excess(information, self.steps))
-        return EarlyStoppedBelief(scale, self.steps, rows, inner)
+        kernel = evidence.kernel()
+        inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
+        return EarlyStoppedBelief(evidence, self.steps, kernel, inner)
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """s(l) = k + l g(l)."""
-        return self.steps + information * remaining_excess(information, self.steps)
+        return self.steps + information * variance_excess(information, self.steps)
 
 
-def remaining_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tensor, "*b"]:
+def variance_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tensor, "*b"]:
     """g(l) = (s(l) - k) / l, with s(l) = (1 - (1 - l)^k) / l up to l = 1 and 1 / l beyond.
 
     Up to 1 it is the polynomial -Σ_{i=0}^{k-2} (k - 1 - i) (1 - l)^i, which loses no digits at l = 0.
@@ -227,3 +259,7 @@ def remaining_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tens
         total = total * left - float(steps - 1 - i)
     beyond = information.clamp(min=1.0)
     return torch.where(information <= 1.0, total, (1.0 / beyond - steps) / beyond)
+
+
+def _plus_identity(kernel: Tensor) -> Tensor:
+    return kernel + torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)

@@ -38,10 +38,6 @@ class LinearGaussian(ABC):
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """Covariance of Φ Z between points, in units of Σ."""
 
-    @abstractmethod
-    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
-        """Covariance of Φ Z between the K rows of each point, in units of Σ."""
-
     @property
     def num_tasks(self) -> int:
         """B."""
@@ -84,11 +80,6 @@ class FeatureSpace(LinearGaussian):
         spread = rows @ self.root
         return spread @ spread.mT
 
-    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
-        """Φ T Tᵀ Φᵀ, point by point."""
-        spread = rows @ self.root[:, None]
-        return spread @ spread.mT
-
 
 @dataclass(frozen=True, eq=False)
 class PointSpace(LinearGaussian):
@@ -120,12 +111,6 @@ class PointSpace(LinearGaussian):
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ)."""
         white = solve_lower(self.factor, self.rows @ rows.mT)
-        return rows @ rows.mT - white.mT @ white
-
-    def blocks(self, rows: Float[Tensor, "B M K R"]) -> Float[Tensor, "B M K K"]:
-        """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ), point by point."""
-        white = solve_lower(self.factor, self.rows @ rows.flatten(1, 2).mT)
-        white = white.unflatten(2, rows.shape[1:3]).movedim(1, 2)  # B M N K
         return rows @ rows.mT - white.mT @ white
 
 

@@ -45,7 +45,8 @@ def unrolled_map(
         lr: step sizes on the *sum* over points, or one such for each step.
         first_order: treat the inner gradients as constants of theta (first-order MAML).
         checkpoint: keep phi alone of each step, and compute the rest anew in the backward pass: memory for one step's
-            graph in place of all, for a second forward. Gives the leaf tensors of theta that `log_joint` depends on.
+            graph in place of all, for a second forward. Gives the leaf tensors of theta that `log_joint` depends on; it
+            must compute from them anew at every call.
 
     Raises:
         DataError: rates for another number of steps. InferenceError: a task's log joint or phi is no longer finite; the
@@ -126,7 +127,9 @@ def implicit_map(
 
         return _split(conjugate_gradient(flat_product, flat, solve_steps, tolerance), shapes)
 
-    values = _AtOptimum.apply(solve, len(at), *(value.detach() for value in at.values()), *gradient)
+    values = _AtOptimum.apply(  # type: ignore[no-untyped-call]
+        solve, len(at), *(value.detach() for value in at.values()), *gradient
+    )
     return dict(zip(at, values, strict=True))
 
 
@@ -139,7 +142,7 @@ class _AtOptimum(torch.autograd.Function):
         return tuple(value.clone() for value in tensors[:count])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         return (None, None, *(None for _ in cotangents), *ctx.solve(cotangents))
 
@@ -195,7 +198,9 @@ def _ascend_checkpointed(
         )
         return [*moved.values(), value]
 
-    *moved, value = _Recomputed.apply(step, len(phi) + len(rates), *phi.values(), *rates.values(), *theta)
+    *moved, value = _Recomputed.apply(  # type: ignore[no-untyped-call]
+        step, len(phi) + len(rates), *phi.values(), *rates.values(), *theta
+    )
     return dict(zip(phi_names, moved, strict=True)), value.detach()
 
 
@@ -210,7 +215,7 @@ class _Recomputed(torch.autograd.Function):
             return tuple(step(*tensors[:count]))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         inputs, theta = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         with torch.enable_grad():

@@ -1,4 +1,6 @@
-"""Stein variational gradient descent (Liu & Wang 2016, arXiv:1608.04471) of many tasks at once, differentiable in theta.
+"""Stein variational gradient descent of many tasks at once, differentiable in theta.
+
+Liu & Wang 2016 (arXiv:1608.04471), eq. 8, of particles r = 1..S:
 
     phi_r <- phi_r + lr / S Σ_s [k(phi_s, phi_r) ∇ log p(D, phi_s) + ∇_{phi_s} k(phi_s, phi_r)]
     k(a, b) = exp(-|a - b|² / h),   h = median of the squared distances of the pairs / log(S + 1)

@@ -1,12 +1,186 @@
-"""Jacobians of network outputs in the parameters of each task, by automatic differentiation."""
+"""Jacobians of network outputs in the parameters of each task, and their inner products.
 
-from collections.abc import Callable, Iterable
+What inference needs of J (`B N K P`) is mostly J D J'ᵀ with a diagonal D: prior variances, or rates. A dense layer's
+rows are outer products δ aᵀ of what comes back and what went in, so that (δ aᵀ)·(δ' a'ᵀ) = (δ·δ')(a·a'): the inner
+products cost the width of a layer, not its weights.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.typing import Params
+
+
+class Jacobian(ABC):
+    """d f / d phi at the points of each task: a value, `B N K P`, known through its products.
+
+    The diagonal D of an inner product is given by the names of phi: values that broadcast to `B *shape`.
+    """
+
+    @abstractmethod
+    def gram(self, other: "Jacobian", diagonal: Params) -> Float[Tensor, "B NK MK"]:
+        """J D J'ᵀ of all points with all points of another Jacobian of the same tasks, in float64."""
+
+    @abstractmethod
+    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+        """J D Jᵀ of each point with itself, in float64."""
+
+    @abstractmethod
+    def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "Jacobian":
+        """Rᵀ J at real points, and zero at padding."""
+
+    @abstractmethod
+    def dense(self) -> Float[Tensor, "B N K P"]:
+        """All of it; P counts the numbers of phi in its order, each value flattened."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseJacobian(Jacobian):
+    """A Jacobian that is written out.
+
+    Attributes:
+        rows: `B N K P`.
+        shapes: of the values of phi, by name.
+    """
+
+    rows: Float[Tensor, "B N K P"]
+    shapes: Mapping[str, torch.Size]
+
+    def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
+        """A product over all of phi."""
+        right = other.dense().double()
+        left = self.rows.double() * flat_diagonal(diagonal, self.shapes)[:, None, None]
+        return left.flatten(1, 2) @ right.flatten(1, 2).mT
+
+    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+        """A product over all of phi."""
+        rows = self.rows.double()
+        return rows * flat_diagonal(diagonal, self.shapes)[:, None, None] @ rows.mT
+
+    def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "DenseJacobian":
+        """Rᵀ J."""
+        return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
+
+    def dense(self) -> Float[Tensor, "B N K P"]:
+        """As it is."""
+        return self.rows
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """One weight's part of a Jacobian: δ aᵀ, or δ alone for a bias.
+
+    Attributes:
+        delta: δ, `B N K O`.
+        inputs: a, `B N I`; None for a bias.
+    """
+
+    delta: Float[Tensor, "B N K O"]
+    inputs: Float[Tensor, "B N I"] | None = None
+
+    def dense(self) -> Float[Tensor, "B N K Q"]:
+        """Written out."""
+        if self.inputs is None:
+            return self.delta
+        return (self.delta[..., None] * self.inputs[:, :, None, None]).flatten(3)
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredJacobian(Jacobian):
+    """The Jacobian of dense layers.
+
+    Attributes:
+        factors: by the names of phi, in its order.
+    """
+
+    factors: Mapping[str, Factor]
+
+    def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
+        """Layer by layer."""
+        if not isinstance(other, FactoredJacobian):
+            return other.gram(self, diagonal).mT
+        count, other_count = self._num_outputs, other._num_outputs
+        total: Tensor | float = 0.0
+        for name, left in self.factors.items():
+            right, spread = other.factors[name], _by_task(diagonal[name], left)
+            if spread is None:  # a D that differs within the weight has no factors
+                scale = flat_diagonal({name: diagonal[name]}, {name: _shape(left)})[:, None, None]
+                product = (left.dense().double() * scale).flatten(1, 2) @ right.dense().double().flatten(1, 2).mT
+            else:
+                product = spread * (left.delta.double().flatten(1, 2) @ right.delta.double().flatten(1, 2).mT)
+                if left.inputs is not None and right.inputs is not None:
+                    inner = left.inputs.double() @ right.inputs.double().mT
+                    if count * other_count > 1:
+                        inner = inner.repeat_interleave(count, 1).repeat_interleave(other_count, 2)
+                    product = product * inner
+            total = total + product
+        assert isinstance(total, Tensor)
+        return total
+
+    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+        """Layer by layer."""
+        total: Tensor | float = 0.0
+        for name, factor in self.factors.items():
+            spread, delta = _by_task(diagonal[name], factor), factor.delta.double()
+            if spread is None:
+                rows = factor.dense().double()
+                scale = flat_diagonal({name: diagonal[name]}, {name: _shape(factor)})[:, None, None]
+                total = total + rows * scale @ rows.mT
+            else:
+                product = spread[..., None] * (delta @ delta.mT)
+                if factor.inputs is not None:
+                    product = product * factor.inputs.double().square().sum(-1)[..., None, None]
+                total = total + product
+        assert isinstance(total, Tensor)
+        return total
+
+    def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "FactoredJacobian":
+        """Rᵀ δ."""
+        real = mask[..., None, None]
+        return FactoredJacobian(
+            {
+                name: replace(factor, delta=torch.where(real, root.mT @ factor.delta, 0.0))
+                for name, factor in self.factors.items()
+            }
+        )
+
+    def dense(self) -> Float[Tensor, "B N K P"]:
+        """Written out."""
+        return torch.cat([factor.dense() for factor in self.factors.values()], -1)
+
+    @property
+    def _num_outputs(self) -> int:
+        return next(iter(self.factors.values())).delta.shape[2]
+
+
+def _by_task(value: Tensor, factor: Factor) -> Float[Tensor, "#B 1 1"] | None:
+    """The one number that a task's D has for all of a weight; None when it has several."""
+    dims = 1 if factor.inputs is None else 2
+    value = value.double()
+    if value.ndim <= dims:  # no axis of tasks
+        return value.reshape(1, 1, 1) if value.numel() == 1 else None
+    return value.reshape(-1, 1, 1) if value.shape[1:].numel() == 1 else None
+
+
+def _shape(factor: Factor) -> torch.Size:
+    outputs = factor.delta.shape[-1:]
+    return outputs if factor.inputs is None else torch.Size((*outputs, factor.inputs.shape[-1]))
+
+
+def flat_diagonal(diagonal: Params, shapes: Mapping[str, torch.Size]) -> Float[Tensor, "#B P"]:
+    """D as one vector a task, in float64."""
+    parts = []
+    for name, shape in shapes.items():
+        value = diagonal[name].double()
+        tasks = value.shape[: value.ndim - len(shape)] or (1,)
+        parts.append(value.expand(*tasks, *shape).reshape(*tasks, -1))
+    widest = max(len(part) for part in parts)
+    return torch.cat([part.expand(widest, -1) for part in parts], 1)
 
 
 def jacobian(
@@ -16,8 +190,8 @@ def jacobian(
     *,
     theta: Iterable[Tensor] = (),
     pointwise: bool = True,
-) -> Float[Tensor, "B N K P"]:
-    """d function(phi, x) / d phi of each task; P counts the numbers of phi in its order, each value flattened.
+) -> DenseJacobian:
+    """d function(phi, x) / d phi of each task, by automatic differentiation.
 
     A function that works point by point is differentiated at all points at once, each with a copy of its task's phi;
     any other one output at a time. The result is differentiable in whatever of phi, x and theta requires a gradient.
@@ -29,21 +203,21 @@ def jacobian(
         theta: what else the function depends on.
         pointwise: whether the output at a point depends on that point alone.
     """
+    shapes = {name: value.shape[1:] for name, value in phi.items()}
     if x.shape[1] == 0:
-        size = sum(value[0].numel() for value in phi.values())
         out = function(phi, x)
-        return out.new_zeros(*out.shape, size)
+        return DenseJacobian(out.new_zeros(*out.shape, sum(shape.numel() for shape in shapes.values())), shapes)
     keep = torch.is_grad_enabled() and any(v.requires_grad for v in (x, *phi.values(), *theta))
     with torch.enable_grad():
         if pointwise:
             leaves = {name: _leaf(value.repeat_interleave(x.shape[1], 0), keep) for name, value in phi.items()}
             out = function(leaves, x.flatten(0, 1)[:, None])[:, 0]  # BN K
             rows = torch.stack([_gradient(column, leaves, keep) for column in out.unbind(-1)], 1)
-            return rows.unflatten(0, x.shape[:2])
+            return DenseJacobian(rows.unflatten(0, x.shape[:2]), shapes)
         leaves = {name: _leaf(value, keep) for name, value in phi.items()}
         out = function(leaves, x)
         rows = torch.stack([_gradient(entry, leaves, keep) for entry in out.flatten(1).unbind(-1)], 1)
-        return rows.unflatten(1, out.shape[1:])
+        return DenseJacobian(rows.unflatten(1, out.shape[1:]), shapes)
 
 
 def _leaf(value: Tensor, keep: bool) -> Tensor:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.errors import DataError
+from bayesmeta.networks.jacobian import Factor, FactoredJacobian
 from bayesmeta.networks.network import Network
 from bayesmeta.typing import Params
 
@@ -57,7 +58,7 @@ class MLP(Network):
             x = torch.baddbmm(step[1][:, None], x, step[0].mT) if isinstance(step, tuple) else step(x)
         return x
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F P"]:
+    def jacobian(self, phi: Params, x: Float[Tensor, "B N D"]) -> FactoredJacobian:
         """The derivative of every output in the P numbers of phi, by the chain rule written out (backpropagation).
 
         With z_l = W_l a_l-1 + b_l and δ_l = ∂f/∂z_l, it is δ_l a_l-1ᵀ in W_l and δ_l in b_l.
@@ -75,16 +76,14 @@ class MLP(Network):
         delta = eye.expand(*x.shape[:2], -1, -1)  # B N F O, the derivative in z of the last layer
         if len(slopes) == len(inputs):
             delta = delta * slopes[-1][..., None, :]
-        parts: dict[str, Tensor] = {}
+        factors: dict[str, Factor] = {}
         for index in reversed(range(len(inputs))):
             name = f"layers.{2 * index}"
-            if f"{name}.weight" in phi:
-                parts[f"{name}.weight"] = (delta[..., None] * inputs[index][:, :, None, None]).flatten(3)
-            parts[f"{name}.bias"] = delta
+            factors[f"{name}.weight"], factors[f"{name}.bias"] = Factor(delta, inputs[index]), Factor(delta)
             if index:
                 back = delta.flatten(1, 2) @ weights[index]  # δ_l W_l
                 delta = back.unflatten(1, delta.shape[1:3]) * slopes[index - 1][:, :, None]
-        return torch.cat([parts[name] for name in phi], -1)
+        return FactoredJacobian({name: factors[name] for name in phi})
 
     def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor] | nn.Module]:
         """Weights and bias of each dense layer, `B O I` and `B O`; activations as they are."""

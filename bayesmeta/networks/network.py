@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bayesmeta.description import Described
-from bayesmeta.networks.jacobian import jacobian
+from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.typing import Params
 
 
@@ -46,8 +46,8 @@ class Network(Described, nn.Module, ABC):
         with _plain_attention():
             return torch.vmap(self._one_task)(phi, x)
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F P"]:
-        """The derivative of every output in the P numbers of phi (in its order, each value flattened)."""
+    def jacobian(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Jacobian:
+        """The derivative of every output in the P numbers of phi."""
         return jacobian(self.stacked, phi, x, theta=self.parameters(), pointwise=self.pointwise)
 
     def _one_task(self, weights: Params, x: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ class HypergradientAdam(torch.optim.Optimizer):
 
     Args:
         weights: what Adam moves.
-        rates: parameters that are rates themselves (logarithms of inner step sizes), for which one step of plain descent
-            is a hypergradient step. May be empty.
+        rates: parameters that are rates themselves (logarithms of inner step sizes), for which one step of plain
+            descent is a hypergradient step. May be empty.
         lr: first rate of Adam.
         hyper_lr: κ, the largest relative change of the rate in a step.
         rates_lr: step size on `rates`.
@@ -47,7 +47,7 @@ class HypergradientAdam(torch.optim.Optimizer):
         super().__init__(groups, {"hyper_lr": hyper_lr, "betas": betas, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of all groups."""
         loss = None
         if closure is not None:

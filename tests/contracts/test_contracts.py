@@ -187,6 +187,7 @@ def test_float32_agrees_with_float64(case: Case) -> None:
     torch.testing.assert_close(a.stddev, b.stddev.double(), rtol=case.float32_tolerance, atol=0.0)
 
 
+@pytest.mark.usefixtures("unchecked")  # shape checks would take most of the time of 1,000 calls
 def test_constant_memory_and_no_graph(case: Case) -> None:
     learner, tasks = case.learner(torch.float32), case.batch(4, 5, 3)
     posterior = learner.adapt(tasks.support)

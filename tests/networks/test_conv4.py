@@ -142,7 +142,7 @@ def test_meta_gradient_against_finite_differences(norm: str, path: str) -> None:
 def test_jacobian_against_torch(norm: str) -> None:
     network = _network(norm, (2, 3))
     phi, x = _phi(network, 2), _images(2, 3, 2, 2, 3)
-    found = network.jacobian(phi, x)
+    found = network.jacobian(phi, x).dense()
     names = list(phi)
     for t in range(2):
         blocks = torch.autograd.functional.jacobian(
@@ -212,7 +212,7 @@ def test_no_points(norm: str, path: str) -> None:
     phi, x = _phi(network, 2), _images(2, 0, 2, 8, 8)
     out = network.stacked(phi, x)
     assert out.shape == network(x).shape == (2, 0, 2)
-    assert network.jacobian(phi, x).shape == (2, 0, 2, sum(v[0].numel() for v in phi.values()))
+    assert network.jacobian(phi, x).dense().shape == (2, 0, 2, sum(v[0].numel() for v in phi.values()))
     for gradient in torch.autograd.grad(out.sum(), list(phi.values()), materialize_grads=True):
         assert not gradient.any()
 
@@ -226,7 +226,7 @@ def test_no_graph_where_nothing_needs_one(norm: str, path: str) -> None:
     constant = {name: value.detach() for name, value in phi.items()}
     network.requires_grad_(False)
     assert not network.stacked(constant, x).requires_grad
-    assert not network.jacobian(constant, x).requires_grad
+    assert not network.jacobian(constant, x).dense().requires_grad
 
 
 def test_task_norm_standardises() -> None:

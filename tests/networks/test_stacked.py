@@ -128,9 +128,12 @@ def test_mlp_is_the_generic_network(activation: str, num_outputs: int | None, na
     network = bm.MLP(3, [5, 4, 4], num_outputs, activation).double()
     phi, x = _phi(network, 3, names), _points(network, 3, 4)
     own = list(network.parameters())
-    for ours, generic in ((network.stacked, bm.Network.stacked), (network.jacobian, bm.Network.jacobian)):
-        expected = _derivatives(lambda p, x: generic(network, p, x), phi, x, own)  # noqa: B023
-        _assert_same(_derivatives(ours, phi, x, own), expected)
+    pairs: list[tuple[Callable[[Params, Tensor], Tensor], Callable[[Params, Tensor], Tensor]]] = [
+        (network.stacked, lambda p, x: bm.Network.stacked(network, p, x)),
+        (lambda p, x: network.jacobian(p, x).dense(), lambda p, x: bm.Network.jacobian(network, p, x).dense()),
+    ]
+    for ours, generic in pairs:
+        _assert_same(_derivatives(ours, phi, x, own), _derivatives(generic, phi, x, own))
 
 
 @USERS
@@ -172,7 +175,7 @@ def test_meta_gradient_against_finite_differences(network: bm.Network) -> None:
 def test_jacobian_against_torch(network: bm.Network) -> None:
     phi, x = _phi(network, 2), _points(network, 2, 3)
     names = list(phi)
-    found = network.jacobian(phi, x)
+    found = network.jacobian(phi, x).dense()
     for t in range(2):
         blocks = torch.autograd.functional.jacobian(
             lambda *values: functional_call(network, dict(zip(names, values, strict=True)), (x[t : t + 1],))[0],  # noqa: B023
@@ -197,7 +200,7 @@ def test_derivatives_of_the_jacobian(network: bm.Network) -> None:
 
     found, expected = (
         torch.autograd.grad((function(phi, x) * along).sum(), [*phi.values(), x, *own], materialize_grads=True)
-        for function in (network.jacobian, by_columns)
+        for function in (lambda p, x: network.jacobian(p, x).dense(), by_columns)
     )
     _assert_same(list(found), list(expected))
 
@@ -208,13 +211,13 @@ def test_no_graph_where_nothing_needs_one(network: bm.Network) -> None:
     phi, x = _phi(network, 2), _points(network, 2, 3)
     with torch.no_grad():
         assert not network.stacked(phi, x).requires_grad
-        assert not network.jacobian(phi, x).requires_grad
-    assert network.jacobian(phi, x).requires_grad
+        assert not network.jacobian(phi, x).dense().requires_grad
+    assert network.jacobian(phi, x).dense().requires_grad
     network.requires_grad_(False)
     try:
         constant = {name: value.detach() for name, value in phi.items()}
         assert not network.stacked(constant, x.detach()).requires_grad
-        assert not network.jacobian(constant, x.detach()).requires_grad
+        assert not network.jacobian(constant, x.detach()).dense().requires_grad
     finally:
         network.requires_grad_(True)
 

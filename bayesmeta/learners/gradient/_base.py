@@ -14,17 +14,18 @@ from torch import Tensor, nn
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
-from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, ExplicitPrior, Shrinkage, whitened_rows
+from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, Evidence, ExplicitPrior, Shrinkage
 from bayesmeta.inference.map import unrolled_map
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.gradient._posteriors import Approximation, Linearized
 from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Likelihood, Positive
-from bayesmeta.networks.jacobian import jacobian
+from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.network import Network
+from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
-# layers that keep a state, draw noise or have no second derivative under a map over tasks, and what to use in their place
+# layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
     (
         nn.modules.batchnorm._NormBase,
@@ -96,27 +97,22 @@ class GradientLearner(Learner):
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "B M K P"]:
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi."""
         return jacobian(self.forward, phi, x, theta=self.parameters(), pointwise=self.network.pointwise)
 
     def log_likelihood(self, data: Data) -> LogJoint:
         """phi -> log p(y | x, phi) of each task, in nats."""
-
-        def log_density(phi: Params) -> Tensor:
-            return self.likelihood.log_prob(self.forward(phi, data.x), data)
-
-        return log_density
+        given = self.likelihood.given(data)
+        return lambda phi: given(self.forward(phi, data.x))
 
     def belief(self, support: Data, phi: Params) -> Belief:
         """The Gaussian around phi that the linearised network and the support give."""
-        rows, scale = self._rows(support, phi)
-        return self._shrinkage().full(rows, scale)
+        return self._shrinkage().full(self._evidence(support, phi))
 
     def diagonal_belief(self, support: Data, phi: Params) -> DiagonalBelief:
         """The same with the diagonal of the Gauss-Newton matrix alone."""
-        rows, scale = self._rows(support, phi)
-        return self._shrinkage().diagonal(rows, scale)
+        return self._shrinkage().diagonal(self._evidence(support, phi))
 
     def _adapt(self, support: Data) -> TaskPosterior:
         return self.posterior.of(self, support, self._found(support))
@@ -127,10 +123,10 @@ class GradientLearner(Learner):
         except InferenceError as error:
             raise InferenceError(f"{self.title}: {error}", task=error.task) from error
 
-    def _rows(self, support: Data, phi: Params) -> tuple[Tensor, Tensor]:
-        scale = self._scale(support)
+    def _evidence(self, support: Data, phi: Params) -> Evidence:
         root = self.likelihood.curvature_root(self.forward(phi, support.x))
-        return whitened_rows(self.jacobian(phi, support.x), root, scale, support.mask), scale
+        shapes = {name: value.shape[1:] for name, value in phi.items()}
+        return Evidence.of(self.jacobian(phi, support.x), root, support.mask, self._squares(support), shapes)
 
     def _unit_rate(self, support: Data) -> Float[Tensor, "B"]:
         """σ² / N: a step size of 1 on the sum over points. No points count as one, so that a prior is left."""
@@ -143,8 +139,8 @@ class GradientLearner(Learner):
     def _shrinkage(self) -> Shrinkage: ...
 
     @abstractmethod
-    def _scale(self, support: Data) -> Float[Tensor, "#B P"]:
-        """S: prior deviations, or the square roots of rates on the sum over points."""
+    def _squares(self, support: Data) -> Params:
+        """S²: prior variances, or rates on the sum over points."""
 
 
 class WeightLearner(GradientLearner):
@@ -195,7 +191,7 @@ class WeightLearner(GradientLearner):
         """f(x; phi)."""
         return over_draws(self.network.stacked, phi, x, self.initial)
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "B M K P"]:
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi, in the network's own way."""
         return self.network.jacobian(phi, x)
 
@@ -236,12 +232,13 @@ class AscentLearner(WeightLearner):
         """
         support = self.conform(support)
         with torch.no_grad():
-            rows, scale = self._rows(support, self.start(support.num_tasks))
-            return implied_prior(self.initial, self.steps, rows, scale.double().expand(support.num_tasks, -1))
+            return implied_prior(self.initial, self.steps, self._evidence(support, self.start(support.num_tasks)))
 
     def _map(self, support: Data) -> Params:
+        given = self.log_likelihood(support)
         return unrolled_map(
-            self.log_likelihood(support),
+            # a graph that is made anew in the backward pass must not share parts between steps
+            (lambda phi: self.log_likelihood(support)(phi)) if self.checkpoint else given,
             self.start(support.num_tasks),
             steps=self.steps,
             lr=self._summed(self.rates(), support),
@@ -252,10 +249,8 @@ class AscentLearner(WeightLearner):
     def _shrinkage(self) -> Shrinkage:
         return EarlyStopping(self.steps)
 
-    def _scale(self, support: Data) -> Float[Tensor, "#B P"]:
-        rates, initial = self._summed(self.rates(), support), self.initial
-        parts = [rates[name].expand(-1, *value.shape).flatten(1) for name, value in initial.items()]
-        return torch.cat(parts, 1).sqrt()
+    def _squares(self, support: Data) -> Params:
+        return self._summed(self.rates(), support)
 
     def _summed(self, rates: Params, support: Data) -> Params:
         """Rates on the sum over points: α σ² / N."""
@@ -269,10 +264,10 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
     def _shrinkage(self) -> Shrinkage:
         return ExplicitPrior()
 
-    def _scale(self, support: Data) -> Float[Tensor, "#B P"]:
-        variance = self.prior.variance()
-        parts = [variance[name].expand(1, *value.shape).flatten(1) for name, value in self.initial.items()]
-        return torch.cat(parts, 1).sqrt()
+    prior: IsotropicGaussian
+
+    def _squares(self, support: Data) -> Params:
+        return self.prior.variance()
 
 
 def positive_rate(lr: float, shape: tuple[int, ...] = ()) -> Positive:

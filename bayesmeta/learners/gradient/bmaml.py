@@ -114,8 +114,8 @@ class Chaser(Objective):
     """The chaser loss: the particles after n steps on the support should be where `lead` steps more, on support and
     query, would take them (Yoon et al. 2018, eq. 7): Σ_s |chaser_s - leader_s|², with the leader held fixed.
 
-    It teaches where to start and how to step; the noise and the precision get no reason to be right from it, so fix them
-    or train with the predictive.
+    It teaches where to start and how to step; the noise and the precision get no reason to be right from it, so fix
+    them or train with the predictive.
 
     Args:
         lead: steps of the leader beyond the chaser.

@@ -44,7 +44,7 @@ class CAVIA(GradientLearner, ExplicitLearner):
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted.
-        ShapeError: a network whose inputs are no vectors longer than `num_context`, or with the wrong number of outputs.
+        ShapeError: a network whose inputs are no vectors of `num_context` numbers or more, or with wrong outputs.
         DataError: no context, no steps, a step size out of range.
     """
 
@@ -62,7 +62,7 @@ class CAVIA(GradientLearner, ExplicitLearner):
             raise DataError(f"expected a context of at least one number and one step, got {num_context} and {steps}")
         if len(network.x_shape) != 1 or network.x_shape[0] < num_context:
             raise ShapeError(
-                f"expected a network whose inputs are vectors of D + {num_context} numbers, got inputs {network.x_shape}"
+                f"expected a network whose inputs are vectors of D + {num_context} numbers, got {network.x_shape}"
             )
         self.x_shape = (network.x_shape[0] - num_context,)
         self.num_context, self.steps, self.rate = num_context, steps, positive_rate(lr)
@@ -87,5 +87,5 @@ class CAVIA(GradientLearner, ExplicitLearner):
     def _shrinkage(self) -> Shrinkage:
         return ExplicitPrior()
 
-    def _scale(self, support: Data) -> Float[Tensor, "#B P"]:
-        return support.x.new_ones(1, self.num_context)
+    def _squares(self, support: Data) -> Params:
+        return {"context": support.x.new_ones(())}

@@ -33,7 +33,7 @@ from bayesmeta.typing import Params
 class LLAMA(ExplicitWeightLearner):
     """Lightweight Laplace approximation for meta-adaptation.
 
-    theta = the network's weights (the prior mean), `prior.precision`, the step size (`rate`) and the likelihood's noise.
+    theta = the network's weights (the prior mean), `prior.precision`, the step size (`rate`), the likelihood's noise.
 
     Args:
         network: f; its weights are the prior mean.
@@ -77,10 +77,9 @@ class LLAMA(ExplicitWeightLearner):
         """
         data = self.conform(data)
         phi = self._found(data)
-        rows, _ = self._rows(data, phi)
         distance = torch.stack([(phi[k] - mean).square().flatten(1).sum(1) for k, mean in self.initial.items()]).sum(0)
         fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
-        return fit - 0.5 * log_determinant(rows)
+        return fit - 0.5 * log_determinant(self._evidence(data, phi).kernel())
 
     def _map(self, support: Data) -> Params:
         rate = self.rate() * self._unit_rate(support)

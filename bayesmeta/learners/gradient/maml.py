@@ -22,8 +22,9 @@ from bayesmeta.typing import Params
 class MAML(AscentLearner):
     """Model-agnostic meta-learning, with the posterior that its implied prior gives.
 
-    theta = the network's weights, the step size (`rate`) and the likelihood's noise; `learner.rate.requires_grad_(False)`
-    fixes a part of it. With `posterior=PointEstimate()` and a fixed noise variance the meta-loss is the paper's.
+    theta = the network's weights, the step size (`rate`) and the likelihood's noise; a part of it is fixed by
+    `learner.rate.requires_grad_(False)`. With `posterior=PointEstimate()` and a fixed noise variance the meta-loss is the
+    paper's.
 
     Args:
         network: f; its weights are where tasks start.
@@ -59,6 +60,6 @@ class MAML(AscentLearner):
 
 
 class FirstOrderMAML(MAML):
-    """MAML whose meta-gradient takes the inner gradients as constants (Finn et al. 2017, sec. 5.2). Arguments as there."""
+    """MAML whose meta-gradient takes the inner gradients as constants (Finn et al. 2017, sec. 5.2)."""
 
     first_order = True

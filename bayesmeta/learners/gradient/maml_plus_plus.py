@@ -28,6 +28,7 @@ from bayesmeta.inference.map import ascend, require_finite
 from bayesmeta.learners.gradient._base import AscentLearner, GradientLearner, positive_rate
 from bayesmeta.learners.gradient._posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
+from bayesmeta.networks.jacobian import Jacobian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.normalisation import normalisation_parameters
 from bayesmeta.typing import LogJoint, Params
@@ -96,16 +97,16 @@ class MAMLPlusPlus(AscentLearner):
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi) with the normalisation of the last step."""
-        return super().forward(phi | self._normal(self.steps, next(iter(phi.values())), x), x)
+        return super().forward(phi | self._normal(self.steps, next(iter(phi.values()))), x)
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "B M K P"]:
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi."""
         if not self.normal_names:
             return super().jacobian(phi, x)
         return GradientLearner.jacobian(self, phi, x)  # the network's own way does not know the steps' normalisation
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; the last step's is the predictive's."""
+        """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; for the last, the predictive's."""
         tasks = self.conform_tasks(tasks)
         path = self._path(tasks.support)
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
@@ -138,14 +139,14 @@ class MAMLPlusPlus(AscentLearner):
 
     def _log_likelihood_at(self, step: int, data: Data) -> LogJoint:
         """phi -> log p(y | x, phi) with the normalisation of a step."""
+        given = self.likelihood.given(data)
 
         def log_density(phi: Params) -> Tensor:
-            weights = phi | self._normal(step, next(iter(phi.values())), data.x)
-            return self.likelihood.log_prob(self.network.stacked(weights, data.x), data)
+            return given(self.network.stacked(phi | self._normal(step, next(iter(phi.values()))), data.x))
 
         return log_density
 
-    def _normal(self, step: int, like: Tensor, x: Tensor) -> Params:
+    def _normal(self, step: int, like: Tensor) -> Params:
         """Normalisation of a step for every task (and draw); the network's own before the first."""
         if step == 0 or not self.normal_names:
             return {}
