@@ -2,17 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
+from bayesmeta.learners.gradient.bmaml import BMAML
+from bayesmeta.learners.gradient.cavia import CAVIA
+from bayesmeta.learners.gradient.imaml import IMAML
+from bayesmeta.learners.gradient.llama import LLAMA
+from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
+from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
+from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.networks.bases import Identity, RadialBasis
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.priors import DiagonalRows
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
-from bayesmeta.training.objectives import Evidence
+from bayesmeta.training.objectives import Evidence, Objective
 from bayesmeta.transforms import Standardized
 
 
@@ -48,7 +57,9 @@ class Recipe:
     train: Callable[[Learner, TaskDataset, Training], FitResult]
 
 
-def _by_gradients(learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+def _by_gradients(
+    learner: Learner, tasks: TaskDataset, training: Training, objective: Objective | None = None
+) -> FitResult:
     held_out = None
     if training.validation > 0.0 and len(tasks) >= 5:
         tasks, held_out = tasks.split(training.validation, training.seed)
@@ -56,7 +67,7 @@ def _by_gradients(learner: Learner, tasks: TaskDataset, training: Training) -> F
         learner,
         tasks,
         training.steps,
-        objective=Evidence(),
+        objective=objective,
         validation=held_out,
         patience=8,
         validate_every=max(training.steps // 40, 1),
@@ -75,11 +86,18 @@ def _bumps(num_inputs: int, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs, rows=DiagonalRows(features.num_outputs))).double()
 
 
+HIDDEN = (40, 40)  # the network of the papers
+
+
+def _standardized(learner: Callable[[MLP], Learner]) -> Callable[[int, int], Learner]:
+    return lambda num_inputs, num_outputs: Standardized(learner(MLP(num_inputs, HIDDEN, num_outputs)))
+
+
 RECIPES: dict[str, Recipe] = {
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
         lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs)),
-        _by_gradients,
+        partial(_by_gradients, objective=Evidence()),
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
@@ -90,6 +108,53 @@ RECIPES: dict[str, Recipe] = {
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
         _bumps,
         _by_evidence,
+    ),
+    "maml": Recipe(
+        "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
+        _standardized(lambda network: MAML(network, lr=0.1)),
+        _by_gradients,
+    ),
+    "first-order-maml": Recipe(
+        "MAML without second derivatives: faster training, a little worse",
+        _standardized(lambda network: FirstOrderMAML(network, lr=0.1)),
+        _by_gradients,
+    ),
+    "meta-sgd": Recipe(
+        "Meta-SGD: one step, with a learned rate for every weight",
+        _standardized(lambda network: MetaSGD(network, lr=0.1)),
+        _by_gradients,
+    ),
+    "maml++": Recipe(
+        "MAML++: 5 steps, with learned rates for every layer and step",
+        _standardized(lambda network: MAMLPlusPlus(network, lr=0.1)),
+        _by_gradients,
+    ),
+    "alpha-maml": Recipe(
+        "Alpha MAML: 5 steps, with learning rates that adapt themselves",
+        _standardized(lambda network: AlphaMAML(network, lr=0.1)),
+        _by_gradients,
+    ),
+    "cavia": Recipe(
+        "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
+        lambda num_inputs, num_outputs: Standardized(
+            CAVIA(MLP(num_inputs + 4, HIDDEN, num_outputs), num_context=4, steps=5, lr=0.5)
+        ),
+        _by_gradients,
+    ),
+    "imaml": Recipe(
+        "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
+        _standardized(lambda network: IMAML(network, precision=10.0)),
+        _by_gradients,
+    ),
+    "llama": Recipe(
+        "LLAMA: as imaml by 5 steps, trained on the Laplace evidence of whole tasks",
+        _standardized(lambda network: LLAMA(network, lr=0.1, precision=10.0)),
+        _by_gradients,
+    ),
+    "bmaml": Recipe(
+        "BMAML: 5 particles of a network, moved together",
+        _standardized(lambda network: BMAML(network, lr=0.1)),
+        _by_gradients,
     ),
 }
 

@@ -108,7 +108,7 @@ def implicit_map(
     """
     with torch.no_grad():
         optimum = solver.solve(log_joint, {name: value.detach() for name, value in start.items()})
-        require_finite(optimum, [])
+        require_finite(optimum, [log_joint(optimum)])  # the log joint, too: L-BFGS stops where it is NaN
     if not torch.is_grad_enabled():
         return optimum
     at = {name: _leaf(value) for name, value in optimum.items()}
@@ -162,7 +162,7 @@ def spread_rates(lr: Rates, phi: Params) -> Params:
     """Step sizes for each parameter, that broadcast to its `B *shape`."""
     if isinstance(lr, dict):
         return lr
-    rate = torch.as_tensor(lr)
+    rate = lr if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float64)  # float32 would round 0.1
     return {
         name: rate.reshape(rate.shape + (1,) * (value.ndim - 1)) if rate.ndim else rate for name, value in phi.items()
     }

@@ -51,7 +51,7 @@ class GradientAscent(Solver):
         phi, velocity = objective.start, torch.zeros_like(objective.start)
         for _ in range(self.steps):
             _, gradient = objective(phi)
-            moving = gradient.abs().amax(1, keepdim=True) > self.tolerance
+            moving = ~(gradient.abs().amax(1, keepdim=True) <= self.tolerance)  # NaN goes on, and is told
             velocity = torch.where(moving, self.momentum * velocity + self.lr * gradient, 0.0)
             phi = phi + velocity
             if self.tolerance > 0.0 and not bool(moving.any()):

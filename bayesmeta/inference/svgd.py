@@ -57,10 +57,12 @@ def stein_direction(particles: Float[Tensor, "S B P"], gradient: Float[Tensor, "
     if count == 1:
         return gradient
     x, score = particles.transpose(0, 1), gradient.transpose(0, 1)  # B S P
+    x = x - x.mean(1, keepdim=True)  # only differences matter, and next to zero they lose no digits
     squared = (x[:, :, None] - x[:, None]).square().sum(-1)  # B r s
     first, second = torch.triu_indices(count, count, 1, device=x.device)
     median = squared[:, first, second].median(1).values
-    bandwidth = (median / math.log(count + 1.0)).clamp(min=torch.finfo(x.dtype).tiny ** 0.5)[:, None, None]
+    # where most particles are at one place any width serves; one next to zero would multiply rounding
+    bandwidth = (torch.where(median > 0.0, median, 1.0) / math.log(count + 1.0))[:, None, None]
     kernel = (-squared / bandwidth).exp()
     # Σ_s ∇_{phi_s} k = 2/h Σ_s k (phi_r - phi_s)
     repulsion = 2.0 / bandwidth * (kernel.sum(2, keepdim=True) * x - kernel @ x)

@@ -3,11 +3,13 @@
 import gc
 import math
 import resource
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bayesmeta as bm
@@ -22,6 +24,22 @@ def case(request: pytest.FixtureRequest) -> Case:
     if contract in request.param.exceptions:
         pytest.skip(f"declared exception: {request.param.exceptions[contract]}")
     return request.param
+
+
+def properties(**strategies: st.SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[[Case], None]]:
+    """A test of a case on as many examples as the case says."""
+
+    def decorate(check: Callable[..., None]) -> Callable[[Case], None]:
+        def test(case: Case) -> None:
+            def body(**drawn: Any) -> None:
+                check(case, **drawn)
+
+            settings(max_examples=case.examples)(given(**strategies)(body))()
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
 
 
 def _pad(data: bm.Data, extra: int, fill: float) -> bm.Data:
@@ -39,7 +57,7 @@ def _gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> list[torch.Tensor]:
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
 
 
-@given(seed=st.integers(0, 10**6), extra=st.integers(0, 4), fill=st.floats(-1e3, 1e3))
+@properties(seed=st.integers(0, 10**6), extra=st.integers(0, 4), fill=st.floats(-1e3, 1e3))
 def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
     padded = replace(tasks, support=_pad(tasks.support, extra, fill), query=_pad(tasks.query, extra, fill))
@@ -52,7 +70,7 @@ def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -
     torch.testing.assert_close(a.stddev, b.stddev, **SAME)
 
 
-@given(seed=st.integers(0, 10**6))
+@properties(seed=st.integers(0, 10**6))
 def test_support_order_never_matters(case: Case, seed: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
     if not learner.exchangeable:
@@ -66,7 +84,7 @@ def test_support_order_never_matters(case: Case, seed: int) -> None:
     torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), **SAME)
 
 
-@given(seed=st.integers(0, 10**6))
+@properties(seed=st.integers(0, 10**6))
 def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
     batched = learner.meta_loss(tasks)
@@ -85,7 +103,7 @@ def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
 
 
-@given(seed=st.integers(0, 10**6), cut=st.integers(0, 6))
+@properties(seed=st.integers(0, 10**6), cut=st.integers(0, 6))
 def test_update_equals_adapting_on_all(case: Case, seed: int, cut: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 6, 3, seed)
     support = tasks.support

@@ -44,7 +44,8 @@ class IMAML(ExplicitWeightLearner):
         adapted: beginnings of the names of the weights that tasks adapt; all by default.
         gauss_newton: use Gauss-Newton products for the implicit gradient in place of the Hessian's: an approximation
             that is positive semi-definite wherever the solver stopped.
-        solve_steps: largest number of conjugate-gradient steps (the paper's is 5).
+        solve_steps: largest number of conjugate-gradient steps for the implicit gradient (the paper's is 5).
+        solve_tolerance: stop them earlier when the residual is so small, relative to the right-hand side.
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
@@ -61,11 +62,12 @@ class IMAML(ExplicitWeightLearner):
         adapted: Sequence[str] | None = None,
         gauss_newton: bool = False,
         solve_steps: int = 10,
+        solve_tolerance: float = 1e-6,
     ) -> None:
         super().__init__(network, likelihood, posterior, adapted)
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
         self.solver = LBFGS(20, 1e-4) if solver is None else solver
-        self.gauss_newton, self.solve_steps = gauss_newton, solve_steps
+        self.gauss_newton, self.solve_steps, self.solve_tolerance = gauss_newton, solve_steps, solve_tolerance
 
     def _map(self, support: Data) -> Params:
         joint, unit = self.log_joint(support), self._unit_rate(support).detach()
@@ -75,6 +77,7 @@ class IMAML(ExplicitWeightLearner):
             solver=self.solver,
             curvature=self._gauss_newton(support, unit) if self.gauss_newton else None,
             solve_steps=self.solve_steps,
+            tolerance=self.solve_tolerance,
         )
 
     def _gauss_newton(self, support: Data, unit: Tensor) -> Callable[[Params], Product]:
