@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from bayesmeta.errors import DataError
+from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
@@ -143,7 +144,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "imaml": Recipe(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
-        _standardized(lambda network: IMAML(network, precision=10.0)),
+        _standardized(lambda network: IMAML(network, precision=10.0, solver=LBFGS(10, 1e-3))),
         _by_gradients,
     ),
     "llama": Recipe(

@@ -106,7 +106,7 @@ GRADIENT = [
         ),
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
     ),
-    _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.05, precision=2.0), exceptions=LAPLACE_EVIDENCE),
+    _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
 ]
 

@@ -239,6 +239,7 @@ class _Tasks(bm.TaskSource):
         return self.case.batch(64, 6, 6, 5).query
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_fit_lowers_the_loss(case: Case) -> None:
     torch.manual_seed(0)
     learner, test = case.make(), case.batch(64, 6, 6, seed=10**7)

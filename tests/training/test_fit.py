@@ -423,3 +423,45 @@ def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
         fit_evidence(learner, _tasks(), problem)
     assert any(_same(_theta(learner), seen) for seen in problem.seen[:3])
     assert torch.isfinite(learner.log_evidence(_tasks().data)).all()
+
+
+# ------------------------------------------------------------------------------------------------------------ compiled
+
+
+def _maml(posterior: object = None) -> bm.MAML:
+    torch.manual_seed(0)
+    return bm.MAML(bm.MLP(1, [6], 1), steps=2, lr=0.05, posterior=posterior)
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        pytest.param(bm.PointEstimate(), id="point"),
+        pytest.param(bm.Linearized(), id="linearised", marks=pytest.mark.slow),  # a minute of compiling
+    ],
+)
+def test_compiled_training_is_training(posterior: object) -> None:
+    results = []
+    for compile in (False, True):
+        learner = _maml(posterior)
+        result = fit(learner, _tasks(), steps=6, batch_size=4, lr=0.01, split=bm.RandomSplit.at(4), compile=compile)
+        results.append((result.losses, _theta(learner)))
+    # float32: rounding of another order of operations, carried through six steps of Adam
+    np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert results[0][0][-1] != results[0][0][0]
+
+
+def test_a_loss_that_breaks_in_compiled_code_is_named_the_same() -> None:
+    """The adaptation is fine, the loss at the last point of one task overflows float32."""
+    pairs = [(np.arange(4.0), np.where((np.arange(4) == 3) & (t == 2), 1e25, 1.0)) for t in range(3)]
+    tasks, messages = bm.TaskDataset.from_list(pairs, ["a", "b", "c"]), []
+    for compile in (False, True):
+        learner = _maml(bm.PointEstimate())
+        before = _theta(learner)
+        with pytest.raises(InferenceError, match="expected finite losses, got inf at step 1 for task 'c'") as caught:
+            fit(learner, tasks, steps=2, batch_size=3, split=bm.PrefixSplit((3, 3), query=1), compile=compile)
+        messages.append(str(caught.value))
+        assert _same(_theta(learner), before)
+    assert messages[0] == messages[1]

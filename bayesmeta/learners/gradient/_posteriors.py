@@ -97,7 +97,7 @@ class GradientPosterior(TaskPosterior):
     def _update(self, data: Data) -> TaskPosterior:
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
         with torch.set_grad_enabled(trained):
-            return self.learner._adapt(self.support.append(data))
+            return self.learner._adapt(self.learner.conform(self.support.append(data)))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

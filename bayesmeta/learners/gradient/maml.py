@@ -23,8 +23,8 @@ class MAML(AscentLearner):
     """Model-agnostic meta-learning, with the posterior that its implied prior gives.
 
     theta = the network's weights, the step size (`rate`) and the likelihood's noise; a part of it is fixed by
-    `learner.rate.requires_grad_(False)`. With `posterior=PointEstimate()` and a fixed noise variance the meta-loss is the
-    paper's.
+    `learner.rate.requires_grad_(False)`. With `posterior=PointEstimate()` and a fixed noise variance the meta-loss is
+    the paper's.
 
     Args:
         network: f; its weights are where tasks start.

@@ -68,7 +68,7 @@ class MAMLPlusPlus(AscentLearner):
         multi_step_share: float = 0.15,
         first_order_share: float = 0.0,
     ) -> None:
-        normal = normalisation_parameters(network)
+        normal = normalisation_parameters(network) if isinstance(network, Network) else []  # which is told below
         if adapted is None and normal:
             adapted = [name for name, _ in network.named_parameters() if name not in normal]
         super().__init__(network, steps, likelihood, posterior, adapted)
