@@ -132,7 +132,7 @@ class Standardized(Learner):
         return bool((self.y_scale > 0).all())
 
     def _standard(self, data: Data) -> Data:
-        if not self._is_prepared():
+        if not torch.compiler.is_compiling() and not self._is_prepared():
             raise InferenceError("expected statistics of meta-training tasks, got none: call fit (or prepare) first")
         data = self.conform(data)
         y = (data.y - self.y_shift) / self.y_scale if data.y.is_floating_point() else data.y

@@ -70,11 +70,8 @@ def main() -> None:
             path = folder / f"{table}.csv"
             frame.to_csv(path, index=False)
             print(f"\n{table}: {y}{' (logarithm)' if is_log else ''}, {frame['task'].nunique()} tasks", flush=True)
-            print(
-                f"{'method':<12}"
-                + "".join(f"{f'{s} point(s): RMSE':>18}{'NLL':>8}{'cov.':>7}" for s in SHOTS)
-                + "  fit"
-            )
+            heads = "".join(f"{f'{s} point(s): RMSE':>18}{'NLL':>8}{'cov.':>7}" for s in SHOTS)
+            print(f"{'method':<12}{heads}  fit")
             rows = {}
             for method in arguments.methods:
                 start = time.perf_counter()
@@ -90,8 +87,7 @@ def main() -> None:
                     covered += [cover] if method in ("maml", "imaml", "llama") else []
                     text += f"{mse**0.5:>18.4g}{nll:>8.3f}{cover:>7.3f}"
                 print(f"{text}{(time.perf_counter() - start) / arguments.seeds:>5.0f} s", flush=True)
-            for shots in SHOTS:
-                best.append(min(arguments.methods, key=lambda m: rows[m, shots]))  # noqa: B023
+            best += [min((rows[m, shots], m) for m in arguments.methods)[1] for shots in SHOTS]
     counts = ", ".join(f"{m} {best.count(m)}" for m in arguments.methods if m in best)
     verdict(
         f"lowest NLL by method, of {len(best)} cells: {counts}; coverage of maml, imaml and llama: "

@@ -1,8 +1,8 @@
-"""Linearised Laplace makes gradient-based learners' intervals true: better NLL than the point, 85-95 % coverage of 90 %.
+"""Linearised Laplace makes gradient-based learners' intervals true: better NLL than a point, 85-95 % coverage of 90 %.
 
-MAML's sinusoids (noise deviation 0.1) and Sinusoid-Hard of MetaL-Benchmark, 500 held-out tasks, 20 query points each, at
-1, 3, 5 and 10 points; beside ALPaCA and the exact Bayes predictor (regret). All gradient-based learners have the network
-1-40-40-1 (tanh). MAML (point) is meta-trained first; the others start from its network and go on with their own
+MAML's sinusoids (noise deviation 0.1) and Sinusoid-Hard of MetaL-Benchmark, 500 held-out tasks, 20 query points each,
+at 1, 3, 5 and 10 points; beside ALPaCA and the exact Bayes predictor (regret). All gradient-based learners have the
+network 1-40-40-1 (tanh). MAML (point) is meta-trained first; the others start from its network and go on with their own
 predictive or evidence. Supports of 1 to 10 points, 10 query points, 25 tasks a step.
 """
 
@@ -30,16 +30,16 @@ def _laplace_maml(network: bm.MLP) -> bm.Learner:
 
 # learner from a trained network, steps of training, first learning rate, compiled
 METHODS: dict[str, tuple[Callable[[bm.MLP], bm.Learner], int, float, bool]] = {
-    "MAML (Laplace)": (_laplace_maml, 8_000, 1e-3, True),
+    "MAML (Laplace)": (_laplace_maml, 8_000, 2e-3, True),
     "iMAML (Laplace)": (
         lambda network: bm.IMAML(
             network, precision=10.0, solver=bm.GradientAscent(10, 0.05, momentum=0.7), solve_steps=5
         ),
-        3_000,
-        1e-3,
+        4_000,
+        2e-3,
         False,
     ),
-    "LLAMA": (lambda network: bm.LLAMA(network, steps=5, lr=0.05, precision=10.0), 6_000, 1e-3, True),
+    "LLAMA": (lambda network: bm.LLAMA(network, steps=5, lr=0.05, precision=10.0), 6_000, 2e-3, True),
     "BMAML": (lambda network: bm.BMAML(network, lr=0.05, precision=1000.0), 3_000, 1e-3, True),
 }
 
