@@ -31,18 +31,16 @@ from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
-    DiagonalNoise,
-    FullNoise,
     Gaussian,
     HeteroscedasticGaussian,
     Likelihood,
-    Noise,
     StudentT,
 )
 from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
+from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
 from bayesmeta.predictives import (
     DenseGaussianPredictive,
     GaussianPredictive,

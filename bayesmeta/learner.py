@@ -190,7 +190,10 @@ class ExplicitLearner(Learner):
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
 
     def log_joint(self, data: Data) -> LogJoint:
-        """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`."""
+        """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`.
+
+        What depends on theta alone is computed once: all values share that part of their graph.
+        """
         data = self.conform(data)
         given = self.likelihood.given(data)
         return lambda phi: given(self.forward(phi, data.x)) + self.prior.log_prob(phi)

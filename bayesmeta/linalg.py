@@ -78,8 +78,8 @@ def conjugate_gradient(
 ) -> Float[Tensor, "B P"]:
     """A⁻¹ b of every task, by conjugate gradients (Hestenes & Stiefel 1952) on products with A.
 
-    A task stops on its own when |b - A x| <= tolerance |b|, or at a direction along which A is not positive: what it
-    has found by then stands. (At such a direction the quadratic has no minimum, and going on gives NaN.)
+    A task stops on its own when |b - A x| <= tolerance |b|, or at a direction along which A is not positive (to
+    rounding): what it has found by then stands. There the quadratic has no minimum, and going on gives NaN.
 
     Args:
         product: A v, for `B P` vectors.
@@ -91,10 +91,13 @@ def conjugate_gradient(
     squared = right.square().sum(1)
     limit = tolerance**2 * squared
     active = squared > 0.0
+    steepest = torch.zeros_like(squared)  # the largest Rayleigh quotient seen
+    rounding = right.shape[1] * torch.finfo(right.dtype).eps
     for _ in range(steps):
         image = product(direction)
-        curvature = (direction * image).sum(1)
-        active = active & (curvature > 0.0) & (squared > limit)
+        curvature, length = (direction * image).sum(1), direction.square().sum(1)
+        steepest = torch.maximum(steepest, curvature / torch.where(length > 0.0, length, 1.0))
+        active = active & (curvature > rounding * steepest * length) & (squared > limit)
         if not bool(active.any()):
             break
         size = torch.where(active, squared / torch.where(active, curvature, 1.0), 0.0)

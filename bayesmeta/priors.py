@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.likelihoods import DiagonalNoise, Noise, Positive
 from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.noise import DiagonalNoise, Noise, Positive
 from bayesmeta.typing import Params
 
 LOG_2PI = math.log(2.0 * math.pi)

@@ -9,7 +9,7 @@ predictive or evidence. Supports of 1 to 10 points, 10 query points, 25 tasks a 
 import argparse
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -63,19 +63,18 @@ def train(learner: bm.Learner, tasks: bm.Simulator, steps: int, lr: float, compi
     return learner
 
 
-def learners(tasks: bm.Simulator, share: float) -> dict[str, bm.Learner]:
-    """Every learner, meta-trained for `share` of its steps."""
+def learners(tasks: bm.Simulator, share: float) -> Iterator[tuple[str, bm.Learner]]:
+    """Every learner with its name, meta-trained for `share` of its steps."""
     torch.manual_seed(0)
     network = bm.MLP(1, [40, 40], 1)
     point = bm.Standardized(bm.MAML(network, steps=5, lr=0.05, posterior=bm.PointEstimate()))
-    trained = {"MAML (point)": train(point, tasks, int(POINT_STEPS * share), 3e-3, True)}
+    yield "MAML (point)", train(point, tasks, int(POINT_STEPS * share), 3e-3, True)
     for name, (make, steps, lr, compile) in METHODS.items():
         learner = copy.deepcopy(point)  # its statistics and its network
         learner.learner = make(copy.deepcopy(network))
-        trained[name] = train(learner, tasks, int(steps * share), lr, compile)
+        yield name, train(learner, tasks, int(steps * share), lr, compile)
     alpaca = bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64, 32])))
-    trained["ALPaCA"] = train(alpaca, tasks, int(10_000 * share), 3e-3, False)
-    return trained
+    yield "ALPaCA", train(alpaca, tasks, int(10_000 * share), 3e-3, False)
 
 
 def main() -> None:
@@ -91,9 +90,11 @@ def main() -> None:
             continue
         tasks = make()
         print(f"\n{family}", flush=True)
-        trained = learners(tasks, arguments.share)
         test = tasks.dataset(500, max(SHOTS) + 20, seed=1)
-        tables = {name: bm.evaluate(learner, test, SHOTS, query=20).table() for name, learner in trained.items()}
+        tables = {
+            name: bm.evaluate(learner, test, SHOTS, query=20).table()
+            for name, learner in learners(tasks, arguments.share)
+        }
         print(f"{'shots':>5}  {'learner':<16}{'NLL':>16}{'RMSE':>8}{'90 % coverage':>22}{'regret':>9}")
         for shots in SHOTS:
             for name, table in tables.items():

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
     ("L0", ["errors", "typing", "description"]),
     ("L1", ["data", "linalg", "distributions"]),
-    ("L2", ["predictives", "likelihoods", "priors"]),
+    ("L2", ["noise", "predictives", "likelihoods", "priors"]),
     ("L3", ["learner", "inference", "networks", "tasks"]),
     ("L4", ["learners", "training", "evaluation", "transforms", "recipes", "frames"]),
     ("L5", ["interop", "cli", "plotting", "demo"]),

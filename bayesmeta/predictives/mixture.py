@@ -39,7 +39,8 @@ class MixturePredictive(Predictive):
         return value.unflatten(0, self.log_weights.shape)
 
     def _average(self, value: Tensor) -> Tensor:
-        return torch.einsum("bs,bs...->b...", self.log_weights.exp(), self._split(value))
+        dtype = torch.promote_types(self.log_weights.dtype, value.dtype)  # y may be in another precision
+        return torch.einsum("bs,bs...->b...", self.log_weights.exp().to(dtype), self._split(value).to(dtype))
 
     @property
     def marginals(self) -> Distribution:

@@ -123,7 +123,7 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     learner.prepare(tasks.pooled(generator))
     held_out = None if validation is None else learner.conform_tasks(validation.divided(split, seed))
-    total_points = tasks.data.counts.sum().item() if isinstance(tasks, TaskDataset) else math.inf
+    total_points = float(tasks.data.counts.sum()) if isinstance(tasks, TaskDataset) else math.inf
     compiled = CompiledStep(learner, loss_of, total_points) if compile else None
     optimizer = learner.configure_optimizer(lr)
     cosine = lambda step: 0.5 * (1.0 + math.cos(math.pi * step / steps))

@@ -11,7 +11,7 @@ from scipy import integrate, special, stats
 
 import bayesmeta as bm
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
-from bayesmeta.likelihoods import Positive
+from bayesmeta.noise import Positive
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64: the same formula, another implementation
 D = torch.float64

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayesmeta.errors import InferenceError
-from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
+from bayesmeta.linalg import cholesky, conjugate_gradient, logdet, solve_lower, squared_norms, unit_gram, update_root
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64, well-conditioned: rounding only
 
@@ -81,3 +81,13 @@ def test_a_long_stream_in_single_precision_does_not_lose_positivity() -> None:
     # 2,000 updates, each with float32 rounding of 1e-7 relative, some of it systematic
     torch.testing.assert_close(covariance.double(), exact, rtol=1e-2, atol=float(1e-2 * exact.diagonal().max()))
     assert torch.linalg.eigvalsh(covariance.double()).min() > 0.0
+
+
+def test_conjugate_gradients_on_a_singular_matrix() -> None:
+    """Directions that the matrix does not see have a curvature of rounding: they must not be divided by it."""
+    diagonal = torch.tensor([[1.0, 0.0, 2.0]], dtype=torch.float64)
+    found = conjugate_gradient(lambda v: diagonal * v, torch.ones(1, 3, dtype=torch.float64), 50, 1e-10)
+    assert torch.isfinite(found).all()
+    consistent = torch.tensor([[3.0, 0.0, 4.0]], dtype=torch.float64)
+    found = conjugate_gradient(lambda v: diagonal * v, consistent, 50, 1e-10)
+    torch.testing.assert_close(found, torch.tensor([[3.0, 0.0, 2.0]], dtype=torch.float64), rtol=1e-9, atol=1e-9)

@@ -448,3 +448,12 @@ def test_multivariate_components_keep_their_correlation() -> None:
     y = torch.randn(2, 3, 2, dtype=D)
     torch.testing.assert_close(mixture.marginals.log_prob(y), mixture.marginal_log_prob(y), **CLOSE)
     torch.testing.assert_close(mixture.marginals.variance, mixture.variance, **CLOSE)
+
+
+def test_a_mixture_in_float32_is_asked_in_float64() -> None:
+    """Standardized learners work in float32, and their users' outcomes are float64."""
+    components = bm.IndependentPredictive(Independent(Normal(torch.zeros(6, 2, 1), torch.ones(6, 2, 1)), 1))
+    mixture = bm.MixturePredictive(torch.zeros(2, 3), components)
+    y = torch.zeros(2, 2, 1, dtype=torch.float64)
+    torch.testing.assert_close(mixture.cdf(y), torch.full_like(y, 0.5))
+    assert mixture.log_prob(y).shape == (2,)

@@ -441,12 +441,7 @@ def test_divergence_of_a_learner(name: str) -> None:
 
 
 # MAML++'s meta_loss does not go through _found, and so does not give its name
-NAMELESS = pytest.mark.xfail(reason="MAMLPlusPlus.meta_loss does not name the learner", strict=True)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=NAMELESS) if n == "MAMLPlusPlus" else n for n in LEARNERS if n != "LLAMA"]
-)
+@pytest.mark.parametrize("name", [n for n in LEARNERS if n != "LLAMA"])
 def test_divergence_in_training(name: str) -> None:
     """(LLAMA has no division into support and query.)"""
     learner, title = LEARNERS[name](bm.MLP(1, [4], 1)), name.partition(",")[0]

@@ -27,9 +27,10 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form._base import LastLayerRegression
-from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Noise
+from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
+from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.predictives import GaussianPredictive
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 from bayesmeta.typing import Params

@@ -4,8 +4,9 @@ _map       phi_hat from the support: a path, an optimum
 posterior  what is believed around it: a point, or a linearised Gaussian (`_posteriors`)
 """
 
+import contextlib
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -18,9 +19,10 @@ from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, E
 from bayesmeta.inference.map import unrolled_map
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.gradient._posteriors import Approximation, Linearized
-from bayesmeta.likelihoods import DiagonalNoise, Gaussian, Likelihood, Positive
+from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.network import Network
+from bayesmeta.noise import DiagonalNoise, Positive
 from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.typing import LogJoint, Params
 
@@ -118,8 +120,14 @@ class GradientLearner(Learner):
         return self.posterior.of(self, support, self._found(support))
 
     def _found(self, support: Data) -> Params:
-        try:
+        with self._named():
             return self._map(support)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Failures say whose they are."""
+        try:
+            yield
         except InferenceError as error:
             raise InferenceError(f"{self.title}: {error}", task=error.task) from error
 

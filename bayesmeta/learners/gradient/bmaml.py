@@ -135,7 +135,7 @@ class Chaser(Objective):
             raise UnsupportedError(f"expected a BMAML learner for the chaser loss, got {type(learner).__name__}")
         tasks = learner.conform_tasks(tasks)
         chaser = learner._found(tasks.support)
-        with torch.no_grad():
+        with torch.no_grad(), learner._named():
             leader = learner.climb(tasks.support.append(tasks.query), chaser, self.lead)
         parts = [(chaser[name] - leader[name]).square().flatten(2).sum((0, 2)) for name in chaser]
         return torch.stack(parts).sum(0)

@@ -108,7 +108,8 @@ class MAMLPlusPlus(AscentLearner):
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; for the last, the predictive's."""
         tasks = self.conform_tasks(tasks)
-        path = self._path(tasks.support)
+        with self._named():
+            path = self._path(tasks.support)
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
         predictive = self.posterior.of(self, tasks.support, path[-1])._predict(query.x)
         last = -predictive.log_prob(query.y, query.mask) / count
