@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import bayesmeta as bm
-from bayesmeta.inference.laplace import ExplicitPrior, whitened_rows
+from bayesmeta.inference.laplace import Evidence, ExplicitPrior
 from benchmarks._report import interleaved, verdict
 from benchmarks.peers import installed, loss
 
@@ -71,11 +71,12 @@ class Bayesmeta:
 
     @torch.no_grad()
     def __call__(self) -> tuple[Tensor, Tensor]:
-        jacobian = self.network.jacobian(self.phi, self.x)
-        scale = jacobian.new_full((1, jacobian.shape[-1]), PRECISION**-0.5)
         root = self.likelihood.curvature_root(self.network.stacked(self.phi, self.x))
         mask = torch.ones(self.x.shape[:2], dtype=torch.bool)
-        belief = ExplicitPrior().full(whitened_rows(jacobian, root, scale, mask), scale)
+        variances = dict.fromkeys(self.phi, torch.tensor(1.0 / PRECISION, dtype=torch.float64))
+        shapes = {name: value.shape[1:] for name, value in self.phi.items()}
+        evidence = Evidence.of(self.network.jacobian(self.phi, self.x), root, mask, variances, shapes)
+        belief = ExplicitPrior().full(evidence)
         blocks = belief.blocks(self.network.jacobian(self.phi, self.query_x))
         return self.network.stacked(self.phi, self.query_x), blocks.diagonal(dim1=-2, dim2=-1)
 

@@ -78,7 +78,8 @@ def ascend(log_joint: LogJoint, phi: Params, lr: Rates, first_order: bool = Fals
         )
     rates = spread_rates(lr, phi)
     moved = {
-        name: before + rates[name] * gradient for (name, before), gradient in zip(phi.items(), gradients, strict=True)
+        name: torch.addcmul(before, rates[name], gradient)
+        for (name, before), gradient in zip(phi.items(), gradients, strict=True)
     }
     return moved, value.detach()
 

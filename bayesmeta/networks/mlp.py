@@ -89,13 +89,11 @@ class MLP(Network):
         """Weights and bias of each dense layer, `B O I` and `B O`; activations as they are."""
         for index, layer in enumerate(self.layers):
             if isinstance(layer, nn.Linear):
-                names = f"layers.{index}.weight", f"layers.{index}.bias"
-                own = layer.weight, layer.bias
-                weight, bias = (
-                    phi[name] if name in phi else value.expand(size, *value.shape)
-                    for name, value in zip(names, own, strict=True)
+                weight, bias = phi.get(f"layers.{index}.weight"), phi.get(f"layers.{index}.bias")
+                yield (
+                    layer.weight.expand(size, -1, -1) if weight is None else weight,
+                    layer.bias.expand(size, -1) if bias is None else bias,
                 )
-                yield weight, bias
             else:
                 yield layer
 
