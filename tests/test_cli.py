@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bayesmeta.cli import app, main
+from bayesmeta.recipes import RECIPES
 
 
 @pytest.fixture
@@ -102,24 +103,31 @@ def test_predictions_are_those_of_the_library(table: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(out.lower, prediction.interval(0.5)[0][0, :, 0], rtol=1e-12)
 
 
-def test_methods_and_gradient_recipe(table: Path, tmp_path: Path) -> None:
+def test_methods_are_listed() -> None:
     listed = CliRunner().invoke(app, ["methods"])
-    assert {line.split()[0] for line in listed.output.splitlines()} == {"alpaca", "alpaca-linear", "alpaca-rbf"}
-    for method in ("alpaca", "alpaca-rbf"):
-        arguments = [
-            "fit",
-            str(table),
-            "--task",
-            "subject",
-            "--x",
-            "days",
-            "--y",
-            "reaction",
-            "-o",
-            str(tmp_path / method),
-        ]
-        done = CliRunner().invoke(app, [*arguments, "--method", method, "--steps", "40"])
-        assert done.exit_code == 0, done.output
+    names = [line.split()[0] for line in listed.output.splitlines()]
+    assert names == list(RECIPES)
+    assert set(names) >= {"alpaca", "alpaca-linear", "alpaca-rbf", "maml", "imaml", "llama", "bmaml", "cavia"}
+
+
+@pytest.mark.parametrize("method", [name for name in RECIPES if name != "alpaca-linear"])
+def test_every_method_from_table_to_prediction(method: str, table: Path, tmp_path: Path) -> None:
+    model, out = tmp_path / method, tmp_path / "out.csv"
+    columns = ["--task", "subject", "--x", "days", "--y", "reaction"]
+    steps = "40" if method.startswith("alpaca") else "4"
+    done = CliRunner().invoke(
+        app, ["fit", str(table), *columns, "-o", str(model), "--method", method, "--steps", steps]
+    )
+    assert done.exit_code == 0, done.output
+    rows = pd.read_csv(table).dropna()
+    (known, asked) = (tmp_path / "known.csv", tmp_path / "asked.csv")
+    rows.groupby("subject").head(2).to_csv(known, index=False)
+    rows.groupby("subject").tail(1).to_csv(asked, index=False)
+    done = CliRunner().invoke(app, ["predict", str(model), str(known), str(asked), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    predicted = pd.read_csv(out)
+    assert (predicted["lower"] < predicted["mean"]).all()
+    assert (predicted["mean"] < predicted["upper"]).all()
 
 
 def _break(frame: pd.DataFrame, column: str, value: object) -> pd.DataFrame:
