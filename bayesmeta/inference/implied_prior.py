@@ -8,7 +8,8 @@ al. 2018, arXiv:1801.08930, sec. 3.2):
     posterior variance   1 / (q + l) = (1 - (1 - a l)^k) / l
     where l = 0          both variances are k a
 
-It is a prior only while a l < 1: at a l = 1 one step already forgets theta, and beyond that ascent overshoots.
+It is a prior only while a l < 1: at a l = 1 it is flat (one step already forgets theta), and beyond that ascent
+overshoots: q is negative for odd k, and for even k it grows with the overshoot, which describes no belief.
 Rates of each parameter, the diagonal of S², are the same thing in the coordinates S⁻¹ phi. For a network this is its
 linearisation at theta.
 """
@@ -95,7 +96,7 @@ def implied_prior(mean: Params, steps: int, evidence: Evidence) -> ImpliedPrior:
         task = int(worst.argmax())
         raise InferenceError(
             f"expected step sizes with rate times curvature below 1, got {worst[task].item():.4g} in task {task}: "
-            "those steps overshoot, and are the MAP under no prior. "
+            "those steps overshoot, and no belief explains them. "
             f"Divide the step size by more than {worst[task].item():.4g}",
             task=task,
         )

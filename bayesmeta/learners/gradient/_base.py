@@ -232,8 +232,10 @@ class AscentLearner(WeightLearner):
         """α of each weight, in units of the noise; broadcastable to its `*shape`. Their mean, where steps differ."""
 
     def implied_prior(self, support: Data) -> ImpliedPrior:
-        """The prior under which the steps on this support are the MAP: exact for a linear network and Gaussian noise,
-        for others its linearisation at theta.
+        """The prior under which the steps on this support are the MAP.
+
+        Exact for a linear network and Gaussian noise, for others its linearisation at theta. (The posterior of `adapt`
+        linearises at phi_hat.)
 
         Raises:
             InferenceError: a rate times a curvature is 1 or more: then there is none.

@@ -6,6 +6,9 @@ place of their Kronecker-factored Hessian:
     phi_hat from theta by k steps on log p(D, phi | theta)
     log p(D | theta) ≈ log p(D | phi_hat) - precision/2 |phi_hat - theta|² - ½ log det(I + G / precision)
 
+D is all points of a task, and the determinant has the weight that Laplace's approximation gives it; the paper scores
+query points at the phi_hat of the support, and weighs the determinant by a hyperparameter.
+
     phi         the network's weights, or a named part of them
     prior       N(theta, I / precision), explicit
     likelihood  any; Gaussian with learned noise by default
