@@ -1,4 +1,4 @@
-"""Gradient-based learners reach the published sinusoid results: MAML, Meta-SGD and CAVIA; iMAML does as well as MAML.
+"""Gradient-based learners reach the published sinusoid results: MAML, Meta-SGD, CAVIA; iMAML does as well as MAML.
 
 Protocol: that of the papers. Sinusoids without noise, ReLU 40-40, one gradient step, 25 tasks a step and no more steps
 than they took, Adam from 1e-3. Their losses are mean squared errors: here the likelihood has the fixed noise variance
@@ -12,7 +12,10 @@ with one step ended at networks from which ten steps diverge on some test task.)
 
 Scores are mean squared errors on 100 query points of 4,000 fresh tasks, with standard errors over tasks. MAML's authors
 tested on 5 query points of 600 tasks (their main.py), so theirs have a Monte Carlo error: two standard errors of such a
-mean, with the spread that we see.
+mean, with the spread that we see. (After 5 steps ours is above theirs, by less than that.)
+
+iMAML is held against MAML trained with one step, as in the paper. Five unrolled steps with a learned rate are better
+than both at 5 shots, and worse than iMAML at 10.
 """
 
 import time
@@ -174,10 +177,10 @@ def main() -> None:
     start = time.perf_counter()
     print(f"MAML, 5 shots{'paper ± error':>22}{'ours':>18}")
     for count, ours in maml().items():
-        name, paper = f"{count} steps", MAML[count]
+        name, paper = f"step {count}", MAML[count]
         print(f"{name:>13}{f'{paper:.2f} ± {ours.paper_error:.2f}':>22}{ours!s:>18}")
-        above += [f"MAML after {name}"] if ours.mse > paper else []
-        missed += [] if is_as_good(ours, paper) else [f"MAML after {name}"]
+        above += [f"MAML at {name}"] if ours.mse > paper else []
+        missed += [] if is_as_good(ours, paper) else [f"MAML at {name}"]
     print(f"({time.perf_counter() - start:.0f} s)\n")
 
     start = time.perf_counter()
@@ -192,26 +195,26 @@ def main() -> None:
     print(f"({time.perf_counter() - start:.0f} s)\n")
 
     start = time.perf_counter()
-    print(f"CAVIA, 10 shots{'paper':>20}{'ours':>18}")
+    print(f"CAVIA, 10 shots {'paper':>19}{'ours':>18}")
     for number in CONTEXTS:
-        name, ours = f"{number} numbers", cavia(number)
+        name, ours = f"context of {number}", cavia(number)
         print(f"{name:>13}{'fails' if number == 1 else 'works':>22}{ours!s:>18}")
-        missed += [] if (ours.mse > FAILS if number == 1 else ours.mse < WORKS) else [f"CAVIA with {name}"]
+        missed += [] if (ours.mse > FAILS if number == 1 else ours.mse < WORKS) else [f"CAVIA with a {name}"]
     print(f"({time.perf_counter() - start:.0f} s)\n")
 
     start = time.perf_counter()
     scores = imaml()
-    print(f"iMAML {'MAML, 1 step':>29}{'MAML, 5 steps':>18}{'iMAML':>18}")
+    print(f"iMAML        {'MAML, 1 step':>22}{'MAML, 5 steps':>18}{'iMAML':>18}")
     for shots in SHOTS:
         name, (ours, one, five) = f"{shots} shots", (each[shots] for each in scores.values())
         print(f"{name:>13}{one!s:>22}{five!s:>18}{ours!s:>18}")
         missed += [] if ours.mse <= one.mse else [f"iMAML at {name}"]
-        above += [f"iMAML above MAML with 5 steps at {name}"] if ours.mse > five.mse else []
+        above += [f"iMAML (than MAML of 5 steps) at {name}"] if ours.mse > five.mse else []
     print(f"({time.perf_counter() - start:.0f} s)")
 
-    print(f"\nabove the published figure: {', '.join(above) if above else 'nowhere'}")
+    print(f"\nworse than the published figure: {', '.join(above) if above else 'nowhere'}")
     where = f"not {', '.join(missed)}" if missed else "everywhere"
-    verdict(f"as good as published within its error, and iMAML as MAML: {where}", seed=0)
+    verdict(f"as good as published within its error, and iMAML as MAML of one step: {where}", seed=0)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Reads chickweight and soybean (the logarithm of the weight), co2_plants and theoph from the folder that BAYESMETA_DATA
 names (long CSV tables, first column `task`). Every method is run as a user would, `bayesmeta fit TABLE --method M
---holdout 0.3 --seed S` and `bayesmeta evaluate`, over several seeds, each of which holds out other tasks; figures are
+--holdout 0.3 --seed S` and `bayesmeta evaluate`, over `--seeds` seeds, each of which holds out other tasks; figures are
 averages over all points scored.
 """
 
@@ -52,8 +52,8 @@ def main() -> None:
     """Run every method on every table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("BAYESMETA_DATA"))
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--methods", nargs="+", default=METHODS)
     arguments = parser.parse_args()
     if arguments.data is None:
