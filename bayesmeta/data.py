@@ -29,6 +29,8 @@ def as_tensor(values: ArrayLike, name: str) -> Tensor:
         values = values.to(torch.int64)
     elif values.dtype in (torch.float16, torch.bfloat16):  # no linear algebra in half precision
         values = values.to(torch.float32)
+    if torch.compiler.is_compiling():  # recorded code decides nothing
+        return values
     # a finite sum says that every cell is finite, in one pass; a sum that is not may only have overflowed
     if values.is_floating_point() and not (math.isfinite(values.detach().sum()) or bool(torch.isfinite(values).all())):
         where = tuple(int(i) for i in (~torch.isfinite(values)).nonzero()[0])

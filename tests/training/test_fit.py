@@ -465,3 +465,19 @@ def test_a_loss_that_breaks_in_compiled_code_is_named_the_same() -> None:
         messages.append(str(caught.value))
         assert _same(_theta(learner), before)
     assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("objective", [None, bm.MarginalPredictive()], ids=["joint", "marginal"])
+def test_standardized_learners_can_be_recorded(
+    objective: bm.MarginalPredictive | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conversions of units must not look at values. (The recorded graph runs as it is: compiling takes a minute.)"""
+    import torch._inductor
+
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_: graph)
+    losses = []
+    for compile in (False, True):
+        learner = bm.Standardized(_maml())
+        result = fit(learner, _tasks(), steps=3, batch_size=4, objective=objective, compile=compile)
+        losses.append(result.losses)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)  # float32
