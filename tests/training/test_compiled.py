@@ -95,7 +95,7 @@ def assert_same(step: CompiledStep, learner: Learner, tasks: TaskBatch, total_po
 def test_a_compiled_step_is_the_eager_one() -> None:
     learner = TinyMAML()
     learner.log_rate.requires_grad_(False)
-    step = CompiledStep(learner, learner.meta_loss, total_points=20)
+    step = CompiledStep(learner, learner.meta_loss, total_points=20.0)
     parameters = dict(learner.named_parameters(remove_duplicate=False))
     assert_same(step, learner, batch(), 20)
     assert learner.log_rate.grad is None
