@@ -15,6 +15,7 @@ from bayesmeta.errors import DataError
 from bayesmeta.inference.laplace import Belief
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.likelihoods import Gaussian, Likelihood
+from bayesmeta.linalg import cholesky
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.typing import Params
 
@@ -125,9 +126,7 @@ class LinearizedPosterior(GradientPosterior):
         flat, draws, start = self.belief.sample(num_draws, generator), {}, 0
         for name, value in self.phi.items():
             size = value[0].numel()
-            draws[name] = value.double() + flat[..., start : start + size].unflatten(
-                -1, value.shape[1:] or (1,)
-            ).reshape(num_draws, *value.shape)
+            draws[name] = value.double() + flat[..., start : start + size].reshape(num_draws, *value.shape)
             start += size
         return draws
 
@@ -159,7 +158,8 @@ def _by_draws(likelihood: Likelihood, f: Tensor, blocks: Tensor, draws: int) -> 
     normal = torch.randn(draws, f.shape[-1], dtype=f.dtype, device=f.device, generator=generator)
     size = blocks.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + torch.finfo(f.dtype).tiny ** 0.5
     eye = torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
-    root = torch.linalg.cholesky(blocks + 1e-10 * size * eye)  # classes are often certain relative to each other
+    # the jitter is for classes that are certain relative to each other
+    root = cholesky(blocks + 1e-10 * size * eye, "covariance of the outputs")
     each = f[:, None] + (root[:, None] @ normal[:, None, :, None])[..., 0]  # B S M K
     components = IndependentPredictive(likelihood(each.flatten(0, 1)))
     return MixturePredictive(f.new_zeros(len(f), draws), components)
