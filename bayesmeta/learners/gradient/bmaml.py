@@ -11,6 +11,7 @@ Yoon, Kim, Dia, Kim, Bengio, Ahn 2018 (arXiv:1806.03836), algorithms 2 and 3:
     inference   SVGD, differentiated through its path
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,10 +44,12 @@ class BMAML(ExplicitWeightLearner):
         network: f; its weights are the prior mean.
         num_particles: S.
         steps: n, steps of SVGD.
-        lr: the first step size (units as for `MAML`).
-        precision: starting precision of the prior; the offsets start as draws from it.
+        lr: the first step size: a step is lr / (N / σ² + precision) of the direction on the sum. The units are those of
+            `MAML`, with the prior counted among the data, so that a strong prior does not make steps too long.
+        precision: starting precision of the prior.
         likelihood: p(y | f); `Gaussian()` by default.
         adapted: beginnings of the names of the weights that tasks adapt; all by default.
+        spread: the starting deviation of the offsets of the particles; by default that of the prior.
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
@@ -62,14 +65,18 @@ class BMAML(ExplicitWeightLearner):
         precision: float = 100.0,
         likelihood: Likelihood | None = None,
         adapted: Sequence[str] | None = None,
+        spread: float | None = None,
     ) -> None:
         super().__init__(network, likelihood, None, adapted)
         if num_particles < 1 or steps < 1:
             raise DataError(f"expected at least one particle and one step, got {num_particles} and {steps}")
+        if spread is not None and not 0.0 < spread < math.inf:
+            raise DataError(f"expected a positive, finite spread of the particles, got {spread}")
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
         self.num_particles, self.steps, self.rate = num_particles, steps, positive_rate(lr)
+        deviation = precision**-0.5 if spread is None else spread
         self.offsets = nn.ParameterList(
-            nn.Parameter(precision**-0.5 * torch.randn(num_particles, *value.shape)) for value in self.initial.values()
+            nn.Parameter(deviation * torch.randn(num_particles, *value.shape)) for value in self.initial.values()
         )
 
     def particles(self, num_tasks: int) -> Params:
@@ -79,7 +86,8 @@ class BMAML(ExplicitWeightLearner):
 
     def climb(self, data: Data, particles: Params, steps: int) -> Params:
         """`steps` steps of SVGD on the log joint of the data."""
-        return svgd(self.log_joint(data), particles, steps=steps, lr=self.rate() * self._unit_rate(data))
+        curvature = 1.0 / self._unit_rate(data) + self.prior.precision()  # N / σ² + precision
+        return svgd(self.log_joint(data), particles, steps=steps, lr=self.rate() / curvature)
 
     def _map(self, support: Data) -> Params:
         return self.climb(support, self.particles(support.num_tasks), self.steps)

@@ -171,7 +171,8 @@ def _bmaml(learner: bm.BMAML, x: Tensor, y: Tensor, query_x: Tensor, query_y: Te
             for s in range(count):
                 kernel = (-((flat[s] - flat[r]) ** 2).sum() / bandwidth).exp()
                 total = total + kernel * gradients[s] + kernel * 2.0 / bandwidth * (flat[r] - flat[s])
-            moved.append(flat[r] + learner.rate() * _unit(learner) / max(len(x), 1) * total / count)
+            curvature = max(len(x), 1) / _unit(learner) + learner.prior.precision()
+            moved.append(flat[r] + learner.rate() / curvature * total / count)
         flat = moved
     each = [_log_likelihood(learner, _network(learner, unflat(v), query_x), query_y) for v in flat]
     return -(torch.stack(each).logsumexp(0) - math.log(count)) / len(query_x)
