@@ -18,7 +18,20 @@ from bayesmeta.inference.implied_prior import ImpliedPrior
 from bayesmeta.inference.solvers import LBFGS, GradientAscent, Solver
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.deep_kernel import (
+    CosineSimilarityKernel,
+    DeepKernelClassifier,
+    DeepKernelTransfer,
+    GaussianHyperprior,
+    LinearKernel,
+    MaternKernel,
+    RBFKernel,
+    SpectralMixtureKernel,
+)
+from bayesmeta.learners.closed_form.lrd2 import LRD2
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
+from bayesmeta.learners.closed_form.r2d2 import R2D2, R2D2Regressor
 from bayesmeta.learners.gradient._posteriors import Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML, Chaser
@@ -40,6 +53,7 @@ from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
 from bayesmeta.predictives import (
     DenseGaussianPredictive,
@@ -58,18 +72,22 @@ from bayesmeta.priors import (
     MatrixNormal,
     MatrixNormalMixture,
     Prior,
+    Ridge,
     StandardNormal,
 )
 from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.gp_functions import GPFunctions
+from bayesmeta.tasks.images import Episodes, ImageClasses
 from bayesmeta.tasks.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.pendulum import Pendulum
 from bayesmeta.tasks.sawtooth import Sawtooth
 from bayesmeta.tasks.simulator import Simulator
 from bayesmeta.tasks.sinusoid import Sinusoid
 from bayesmeta.tasks.sloped_sinusoid import SlopedSinusoid
-from bayesmeta.tasks.source import PrefixSplit, RandomSplit, Split, TaskSource
+from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit, Split, TaskSource
 from bayesmeta.tasks.step import Step
 from bayesmeta.tasks.table import Schema
 from bayesmeta.tasks.task_mixture import TaskMixture
@@ -93,8 +111,10 @@ __all__ = [
     "IMAML",
     "LBFGS",
     "LLAMA",
+    "LRD2",
     "MAML",
     "MLP",
+    "R2D2",
     "ALPaCA",
     "AlphaMAML",
     "BayesMetaError",
@@ -102,13 +122,18 @@ __all__ = [
     "Categorical",
     "Cauchy",
     "Chaser",
+    "ClassSplit",
     "Conv4",
+    "CosineSimilarityKernel",
     "Data",
     "DataError",
+    "DeepKernelClassifier",
+    "DeepKernelTransfer",
     "DenseGaussianPredictive",
     "DiagonalGaussian",
     "DiagonalNoise",
     "DiagonalRows",
+    "Episodes",
     "Evaluation",
     "Evidence",
     "ExplicitLearner",
@@ -119,10 +144,13 @@ __all__ = [
     "FullRows",
     "GPFunctions",
     "Gaussian",
+    "GaussianBlobs",
+    "GaussianHyperprior",
     "GaussianPredictive",
     "GradientAscent",
     "HeteroscedasticGaussian",
     "Identity",
+    "ImageClasses",
     "ImpliedPrior",
     "IndependentPredictive",
     "InferenceError",
@@ -131,16 +159,20 @@ __all__ = [
     "JointPredictive",
     "Learner",
     "Likelihood",
+    "LinearKernel",
     "Linearized",
     "LinearizedDiagonal",
     "MAMLPlusPlus",
     "MarginalPredictive",
+    "MaternKernel",
     "MatrixNormal",
     "MatrixNormalMixture",
     "MaximumLikelihood",
+    "MetaOptNet",
     "MetaSGD",
     "MixtureALPaCA",
     "MixturePredictive",
+    "NearestMeanHead",
     "Network",
     "Noise",
     "Pendulum",
@@ -149,9 +181,15 @@ __all__ = [
     "Predictive",
     "PrefixSplit",
     "Prior",
+    "R2D2Regressor",
+    "RBFKernel",
     "RadialBasis",
     "RandomSplit",
+    "ResNet12",
     "RestrictedMaximumLikelihood",
+    "Ridge",
+    "RidgeHead",
+    "SVMHead",
     "Sawtooth",
     "Schema",
     "ShapeError",
@@ -159,6 +197,7 @@ __all__ = [
     "Sinusoid",
     "SlopedSinusoid",
     "Solver",
+    "SpectralMixtureKernel",
     "Spline",
     "Split",
     "StandardNormal",
@@ -172,11 +211,14 @@ __all__ = [
     "TaskPosterior",
     "TaskSource",
     "UnsupportedError",
+    "download_omniglot",
     "evaluate",
     "fit",
     "fit_evidence",
     "load",
     "metal_benchmark",
+    "omniglot",
+    "omniglot_runs",
     "plotting",
     "predict_frame",
     "save",

@@ -16,6 +16,7 @@ from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import Predictive
+from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def predictive_bands(
 
 
 def reliability_diagram(
-    values: "Evaluation | Tensor | np.ndarray",
+    values: "Evaluation | Tensor | np.ndarray | tuple[ArrayLike, ArrayLike]",
     *,
     shots: Sequence[int] | None = None,
     ax: "Axes | None" = None,
@@ -111,15 +112,18 @@ def reliability_diagram(
 
     In regression, the share of points with F(y) <= p for each level p. For a classifier, the share of right answers in
     15 bins of confidence, empty bins left out. Points of all tasks are pooled, and every number of shots is a line. A
-    single line gets its 95 % band by resampling tasks.
+    single line gets 95 % intervals by resampling tasks, and for a classifier grey bars: the share of all points that
+    lies in each bin.
 
     Args:
-        values: an `Evaluation`, or `pit` values of any shape.
+        values: an `Evaluation`, `pit` values of any shape, or (confidence, correct) of a classifier: `tasks points` of
+            each, or `points`, which are then resampled one by one.
         shots: which numbers of shots of the evaluation; all by default.
         ax: where to draw; a new figure by default.
 
     Raises:
-        DataError: shots that were not evaluated, no tasks, or pit values outside [0, 1].
+        DataError: shots that were not evaluated, no tasks, pit values or confidences outside [0, 1], answers that are
+            neither right nor wrong. ShapeError: confidences and answers of different shapes.
     """
     lines = _chosen(values, shots)
     ax = _square_axes() if ax is None else ax
@@ -133,7 +137,23 @@ def reliability_diagram(
             tasks = len(scores.points)
             counts = np.random.default_rng(0).multinomial(tasks, np.full(tasks, 1.0 / tasks), size=500).astype(float)
             low, high = np.nanquantile(_reliability(scores, counts)[1], [0.025, 0.975], axis=0)
-            ax.fill_between(predicted[0], low, high, color=color, alpha=0.2, linewidth=0, label="95 % over tasks")
+            if classifier:
+                ax.vlines(predicted[0], low, high, color=color, alpha=0.5, linewidth=3.0, label="95 % over tasks")
+            else:
+                ax.fill_between(predicted[0], low, high, color=color, alpha=0.2, linewidth=0, label="95 % over tasks")
+        if len(lines) == 1 and classifier:
+            shares = _shares(scores)
+            places = np.arange(len(shares)) / len(shares)
+            ax.bar(
+                places,
+                shares,
+                1.0 / len(shares),
+                align="edge",
+                color="0.85",
+                edgecolor="white",
+                zorder=0,
+                label="points",
+            )
         ax.plot(predicted[0], observed[0], marker=marker, markersize=4, color=color, linewidth=1.4, label=label)
     ax.set_xlabel("confidence" if classifier else "predicted probability p")
     ax.set_ylabel("share of right answers" if classifier else "observed share of y with F(y) ≤ p")
@@ -196,7 +216,9 @@ def _bands(predictive: Predictive, output: int, levels: tuple[float, ...]) -> tu
     return array(predictive.mean), *intervals
 
 
-def _chosen(values: "Evaluation | Tensor | np.ndarray", shots: Sequence[int] | None) -> list[tuple[str, ShotScores]]:
+def _chosen(
+    values: "Evaluation | Tensor | np.ndarray | tuple[ArrayLike, ArrayLike]", shots: Sequence[int] | None
+) -> list[tuple[str, ShotScores]]:
     """What to draw, each with its label."""
     if isinstance(values, Evaluation):
         results = values.results if shots is None else [values.at(shot) for shot in shots]
@@ -205,12 +227,41 @@ def _chosen(values: "Evaluation | Tensor | np.ndarray", shots: Sequence[int] | N
             raise DataError("expected an evaluation with tasks at these shots, got none")
         return found
     if shots is not None:
-        raise DataError(f"expected no shots with bare pit values, got {shots}")
+        raise DataError(f"expected no shots with bare values, got {shots}")
+    if isinstance(values, tuple):
+        return [("observed", _answers(*values))]
     flat = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float).reshape(1, -1, 1)
     if flat.size == 0 or not bool(((flat >= 0.0) & (flat <= 1.0)).all()):
         raise DataError(f"expected pit values between 0 and 1, got {flat.size} of them, {flat.ravel()[:5]}")
     mask = np.ones(flat.shape[:2], dtype=bool)
     return [("observed", ShotScores(0, ("pit",), np.array([flat.size]), {}, mask, pit=flat))]
+
+
+def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
+    """Bare confidences and answers as scores; without an axis of tasks every point is a task of its own."""
+    sure, right = (np.asarray(v.detach().cpu() if isinstance(v, Tensor) else v) for v in (confidence, correct))
+    if sure.shape != right.shape or sure.ndim not in (1, 2):
+        raise ShapeError(
+            "expected confidence and correct of one shape, (tasks, points) or (points,), "
+            f"got {sure.shape} and {right.shape}"
+        )
+    if sure.size == 0 or not bool(((sure >= 0.0) & (sure <= 1.0)).all()):
+        raise DataError(f"expected confidences between 0 and 1, got {sure.size} of them, {sure.ravel()[:5]}")
+    if not bool(((right == 0) | (right == 1)).all()):
+        raise DataError(f"expected answers that are right (1) or wrong (0), got {right.ravel()[:5]}")
+    sure, right = (v.reshape(len(v), -1) for v in (sure.astype(float), right.astype(bool)))
+    points = np.full(len(sure), sure.shape[1])
+    mask = np.ones(sure.shape, dtype=bool)
+    return ShotScores(0, tuple(range(len(sure))), points, {}, mask, confidence=sure, correct=right)
+
+
+def _shares(scores: ShotScores) -> np.ndarray:
+    """The share of all points in each bin of confidence."""
+    assert scores.confidence is not None
+    assert scores.correct is not None
+    confidence, correct, mask = (torch.from_numpy(v) for v in (scores.confidence, scores.correct, scores.mask))
+    count = metrics.confidence_bins(confidence, correct, mask)[0].sum(0).numpy()
+    return count / count.sum()
 
 
 def _reliability(scores: ShotScores, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -338,6 +338,46 @@ class MatrixNormal(Prior):
         return {"weight": self.location + rows @ normal @ columns.mT}
 
 
+class Ridge(Prior):
+    """W ~ MN(0, I / precision, Σ): what ridge regression believes of its weights, in units of the noise.
+
+    Args:
+        num_features: F.
+        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+        precision: starting precision, the ridge.
+        bounds: smallest and largest precision.
+    """
+
+    def __init__(
+        self, num_features: int, columns: Noise, precision: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
+    ) -> None:
+        super().__init__()
+        self.num_features, self.columns = num_features, columns
+        self.precision = Positive((), precision, bounds)
+
+    @property
+    def mean(self) -> Params:
+        """Zeros, `F C`."""
+        return {"weight": self.precision.raw.new_zeros(self.num_features, self.columns.num_outputs)}
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """Matrix-normal log density, in nats."""
+        weight = _value(phi, "weight", self.mean["weight"])
+        columns = cholesky(self.columns.covariance().to(weight.dtype), "noise covariance")
+        precision = self.precision().to(weight.dtype)
+        white = solve_lower(columns, weight.mT)
+        size_f, size_c = weight.shape[-2:]
+        determinant = size_f * logdet(columns) - size_f * size_c * precision.log()
+        return -0.5 * (precision * white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """Z Lcᵀ / √precision with standard normal Z."""
+        columns = cholesky(self.columns.covariance(), "noise covariance")
+        shape = (num_tasks, self.num_features, len(columns))
+        normal = torch.randn(shape, dtype=columns.dtype, device=columns.device, generator=generator)
+        return {"weight": normal @ columns.mT / self.precision().sqrt()}
+
+
 def _value(phi: Params, name: str, mean: Tensor) -> Tensor:
     if name not in phi:
         raise ShapeError(f"expected phi with {name!r}, got {sorted(phi)}")

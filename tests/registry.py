@@ -18,8 +18,9 @@ class Case:
         name: shown by pytest.
         make: a fresh learner in float32, from the global seed.
         num_outputs: C of the data to make.
+        num_classes: labels of so many classes in place of numbers; 0 for numbers.
         float32_tolerance: largest difference between the float32 and the float64 predictive mean, in predictive
-            deviations.
+            deviations; of probabilities themselves.
         examples: how many times a property is tried.
         exceptions: names of contracts that this learner does not keep, each with its reason.
     """
@@ -28,6 +29,7 @@ class Case:
     make: Callable[[], Learner]
     num_outputs: int = 1
     num_inputs: int = 1
+    num_classes: int = 0
     float32_tolerance: float = 1e-4
     examples: int = 25
     exceptions: dict[str, str] = field(default_factory=dict)
@@ -43,14 +45,10 @@ class Case:
         return learner.to(dtype)
 
     def batch(self, num_tasks: int, support: int, query: int, seed: int = 0, ragged: bool = True) -> bm.TaskBatch:
-        """Smooth random tasks in float64; ragged supports of 0 to `support` points."""
+        """Smooth random tasks in float64, or blobs with labels; ragged supports of 0 to `support` points."""
         generator = torch.Generator().manual_seed(seed)
         total = support + query
-        x = torch.rand(num_tasks, total, self.num_inputs, generator=generator, dtype=torch.float64) * 4 - 2
-        phase = torch.rand(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64) * 3
-        slope = torch.randn(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64)
-        noise = torch.randn(num_tasks, total, self.num_outputs, generator=generator, dtype=torch.float64)
-        y = torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+        x, y = (self._blobs if self.num_classes else self._curves)(num_tasks, total, generator)
         counts = torch.full((num_tasks,), support)
         if ragged:
             counts = torch.randint(0, support + 1, (num_tasks,), generator=generator)
@@ -60,6 +58,22 @@ class Case:
         return bm.TaskBatch(
             bm.Data(x[:, :support], y[:, :support], mask), bm.Data(x[:, support:], y[:, support:], full)
         )
+
+    def _curves(self, num_tasks: int, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.rand(num_tasks, total, self.num_inputs, generator=generator, dtype=torch.float64) * 4 - 2
+        phase = torch.rand(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64) * 3
+        slope = torch.randn(num_tasks, 1, self.num_outputs, generator=generator, dtype=torch.float64)
+        noise = torch.randn(num_tasks, total, self.num_outputs, generator=generator, dtype=torch.float64)
+        y = torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+        return x, y
+
+    def _blobs(self, num_tasks: int, total: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classes around centers that are each task's own."""
+        shape = (num_tasks, self.num_classes, self.num_inputs)
+        centers = torch.randn(shape, generator=generator, dtype=torch.float64)
+        labels = torch.randint(self.num_classes, (num_tasks, total), generator=generator)
+        noise = torch.randn((num_tasks, total, self.num_inputs), generator=generator, dtype=torch.float64)
+        return centers[torch.arange(num_tasks)[:, None], labels] + 0.3 * noise, labels
 
 
 LAPLACE_EVIDENCE = {
@@ -74,6 +88,10 @@ def _mlp() -> bm.MLP:
 def _gradient(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
     """These cost ten times as much as closed forms: fewer examples."""
     return Case(name, make, examples=6, **arguments)
+
+
+def _classifier(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
+    return Case(name, make, num_inputs=2, num_classes=3, **arguments)
 
 
 GRADIENT = [
@@ -132,5 +150,15 @@ CASES = [
         num_inputs=2,
     ),
     *GRADIENT,
+    Case("r2d2-regressor", lambda: bm.R2D2Regressor(bm.MLP(1, [16, 8]))),
+    Case(
+        "r2d2-regressor-two-outputs",
+        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.FullNoise(2)),
+        num_outputs=2,
+        num_inputs=2,
+    ),
+    _classifier("r2d2", lambda: bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3)),
+    _classifier("r2d2-few-features", lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=3)),  # feature space
+    _classifier("lrd2", lambda: bm.LRD2(bm.MLP(2, [16, 8]), num_classes=3)),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

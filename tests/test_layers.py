@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
     ("L0", ["errors", "typing", "description"]),
-    ("L1", ["data", "linalg", "distributions"]),
+    ("L1", ["data", "classes", "linalg", "distributions"]),
     ("L2", ["noise", "predictives", "likelihoods", "priors"]),
     ("L3", ["learner", "inference", "networks", "tasks"]),
     ("L4", ["learners", "training", "evaluation", "transforms", "recipes", "frames"]),

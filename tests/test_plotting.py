@@ -87,14 +87,41 @@ def test_reliability_lines_are_the_calibration_curves(evaluation: Evaluation) ->
     np.testing.assert_allclose(line.get_ydata(), observed)
 
 
-def test_a_single_line_has_a_band_that_holds_it(evaluation: Evaluation, labels: Evaluation) -> None:
-    for value in (evaluation, labels):
-        ax = plotting.reliability_diagram(value, shots=[5])
-        ((band,), line) = ax.collections, ax.get_lines()[-1]
-        vertices = band.get_paths()[0].vertices
-        for x, y in line.get_xydata():
-            around = vertices[np.isclose(vertices[:, 0], x), 1]
-            assert around.min() - 1e-9 <= y <= around.max() + 1e-9
+def test_a_single_line_has_a_band_that_holds_it(evaluation: Evaluation) -> None:
+    ax = plotting.reliability_diagram(evaluation, shots=[5])
+    ((band,), line) = ax.collections, ax.get_lines()[-1]
+    vertices = band.get_paths()[0].vertices
+    for x, y in line.get_xydata():
+        around = vertices[np.isclose(vertices[:, 0], x), 1]
+        assert around.min() - 1e-9 <= y <= around.max() + 1e-9
+
+
+def test_a_single_classifier_has_an_interval_in_every_bin_and_bars_of_confidence(labels: Evaluation) -> None:
+    ax = plotting.reliability_diagram(labels, shots=[5])
+    ((intervals,), line) = ax.collections, ax.get_lines()[-1]
+    assert len(intervals.get_segments()) == len(line.get_xdata()) > 2
+    for (low, high), (x, y) in zip(intervals.get_segments(), line.get_xydata(), strict=True):
+        assert low[0] == high[0] == x
+        assert low[1] - 1e-9 <= y <= high[1] + 1e-9
+    result = labels.at(5)
+    bins = np.ceil(15 * result.confidence[result.mask] - 1e-4) - 1  # (lower, upper], an edge itself too
+    expected = np.bincount(bins.astype(int), minlength=15) / bins.size
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], expected)
+    assert not plotting.reliability_diagram(labels).patches  # several lines: no bars
+
+
+def test_intervals_of_bare_answers_are_binomial() -> None:
+    right = torch.arange(400) % 4 > 0  # three of four
+    ax = plotting.reliability_diagram((torch.full((400,), 0.7), right))
+    ((segment,),) = (c.get_segments() for c in ax.collections)
+    # deviation sqrt(.75 * .25 / 400) = .0217; an end from 500 resamplings is known to about .003; three of these
+    assert segment[0][1] == pytest.approx(0.75 - 1.96 * 0.0217, abs=0.009)
+    assert segment[1][1] == pytest.approx(0.75 + 1.96 * 0.0217, abs=0.009)
+    assert ax.get_lines()[-1].get_xydata().tolist() == [[pytest.approx(0.7), 0.75]]
+    # ten copies of each point in a task say no more than one of them: tasks are what is resampled
+    rows = plotting.reliability_diagram((np.full((400, 10), 0.7), right[:, None].repeat(1, 10).numpy()))
+    ((same,),) = (c.get_segments() for c in rows.collections)
+    np.testing.assert_allclose(same, segment)
 
 
 def test_reliability_of_a_classifier_is_accuracy_by_confidence(labels: Evaluation) -> None:
@@ -137,6 +164,12 @@ def test_calibration_figures_refuse_what_cannot_be_drawn(evaluation: Evaluation,
         plotting.reliability_diagram(np.array([]))
     with pytest.raises(DataError, match="expected no shots"):
         plotting.reliability_diagram(np.array([0.5]), shots=[1])
+    with pytest.raises(ShapeError, match="expected confidence and correct of one shape"):
+        plotting.reliability_diagram((np.array([0.5, 0.6]), np.array([True])))
+    with pytest.raises(DataError, match="expected confidences between 0 and 1"):
+        plotting.reliability_diagram((np.array([0.5, np.nan]), np.array([True, False])))
+    with pytest.raises(DataError, match="expected answers that are right"):
+        plotting.reliability_diagram((np.array([0.5, 0.6]), np.array([3, 1])))
     with pytest.raises(DataError, match="expected one of the evaluated"):
         plotting.reliability_diagram(evaluation, shots=[3])
     with pytest.raises(DataError, match="expected at least 2 bins"):

@@ -37,14 +37,15 @@ def evaluate(
 
     The query points of a task are the same at every number of shots: those that `split` leaves at the largest number
     for which the task has enough points. A task with no more points than a number of shots is left out there, which
-    the column `tasks` shows.
+    the column `tasks` shows. With `ClassSplit` this is K-shot classification: shots and `query` count points of each
+    class, and so does the question whether a task has enough.
 
     Args:
         learner: what is judged; it is left as it was.
         tasks: held-out tasks. Floating outcomes are scored as regression, labels as classification.
-        shots: support points of a task (in classification too: of the task, not of each class).
-        split: `RandomSplit`, or `PrefixSplit` for forecasting.
-        query: largest number of query points of a task; None takes all that are left.
+        shots: support points of a task (in classification too, unless the split is `ClassSplit`: then of each class).
+        split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
+        query: largest number of query points of a task (`ClassSplit`: of each class); None takes all that are left.
         level: probability of the central interval whose coverage and width are reported.
         oracle: the exact Bayes predictive to compare with; by default `tasks.oracle`.
         num_bootstrap: resamplings of the tasks for the intervals; 0 gives none.
@@ -52,18 +53,20 @@ def evaluate(
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: no or negative or repeated shots, no task with enough points, a level outside (0, 1).
+        DataError: no or negative or repeated shots, no task with enough points, a level outside (0, 1), a `ClassSplit`
+            of tasks without labels.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
         InferenceError: a score is not a number.
     """
-    _check(shots, tasks, level, num_bootstrap, batch_size)
+    room = split.room(tasks.data)
+    _check(shots, room, split, level, num_bootstrap, batch_size)
     learner = learner.frozen()
     oracle = tasks.oracle if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
     supports, query_points = _divide(tasks, shots, split, query, seed)
     results = []
     for shot, support in zip(shots, supports, strict=True):
-        positions = (tasks.data.counts > shot).nonzero().flatten()
+        positions = (room >= shot).nonzero().flatten()
         collected: list[dict[str, Tensor]] = []
         with torch.no_grad():
             for chunk in positions.split(batch_size) if len(positions) else ():
@@ -85,7 +88,9 @@ def evaluate(
     return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
 
 
-def _check(shots: Sequence[int], tasks: TaskDataset, level: float, num_bootstrap: int, batch_size: int) -> None:
+def _check(
+    shots: Sequence[int], room: Tensor, split: type[Split], level: float, num_bootstrap: int, batch_size: int
+) -> None:
     if len(shots) == 0 or min(shots) < 0 or len(set(shots)) != len(shots):
         raise DataError(f"expected distinct numbers of shots, none of them negative, got {list(shots)}")
     metrics.check_level(level)
@@ -93,10 +98,11 @@ def _check(shots: Sequence[int], tasks: TaskDataset, level: float, num_bootstrap
         raise DataError(f"expected a number of bootstrap resamplings that is not negative, got {num_bootstrap}")
     if batch_size < 1:
         raise DataError(f"expected at least one task in a batch, got {batch_size}")
-    most = int(tasks.data.counts.max())
+    most = int(room.max()) + 1
     if most <= min(shots):
         raise DataError(
-            f"expected a task with more than {min(shots)} points, one of them to be scored at, got at most {most}"
+            f"expected a task with more than {min(shots)} {split.counted}, one of them to be scored at, "
+            f"got at most {most}"
         )
 
 
@@ -105,8 +111,8 @@ def _divide(
 ) -> tuple[list[Data], Data]:
     """The support of all tasks at each number of shots, and the query points that go with all of them."""
     batches = [tasks.divided(split.at(shot, query), seed) for shot in shots]  # one seed: one order of the points
-    counts = tasks.data.counts
-    largest = torch.stack([torch.where(counts > shot, shot, -1) for shot in shots]).argmax(0)  # B, position in shots
+    room = split.room(tasks.data)
+    largest = torch.stack([torch.where(room >= shot, shot, -1) for shot in shots]).argmax(0)  # B, position in shots
     groups = [(largest == i).nonzero().flatten() for i in range(len(shots))]
     parts = [batch.query.select(group) for batch, group in zip(batches, groups, strict=True) if len(group)]
     return [batch.support for batch in batches], Data.stack(parts).select(torch.cat(groups).argsort())

@@ -23,7 +23,7 @@ class ShotScores:
     """Scores of every task at one number of support points. T tasks, M query points (padded), C outputs.
 
     Attributes:
-        shots: support points of a task.
+        shots: support points of a task (of each of its classes, where the split was a `ClassSplit`).
         names: the tasks that have more points than that.
         points: `T`, query points of each task.
         scores: `T` for each score, see `Evaluation.table`.

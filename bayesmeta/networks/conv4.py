@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.pooling import max_pool
 from bayesmeta.networks.task_norm import TaskNorm
 from bayesmeta.typing import Params
 
@@ -114,17 +115,4 @@ class _Block(nn.Module):
             z = self.norm(z.unflatten(0, x.shape[:2])).flatten(0, 1)
         else:
             z = self.norm(z)
-        return F.relu(_max_pool(z)).unflatten(0, x.shape[:2])  # the same in either order, on a quarter of the numbers
-
-
-def _max_pool(z: Tensor) -> Tensor:
-    """`F.max_pool2d(z, 2)`, an axis of size 1 left as it is.
-
-    The CPU's kernel is many times faster with the channels last, all others with the map last: it finds the places
-    there, the values are gathered here.
-    """
-    with torch.no_grad():
-        last = z.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-        window = [min(n, 2) for n in z.shape[2:]]
-        _, places = F.max_pool2d(last, window, return_indices=True)
-    return z.flatten(2).gather(2, places.flatten(2)).view(places.shape)
+        return F.relu(max_pool(z)).unflatten(0, x.shape[:2])  # the same in either order, on a quarter of the numbers

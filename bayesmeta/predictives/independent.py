@@ -31,11 +31,13 @@ class IndependentPredictive(Predictive):
 
     def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Σ over the real points of their marginal log densities, in nats."""
-        each = self.marginal_log_prob(y)
         if mask is None:
-            return each.sum(-1)
-        require_shape(mask, each.shape, "mask")
-        return torch.where(mask, each, 0.0).sum(-1)
+            return self.marginal_log_prob(y).sum(-1)
+        require_shape(mask, self._shape[:2], "mask")
+        if not y.is_floating_point():  # what stands in padding need not be a class
+            require_shape(y, self._shape)
+            y = torch.where(mask, y, 0)
+        return torch.where(mask, self.marginal_log_prob(y), 0.0).sum(-1)
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None

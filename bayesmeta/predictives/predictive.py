@@ -55,7 +55,7 @@ class Predictive(ABC):
         marginals = self.marginals
         require_shape(y, self._shape)
         if y.shape[1] == 0:  # torch's Independent fails on zero points
-            dtype = y.dtype if y.is_floating_point() else torch.get_default_dtype()
+            dtype = y.dtype if y.is_floating_point() else self.probs.dtype
             return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
         if isinstance(marginals, Bernoulli):  # torch wants its labels in floating point
             y = y.to(marginals.probs.dtype)

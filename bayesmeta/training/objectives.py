@@ -33,7 +33,8 @@ class MarginalPredictive(Objective):
         """Nats per query point."""
         tasks = learner.conform_tasks(tasks)
         query = tasks.query
-        each = learner._adapt(tasks.support)._predict(query.x).marginal_log_prob(query.y)
+        y = query.y if query.y.is_floating_point() else torch.where(query.mask, query.y, 0)  # padding is no class
+        each = learner._adapt(tasks.support)._predict(query.x).marginal_log_prob(y)
         return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
 
 

@@ -47,8 +47,16 @@ def _pad(data: bm.Data, extra: int, fill: float) -> bm.Data:
         return torch.cat([value, value.new_full((value.shape[0], extra, *value.shape[2:]), fill)], 1)
 
     x = torch.where(data.mask[..., None], data.x, fill)
-    y = torch.where(data.mask[..., None], data.y, -fill)
-    return bm.Data(widen(x, fill), widen(y, -fill), widen(data.mask, False))
+    other = -fill if data.y.is_floating_point() else -int(fill)
+    y = torch.where(data.mask.view(*data.mask.shape, *[1] * (data.y.ndim - 2)), data.y, other)
+    return bm.Data(widen(x, fill), widen(y, other), widen(data.mask, False))
+
+
+def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
+    """What a prediction says of each point: mean and deviation, or probabilities."""
+    if isinstance(prediction.marginals, torch.distributions.Categorical):
+        return (prediction.probs,)
+    return prediction.mean, prediction.stddev
 
 
 def _gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> list[torch.Tensor]:
@@ -66,8 +74,7 @@ def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
     x = tasks.query.x
     a, b = learner.adapt(padded.support).predict(x), learner.adapt(tasks.support).predict(x)
-    torch.testing.assert_close(a.mean, b.mean, **SAME)
-    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+    torch.testing.assert_close(_summary(a), _summary(b), **SAME)
 
 
 @properties(seed=st.integers(0, 10**6))
@@ -79,8 +86,7 @@ def test_support_order_never_matters(case: Case, seed: int) -> None:
     order = torch.randperm(support.num_points, generator=torch.Generator().manual_seed(seed))
     shuffled = bm.Data(support.x[:, order], support.y[:, order], support.mask[:, order])
     a, b = (learner.adapt(data).predict(tasks.query.x) for data in (support, shuffled))
-    torch.testing.assert_close(a.mean, b.mean, **SAME)
-    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+    torch.testing.assert_close(_summary(a), _summary(b), **SAME)
     torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), **SAME)
 
 
@@ -116,21 +122,20 @@ def test_update_equals_adapting_on_all(case: Case, seed: int, cut: int) -> None:
         more = bm.Data(support.x[:, i : i + 1], support.y[:, i : i + 1], support.mask[:, i : i + 1])
         stepwise, support = stepwise.update(more), support.append(more)
     a, b = stepwise.predict(tasks.query.x), learner.adapt(support).predict(tasks.query.x)
-    torch.testing.assert_close(a.mean, b.mean, **SAME)
-    torch.testing.assert_close(a.stddev, b.stddev, **SAME)
+    torch.testing.assert_close(_summary(a), _summary(b), **SAME)
     torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), rtol=1e-7, atol=1e-7)
 
 
 def test_a_posterior_is_a_value(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3)
     posterior = learner.adapt(tasks.support)
-    before = posterior.predict(tasks.query.x).mean.clone()
+    before = _summary(posterior.predict(tasks.query.x))[0].clone()
     posterior.update(tasks.query)
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(1.0)
     tasks.support.y.zero_()
-    assert torch.equal(posterior.predict(tasks.query.x).mean, before)
+    assert torch.equal(_summary(posterior.predict(tasks.query.x))[0], before)
     with pytest.raises(AttributeError):
         posterior.spec = None  # type: ignore[misc]
 
@@ -139,25 +144,31 @@ def test_marginals_ignore_the_other_query_points(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 6)
     posterior = learner.adapt(tasks.support)
     together, alone = posterior.predict(tasks.query.x), posterior.predict(tasks.query.x[:, 2:3])
-    torch.testing.assert_close(together.mean[:, 2:3], alone.mean, **SAME)
-    torch.testing.assert_close(together.stddev[:, 2:3], alone.stddev, **SAME)
+    for a, b in zip(_summary(together), _summary(alone), strict=True):
+        torch.testing.assert_close(a[:, 2:3], b, **SAME)
 
 
 def test_empty_support_gives_a_finite_prior_predictive(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3)
     prediction = learner.adapt(bm.Data.empty(tasks.support)).predict(tasks.query.x)
-    for value in (prediction.mean, prediction.stddev, prediction.log_prob(tasks.query.y), *prediction.interval(0.9)):
+    intervals = () if case.num_classes else prediction.interval(0.9)
+    for value in (*_summary(prediction), prediction.log_prob(tasks.query.y), *intervals):
         assert torch.isfinite(value).all()
-    assert (prediction.stddev > 0).all()
+    assert (_summary(prediction)[-1] > 0).all()
     nowhere = learner.adapt(tasks.support).predict(tasks.query.x[:, :0])
-    assert nowhere.mean.shape == (4, 0, case.num_outputs)
+    assert _summary(nowhere)[0].shape == (4, 0, case.num_classes or case.num_outputs)
     torch.testing.assert_close(nowhere.log_prob(tasks.query.y[:, :0]), torch.zeros(4, dtype=torch.float64))
 
 
 def test_densities_integrate_to_one(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(3, 5, 1)
     prediction = learner.adapt(tasks.support).predict(tasks.query.x)
-    if case.num_outputs == 1:
+    if case.num_classes:
+        labels = torch.arange(case.num_classes).repeat(3, 1)
+        total = (
+            torch.stack([prediction.log_prob(labels[:, c : c + 1]) for c in range(case.num_classes)], -1).exp().sum(-1)
+        )
+    elif case.num_outputs == 1:
         grid = torch.linspace(-1, 1, 4001, dtype=torch.float64)
         points = prediction.mean + 12 * prediction.stddev * grid  # B 1 G
         density = torch.stack([prediction.log_prob(points[..., i : i + 1]) for i in range(len(grid))], -1).exp()
@@ -200,6 +211,9 @@ def test_float32_agrees_with_float64(case: Case) -> None:
     double = case.learner(torch.float64)
     single = case.learner(torch.float64).to(torch.float32)
     a, b = (learner.adapt(tasks.support).predict(tasks.query.x) for learner in (double, single))
+    if case.num_classes:
+        assert (a.probs - b.probs).abs().max() < case.float32_tolerance
+        return
     difference = (a.mean - b.mean).abs() / a.stddev
     assert difference.max() < case.float32_tolerance
     torch.testing.assert_close(a.stddev, b.stddev.double(), rtol=case.float32_tolerance, atol=0.0)
@@ -209,9 +223,9 @@ def test_float32_agrees_with_float64(case: Case) -> None:
 def test_constant_memory_and_no_graph(case: Case) -> None:
     learner, tasks = case.learner(torch.float32), case.batch(4, 5, 3)
     posterior = learner.adapt(tasks.support)
-    assert not posterior.predict(tasks.query.x).mean.requires_grad
+    assert not _summary(posterior.predict(tasks.query.x))[0].requires_grad
     x = tasks.query.x.clone().requires_grad_()
-    posterior.predict(x).mean.sum().backward()  # acquisition functions need this
+    _summary(posterior.predict(x))[0].square().sum().backward()  # acquisition functions need this
     assert x.grad is not None
 
     def tensors() -> int:
@@ -253,14 +267,14 @@ def test_fit_lowers_the_loss(case: Case) -> None:
 
 def test_state_dict_round_trip(case: Case, tmp_path: object) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3)
-    expected = learner.adapt(tasks.support).predict(tasks.query.x).mean
+    expected = _summary(learner.adapt(tasks.support).predict(tasks.query.x))[0]
     torch.manual_seed(123)
     other = case.make().to(torch.float64)
     other.load_state_dict(learner.state_dict())
-    assert torch.equal(other.adapt(tasks.support).predict(tasks.query.x).mean, expected)
+    assert torch.equal(_summary(other.adapt(tasks.support).predict(tasks.query.x))[0], expected)
     bm.save(learner, f"{tmp_path}/model")
     loaded = bm.load(f"{tmp_path}/model")
-    assert torch.equal(loaded.adapt(tasks.support).predict(tasks.query.x).mean, expected)
+    assert torch.equal(_summary(loaded.adapt(tasks.support).predict(tasks.query.x))[0], expected)
 
 
 def test_log_density_of_draws_and_evidence_agree(case: Case) -> None:

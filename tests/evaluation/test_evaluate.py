@@ -15,7 +15,8 @@ from bayesmeta.evaluation.evaluate import _divide, evaluate
 from bayesmeta.evaluation.scores import ShotScores
 from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.tasks.source import PrefixSplit, RandomSplit
+from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
+from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
 from tests.evaluation.exact import ClassShares, MeanPosterior, NormalMean, SharePosterior, label_tasks, normal_tasks
 
 
@@ -245,6 +246,44 @@ def test_classification_scores() -> None:
     assert "floor" not in table
     worst = liar.worst(3, by="accuracy")
     assert worst["accuracy"].is_monotonic_increasing
+
+
+def test_shots_of_a_class_split_are_of_each_class() -> None:
+    blobs = GaussianBlobs(ways=3)
+    tasks = blobs.episodes(30, 8)
+    evaluation = evaluate(blobs.oracle, tasks, (0, 1, 5), split=ClassSplit, query=3, num_bootstrap=20)
+    for shots in (0, 1, 5):
+        scores = evaluation.at(shots)
+        assert scores.points.tolist() == [9] * 30  # 3 of each class
+        divided = tasks.divided(ClassSplit.at(shots, 3), 0)
+        assert divided.support.counts.tolist() == [3 * shots] * 30
+        predictive = blobs.oracle.adapt(divided.support).predict(divided.query.x)
+        nll = metrics.marginal_nll(predictive, divided.query.y, divided.query.mask)
+        np.testing.assert_allclose(scores.scores["nll"], nll)
+    table = evaluation.table()
+    assert table["nll"].is_monotonic_decreasing
+    columns = {f"{name}{end}" for name in ("nll", "accuracy", "brier") for end in ("", "_low", "_high")}
+    assert columns | {"ece", "ece_noise"} <= set(table.columns)
+
+
+def test_a_task_needs_a_point_of_every_class_beside_the_shots() -> None:
+    x = [np.arange(float(n)) for n in (6, 5, 2)]
+    tasks = TaskDataset.from_labels(
+        list(zip(x, ([0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1], [0, 1]), strict=True)), list("abc")
+    )
+    evaluation = evaluate(ClassShares(2), tasks, (0, 1, 2, 3), split=ClassSplit, num_bootstrap=0)
+    assert [r.names for r in evaluation.results] == [tuple("abc"), tuple("ab"), ("a",), ()]
+    supports, query = _divide(tasks, (0, 1, 2, 3), ClassSplit, None, 0)
+    for shot, support in zip((0, 1, 2, 3), supports, strict=True):
+        for t in range(3):
+            if tasks.names[t] in evaluation.at(shot).names:
+                given = set(support.x[t, support.mask[t], 0].tolist())
+                assert len(given) == 2 * shot
+                assert not given & set(query.x[t, query.mask[t], 0].tolist())
+    # what is left at the largest number of shots that the task has room for: 1 of each class; of b one more of class 0
+    assert query.counts.tolist() == [2, 3, 2]
+    with pytest.raises(DataError, match=r"expected a task with more than 3 points of every class, .*got at most 3"):
+        evaluate(ClassShares(2), tasks, (3, 4), split=ClassSplit)
 
 
 def test_several_outputs_without_an_oracle() -> None:

@@ -12,10 +12,8 @@ Harrison, Sharma, Pavone 2018 (arXiv:1807.08912), with V = Lambda_0⁻¹ in eq. 
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,19 +22,12 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
-from bayesmeta.inference.linear_gaussian import LinearGaussian
-from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form._base import LastLayerRegression
+from bayesmeta.learners.closed_form._linear_posterior import LinearPosterior, LinearTheta
 from bayesmeta.likelihoods import Gaussian
-from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise, Noise
-from bayesmeta.predictives import GaussianPredictive
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
-from bayesmeta.typing import Params
-
-T = TypeVar("T")
-CHUNK_NUMBERS = 2**18  # float64 numbers in one buffer: 2 MB
 
 
 class ALPaCA(LastLayerRegression):
@@ -125,16 +116,16 @@ class ALPaCA(LastLayerRegression):
                 f"or their unit is far from their scatter (use Standardized). {error}"
             ) from error
 
-    def _adapt(self, support: Data) -> "ALPaCAPosterior":
+    def _adapt(self, support: Data) -> LinearPosterior:
         theta = self._theta()
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
-        return ALPaCAPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))
+        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))
 
-    def _theta(self) -> "_Theta":
+    def _theta(self) -> LinearTheta:
         rows = self.prior.rows
         factor = rows.factor().double()
         is_diagonal = isinstance(rows, DiagonalRows | IsotropicRows) and rows.varying == tuple(range(rows.num_features))
-        return _Theta(
+        return LinearTheta(
             features=self.features,
             location=self.prior.location.double(),
             factor=factor,
@@ -159,111 +150,3 @@ class ALPaCA(LastLayerRegression):
         theta = self._theta()
         design = theta.design(data.x)
         return linear_gaussian.information(theta.rows(design), design, data.y.double(), data.mask)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Theta:
-    """theta as inference uses it: computed once for each posterior, in float64."""
-
-    features: Network
-    location: Float[Tensor, "F C"]
-    factor: Float[Tensor, "F R"]
-    scale: Float[Tensor, "F"] | None  # the diagonal of a factor that is diagonal
-    columns: Float[Tensor, "C C"]
-
-    def design(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """Features Φ."""
-        return self.features(x).double()
-
-    def rows(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N R"]:
-        """Whitened features Φ L."""
-        return design @ self.factor if self.scale is None else design * self.scale
-
-    def whitened(self, data: Data) -> tuple[Float[Tensor, "B N R"], Float[Tensor, "B N C"]]:
-        """Whitened features, and outcomes less their prior mean."""
-        design = self.design(data.x)
-        return self.rows(design), data.y.double() - design @ self.location
-
-    def chunk(self, num_points: int) -> int:
-        """How many tasks to work on at a time. On a CPU: what its caches hold, up to 1.5 times faster than all.
-
-        A power of two, so that chunks of different sizes nest.
-        """
-        if self.factor.device.type != "cpu":
-            return 2**30
-        return int(2 ** max(4, (CHUNK_NUMBERS // max(num_points * len(self.factor), 1)).bit_length() - 1))
-
-    def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
-        """function(rows, residual, mask), a chunk of the tasks at a time."""
-        size, results = self.chunk(data.num_points), []
-        for i, part in enumerate(zip(*(value.split(size) for value in (data.x, data.y, data.mask)), strict=True)):
-            try:
-                results.append(function(*self.whitened(Data(*part)), part[-1]))
-            except InferenceError as error:
-                raise InferenceError(f"counting tasks from {i * size}: {error}" if i else str(error)) from error
-        return results
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ALPaCAPosterior(TaskPosterior):
-    """W | D, theta: matrix normal, exact.
-
-    Attributes:
-        theta: what adapt knew of theta.
-        beliefs: the posterior of the whitened weights Z, where W = K_0 + L Z; a chunk of the tasks in each.
-    """
-
-    theta: _Theta
-    beliefs: tuple[LinearGaussian, ...]
-
-    @property
-    def mean(self) -> Params:
-        """K_n, `B F C`: the posterior mean of W."""
-        mean, _ = self._moments()
-        return {"weight": self.theta.location + self.theta.factor @ mean}
-
-    @property
-    def row_covariance(self) -> Float[Tensor, "B F F"]:
-        """Lambda_n⁻¹: the covariance of W over features, in units of Σ."""
-        _, root = self._moments()
-        spread = self.theta.factor @ root
-        return spread @ spread.mT
-
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        """Draws of W, `S B F C`."""
-        mean, root = self._moments()
-        columns = cholesky(self.theta.columns, "noise covariance")
-        shape = (num_draws, *mean.shape)
-        normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
-        draws = mean + root @ normal @ columns.mT
-        return {"weight": self.theta.location + self.theta.factor @ draws}
-
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
-        beliefs, counts = self._chunks(x.shape[1])
-        rows, means, variances = [], [], []
-        for belief, part in zip(beliefs, x.split(counts), strict=True):
-            design = self.theta.design(part)
-            rows.append(self.theta.rows(design))
-            mean, variance = belief.predict(rows[-1])
-            means.append(design @ self.theta.location + mean)
-            variances.append(variance)
-        return GaussianPredictive(
-            location=torch.cat(means),
-            latent_variance=torch.cat(variances),
-            latent_covariance=lambda: torch.cat([b.covariance(r) for b, r in zip(beliefs, rows, strict=True)]),
-            columns=self.theta.columns,
-        )
-
-    def _update(self, data: Data) -> "ALPaCAPosterior":
-        beliefs, counts = self._chunks(self.theta.factor.shape[1])
-        parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
-        return replace(self, beliefs=tuple(b.update(*part) for b, *part in zip(beliefs, *parts, strict=True)))
-
-    def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
-        size = self.theta.chunk(num_points)
-        beliefs = [part for belief in self.beliefs for part in belief.split(size)]
-        return beliefs, [belief.num_tasks for belief in beliefs]
-
-    def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
-        means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
-        return torch.cat(means), torch.cat(roots)
