@@ -58,6 +58,7 @@ $(PEERS)/.done: pyproject.toml constraints.txt benchmarks/peers.txt
 	@$(PEERS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PEERS)
 	@echo "Installing into $(PEERS) (a few minutes) ..."
 	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e . -r benchmarks/peers.txt
+	$(PEERS)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps qpth==0.0.18
 	$(PEERS)/bin/python -m pip uninstall --quiet --yes torchvision
 	$(PEERS)/bin/python -m pip download --disable-pip-version-check --quiet -c constraints.txt --no-deps \
 		--no-binary learn2learn --dest $(PEERS) learn2learn==0.2.0
@@ -67,7 +68,7 @@ $(PEERS)/.done: pyproject.toml constraints.txt benchmarks/peers.txt
 	@touch $@
 
 bench-peers: $(PEERS)/.done
-	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers; do \
+	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers heads; do \
 		echo "== $$file"; $(PEERS)/bin/python -m benchmarks.$$file || status=1; \
 	done; exit $$status
 

@@ -1,19 +1,25 @@
 """Deep kernel transfer with a spectral kernel predicts periodic functions from 5 points, in range and out of it.
 
-Protocol: Patacchiola et al. 2020 and the authors' code (BayesWatch/deep-kernel-transfer, sines/train_DKT.py):
-y = A sin(x + b) + N(0, .1²), A ~ U(.1, 5), b ~ U(0, π), tasks of 10 points with x ~ U(-5, 5) in training; 500 test tasks
-of 200 points, of which 5 are support and 195 are scored, with x ~ U(-5, 5), and x ~ U(-5, 10) out of range. Features are
-those of a ReLU network 1-40-40. The score is the squared error of the predictive mean against noisy y: at least .01.
+Protocol: Patacchiola et al. 2020 and the authors' code (BayesWatch/deep-kernel-transfer, sines/train_DKT.py). Tasks are
+y = A sin(x + b) + N(0, .1²) with A ~ U(.1, 5), b ~ U(0, π): in training 10 points with x ~ U(-5, 5); in the test 500
+tasks of 200 points, 5 of them support and 195 scored, with x ~ U(-5, 5), and with x ~ U(-5, 10) for out of range. The
+features are those of a ReLU network 1-40-40. The score is the squared error of the predictive mean against noisy y: at
+least .01.
 
-Ours differs in training only: 16 tasks a step rather than one, for 6,000 steps of a falling rate that begins at 5e-3,
-rather than 50,000 steps at 1e-3. All learners here have the same network and train on the evidence of whole tasks.
+Ours differs in training only. The paper takes 50,000 steps of one task at a rate of 1e-3. We take 1,500 steps of 8
+tasks at 1e-2 from each of 6 starts, keep the start with the largest evidence on 500 more tasks with x ~ U(-5, 5), and
+train it for 3,000 steps of 16 tasks at 3e-3. All learners here are trained so, on the evidence of whole tasks. What
+the spectral kernel does from each start is printed too: the evidence says which starts have found the period, but
+nothing in training says what a network does beyond x = 5.
 
-The last row is the Gaussian process with the exact mean and covariance of these tasks, which no predictive that is jointly
-Gaussian can better: E f(x) = E A (2/π) cos x and E f(x) f(x') = ½ E A² cos(x - x').
+The last row is the Gaussian process with the exact mean and covariance of these tasks, which no jointly Gaussian
+predictive can better: E f(x) = E A (2/π) cos x and E f(x) f(x') = ½ E A² cos(x - x').
 """
 
+import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -85,35 +91,58 @@ def features() -> bm.MLP:
     return bm.MLP(1, [40, 40], activation="relu")
 
 
-LEARNERS = {
-    "DKT + spectral": lambda: DeepKernelTransfer(features(), kernel=SpectralMixtureKernel(num_mixtures=4)),
+def _spectral() -> SpectralMixtureKernel:
+    return SpectralMixtureKernel(num_mixtures=4, frequency=0.5)
+
+
+LEARNERS: dict[str, Callable[[], bm.Learner]] = {
+    "DKT + spectral": lambda: DeepKernelTransfer(features(), kernel=_spectral()),
+    "same, on x itself": lambda: DeepKernelTransfer(bm.Identity(1), kernel=_spectral()),
     "DKT + RBF": lambda: DeepKernelTransfer(features(), kernel=RBFKernel()),
     "ALPaCA": lambda: bm.ALPaCA(features()),
     "R2-D2 regressor": lambda: R2D2Regressor(features()),
 }
 
 
+def train(make: Callable[[], bm.Learner]) -> tuple[bm.Learner, list[tuple[float, bm.Learner]]]:
+    """The start with the largest evidence, trained on; and all starts with their evidence, nats per point."""
+    held_out = tasks(IN_RANGE).dataset(500, 10, seed=2).data
+    split, objective = bm.RandomSplit.at(5, 5), bm.Evidence()
+    starts = []
+    for seed in range(6):
+        torch.manual_seed(seed)
+        learner = make()
+        bm.fit(learner, tasks(IN_RANGE), 1_500, batch_size=8, lr=1e-2, split=split, objective=objective, seed=seed)
+        with torch.no_grad():
+            starts.append((learner.log_evidence(held_out).mean().item() / 10, learner))
+    best = copy.deepcopy(max(starts, key=lambda start: start[0])[1])
+    bm.fit(best, tasks(IN_RANGE), 3_000, batch_size=16, lr=3e-3, split=split, objective=objective, seed=6)
+    return best, starts
+
+
 def row(name: str, scores: tuple[Score, Score], note: str) -> str:
     """A line of the table."""
-    cells = [f"{s.mse:.4f} ± {s.deviation:.4f}{s.nll:>8.3f}{s.coverage:>8.3f}" for s in scores]
-    return f"{name:<24}{cells[0]:>36}{cells[1]:>36}   {note}"
+    cells = [f"{s.mse:.4f} ± {s.deviation:.4f}{s.nll:>9.3f}{s.coverage:>7.3f}" for s in scores]
+    return f"{name:<24}{cells[0]:>34}{cells[1]:>34}   {note}"
 
 
 def main() -> None:
     """Train, score, and print ours beside the published rows."""
     torch.set_num_threads(1)
     print("MSE ± deviation over tasks, NLL (nats a point), coverage of the 90 % interval")
-    print(f"{'':<24}{'x ~ U(-5, 5)':>36}{'x ~ U(-5, 10)':>36}")
-    results = {}
+    print(f"{'':<24}{'x ~ U(-5, 5)':>34}{'x ~ U(-5, 10)':>34}")
+    results, spectral = {}, []
     for name, make in LEARNERS.items():
-        torch.manual_seed(0)
-        learner, start = make(), time.perf_counter()
-        split = bm.RandomSplit.at(5, 5)
-        bm.fit(learner, tasks(IN_RANGE), 6_000, batch_size=16, lr=5e-3, split=split, objective=bm.Evidence())
+        start = time.perf_counter()
+        learner, starts = train(make)
         results[name] = score(learner, IN_RANGE), score(learner, OUT_OF_RANGE)
         print(row(name, results[name], f"{time.perf_counter() - start:.0f} s"), flush=True)
+        spectral = spectral or starts
     oracle = best_gaussian()
     print(row("exact mean, covariance", (score(oracle, IN_RANGE), score(oracle, OUT_OF_RANGE)), "the bound"))
+    print("\nDKT + spectral from each start: evidence (nats a point), MSE in range and out of it")
+    for evidence, learner in spectral:
+        print(f"{evidence:>8.3f}{score(learner, IN_RANGE).mse:>10.4f}{score(learner, OUT_OF_RANGE).mse:>10.4f}")
     print("\npublished MSE, in range and out of it")
     for name, value in PUBLISHED.items():
         print(f"{name:<24}{value}")

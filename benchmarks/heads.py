@@ -1,16 +1,16 @@
 """A support vector machine as the last layer is many times faster than by a general QP solver, and costs like ridge.
 
-Milliseconds an episode, forward and backward, 8 episodes at a time unless it says loop (one after the other):
+Milliseconds an episode, forward and backward:
 
-    dual      the SVM's dual alone: from the Gram matrix to α, and the gradient back
+    dual      the SVM's dual alone: from the Gram matrix to α, and the gradient back; 8 episodes at a time, or in a loop
     heads     the heads on given features: `solve`, scores with their variances at 15 queries a class, softmax, cross
-              entropy, the gradient in features and theta; 1,600 features (Conv4 on 84 x 84 images), 3,584, and 16,000
-              (ResNet-12). With many features all heads are bound by memory
+              entropy, the gradient in features and theta; 4 episodes at a time, or in a loop; 1,600 features (Conv4 on
+              84 x 84 images), 3,584, and 16,000 (ResNet-12). With many features all heads are bound by memory
     episode   all of 5-way 5-shot with 15 queries a class by Conv4 with 64 channels on 28 x 28 images, one at a time, in
               float32
 
-The SVM is also solved as MetaOptNet's published code has it, as a quadratic program over all N C numbers, by qpth (Amos &
-Kolter 2017), whose answers must be the ones here; in float64 as here, and in float32. Random numbers as features and
+The SVM is also solved as MetaOptNet's published code has it, as a quadratic program over all N C numbers, by qpth (Amos
+& Kolter 2017), whose answers must be the ones here; in float64 as here, and in float32. Random numbers as features and
 images, the features of a class around a center.
 
 `make bench-peers` installs qpth; without it its columns are left out.
@@ -41,7 +41,7 @@ from bayesmeta.networks.network import Network
 from benchmarks._report import interleaved, verdict
 
 SEED = 0
-EPISODES, QUERIES, PENALTY = 8, 15, 0.1
+EPISODES, HEAD_EPISODES, QUERIES, PENALTY = 8, 4, 15, 0.1
 LENGTH = 30.0  # |x|² of a feature vector, about: some points are within the margin of the SVM, some not
 TOLERANCE = 1e-5  # of α / κ: qpth stops at residuals of this size
 BARS = {"qpth": 5.0, "episode": 1.5}
@@ -59,14 +59,14 @@ class Episode(NamedTuple):
     answers: Tensor
 
     @classmethod
-    def draw(cls, features: int, ways: int, shots: int) -> "Episode":
+    def draw(cls, episodes: int, features: int, ways: int, shots: int) -> "Episode":
         generator = torch.Generator().manual_seed(SEED)
         labels = torch.arange(ways).repeat(shots + QUERIES)
-        shape = (EPISODES, len(labels), features)
-        centers = torch.randn(EPISODES, ways, features, generator=generator, dtype=torch.float64)
+        shape = (episodes, len(labels), features)
+        centers = torch.randn(episodes, ways, features, generator=generator, dtype=torch.float64)
         x = centers[:, labels] + 2.0 * torch.randn(shape, generator=generator, dtype=torch.float64)
         x = x * (LENGTH / (5.0 * features)) ** 0.5
-        hot = functional.one_hot(labels, ways).double().expand(EPISODES, -1, -1)
+        hot = functional.one_hot(labels, ways).double().expand(episodes, -1, -1)
         cut = ways * shots
         return cls(x[:, :cut].clone(), hot[:, :cut], x[:, cut:].clone(), hot[:, cut:])
 
@@ -125,7 +125,7 @@ def dual_alone(qp: ModuleType | None, rounds: int) -> list[dict[str, float]]:
     """Seconds an episode by solver, for each size."""
     rows, results = {}, []
     for ways, shots in DUAL_SIZES:
-        episode = Episode.draw(FEATURES[0], ways, shots)
+        episode = Episode.draw(EPISODES, FEATURES[0], ways, shots)
         kernel, targets = episode.rows @ episode.rows.mT, episode.targets
         classes = torch.ones(EPISODES, ways, dtype=torch.bool)
         mask = torch.ones(EPISODES, ways * shots, dtype=torch.bool)
@@ -140,7 +140,7 @@ def dual_alone(qp: ModuleType | None, rounds: int) -> list[dict[str, float]]:
 
         def loop(kernel: Tensor = kernel, targets: Tensor = targets, own: Callable[..., Tensor] = own) -> None:
             for i in range(EPISODES):
-                step(own, kernel[i : i + 1], targets[i : i + 1])  # noqa: B023
+                step(own, kernel[i : i + 1], targets[i : i + 1])
 
         steps: dict[str, Callable[[], object]] = {"here": partial(step, own, kernel, targets), "loop": loop}
         if qp is not None:
@@ -170,13 +170,13 @@ def head_step(learner: HeadClassifier, episodes: list[Episode]) -> None:
 def on_features(qp: ModuleType | None, rounds: int) -> None:
     for features in FEATURES:
         for ways, shots in SIZES:
-            episode = Episode.draw(features, ways, shots)
+            episode = Episode.draw(HEAD_EPISODES, features, ways, shots)
             steps: dict[str, Callable[[], object]] = {}
             for name, make in heads(qp).items():
                 learner = make(Identity(features), ways).double()
                 steps[name] = partial(head_step, learner, [episode])
                 steps[f"{name}, loop"] = partial(head_step, learner, episode.one_by_one())
-            times = {name: value / EPISODES for name, value in interleaved(steps, rounds).items()}
+            times = {name: value / HEAD_EPISODES for name, value in interleaved(steps, rounds).items()}
             rows = {name: [times[name], times[f"{name}, loop"]] for name in heads(qp)}
             show(f"heads, {ways}-way {shots}-shot, {features} features, an episode", rows, ("batched", "loop"))
 

@@ -160,5 +160,11 @@ CASES = [
     _classifier("r2d2", lambda: bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3)),
     _classifier("r2d2-few-features", lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=3)),  # feature space
     _classifier("lrd2", lambda: bm.LRD2(bm.MLP(2, [16, 8]), num_classes=3)),
+    _classifier("metaoptnet-svm", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3)),
+    _classifier("metaoptnet-svm-few-features", lambda: bm.MetaOptNet(bm.MLP(2, [4]), num_classes=3)),
+    _classifier("metaoptnet-ridge", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.RidgeHead(1.0))),
+    _classifier(
+        "metaoptnet-nearest-mean", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.NearestMeanHead())
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

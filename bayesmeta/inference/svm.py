@@ -13,9 +13,9 @@ solve it where a general solver has one of NC x NC:
     E_c = (free part of K + ρI)⁻¹,   (Σ_c E_c) ν = Σ_c E_c r_c - e,   d_c = E_c (r_c - ν)
 
 The set is found by Newton's method on the optimality conditions (a primal-dual active set: Hintermüller, Ito & Kunisch
-2002), which ends after a few factorisations with the exact solution, whatever its start. It may also not end: K is
-singular where there are more points than features. The tasks for which it does not are taken near their solution by
-Mehrotra's predictor-corrector interior point method, through the same factors with I / weights in place of ρI.
+2002), as a rule after a few factorisations, and the solution is then exact. It may also not end, the more so where K is
+singular: with more points than features. The tasks for which it does not are taken near their solution by Mehrotra's
+predictor-corrector interior point method, through the same factors with I / weights in place of ρI.
 
 ρ, small beside K, is no part of the problem: it is a proximal term, ρ/2 |α - before|² (Rockafellar 1976), which is zero
 at the solution. Where K is singular α need not be unique; w and every score are.
@@ -87,12 +87,11 @@ class _Dual(torch.autograd.Function):
         problem, (free, result) = ctx.problem, ctx.saved_tensors
         ridge = GRADIENT_RIDGE * problem.size
         system = _System(problem.kernel, torch.where(free, 1.0 / ridge[:, None, None], 0.0))
-        right = torch.where(free, cotangent.mT, 0.0)
-        total = torch.zeros_like(right)
-        for _ in range(20):  # each takes the error by ρ / (λ + ρ) along an eigenvector of eigenvalue λ
-            step, _ = system.solve(right - torch.where(free, total @ problem.kernel, 0.0))
+        total, _ = system.solve(cotangent.mT)
+        for _ in range(20):  # each multiplies the error by ρ / (λ + ρ) along an eigenvector of eigenvalue λ
+            step, _ = system.solve(cotangent.mT - total @ problem.kernel)
             total = total + step
-            if not bool((step.abs().amax((1, 2)) > SETTLED * total.abs().amax((1, 2))).any()):
+            if bool((step.abs().amax((1, 2)) <= SETTLED * total.abs().amax((1, 2))).all()):
                 break
         outer = (total * problem.scale[:, None, None]).mT @ result.mT
         return -0.5 * (outer + outer.mT), None, None, None
@@ -131,27 +130,31 @@ class _Problem:
 
 
 class _System:
-    """(K + 1 / weights_c) d_c + ν = r_c for every class, Σ_c d_c = e; d is zero where weights are."""
+    """(K + 1 / weights_c) d_c + ν = r_c for every class, Σ_c d_c = e; d is zero, whatever r is, where weights are."""
 
     def __init__(self, kernel: Tensor, weights: Tensor) -> None:
         root = weights.sqrt()
         matrix = root[..., :, None] * kernel[:, None] * root[..., None, :]
         matrix.diagonal(dim1=-2, dim2=-1).add_(1.0)  # its eigenvalues are at least 1 whatever the weights
         factor, info = torch.linalg.cholesky_ex(matrix)
-        self.half = solve_lower(factor, torch.diag_embed(root))  # E_c = halfᵀ half
-        stacked = self.half.flatten(1, 2)
-        padding = torch.diag_embed((weights <= 0.0).all(1).to(kernel.dtype))
-        self.common, common_info = torch.linalg.cholesky_ex(torch.baddbmm(padding, stacked.mT, stacked))
-        self.sound = (info == 0).all(1) & (common_info == 0)
+        half = solve_lower(factor, torch.diag_embed(root))  # E_c = halfᵀ half
+        self.half, self.stacked = half.flatten(0, 1), half.flatten(1, 2)
+        padding = torch.diag_embed((weights.amax(1) <= 0.0).to(kernel.dtype))
+        self.common, common_info = torch.linalg.cholesky_ex(torch.baddbmm(padding, self.stacked.mT, self.stacked))
+        self.infos = info, common_info
 
-    def solve(self, right: Tensor, total: Tensor | float = 0.0) -> tuple[Tensor, Tensor]:
+    @property
+    def sound(self) -> Tensor:
+        """`B`: whether the factors are."""
+        return (self.infos[0] == 0).all(1) & (self.infos[1] == 0)
+
+    def solve(self, right: Tensor, total: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """d, `B C N`, and ν, `B 1 N`."""
-        first = self._each(right)
-        common = torch.cholesky_solve((first.sum(1) - total)[..., None], self.common).mT
-        return first - self._each(common.expand_as(right)), common
-
-    def _each(self, right: Tensor) -> Tensor:
-        return (self.half.mT @ (self.half @ right[..., None]))[..., 0]
+        half_right = torch.bmm(self.half, right.flatten(0, 1)[..., None]).view(len(right), -1, 1)
+        summed = torch.bmm(self.stacked.mT, half_right)
+        common = torch.cholesky_solve(summed if total is None else summed - total[..., None], self.common)
+        half_right = torch.baddbmm(half_right, self.stacked, common, alpha=-1.0)
+        return torch.bmm(self.half.mT, half_right.view(*self.half.shape[:2], 1)).view(right.shape), common.mT
 
 
 def _solve(problem: _Problem) -> tuple[Tensor, Tensor]:
@@ -196,7 +199,7 @@ def _newton(problem: _Problem, dual: Tensor, free: Tensor, ridge: float, steps: 
         if stale:
             system = _System(kernel, torch.where(free, 1.0 / rho, 0.0))
         new = torch.where(free, dual, torch.where(problem.real, bound, 0.0))
-        step, common = system.solve(torch.where(free, targets - new @ kernel - rho * (new - center), 0.0), -new.sum(1))
+        step, common = system.solve(targets - new @ kernel - rho * (new - center), -new.sum(1))
         new = new + step
         move = new - center
         gradient = new @ kernel - targets + rho * move + common

@@ -105,8 +105,8 @@ class MaternKernel(_Stationary):
     """variance * Matérn correlation of smoothness ν: functions with ν - ½ derivatives.
 
     Args:
-        nu: ½, 1½ or 2½. With ½ the covariance of equal points is exact to 1e-8 only: it is linear in the distance,
-            which gpytorch gives as 1e-8 rather than 0.
+        nu: ½, 1½ or 2½. With ½ a covariance is linear in the distance, which gpytorch gives to 1e-8 only in tasks of
+            more than 25 points, even of a point from itself.
         lengthscale: starting value, units of the features.
         variance: starting value, squared units of y.
         per_feature: whether each feature has a length scale of its own.
@@ -179,9 +179,10 @@ class CosineSimilarityKernel(Kernel):
 class SpectralMixtureKernel(Kernel):
     """Π_f Σ_q w_q exp(-2π² s_qf² (φ_f - φ'_f)²) cos(2π μ_qf (φ_f - φ'_f)): sums of waves, which extrapolate.
 
-    Wilson & Adams 2013, as gpytorch has it: a product over features of mixtures of Q waves, here times a variance. As
-    everywhere in gpytorch's own, all Q components of a feature begin equal and would stay so; here they begin at random
-    frequencies, |N(0, frequency²)|, with weights 1 / Q.
+    Wilson & Adams 2013, as gpytorch has it: a product over features of mixtures of Q waves, here times a variance.
+    gpytorch's Q components begin equal and, having equal gradients, stay so; here they begin at random frequencies,
+    |N(0, frequency²)|, with weights 1 / Q. The evidence has many local maxima in them: train from several starts, and
+    keep the best.
 
     Args:
         num_mixtures: Q.
@@ -194,7 +195,7 @@ class SpectralMixtureKernel(Kernel):
     """
 
     def __init__(
-        self, num_mixtures: int = 4, frequency: float = 0.1, bandwidth: float = 0.01, variance: float = 1.0
+        self, num_mixtures: int = 4, frequency: float = 0.5, bandwidth: float = 0.01, variance: float = 1.0
     ) -> None:
         if num_mixtures < 1:
             raise DataError(f"expected at least one mixture component, got {num_mixtures}")
@@ -482,13 +483,18 @@ class _Gram:
     kernel: Any
 
     def __call__(self, a: Float[Tensor, "B N F"], b: Float[Tensor, "B M F"]) -> Float[Tensor, "B N M"]:
-        if a.shape[1] == 0 or b.shape[1] == 0:
-            return a.new_zeros(a.shape[0], a.shape[1], b.shape[1])
-        return self._evaluate(a, b)
+        size_n, size_m = a.shape[1], b.shape[1]
+        if size_n == 0 or size_m == 0:
+            return a.new_zeros(a.shape[0], size_n, size_m)
+        # where both sets of points are equal, gpytorch takes sums and products of kernels by way of roots, to which it
+        # adds jitter: points that are left out again keep them unequal
+        extra = 2 if size_m + 1 == size_n else 1
+        longer = torch.cat([b, b.new_zeros(b.shape[0], extra, b.shape[2])], 1)
+        return self._evaluate(a, longer)[..., :size_m]
 
     def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
         """k(x, x) of each point."""
-        return self._evaluate(a, a, diag=True) if a.shape[1] else a[..., 0]
+        return self._evaluate(a, a, diag=True) if a.shape[1] else a.new_zeros(a.shape[:2])
 
     def _evaluate(self, a: Tensor, b: Tensor, **arguments: bool) -> Tensor:
         import gpytorch
@@ -512,7 +518,7 @@ def _cosine_similarity() -> Any:
 
 
 def _made(kernel: Any, num_features: int) -> Any:
-    """The gpytorch kernel, tried on two points."""
+    """The gpytorch kernel, tried on a few points."""
     import gpytorch
 
     made = RBFKernel() if kernel is None else kernel
@@ -525,16 +531,16 @@ def _made(kernel: Any, num_features: int) -> Any:
         raise UnsupportedError(
             f"expected a kernel without batch axes, which all tasks share, got batch_shape {tuple(made.batch_shape)}"
         )
-    points = torch.zeros(1, 2, num_features, dtype=torch.float64)
+    points = torch.zeros(1, 3, num_features, dtype=torch.float64)
     try:
         with torch.no_grad():
-            shape = _Gram(made)._evaluate(points, points).shape
+            shape = _Gram(made)._evaluate(points[:, :2], points).shape
     except (RuntimeError, IndexError) as error:
         raise ShapeError(f"expected a kernel on {num_features} features, got one that refuses them: {error}") from error
-    if shape != (1, 2, 2):
+    if shape != (1, 2, 3):
         raise UnsupportedError(
             f"expected a kernel with one covariance for two points, got {type(made).__name__}, "
-            f"whose matrix of two points has shape {tuple(shape[1:])}"
+            f"whose matrix between 2 and 3 points has shape {tuple(shape[1:])}"
         )
     return made
 

@@ -210,6 +210,21 @@ def test_parameters_in_float32_give_matrices_in_float64() -> None:
     assert learner.adapt(support).predict(query).mean.dtype == D
 
 
+@pytest.mark.parametrize("together", [lambda a, b: a + b, lambda a, b: a * b])
+def test_sums_and_products_of_kernels_are_exact(together: Callable) -> None:
+    """gpytorch's own way, by roots of equal points, adds jitter of 1e-6 to 1e-8 to matrices that are singular."""
+    torch.manual_seed(0)
+    parts = [RBFKernel().make(2), LinearKernel().make(2)]
+    matrices = []
+    for kernel in (*parts, together(*parts)):
+        theta = DeepKernelTransfer(bm.Identity(1), kernel=kernel).double()._theta()
+        rows = theta.rows(torch.tensor([[[0.5], [1.0], [1.0], [-2.0], [0.5]]], dtype=D))  # repeated points: singular
+        matrices.append(theta.kernel(rows, rows).detach())
+        torch.testing.assert_close(theta.kernel(rows, rows[:, :4]), matrices[-1][..., :4], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(theta.kernel.diagonal(rows), matrices[-1].diagonal(dim1=-2, dim2=-1), **CLOSE)
+    torch.testing.assert_close(matrices[2], together(*matrices[:2]), rtol=1e-12, atol=1e-12)
+
+
 def test_the_objective_is_the_evidence_of_whole_tasks() -> None:
     learner, (support, _) = _learner(), _tasks()
     query, _ = _tasks(seed=1)
@@ -316,7 +331,7 @@ def test_what_it_refuses_when_made(kind: type) -> None:
             kind(net, kernel=kernel)
     with pytest.raises(UnsupportedError, match=r"without batch axes, .* batch_shape \(2,\)"):
         kind(net, kernel=gpytorch.kernels.RBFKernel(batch_shape=torch.Size([2])))
-    with pytest.raises(UnsupportedError, match=r"one covariance for two points, got MultitaskKernel.*\(4, 4\)"):
+    with pytest.raises(UnsupportedError, match=r"one covariance for two points, got MultitaskKernel.*\(4, 6\)"):
         kind(net, kernel=gpytorch.kernels.MultitaskKernel(gpytorch.kernels.RBFKernel(), num_tasks=2))
     with pytest.raises(UnsupportedError, match=r"expected features that inherit bayesmeta.Network"):
         kind(nn.Linear(2, 3))
