@@ -91,7 +91,7 @@ def _gradient(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
 
 
 def _classifier(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
-    return Case(name, make, num_inputs=2, num_classes=3, **arguments)
+    return Case(name, make, num_inputs=2, num_classes=3, examples=8, **arguments)
 
 
 GRADIENT = [

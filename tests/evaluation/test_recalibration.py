@@ -128,8 +128,8 @@ def test_densities_over_two_outputs_integrate_to_one(kind: str) -> None:
         offset = torch.stack([first.expand(401), grid], -1)
         total += predictive.marginal_log_prob(mean + stddev * offset).exp().sum(1)
     cell = (stddev[:, 0] * 16.0 / 400).prod(-1)
-    # jumps of r at the knots cost up to a cell of .04 deviations each, of either sign
-    torch.testing.assert_close(total * cell, torch.ones_like(total), rtol=0.0, atol=0.02)
+    # jumps of r at 30 knots cost up to half a cell (.02 deviations, .008 of the mass) each, of either sign
+    torch.testing.assert_close(total * cell, torch.ones_like(total), rtol=0.0, atol=0.008 * math.sqrt(30))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -184,6 +184,7 @@ def test_a_far_tail_keeps_a_finite_density_and_the_shape_of_the_base() -> None:
     assert torch.isfinite(predictive.log_prob(far)).all()
 
 
+@pytest.mark.usefixtures("unchecked")  # shape checks would take most of the time of 500 draws
 def test_heavy_tails_and_float32() -> None:
     base = IndependentPredictive(
         Independent(StudentT(torch.tensor(4.0), torch.zeros(2, 3, 1), 2.0 * torch.ones(2, 3, 1)), 1)
@@ -192,9 +193,9 @@ def test_heavy_tails_and_float32() -> None:
     for q in (0.01, 0.4, 0.95):
         torch.testing.assert_close(predictive.cdf(predictive.quantile(q)), torch.full((2, 3, 1), q), rtol=0, atol=1e-5)
     assert predictive.mean.dtype == predictive.marginal_log_prob(base.mean).dtype == torch.float32
-    # moments of 200,000 draws of a t with 4 degrees of freedom have no finite error of the variance: the mean only
-    draws = predictive.sample((3000,), torch.Generator().manual_seed(0))
-    assert (draws.mean(0) - predictive.mean).abs().max() < 5.0 * float(predictive.stddev.max()) / math.sqrt(3000)
+    # the fourth moment of a t with 4 degrees of freedom is infinite: a sample says something of the mean only
+    draws = predictive.sample((500,), torch.Generator().manual_seed(0))
+    assert (draws.mean(0) - predictive.mean).abs().max() < 5.0 * float(predictive.stddev.max()) / math.sqrt(500)
 
 
 @pytest.mark.parametrize("claimed", [1 / 9, 1.0, 4.0])
