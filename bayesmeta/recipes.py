@@ -8,6 +8,8 @@ from bayesmeta.errors import DataError
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.learners.closed_form.r2d2 import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
@@ -109,6 +111,16 @@ RECIPES: dict[str, Recipe] = {
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
         _bumps,
         _by_evidence,
+    ),
+    "r2d2": Recipe(
+        "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
+        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs)),
+        partial(_by_gradients, objective=Evidence()),
+    ),
+    "dkt": Recipe(
+        "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
+        lambda num_inputs, num_outputs: Standardized(DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs)),
+        partial(_by_gradients, objective=Evidence()),
     ),
     "maml": Recipe(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",

@@ -94,6 +94,11 @@ def _classifier(name: str, make: Callable[[], Learner], **arguments: Any) -> Cas
     return Case(name, make, num_inputs=2, num_classes=3, examples=8, **arguments)
 
 
+def _kernel(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
+    """gpytorch's kernels cost several times as much as features."""
+    return Case(name, make, examples=8, **arguments)
+
+
 GRADIENT = [
     _gradient("maml", lambda: bm.MAML(bm.MLP(1, [8, 8], 1), steps=2, lr=0.05)),
     _gradient("maml-point", lambda: bm.MAML(_mlp(), steps=2, lr=0.05, posterior=bm.PointEstimate())),
@@ -166,5 +171,18 @@ CASES = [
     _classifier(
         "metaoptnet-nearest-mean", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.NearestMeanHead())
     ),
+    _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]))),
+    _kernel("deep-kernel-on-inputs", lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.MaternKernel())),
+    _kernel(
+        "deep-kernel-spectral-mixture",
+        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), kernel=bm.SpectralMixtureKernel(2)),
+    ),
+    _kernel(
+        "deep-kernel-two-outputs-full-noise",
+        lambda: bm.DeepKernelTransfer(bm.MLP(2, [16, 8]), 2, kernel=bm.LinearKernel(), noise=bm.FullNoise(2)),
+        num_outputs=2,
+        num_inputs=2,
+    ),
+    _classifier("deep-kernel-classifier", lambda: bm.DeepKernelClassifier(bm.MLP(2, [16, 8]), num_classes=3)),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

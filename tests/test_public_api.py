@@ -41,6 +41,7 @@ NAMES = [
     "GaussianPredictive",
     "GradientAscent",
     "HeteroscedasticGaussian",
+    "Hyperprior",
     "IMAML",
     "Identity",
     "ImageClasses",
@@ -50,6 +51,7 @@ NAMES = [
     "IsotropicGaussian",
     "IsotropicRows",
     "JointPredictive",
+    "Kernel",
     "LBFGS",
     "LLAMA",
     "LRD2",
@@ -118,6 +120,7 @@ NAMES = [
     "metal_benchmark",
     "omniglot",
     "omniglot_runs",
+    "plotting",
     "predict_frame",
     "save",
 ]
