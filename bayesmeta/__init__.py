@@ -11,7 +11,23 @@ The whole of it in four lines:
 from bayesmeta import plotting
 from bayesmeta.data import Data, Task, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.evaluation.conformal import (
+    CentralProbability,
+    CumulativeProbability,
+    HierarchicalConformal,
+    MissingProbability,
+    SplitConformal,
+    StandardizedResidual,
+)
 from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.recalibration import (
+    IsotonicRecalibrated,
+    TemperatureScaled,
+    VarianceScaled,
+    isotonic_recalibration,
+    temperature_scaling,
+    variance_scaling,
+)
 from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.frames import predict_frame
 from bayesmeta.inference.implied_prior import ImpliedPrior
@@ -123,10 +139,12 @@ __all__ = [
     "Bernoulli",
     "Categorical",
     "Cauchy",
+    "CentralProbability",
     "Chaser",
     "ClassSplit",
     "Conv4",
     "CosineSimilarityKernel",
+    "CumulativeProbability",
     "Data",
     "DataError",
     "DeepKernelClassifier",
@@ -151,12 +169,14 @@ __all__ = [
     "GaussianPredictive",
     "GradientAscent",
     "HeteroscedasticGaussian",
+    "HierarchicalConformal",
     "Hyperprior",
     "Identity",
     "ImageClasses",
     "ImpliedPrior",
     "IndependentPredictive",
     "InferenceError",
+    "IsotonicRecalibrated",
     "IsotropicGaussian",
     "IsotropicRows",
     "JointPredictive",
@@ -174,6 +194,7 @@ __all__ = [
     "MaximumLikelihood",
     "MetaOptNet",
     "MetaSGD",
+    "MissingProbability",
     "MixtureALPaCA",
     "MixturePredictive",
     "NearestMeanHead",
@@ -204,8 +225,10 @@ __all__ = [
     "SpectralMixtureKernel",
     "Spline",
     "Split",
+    "SplitConformal",
     "StandardNormal",
     "Standardized",
+    "StandardizedResidual",
     "Step",
     "StudentT",
     "Task",
@@ -214,11 +237,14 @@ __all__ = [
     "TaskMixture",
     "TaskPosterior",
     "TaskSource",
+    "TemperatureScaled",
     "UnsupportedError",
+    "VarianceScaled",
     "download_omniglot",
     "evaluate",
     "fit",
     "fit_evidence",
+    "isotonic_recalibration",
     "load",
     "metal_benchmark",
     "omniglot",
@@ -226,4 +252,6 @@ __all__ = [
     "plotting",
     "predict_frame",
     "save",
+    "temperature_scaling",
+    "variance_scaling",
 ]

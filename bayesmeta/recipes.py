@@ -166,7 +166,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "bmaml": Recipe(
         "BMAML: 5 particles of a network, moved together",
-        _standardized(lambda network: BMAML(network, lr=0.1)),
+        _standardized(lambda network: BMAML(network, lr=0.1, precision=10.0, spread=0.1)),
         _by_gradients,
     ),
 }

@@ -91,12 +91,12 @@ def _gradient(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
 
 
 def _classifier(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
-    return Case(name, make, num_inputs=2, num_classes=3, examples=8, **arguments)
+    return Case(name, make, num_inputs=2, num_classes=3, examples=6, **arguments)
 
 
 def _kernel(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
     """gpytorch's kernels cost several times as much as features."""
-    return Case(name, make, examples=8, **arguments)
+    return Case(name, make, examples=6, **arguments)
 
 
 GRADIENT = [
@@ -132,6 +132,34 @@ GRADIENT = [
     _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
 ]
+
+FROZEN = {
+    "fit_lowers_the_loss": "a recalibrated learner refuses to be trained",
+    "every_theta_gets_a_finite_gradient": "theta is frozen",
+    "meta_gradient_equals_finite_differences": "theta is frozen",
+}
+JUMPS = {
+    "densities_integrate_to_one": "the density jumps at the knots; integrated in tests/evaluation/test_recalibration.py"
+}
+
+
+def _variance_scaled() -> Learner:
+    learner = bm.VarianceScaled(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 2, 5))
+    learner.log_factors.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    return learner
+
+
+def _temperature_scaled() -> Learner:
+    learner = bm.TemperatureScaled(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), (0, 2, 5))
+    learner.log_temperatures.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    return learner
+
+
+def _isotonic() -> Learner:
+    learner = bm.IsotonicRecalibrated(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 4))
+    learner.maps.pow_(1.3)
+    return learner
+
 
 CASES = [
     Case("alpaca", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]))),
@@ -184,5 +212,8 @@ CASES = [
         num_inputs=2,
     ),
     _classifier("deep-kernel-classifier", lambda: bm.DeepKernelClassifier(bm.MLP(2, [16, 8]), num_classes=3)),
+    Case("variance-scaled", _variance_scaled, examples=6, exceptions=FROZEN),
+    _classifier("temperature-scaled", _temperature_scaled, exceptions=FROZEN),
+    Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

@@ -4,6 +4,10 @@ Each method takes a learner and calibration tasks and returns a learner, with th
 of the first and no longer trained. Nothing is learned of the task at hand: a correction depends on the number of its
 support points only, piecewise linearly in log(1 + points) between the numbers at which it was fitted and constant
 outside. Corrections can be stacked: isotonic on top of scaled variances repairs the tails too.
+
+With few calibration tasks a correction may do more harm than good. Each is therefore tried on tasks that it was not
+fitted on, among the calibration tasks, and where their mean gain is not above its standard error, nothing is corrected
+at that number of shots.
 """
 
 import itertools
@@ -11,22 +15,21 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSameFamily, Normal
+from torch.distributions import Bernoulli, Categorical
 
-from bayesmeta import distributions
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
 from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.predictives import AffinePredictive, IndependentPredictive, MixturePredictive, Predictive
-from bayesmeta.predictives.predictive import require_shape
+from bayesmeta.predictives import IndependentPredictive, Predictive
+from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
+from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.typing import Params
@@ -34,14 +37,12 @@ from bayesmeta.typing import Params
 SHOTS: tuple[int, ...] = (0, 1, 2, 5, 10)
 """Numbers of support points that a correction is fitted at unless others are given."""
 
-LEVELS: tuple[float, ...] = (0.0, 0.01, 0.025, 0.05, *(k / 10 for k in range(1, 10)), 0.95, 0.975, 0.99, 1.0)
-"""Where the isotonic map may bend: finer at the ends, where intervals have theirs."""
-
 SHRINKAGE: tuple[float, ...] = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0, math.inf)
 """What the isotonic map chooses from: the weight, in tasks, of no correction at all."""
 
 FACTOR_BOUNDS = (1e-3, 1e3)
 TEMPERATURE_BOUNDS = (1e-2, 1e2)
+FOLDS = 10
 
 
 class Recalibrated(Learner):
@@ -80,6 +81,10 @@ class Recalibrated(Learner):
         raise UnsupportedError(
             f"expected a learner to train, got a {type(self).__name__}: train the learner in it, then recalibrate again"
         )
+
+    def prepare(self, tasks: Data) -> None:
+        """As the learner does."""
+        self.learner.prepare(tasks)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Recalibrated":
         """`.float()` and the like move the correction but never round it."""
@@ -226,8 +231,8 @@ def variance_scaling(
     """Scale the predictive deviation so that calibration tasks become most likely.
 
     One factor for each number of shots, at which Σ_t (1/M_t) Σ_m log p(y_tm | x_tm, D_t) is largest: each point on its
-    own, each task counting the same, as in the `nll` of `evaluate`. Means stay as they are; so do correlations. One
-    number of shots gives one factor for all.
+    own, each task counting the same, as in the `nll` of `evaluate`; or 1, where that is not worthwhile. Means stay as
+    they are; so do correlations. One number of shots gives one factor for all.
 
     Args:
         learner: a trained regression learner; it is left as it was.
@@ -248,10 +253,10 @@ def variance_scaling(
         predictions = predict_calibration(scaled.learner, tasks, shot, split, query, seed, batch_size)
         predictions.require(classifier=False)
 
-        def nll(log_factor: float, predictions: Predictions = predictions) -> float:
+        def nll(log_factor: float, predictions: Predictions = predictions) -> Tensor:
             return predictions.nll(lambda p: ScaledPredictive(p, p.mean.new_full((p._shape[0],), math.exp(log_factor))))
 
-        scaled.log_factors[i] = _minimise(nll, FACTOR_BOUNDS, "a factor on the deviation", shot)
+        scaled.log_factors[i] = _fit_log(nll, FACTOR_BOUNDS, "a factor on the deviation", shot)
         scaled.points[i] = predictions.points
     _check_points(scaled)
     return scaled
@@ -269,8 +274,8 @@ def temperature_scaling(
 ) -> TemperatureScaled:
     """Divide the logits by a temperature at which calibration tasks are most likely (Guo et al. 2017).
 
-    One temperature for each number of shots; with `ClassSplit` these count points of each class, as in `evaluate`. No
-    class changes places with another, so accuracy stays as it is.
+    One temperature for each number of shots; 1, where the best is not worthwhile. With `ClassSplit` shots count points
+    of each class, as in `evaluate`. No class changes places with another, so accuracy stays as it is.
 
     Args:
         learner: a trained classifier; it is left as it was.
@@ -291,11 +296,11 @@ def temperature_scaling(
         predictions = predict_calibration(scaled.learner, tasks, shot, split, query, seed, batch_size)
         predictions.require(classifier=True)
 
-        def nll(log_temperature: float, predictions: Predictions = predictions) -> float:
+        def nll(log_temperature: float, predictions: Predictions = predictions) -> Tensor:
             value = math.exp(log_temperature)
             return predictions.nll(lambda p: _tempered(p, p.probs.new_full((p._shape[0],), value)))
 
-        scaled.log_temperatures[i] = _minimise(nll, TEMPERATURE_BOUNDS, "a temperature", shot)
+        scaled.log_temperatures[i] = _fit_log(nll, TEMPERATURE_BOUNDS, "a temperature", shot)
         scaled.points[i] = predictions.points
     _check_points(scaled)
     return scaled
@@ -316,8 +321,8 @@ def isotonic_recalibration(
     R(p) is the share of calibration points with F(y) <= p, each task counting the same. (The paper's isotonic
     regression of these shares on p is the shares themselves: they already increase.) So that there is a density, R is
     joined by straight lines between `LEVELS`, and shrunk to the identity, which counts as so many tasks as make each
-    task most likely under the map of the others; that may be no correction at all. One map for each output and number
-    of shots.
+    task most likely under the map of the others; where even that is not worthwhile, R is the identity. One map for each
+    output and number of shots.
 
     Tails beyond the outermost levels keep the learner's shape: where deviations are far off, scale them first,
     `isotonic_recalibration(variance_scaling(learner, tasks), tasks)`.
@@ -365,11 +370,10 @@ class Predictions:
         """Mean number of support points."""
         return float(self.sizes.double().mean())
 
-    def nll(self, correct: Callable[[Predictive], Predictive]) -> float:
-        """Mean over tasks of their marginal negative log likelihood, in nats per point, after a correction."""
+    def nll(self, correct: Callable[[Predictive], Predictive]) -> Float[Tensor, "K"]:
+        """Marginal negative log likelihood of each task after a correction, in nats per point."""
         with torch.no_grad():
-            each = [metrics.marginal_nll(correct(p), y, mask) for p, y, mask in self.batches]
-        return float(torch.cat(each).mean())
+            return torch.cat([metrics.marginal_nll(correct(p), y, mask) for p, y, mask in self.batches])
 
     def require(self, classifier: bool) -> None:
         """Raises DataError for outcomes that are not what the learner predicts, or a method does not correct."""
@@ -421,244 +425,6 @@ def predict_calibration(
     return Predictions(tuple(batches), divided.support.counts)
 
 
-@dataclass(frozen=True, eq=False)
-class ScaledPredictive(Predictive):
-    """The predictive of mean + factor (y - mean): the same means and correlations, other deviations.
-
-    Attributes:
-        base: the predictive of y.
-        factor: `B`, positive.
-    """
-
-    base: Predictive
-    factor: Float[Tensor, "B"]
-
-    @property
-    def _shape(self) -> torch.Size:
-        return self.base._shape
-
-    @property
-    def _factor(self) -> Tensor:
-        return self.factor.to(self.base.mean.dtype)[:, None, None]
-
-    def _back(self, y: Tensor) -> Tensor:
-        require_shape(y, self._shape)
-        mean = self.base.mean
-        return mean + (y - mean) / self._factor
-
-    @property
-    def marginals(self) -> Distribution:
-        """The base's marginals, around their means."""
-        return _affine(self.base.marginals, (1.0 - self._factor) * self.base.mean, self._factor)
-
-    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density, in nats."""
-        points = y.shape[1] if mask is None else mask.sum(-1)
-        return self.base.log_prob(self._back(y), mask) - points * y.shape[-1] * self._factor[:, 0, 0].log()
-
-    def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
-        """Log density of each point, in nats."""
-        return self.base.marginal_log_prob(self._back(y)) - y.shape[-1] * self._factor[..., 0].log()
-
-    @property
-    def mean(self) -> Float[Tensor, "B M C"]:
-        """The base's own."""
-        return self.base.mean
-
-    @property
-    def variance(self) -> Float[Tensor, "B M C"]:
-        """factor² times the base's."""
-        return self._factor.square() * self.base.variance
-
-    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """P(Y <= y)."""
-        return self.base.cdf(self._back(y))
-
-    def _quantile(self, q: float) -> Tensor:
-        mean = self.base.mean
-        return mean + self._factor * (self.base.quantile(q) - mean)
-
-    def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
-    ) -> Float[Tensor, "*s B M C"]:
-        """Joint draws."""
-        mean = self.base.mean
-        return mean + self._factor * (self.base.rsample(sample_shape, generator) - mean)
-
-
-@dataclass(frozen=True, eq=False)
-class RecalibratedPredictive(Predictive):
-    """The predictive with marginal distribution functions R(F(y)): piecewise linear R, the base's own dependence.
-
-    What was y under the base becomes F⁻¹(R⁻¹(F(y))), output by output: points (and outputs) keep their copula, and the
-    density of a single output is r(F(y)) f(y) with r = R'.
-
-    Attributes:
-        base: the predictive with distribution functions F.
-        maps: `B L C`, R at `LEVELS`, increasing from 0 to 1; float64.
-    """
-
-    base: Predictive
-    maps: Float[Tensor, "B L C"]
-
-    @property
-    def _shape(self) -> torch.Size:
-        return self.base._shape
-
-    @property
-    def _levels(self) -> Tensor:
-        return torch.tensor(LEVELS, dtype=self.maps.dtype, device=self.maps.device)
-
-    @property
-    def _slopes(self) -> Float[Tensor, "B L-1 C"]:
-        return self.maps.diff(dim=1) / self._levels.diff()[:, None]
-
-    def _map(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """R(u) and log r(u)."""
-        levels = self._levels
-        u = u.double()
-        index = torch.bucketize(u.detach(), levels[1:-1].contiguous())
-        slopes = self._slopes.gather(1, index)
-        return self.maps.gather(1, index) + slopes * (u - levels[index]), slopes.log()
-
-    def _unmap(self, p: Tensor) -> Tensor:
-        """R⁻¹(p), `B M C` or `B 1 C`."""
-        index = (p.detach()[:, :, None] > self.maps[:, None, 1:-1]).sum(2)
-        start, slopes = self.maps.gather(1, index), self._slopes.gather(1, index)
-        return (self._levels[index] + (p - start) / slopes).clamp(0.0, 1.0)
-
-    @property
-    def marginals(self) -> Distribution:
-        """Distributions that ask this predictive."""
-        return _Marginals(self)
-
-    def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
-        """Log density of each point (over all its outputs), in nats."""
-        require_shape(y, self._shape)
-        if y.shape[-1] == 1:
-            density = self.base.marginal_log_prob(y)
-            return density + self._map(self.base.cdf(y))[1][..., 0].to(density.dtype)
-        z, change = self._transported(y)
-        return self.base.marginal_log_prob(z) + change
-
-    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density over the real points, in nats."""
-        require_shape(y, self._shape)
-        mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        require_shape(mask, y.shape[:2], "mask")
-        y = torch.where(mask[..., None], y, self.base.mean.detach().to(y.dtype))
-        z, change = self._transported(y)
-        return self.base.log_prob(z, mask) + torch.where(mask, change, 0.0).sum(-1)
-
-    def _transported(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The base's outcome z with F(z) = R(F(y)), and log |dz/dy| of each point, `B M`.
-
-        dz/dy = r(F(y)) f(y) / f(z). F(y) that rounds to 0 or 1 is moved inside for z, where f(z) cancels against the
-        base's density: only the copula, not the tail of the density, is taken at a place nearby.
-        """
-        p, log_slope = self._map(self.base.cdf(y))
-        z = _quantiles(self.base, p)
-        log_slope = log_slope.to(z.dtype)
-        return z, (log_slope + _log_density(self.base, y) - _log_density(self.base, z)).sum(-1)
-
-    @property
-    def mean(self) -> Float[Tensor, "B M C"]:
-        """∫ y dR(F(y))."""
-        return self._moments()[0]
-
-    @property
-    def variance(self) -> Float[Tensor, "B M C"]:
-        """∫ (y - mean)² dR(F(y))."""
-        return self._moments()[1]
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance: exact for Gaussians, else by quadrature of the distribution function."""
-        base = distributions.univariate(self.base.marginals)
-        if isinstance(base, Normal):
-            # z standard normal between a and b: ∫ z φ = φ(a) - φ(b), ∫ z² φ = Φ(b) - Φ(a) + a φ(a) - b φ(b)
-            levels = self._levels
-            ends = torch.special.ndtri(levels)
-            density = (-0.5 * ends.square()).exp() / math.sqrt(2.0 * math.pi)
-            tilted = torch.where(density > 0.0, ends * density, 0.0)
-            first = (self._slopes * -density.diff()[:, None]).sum(1)[:, None]
-            second = (self._slopes * (levels.diff() - tilted.diff())[:, None]).sum(1)[:, None]
-            mean = base.loc + base.scale * first.to(base.loc.dtype)
-            return mean, base.scale.square() * (second - first.square()).to(base.loc.dtype)
-        # E(Y - c) = ∫_c^∞ (1 - H) - ∫_-∞^c H, E(Y - c)² = 2 ∫ |y - c| of the same, with y = c ± s sinh u
-        points, weights = np.polynomial.legendre.leggauss(128)
-        center, scale = self.base.mean, self.base.stddev
-        half = 0.5 * math.asinh(100.0)
-        first, second = torch.zeros_like(center), torch.zeros_like(center)
-        for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
-            u = half * (1.0 + point)
-            distance, jacobian = scale * math.sinh(u), scale * (weight * half * math.cosh(u))
-            above, below = 1.0 - self.cdf(center + distance), self.cdf(center - distance)
-            first = first + jacobian * (above - below)
-            second = second + 2.0 * jacobian * distance * (above + below)
-        return center + first, second - first.square()
-
-    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """R(F(y))."""
-        below = self.base.cdf(y)
-        return self._map(below)[0].clamp(0.0, 1.0).to(below.dtype)
-
-    def _quantile(self, q: float) -> Tensor:
-        batch, _, outputs = self._shape
-        return _quantiles(self.base, self._unmap(self.maps.new_full((batch, 1, outputs), q)).expand(self._shape))
-
-    def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
-    ) -> Float[Tensor, "*s B M C"]:
-        """Joint draws, with the base's dependence between points."""
-        draws = self.base.rsample(sample_shape, generator)
-        flat = draws.reshape(-1, *self._shape)
-        moved = [_quantiles(self.base, self._unmap(self.base.cdf(draw).double())) for draw in flat]
-        return torch.stack(moved).reshape(draws.shape) if moved else draws
-
-
-class _Marginals(Distribution):
-    """The marginals of a `RecalibratedPredictive`, which have no name of their own."""
-
-    def __init__(self, predictive: RecalibratedPredictive) -> None:
-        self.predictive = predictive
-        shape = predictive._shape
-        super().__init__(shape[:2], shape[2:], validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.predictive.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.predictive.variance
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return self.predictive.marginal_log_prob(value)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        return self.predictive.cdf(value)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Each point on its own."""
-        with torch.no_grad():
-            base = self.predictive.base
-            draws = base.marginals.sample(torch.Size(sample_shape))
-            flat = draws.reshape(-1, *self.predictive._shape)
-            moved = [_quantiles(base, self.predictive._unmap(base.cdf(draw).double())) for draw in flat]
-            return torch.stack(moved).reshape(draws.shape) if moved else draws
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
-        raise UnsupportedError("the marginals of a recalibrated predictive do not expand")
-
-
-def _affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
-    """shift + scale * y with a shift `B M C` and a scale `B 1 1` of each point's own."""
-    if isinstance(distribution, MixtureSameFamily) and distribution.event_shape:  # components: B M S
-        components = _affine(distribution.component_distribution, shift[:, :, None], scale[..., None])
-        return MixtureSameFamily(distribution.mixture_distribution, components, validate_args=False)
-    return distributions.affine(distribution, shift, scale)
-
-
 def _tempered(predictive: Predictive, temperature: Float[Tensor, "B"]) -> IndependentPredictive:
     marginals = predictive.marginals
     if isinstance(marginals, Bernoulli):
@@ -670,36 +436,7 @@ def _tempered(predictive: Predictive, temperature: Float[Tensor, "B"]) -> Indepe
     raise UnsupportedError("expected class probabilities to give a temperature, got a regression predictive")
 
 
-def _log_density(predictive: Predictive, y: Tensor) -> Float[Tensor, "B M C"]:
-    """log f of each output on its own."""
-    if isinstance(predictive, ScaledPredictive):
-        return _log_density(predictive.base, predictive._back(y)) - predictive._factor.log()
-    if isinstance(predictive, RecalibratedPredictive):
-        density = _log_density(predictive.base, y)
-        return density + predictive._map(predictive.base.cdf(y))[1].to(density.dtype)
-    if isinstance(predictive, AffinePredictive):
-        return _log_density(predictive.base, predictive._back(y)) - predictive.scale.log()
-    if isinstance(predictive, MixturePredictive):
-        each = predictive._split(_log_density(predictive.components, predictive._each(y)))
-        return (predictive.log_weights[..., None, None] + each).logsumexp(1)
-    return distributions.univariate(predictive.marginals).log_prob(y)
-
-
-def _quantiles(predictive: Predictive, u: Shaped[Tensor, "B M C"]) -> Shaped[Tensor, "B M C"]:
-    """F⁻¹(u), each point with its own u, which is kept inside (0, 1) by the precision of the predictive."""
-    marginals = distributions.univariate(predictive.marginals)
-    dtype = predictive.mean.dtype
-    room = 4.0 * torch.finfo(dtype).eps
-    u = u.clamp(room, 1.0 - room)
-    if isinstance(marginals, Normal):
-        return marginals.loc + marginals.scale * torch.special.ndtri(u).to(dtype)
-    if isinstance(predictive, RecalibratedPredictive):
-        return _quantiles(predictive.base, predictive._unmap(u.double()))
-    lower, upper = predictive.quantile(room), predictive.quantile(1.0 - room)
-    return distributions.bisect(lambda y: predictive.cdf(y) - u.to(dtype), lower, upper, 0.0)
-
-
-def _shares(pit: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B L-1 C"]:
+def _shares(pit: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B _ C"]:
     """The share of each task's points between one of `LEVELS` and the next."""
     if bool(pit[mask].isnan().any()):
         raise InferenceError("expected predictive probabilities of the calibration points, got NaN")
@@ -709,7 +446,7 @@ def _shares(pit: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"]) -> Float[Ten
     return (member * real).sum(1).mT.double() / mask.sum(-1)[:, None, None]
 
 
-def _fit_map(shares: Float[Tensor, "K L-1 C"]) -> Float[Tensor, "L C"]:
+def _fit_map(shares: Float[Tensor, "K _ C"]) -> Float[Tensor, "L C"]:
     """R at `LEVELS` from K tasks, each counting one, and the identity, counting the best of `SHRINKAGE`."""
     widths = torch.tensor(LEVELS, dtype=torch.float64, device=shares.device).diff()[:, None]
     tasks, total = len(shares), shares.sum(0)
@@ -717,28 +454,52 @@ def _fit_map(shares: Float[Tensor, "K L-1 C"]) -> Float[Tensor, "L C"]:
     def mixed(weight: float, total: Tensor, tasks: int) -> Tensor:
         return widths.expand_as(total) if weight == math.inf else (total + weight * widths) / (tasks + weight)
 
-    # each task under the map of the others; log r, so that no correction scores 0
-    scores = [(shares * (mixed(w, total - shares, tasks - 1) / widths).log()).sum().item() for w in SHRINKAGE]
-    chosen = mixed(SHRINKAGE[int(np.argmax(scores))], total, tasks)
+    # gain of each task under the map of the others, in nats per point: no correction gains 0
+    gains = torch.stack(
+        [(shares * (mixed(w, total - shares, tasks - 1) / widths).log()).sum((1, 2)) for w in SHRINKAGE]
+    )
+    best = int(gains.mean(1).argmax())
+    chosen = mixed(SHRINKAGE[best] if _is_worthwhile(gains[best]) else math.inf, total, tasks)
     ends = torch.cat([torch.zeros_like(chosen[:1]), chosen.cumsum(0)])
     return ends / ends[-1]
 
 
-def _minimise(nll: Callable[[float], float], bounds: tuple[float, float], what: str, shots: int) -> float:
-    """The logarithm of the value within the bounds where `nll`, of the logarithm, is smallest."""
-    low, high = (math.log(bound) for bound in bounds)
-    if not math.isfinite(nll(0.0)) and not math.isfinite(nll(1.0)):
+def _is_worthwhile(gains: Float[Tensor, "K"]) -> bool:
+    """Whether the mean of what K tasks gain by a correction that others taught is above its standard error."""
+    return not bool(gains.mean() <= gains.std() / math.sqrt(len(gains)))  # an infinite gain is one
+
+
+def _fit_log(nll: Callable[[float], Tensor], bounds: tuple[float, float], what: str, shots: int) -> float:
+    """The logarithm of the best value for all tasks; 0 where the best of the others is not worthwhile to a task."""
+    none = nll(0.0)
+    if not bool(none.isfinite().all() or nll(1.0).isfinite().all()):
         raise InferenceError(
-            f"expected finite densities of the calibration points at {shots} shots, got {nll(0.0)} nats: "
+            f"expected finite densities of the calibration points at {shots} shots, got {float(none.max())} nats: "
             "an outcome that was held impossible cannot be recalibrated"
         )
-    found = float(minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6}).x)
-    if not low + 1e-3 < found < high - 1e-3:
+    low, high = (math.log(bound) for bound in bounds)
+
+    def best(chosen: Tensor) -> float:
+        found = minimize_scalar(
+            lambda value: float(nll(value)[chosen].mean()),
+            bounds=(low, high),
+            method="bounded",
+            options={"xatol": 1e-6},
+        )
+        return float(found.x)
+
+    value = best(torch.ones_like(none, dtype=torch.bool))
+    if not low + 1e-3 < value < high - 1e-3:
         raise InferenceError(
-            f"expected {what} between {bounds[0]:g} and {bounds[1]:g} at {shots} shots, got {math.exp(found):.3g}: "
+            f"expected {what} between {bounds[0]:g} and {bounds[1]:g} at {shots} shots, got {math.exp(value):.3g}: "
             "the calibration tasks are predicted without error, or by a learner that is not trained"
         )
-    return found
+    fold = torch.arange(len(none), device=none.device) % FOLDS
+    gains = torch.zeros_like(none)
+    for number in fold.unique().tolist():
+        left_out = fold == number
+        gains[left_out] = (none - nll(best(~left_out)))[left_out]
+    return value if _is_worthwhile(gains) else 0.0
 
 
 def _check_shots(shots: tuple[int, ...]) -> None:

@@ -163,7 +163,7 @@ def test_label_sets_cover(score: Score) -> None:
         chosen = posterior.label_set(test.query.x, level)
         assert chosen.shape == probs.shape
         covered = chosen.gather(-1, test.query.y[..., None]).double().mean().item()
-        # conditional on 100 calibration tasks: deviation sqrt(p(1 - p)(1/101 + 1/1000)); sets are coarse, so more is fine
+        # given 100 calibration tasks: deviation sqrt(p(1 - p)(1/101 + 1/1000)); sets are coarse, so more is fine
         assert covered > level - 4.0 * math.sqrt(level * (1.0 - level) * (1 / 101 + 1 / 1000))
     assert posterior.label_set(test.query.x, 0.5).sum() < posterior.label_set(test.query.x, 0.95).sum()
     exact = score.all(posterior.predict(test.query.x))
@@ -237,18 +237,14 @@ def test_too_few_tasks_are_refused_with_how_many_it_takes() -> None:
         assert math.isfinite(
             hierarchical_quantile(torch.rand(needed, 2, 1), torch.ones(needed, 2, dtype=torch.bool), level)[0]
         )
-        with pytest.raises(DataError, match=f"at least {needed} calibration tasks for a level of {level}, got"):
+        with pytest.raises(DataError, match=f"at least {needed} calibration tasks for"):
             require_tasks(needed - 1, level)
-        assert (
-            hierarchical_quantile(
-                torch.rand(max(needed - 1, 1), 2, 1), torch.ones(max(needed - 1, 1), 2, dtype=torch.bool), level + 0.01
-            ).isinf()
-            or needed == 1
-            or level + 0.01 <= (needed - 1) / needed
-        )
+        fewer = max(needed - 1, 1)
+        scores, mask = torch.rand(fewer, 2, 1), torch.ones(fewer, 2, dtype=torch.bool)
+        assert hierarchical_quantile(scores, mask, max(level, 0.6)).isinf()  # one task serves up to .5
     conformal = HierarchicalConformal(NormalMean(), normal_tasks(18, 8, seed=0), 3)
     posterior = conformal.adapt(normal_tasks(2, 3, seed=1).data)
-    with pytest.raises(DataError, match="at least 19 calibration tasks for a level of 0.95, got 18"):
+    with pytest.raises(DataError, match="at least 19 calibration tasks"):
         posterior.interval(torch.zeros(2, 1, 1), 0.95)
 
 

@@ -14,8 +14,6 @@ from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.recalibration import (
     LEVELS,
     IsotonicRecalibrated,
-    RecalibratedPredictive,
-    ScaledPredictive,
     TemperatureScaled,
     VarianceScaled,
     isotonic_recalibration,
@@ -25,6 +23,8 @@ from bayesmeta.evaluation.recalibration import (
 )
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import IndependentPredictive, Predictive
+from bayesmeta.predictives.recalibrated import RecalibratedPredictive
+from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import ClassSplit, RandomSplit
 from tests.evaluation.exact import ClassShares, NormalMean, SharePosterior, label_tasks, normal_tasks
@@ -281,15 +281,15 @@ def test_the_map_is_the_shares_of_each_task_shrunk_to_the_identity() -> None:
         for value in values:
             shares[t, sum(value > level for level in LEVELS[1:-1])] += 1.0 / len(values)
     widths = np.diff(LEVELS)
-    best, score = None, -math.inf
+    best, gained = np.empty(0), np.full(40, -math.inf)
     for weight in (1, 2, 5, 10, 20, 50, 100, 1000):
-        total = 0.0
+        gains = np.zeros(40)
         for t in range(40):
             others = np.delete(shares, t, 0).sum(0)
-            total += shares[t] @ np.log((others + weight * widths) / (39 + weight) / widths)
-        if total > score:
-            best, score = (shares.sum(0) + weight * widths) / (40 + weight), total
-    assert score > 0.0
+            gains[t] = shares[t] @ np.log((others + weight * widths) / (39 + weight) / widths)
+        if gains.mean() > gained.mean():
+            best, gained = (shares.sum(0) + weight * widths) / (40 + weight), gains
+    assert gained.mean() > gained.std(ddof=1) / math.sqrt(40)
     np.testing.assert_allclose(mapped.maps[0, 1:, 0].numpy(), np.cumsum(best), atol=1e-12)
 
 
@@ -300,6 +300,19 @@ def test_a_calibrated_learner_is_left_nearly_alone() -> None:
             learner = recalibrate(NormalMean(), normal_tasks(40, 20, seed=10 + seed), (5,))
             # 40 tasks of 15 points: (1/sqrt(2 n))² with n between 40 and 600, that is at most .0125 in expectation
             assert evaluate(learner, test, (5,), num_bootstrap=0).table().loc[5, "regret"] < most
+
+
+def test_what_is_not_worthwhile_is_not_done() -> None:
+    """With a calibrated learner and few tasks, most of the time nothing is corrected; with a wrong one it is."""
+    counts = {"calibrated": 0, "wrong": 0}
+    for seed in range(20):
+        tasks = normal_tasks(8, 12, seed=100 + seed)
+        for name, learner in (("calibrated", NormalMean()), ("wrong", NormalMean(claimed=1 / 9))):
+            scaled, mapped = (fit(learner, tasks, (4,)) for fit in (variance_scaling, isotonic_recalibration))
+            counts[name] += scaled.log_factors[0] != 0.0
+            counts[name] += not torch.equal(mapped.maps, IsotonicRecalibrated(learner, (4,), 1).maps)
+    assert counts["calibrated"] <= 16  # a gain of one standard error by chance: 1 in 6, more with 8 skewed gains
+    assert counts["wrong"] == 40
 
 
 def test_corrections_stack() -> None:

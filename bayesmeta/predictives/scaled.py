@@ -1,0 +1,84 @@
+"""A predictive with other deviations around the same means."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, MixtureSameFamily
+
+from bayesmeta import distributions
+from bayesmeta.predictives.predictive import Predictive, require_shape
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledPredictive(Predictive):
+    """The predictive of mean + factor (y - mean): the same means and correlations, other deviations.
+
+    Attributes:
+        base: the predictive of y.
+        factor: `B`, positive.
+    """
+
+    base: Predictive
+    factor: Float[Tensor, "B"]
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.base._shape
+
+    @property
+    def _factor(self) -> Tensor:
+        return self.factor.to(self.base.mean.dtype)[:, None, None]
+
+    def _back(self, y: Tensor) -> Tensor:
+        require_shape(y, self._shape)
+        mean = self.base.mean
+        return mean + (y - mean) / self._factor
+
+    @property
+    def marginals(self) -> Distribution:
+        """The base's marginals, around their means."""
+        return _affine(self.base.marginals, (1.0 - self._factor) * self.base.mean, self._factor)
+
+    def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
+        """Joint log density, in nats."""
+        points = y.shape[1] if mask is None else mask.sum(-1)
+        return self.base.log_prob(self._back(y), mask) - points * y.shape[-1] * self._factor[:, 0, 0].log()
+
+    def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
+        """Log density of each point, in nats."""
+        return self.base.marginal_log_prob(self._back(y)) - y.shape[-1] * self._factor[..., 0].log()
+
+    @property
+    def mean(self) -> Float[Tensor, "B M C"]:
+        """The base's own."""
+        return self.base.mean
+
+    @property
+    def variance(self) -> Float[Tensor, "B M C"]:
+        """factor² times the base's."""
+        return self._factor.square() * self.base.variance
+
+    def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """P(Y <= y)."""
+        return self.base.cdf(self._back(y))
+
+    def _quantile(self, q: float) -> Tensor:
+        mean = self.base.mean
+        return mean + self._factor * (self.base.quantile(q) - mean)
+
+    def rsample(
+        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*s B M C"]:
+        """Joint draws."""
+        mean = self.base.mean
+        return mean + self._factor * (self.base.rsample(sample_shape, generator) - mean)
+
+
+def _affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
+    """shift + scale * y with a shift `B M C` and a scale `B 1 1` of each point's own."""
+    if isinstance(distribution, MixtureSameFamily) and distribution.event_shape:  # components: B M S
+        components = _affine(distribution.component_distribution, shift[:, :, None], scale[..., None])
+        return MixtureSameFamily(distribution.mixture_distribution, components, validate_args=False)
+    return distributions.affine(distribution, shift, scale)
