@@ -4,9 +4,9 @@ MAML's sinusoids (noise deviation 0.1) and Sinusoid-Hard of MetaL-Benchmark, 500
 at 1, 3, 5 and 10 points; beside ALPaCA and the exact Bayes predictor (regret). All gradient-based learners have the
 network 1-40-40-1 (tanh). MAML (point) is meta-trained first, with 10 inner steps; the others start from its network and
 go on: the Laplace versions and BMAML with the marginal predictive, LLAMA with its evidence. Supports of 1 to 20 points,
-10 query points, 25 tasks a step. MAML (Laplace) takes 25 inner steps: under the prior that k steps imply, f at a point
-has a deviation of at most √k times that of the noise, so that few steps leave the noise to explain what one point does
-not say.
+10 query points, 25 tasks a step. MAML (Laplace) takes 25 inner steps where that is stable: under the prior that k steps
+imply, f at a point has a deviation of at most √k times that of the noise, so that few steps leave the noise to explain
+what one point does not say.
 """
 
 import argparse
@@ -22,10 +22,11 @@ from bayesmeta.training.objectives import Objective
 from benchmarks._report import verdict
 
 SHOTS = (1, 3, 5, 10)
-# the tasks, and the first step size of 25 steps: twice that diverges on the second family
-FAMILIES: dict[str, tuple[Callable[[], bm.Simulator], float]] = {
-    "MAML's sinusoids": (lambda: bm.Sinusoid.maml(noise=0.1), 0.06),
-    "Sinusoid-Hard": (bm.SlopedSinusoid.metal_hard, 0.03),
+# the tasks, and the inner steps of MAML (Laplace): on the second family meta-training with 25 diverges, from a rate of
+# 0.03 as from 0.06, at the 1,431st and the 492nd step
+FAMILIES: dict[str, tuple[Callable[[], bm.Simulator], int]] = {
+    "MAML's sinusoids": (lambda: bm.Sinusoid.maml(noise=0.1), 25),
+    "Sinusoid-Hard": (bm.SlopedSinusoid.metal_hard, 10),
 }
 POINT_STEPS = 20_000
 
@@ -34,7 +35,7 @@ POINT_STEPS = 20_000
 class Method:
     """A learner from a trained network, and how it goes on from there."""
 
-    make: Callable[[bm.MLP, float], bm.Learner]
+    make: Callable[[bm.MLP, int], bm.Learner]
     steps: int
     lr: float
     objective: bm.MarginalPredictive | None = None  # None: the learner's own
@@ -43,7 +44,7 @@ class Method:
 
 METHODS = {
     "MAML (Laplace)": Method(
-        lambda network, rate: bm.MAML(network, steps=25, lr=rate, likelihood=_noise()),
+        lambda network, steps: bm.MAML(network, steps=steps, lr=0.06, likelihood=_noise()),
         4_000,
         2e-3,
         bm.MarginalPredictive(),
@@ -93,7 +94,7 @@ def train(
     return learner
 
 
-def learners(tasks: bm.Simulator, rate: float, share: float) -> Iterator[tuple[str, bm.Learner]]:
+def learners(tasks: bm.Simulator, inner: int, share: float) -> Iterator[tuple[str, bm.Learner]]:
     """Every learner with its name, meta-trained for `share` of its steps."""
     torch.manual_seed(0)
     network = bm.MLP(1, [40, 40], 1)
@@ -101,9 +102,12 @@ def learners(tasks: bm.Simulator, rate: float, share: float) -> Iterator[tuple[s
     yield "MAML (point)", train(point, tasks, int(POINT_STEPS * share), 3e-3, None, True)
     for name, method in METHODS.items():
         learner = copy.deepcopy(point)  # its statistics
-        learner.learner = method.make(copy.deepcopy(network), rate)
+        learner.learner = method.make(copy.deepcopy(network), inner)
         steps = int(method.steps * share)
-        yield name, train(learner, tasks, steps, method.lr, method.objective, method.compile)
+        try:
+            yield name, train(learner, tasks, steps, method.lr, method.objective, method.compile)
+        except bm.InferenceError as error:
+            print(f"  {name} is left out: {error}", flush=True)
     alpaca = bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64, 32])))
     yield "ALPaCA", train(alpaca, tasks, int(10_000 * share), 3e-3, bm.Evidence(), False)
 
@@ -116,7 +120,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     failures = []
-    for family, (make, rate) in FAMILIES.items():
+    for family, (make, inner) in FAMILIES.items():
         if arguments.family not in (None, family):
             continue
         tasks = make()
@@ -124,8 +128,9 @@ def main() -> None:
         test = tasks.dataset(500, max(SHOTS) + 20, seed=1)
         tables = {
             name: bm.evaluate(learner, test, SHOTS, query=20).table()
-            for name, learner in learners(tasks, rate, arguments.share)
+            for name, learner in learners(tasks, inner, arguments.share)
         }
+        failures += [f"{family}: {name} diverged in training" for name in METHODS if name not in tables]
         print(f"{'shots':>5}  {'learner':<16}{'NLL':>16}{'RMSE':>8}{'90 % coverage':>22}{'regret':>9}")
         for shots in SHOTS:
             for name, table in tables.items():

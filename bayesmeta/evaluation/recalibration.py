@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
@@ -471,6 +470,8 @@ def _is_worthwhile(gains: Float[Tensor, "K"]) -> bool:
 
 def _fit_log(nll: Callable[[float], Tensor], bounds: tuple[float, float], what: str, shots: int) -> float:
     """The logarithm of the best value for all tasks; 0 where the best of the others is not worthwhile to a task."""
+    from scipy.optimize import minimize_scalar
+
     none = nll(0.0)
     if not bool(none.isfinite().all() or nll(1.0).isfinite().all()):
         raise InferenceError(
