@@ -89,11 +89,13 @@ def main() -> None:
                 print(f"{text}{(time.perf_counter() - start) / arguments.seeds:>5.0f} s", flush=True)
             best += [min((rows[m, shots], m) for m in arguments.methods)[1] for shots in SHOTS]
     counts = ", ".join(f"{m} {best.count(m)}" for m in arguments.methods if m in best)
-    verdict(
-        f"lowest NLL by method, of {len(best)} cells: {counts}; coverage of maml, imaml and llama: "
-        f"{np.mean(covered):.3f} on average, {min(covered):.3f} to {max(covered):.3f}",
-        seed=0,
-    )
+    text = f"lowest NLL by method, of {len(best)} cells: {counts}"
+    if covered:
+        text += (
+            f"; coverage of maml, imaml and llama: {np.mean(covered):.3f} on average, "
+            f"{min(covered):.3f} to {max(covered):.3f}"
+        )
+    verdict(text, seed=0)
 
 
 if __name__ == "__main__":
