@@ -15,7 +15,7 @@ import bayesmeta as bm
 from bayesmeta.interop.arviz import to_arviz
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
+    warnings.simplefilter("ignore", FutureWarning)  # that ArviZ 1.x will come
     import arviz as az
 
 D = torch.float64
@@ -88,7 +88,8 @@ def test_arviz_reads_it() -> None:
     matplotlib.use("Agg")
     data = to_arviz(_learner(), _tasks(), num_draws=200)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ArviZ's own: one chain, few draws
+        warnings.simplefilter("ignore", UserWarning)  # ArviZ's own: one chain, few draws
+        warnings.simplefilter("ignore", DeprecationWarning)  # of matplotlib, about ArviZ's plots
         assert len(az.summary(data)) >= 8
         loo = az.loo(data)
         assert np.isfinite(loo.elpd_loo if MAJOR < 1 else loo.elpd)

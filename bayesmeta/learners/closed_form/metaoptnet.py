@@ -26,9 +26,9 @@ from bayesmeta.classes import Classes
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.inference import linear_gaussian
-from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inference.svm import svm_dual
 from bayesmeta.learners.closed_form._classifier import HeadClassifier, Scores
+from bayesmeta.learners.closed_form._linear_scores import LinearScores
 from bayesmeta.linalg import cholesky, solve_lower, squared_norms
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Positive
@@ -222,24 +222,6 @@ class KernelScores(Scores):
         explained = solve_lower(self.factor, cross).square().sum(-2)
         variance = (squared_norms(rows) - explained).clamp(min=0.0)  # only rounding is below zero
         return cross.mT @ self.dual, variance[..., None]
-
-
-@dataclass(frozen=True, eq=False)
-class LinearScores(Scores):
-    """Scores of ridge regression: all classes have one variance.
-
-    Attributes:
-        belief: of the weights on features times `deviation`.
-        deviation: of the prior.
-    """
-
-    belief: LinearGaussian
-    deviation: float
-
-    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
-        """Posterior mean and variance, labels having variance 1."""
-        mean, variance = self.belief.predict(rows * self.deviation)
-        return mean, variance[..., None]
 
 
 @dataclass(frozen=True, eq=False)

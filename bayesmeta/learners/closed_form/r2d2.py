@@ -25,10 +25,10 @@ from bayesmeta.classes import Classes
 from bayesmeta.data import Data
 from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
-from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learners.closed_form._base import LastLayerRegression
-from bayesmeta.learners.closed_form._classifier import HeadClassifier, Scores
+from bayesmeta.learners.closed_form._classifier import HeadClassifier
 from bayesmeta.learners.closed_form._linear_posterior import LinearPosterior, LinearTheta
+from bayesmeta.learners.closed_form._linear_scores import LinearScores
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
@@ -72,22 +72,10 @@ class R2D2(HeadClassifier):
         targets: Float[Tensor, "B N C"],
         mask: Bool[Tensor, "B N"],
         classes: Classes,
-    ) -> "RidgeScores":
+    ) -> LinearScores:
         """Ridge regression on unit vectors."""
         deviation = self.ridge().to(rows.dtype).rsqrt()
-        return RidgeScores(linear_gaussian.condition(rows * deviation, targets, mask), deviation)
-
-
-class RidgeScores(Scores):
-    """Scores of ridge regression: all classes have one variance."""
-
-    def __init__(self, belief: LinearGaussian, deviation: Float[Tensor, ""]) -> None:
-        self.belief, self.deviation = belief, deviation
-
-    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
-        """Posterior mean and variance, labels having variance 1."""
-        mean, variance = self.belief.predict(rows * self.deviation)
-        return mean, variance[..., None]
+        return LinearScores(linear_gaussian.condition(rows * deviation, targets, mask), deviation)
 
 
 class R2D2Regressor(LastLayerRegression):
