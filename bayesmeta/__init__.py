@@ -10,7 +10,14 @@ The whole of it in four lines:
 
 from bayesmeta import plotting
 from bayesmeta.data import Data, Task, TaskBatch
-from bayesmeta.errors import BayesMetaError, DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.errors import (
+    BayesMetaError,
+    ConvergenceWarning,
+    DataError,
+    InferenceError,
+    ShapeError,
+    UnsupportedError,
+)
 from bayesmeta.evaluation.conformal import (
     CentralProbability,
     CumulativeProbability,
@@ -20,6 +27,8 @@ from bayesmeta.evaluation.conformal import (
     StandardizedResidual,
 )
 from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.few_shot_conformal import FewShotConformal
+from bayesmeta.evaluation.fidelity import Fidelity, fidelity
 from bayesmeta.evaluation.recalibration import (
     IsotonicRecalibrated,
     TemperatureScaled,
@@ -28,9 +37,13 @@ from bayesmeta.evaluation.recalibration import (
     temperature_scaling,
     variance_scaling,
 )
+from bayesmeta.evaluation.sbc import RankStatistics, predictive_sbc, sbc
 from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.evaluation.surprise import Surprise, shrinkage
 from bayesmeta.frames import predict_frame
+from bayesmeta.hyperpriors import DeviationHyperprior, GaussianHyperprior, Hyperprior
 from bayesmeta.inference.implied_prior import ImpliedPrior
+from bayesmeta.inference.nuts import NUTS, DenseMetric, DiagonalMetric
 from bayesmeta.inference.solvers import LBFGS, GradientAscent, Solver
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
@@ -38,8 +51,6 @@ from bayesmeta.learners.closed_form.deep_kernel import (
     CosineSimilarityKernel,
     DeepKernelClassifier,
     DeepKernelTransfer,
-    GaussianHyperprior,
-    Hyperprior,
     Kernel,
     LinearKernel,
     MaternKernel,
@@ -59,6 +70,8 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
+from bayesmeta.learners.hyper_posterior import HyperPosterior
+from bayesmeta.learners.sampled import DrawsPosterior, Sampled
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -75,6 +88,7 @@ from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
 from bayesmeta.predictives import (
     DenseGaussianPredictive,
+    EnsemblePredictive,
     GaussianPredictive,
     IndependentPredictive,
     MixturePredictive,
@@ -93,6 +107,7 @@ from bayesmeta.priors import (
     Ridge,
     StandardNormal,
 )
+from bayesmeta.reporting.report import Report, report
 from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
@@ -112,6 +127,7 @@ from bayesmeta.tasks.task_mixture import TaskMixture
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.hyper_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 from bayesmeta.training.objectives import (
     Evidence,
     JointPredictive,
@@ -132,6 +148,7 @@ __all__ = [
     "LRD2",
     "MAML",
     "MLP",
+    "NUTS",
     "R2D2",
     "ALPaCA",
     "AlphaMAML",
@@ -143,6 +160,7 @@ __all__ = [
     "Chaser",
     "ClassSplit",
     "Conv4",
+    "ConvergenceWarning",
     "CosineSimilarityKernel",
     "CumulativeProbability",
     "Data",
@@ -150,13 +168,20 @@ __all__ = [
     "DeepKernelClassifier",
     "DeepKernelTransfer",
     "DenseGaussianPredictive",
+    "DenseMetric",
+    "DeviationHyperprior",
     "DiagonalGaussian",
+    "DiagonalMetric",
     "DiagonalNoise",
     "DiagonalRows",
+    "DrawsPosterior",
+    "EnsemblePredictive",
     "Episodes",
     "Evaluation",
     "Evidence",
     "ExplicitLearner",
+    "FewShotConformal",
+    "Fidelity",
     "FirstOrderMAML",
     "FitResult",
     "FullGaussian",
@@ -170,6 +195,7 @@ __all__ = [
     "GradientAscent",
     "HeteroscedasticGaussian",
     "HierarchicalConformal",
+    "HyperPosterior",
     "Hyperprior",
     "Identity",
     "ImageClasses",
@@ -210,11 +236,14 @@ __all__ = [
     "RBFKernel",
     "RadialBasis",
     "RandomSplit",
+    "RankStatistics",
+    "Report",
     "ResNet12",
     "RestrictedMaximumLikelihood",
     "Ridge",
     "RidgeHead",
     "SVMHead",
+    "Sampled",
     "Sawtooth",
     "Schema",
     "ShapeError",
@@ -231,6 +260,7 @@ __all__ = [
     "StandardizedResidual",
     "Step",
     "StudentT",
+    "Surprise",
     "Task",
     "TaskBatch",
     "TaskDataset",
@@ -242,16 +272,24 @@ __all__ = [
     "VarianceScaled",
     "download_omniglot",
     "evaluate",
+    "fidelity",
     "fit",
     "fit_evidence",
     "isotonic_recalibration",
     "load",
     "metal_benchmark",
+    "nuts_hyper_posterior",
     "omniglot",
     "omniglot_runs",
     "plotting",
     "predict_frame",
+    "predictive_sbc",
+    "report",
     "save",
+    "sbc",
+    "shrinkage",
+    "svgd_hyper_posterior",
     "temperature_scaling",
     "variance_scaling",
+    "vi_hyper_posterior",
 ]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,13 +10,16 @@ import typer
 
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
-from bayesmeta.frames import predict_frame
+from bayesmeta.evaluation.surprise import FEWEST, Surprise
+from bayesmeta.frames import describe_tasks, predict_frame
 from bayesmeta.learner import Learner
 from bayesmeta.recipes import RECIPES, Training, recipe
+from bayesmeta.reporting.report import report as report_on
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
+from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +33,11 @@ app = typer.Typer(
 
 Table = Annotated[Path, typer.Argument(help="CSV table, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
+
+ALARM = 0.01  # p-value of a task that is named in a warning
+REFERENCES = 200  # tasks that others are compared with, at most
+REFERENCE_SHOTS = (1, 2, 3, 5, 10, 20)
+MOST_NAMED = 10  # in one warning
 
 
 def main() -> None:
@@ -77,7 +86,8 @@ def fit(
     require_savable(learner, output)  # before the training rather than after it
     result = chosen.train(learner, train, Training(steps=steps, seed=seed))
     extra = {"schema": schema.to_json(), "method": method, "trained_on": [str(name) for name in train.names]}
-    save(learner, output, extra)
+    calibrated = _calibrated(learner, tasks, held_out, seed)
+    save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
     typer.echo(f"{method} on {train!r}: {result!r}")
     if held_out is not None:
         typer.echo(f"{len(held_out)} tasks were held out: bayesmeta evaluate {output} {table}")
@@ -91,14 +101,21 @@ def predict(
     query: Annotated[Path, typer.Argument(help="CSV table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV table to write.")],
     level: Annotated[float, typer.Option(help="Probability of the interval (lower, upper).")] = 0.9,
+    tasks: Annotated[Path | None, typer.Option(help="CSV file for one row a task: p-value, shrinkage.")] = None,
 ) -> None:
     """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
 
-    Writes QUERY with the columns mean, sd, lower, upper (and the outcome's name in front when there are several).
+    Writes QUERY with the columns mean, sd, lower, upper (and the outcome's name in front when there are several), and
+    warns of tasks whose context is unlike the tasks that were learned from. Predictions are the same with a warning.
     """
-    learner, schema, _ = _load(model)
-    predicted = predict_frame(learner, schema, _read(context), _read(query), level)
+    learner, schema, extra = _load(model)
+    known, asked = _read(context), _read(query)
+    predicted = predict_frame(learner, schema, known, asked, level)
     _write(predicted, output)
+    described = describe_tasks(learner, schema, known, asked, _surprise(learner, extra))
+    if tasks is not None:
+        _write(described.reset_index(allow_duplicates=True), tasks)  # the task's column may be called points
+    _warn(described.index, described["points"], described["p_value"], described["smallest_p_value"])
     typer.echo(f"{len(predicted)} rows of {predicted[schema.task].nunique()} tasks written to {output}")
 
 
@@ -115,27 +132,50 @@ def evaluate(
 ) -> None:
     """Score a model on tasks it was not trained on, by number of support points."""
     learner, schema, extra = _load(model)
-    try:
-        counts = [int(part) for part in shots.split(",")]
-    except ValueError as error:
-        raise DataError(f"expected numbers of support points like 0,1,3, got {shots!r}") from error
-    tasks = TaskDataset.from_schema(_read(table), schema)
-    if not include_trained:
-        trained = set(extra.get("trained_on", []))
-        fresh = [i for i, name in enumerate(tasks.names) if str(name) not in trained]
-        if not fresh:
-            raise DataError(
-                f"expected tasks that the model was not trained on, got {len(tasks)} that it was: "
-                "fit with --holdout, give another table, or pass --include-trained"
-            )
-        tasks = tasks.select(fresh)
+    counts, tasks = _counts(shots), _tasks(table, schema, extra, include_trained)
     result = evaluate_learner(
         learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
     )
+    surprise, data = _surprise(learner, extra), tasks.data
+    if surprise is not None:
+        _warn(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data))
     typer.echo(str(result))
     if output is not None:
         _write(result.table().reset_index(), output)
         typer.echo(f"table written to {output}")
+
+
+@app.command()
+def report(
+    model: Model,
+    table: Table,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
+    shots: Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")] = "0,1,2,5,10",
+    forecast: Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")] = False,
+    include_trained: Annotated[bool, typer.Option(help="Score tasks of the training, too.")] = False,
+    level: Annotated[float, typer.Option(help="Probability of the intervals whose coverage is judged.")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
+    figures: Annotated[Path | None, typer.Option(help="Folder for the figures as PNG files.")] = None,
+) -> None:
+    """Score a model as evaluate does, and write one HTML page: what to conclude, the numbers, the figures."""
+    learner, schema, extra = _load(model)
+    counts, tasks = _counts(shots), _tasks(table, schema, extra, include_trained)
+    method = extra.get("method", learner.title)
+    made = report_on(
+        learner,
+        tasks,
+        counts,
+        split=PrefixSplit if forecast else RandomSplit,
+        level=level,
+        seed=seed,
+        surprise=_surprise(learner, extra),
+        trained_on=extra.get("trained_on", []),
+        title=f"{method} on {table.stem}",
+        facts=[("Model", f"{model.resolve().name}, method {method}"), ("Table", table.name)],
+    )
+    made.write(output, figures)
+    typer.echo(str(made))
+    typer.echo(f"report written to {output}" + ("" if figures is None else f", figures to {figures}"))
 
 
 @app.command()
@@ -144,6 +184,68 @@ def methods() -> None:
     width = max(map(len, RECIPES))
     for name, each in RECIPES.items():
         typer.echo(f"{name:<{width}}  {each.summary}")
+
+
+def _counts(shots: str) -> list[int]:
+    try:
+        return [int(part) for part in shots.split(",")]
+    except ValueError as error:
+        raise DataError(f"expected numbers of support points like 0,1,3, got {shots!r}") from error
+
+
+def _tasks(table: Path, schema: Schema, extra: dict[str, Any], include_trained: bool) -> TaskDataset:
+    """The tasks of a table, without those of the training unless they are asked for."""
+    tasks = TaskDataset.from_schema(_read(table), schema)
+    if include_trained:
+        return tasks
+    trained = set(extra.get("trained_on", []))
+    fresh = [i for i, name in enumerate(tasks.names) if str(name) not in trained]
+    if not fresh:
+        raise DataError(
+            f"expected tasks that the model was not trained on, got {len(tasks)} that it was: "
+            "fit with --holdout, give another table, or pass --include-trained"
+        )
+    return tasks.select(fresh)
+
+
+def _calibrated(learner: Learner, tasks: TaskDataset, held_out: TaskDataset | None, seed: int) -> Surprise | None:
+    """What new tasks will be compared with: the held-out tasks, or all where these are too few for the alarm."""
+    import torch
+
+    chosen = held_out if held_out is not None and len(held_out) >= 1.0 / ALARM - 1.0 else tasks
+    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
+    chosen = chosen.select(sorted(order.tolist()))
+    shots = [shot for shot in REFERENCE_SHOTS if int((chosen.data.counts > shot).sum()) >= FEWEST]
+    if not shots:
+        return None
+    try:
+        return Surprise.fit(learner, chosen, shots, seed=seed)
+    except BayesMetaError as error:  # the model is worth keeping without it
+        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
+        return None
+
+
+def _surprise(learner: Learner, extra: dict[str, Any]) -> Surprise | None:
+    return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
+
+
+def _warn(names: Iterable[Hashable], points: ArrayLike, p_values: ArrayLike, smallest: ArrayLike) -> None:
+    """Name the tasks that are unlike the reference tasks: p of at most .01, or of what their number allows."""
+    import numpy as np
+
+    names = list(names)
+    points, p_values, level = np.asarray(points), np.asarray(p_values), np.maximum(ALARM, np.asarray(smallest))
+    unlike = np.flatnonzero((points > 0) & (p_values <= level + 1e-12))
+    if not len(unlike):
+        return
+    ordered = unlike[np.argsort(p_values[unlike], kind="stable")]
+    named = ", ".join(f"{str(names[i])!r} (p = {p_values[i]:.2g})" for i in ordered[:MOST_NAMED])
+    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
+    typer.echo(
+        f"warning: {len(unlike)} of {int((points > 0).sum())} tasks are unlike those that were learned from: "
+        f"{named}{more}. By chance {float(level[points > 0].sum()):.2g} would be.",
+        err=True,
+    )
 
 
 def _read(path: Path) -> "pd.DataFrame":

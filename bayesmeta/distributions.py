@@ -1,7 +1,7 @@
 """What torch's distributions leave out: distribution functions, quantiles, and changes of shape, place and scale."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -96,6 +96,17 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
         factor = change(distribution.scale_tril)
         return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
     raise UnsupportedError(f"expected Normal, StudentT or MultivariateNormal components, got {type(distribution)}")
+
+
+def stack(distributions: Sequence[Distribution], dim: int) -> Distribution:
+    """One distribution with a new batch axis, of several of one family. Raises UnsupportedError for other families."""
+    parameters: list[list[Tensor]] = []
+    for distribution in distributions:
+        own: list[Tensor] = []
+        map_parameters(distribution, lambda v, own=own: own.append(v) or v)  # type: ignore[misc]
+        parameters.append(own)
+    stacked = iter([torch.stack(values, dim) for values in zip(*parameters, strict=True)])
+    return map_parameters(distributions[0], lambda v: next(stacked))
 
 
 def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:

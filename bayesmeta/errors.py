@@ -27,3 +27,7 @@ class InferenceError(BayesMetaError, RuntimeError):
     def __init__(self, message: str, task: int | None = None) -> None:
         super().__init__(message)
         self.task = task
+
+
+class ConvergenceWarning(UserWarning):
+    """Draws were made, but there is reason not to trust them yet: chains that disagree, trajectories that diverge."""

@@ -1,5 +1,6 @@
-"""Predictions for the rows of a pandas table."""
+"""Predictions for the rows of a pandas table, and what there is to say of its tasks."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.evaluation.surprise import Surprise, shrinkage
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.table import Schema
 
@@ -58,6 +61,45 @@ def predict_frame(
         for kind, label in enumerate(("mean", "sd", "lower", "upper")):
             columns[start_of_name + label] = values[kind, :, position]
     return query.assign(**columns)
+
+
+def describe_tasks(
+    learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", surprise: Surprise | None
+) -> "pd.DataFrame":
+    """One row for each task of `query`: whether its context is like the tasks of the training, and how much it decides.
+
+    Args:
+        learner: adapted to each task in turn.
+        schema: which column is what.
+        context: known points; rows with a missing outcome say nothing.
+        query: its tasks are described.
+        surprise: reference tasks, where there are any.
+
+    Returns:
+        The columns points, p_value, smallest_p_value (what the number of reference tasks allows) and shrinkage (1 where
+        the prior decides all), NaN where it cannot be said; the index is the task's name as text.
+
+    Raises:
+        DataError: a column or cell that cannot be read as the schema says; too few points for `surprise`.
+    """
+    import pandas as pd
+
+    known_x, known_y = schema.inputs(context), schema.outcomes(context)
+    rows = _rows_by_task(schema, context, ~np.isnan(known_y).any(1))
+    names = list(dict.fromkeys(str(name) for name in schema.tasks(query)))
+    learner = learner.frozen()
+    values = np.full((3, len(names)), np.nan)
+    for start in range(0, len(names), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        known = [rows.get(name, []) for name in names[chunk]]
+        support = Data.stack([Data.from_arrays(known_x[each], known_y[each]) for each in known])
+        if surprise is not None:
+            values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
+        with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
+            values[2, chunk] = shrinkage(learner, support).numpy()
+    columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
+    points = [len(rows.get(name, [])) for name in names]
+    return pd.DataFrame({"points": points, **columns}, index=pd.Index(names, name=schema.task))
 
 
 def _rows_by_task(schema: Schema, frame: "pd.DataFrame", present: np.ndarray) -> dict[str, list[int]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import Prior
@@ -101,6 +101,39 @@ class Learner(Described, nn.Module, ABC):
         learner = self.frozen()
         with torch.no_grad():
             return learner._adapt(self.conform(support))
+
+    @final
+    def surprise(self, support: Data, num_draws: int = 199, seed: int = 0) -> Float[Tensor, "B"]:
+        """Prior-predictive tail probability of each task's points under theta: P(p(y' | x, theta) <= p(y | x, theta)).
+
+        y' are draws from the prior predictive at the same inputs (Box 1980). Uniform where the model is true, and small
+        where the points are less likely than theta expects; points that are *too* likely, as of less noise, have values
+        near 1. It believes the model: `Surprise` asks real tasks instead, and looks both ways.
+
+        Args:
+            support: points of the tasks; a task without any has 1.
+            num_draws: S; no value is below 1/(S + 1).
+            seed: of the draws, anew for each task: a batch is as its tasks one by one.
+
+        Raises:
+            ShapeError: the support does not have the learner's inputs or outputs.
+            DataError: no draws. InferenceError: a log density is not a number.
+        """
+        if num_draws < 1:
+            raise DataError(f"expected at least one draw, got {num_draws}")
+        learner, support = self.frozen(), self.conform(support)
+        result = torch.ones(support.num_tasks, dtype=torch.float64)
+        for b in support.counts.nonzero().flatten().tolist():
+            x, y = support.x[b, support.mask[b]][None], support.y[b, support.mask[b]][None]
+            alone = Data.empty(Data(x, y, support.mask[b, support.mask[b]][None]))
+            draws = learner.adapt(alone).predict(x).sample((num_draws,), torch.Generator(x.device).manual_seed(seed))
+            outcomes = torch.cat([y, draws[:, 0].to(y.dtype)])  # S+1 N *c, the task's own first
+            copies = learner.adapt(alone.select([0] * len(outcomes))).predict(x.repeat_interleave(len(outcomes), 0))
+            density = copies.log_prob(outcomes)
+            if bool(density.isnan().any()):
+                raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
+            result[b] = (density <= density[0]).double().mean()
+        return result
 
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats."""

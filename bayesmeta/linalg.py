@@ -19,7 +19,8 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     """
     # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
     factor, info = torch.linalg.cholesky_ex(matrix)
-    if torch.compiler.is_compiling():  # recorded code decides nothing: NaN reaches the loss, which is looked at
+    # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
+    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(info):
         return torch.where((info == 0)[..., None, None], factor, torch.nan)
     if matrix.numel() and bool(info.any()):
         where = (info != 0).nonzero()[0].tolist()

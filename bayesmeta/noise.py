@@ -57,7 +57,11 @@ class Positive(nn.Module):
         value = value.expand(self.raw.shape)
         if not bool(((value > self.lower) & (value < self.upper)).all()):
             raise DataError(f"expected values strictly between {self.lower} and {self.upper}, got {value.tolist()}")
-        self.raw.copy_(((value - self.lower) / (1.0 - value / self.upper)).log())
+        self.raw.copy_(self.raw_of(value))
+
+    def raw_of(self, value: Tensor) -> Tensor:
+        """The raw number whose value is `value`, strictly between the bounds."""
+        return ((value - self.lower) / (1.0 - value / self.upper)).log()
 
 
 class Noise(Described, nn.Module, ABC):

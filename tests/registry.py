@@ -22,6 +22,7 @@ class Case:
         float32_tolerance: largest difference between the float32 and the float64 predictive mean, in predictive
             deviations; of probabilities themselves.
         examples: how many times a property is tried.
+        calls: how many calls must leave memory as it was: fewer of learners that are slow to adapt.
         exceptions: names of contracts that this learner does not keep, each with its reason.
     """
 
@@ -32,6 +33,7 @@ class Case:
     num_classes: int = 0
     float32_tolerance: float = 1e-4
     examples: int = 25
+    calls: int = 1000
     exceptions: dict[str, str] = field(default_factory=dict)
 
     def learner(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Learner:
@@ -128,6 +130,7 @@ GRADIENT = [
             _mlp(), precision=100.0, solver=bm.LBFGS(100, 1e-12, history=30), solve_steps=60, solve_tolerance=1e-12
         ),
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
+        calls=200,
     ),
     _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
@@ -137,6 +140,9 @@ FROZEN = {
     "fit_lowers_the_loss": "a recalibrated learner refuses to be trained",
     "every_theta_gets_a_finite_gradient": "theta is frozen",
     "meta_gradient_equals_finite_differences": "theta is frozen",
+}
+DRAWN = {
+    "a_batch_equals_a_loop_over_its_tasks": "tasks of a batch have random numbers of their own",
 }
 JUMPS = {
     "densities_integrate_to_one": "the density jumps at the knots; integrated in tests/evaluation/test_recalibration.py"
@@ -159,6 +165,14 @@ def _isotonic() -> Learner:
     learner = bm.IsotonicRecalibrated(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 4))
     learner.maps.pow_(1.3)
     return learner
+
+
+def _hyper_posterior() -> Learner:
+    return bm.HyperPosterior([bm.ALPaCA(bm.MLP(1, [8, 4])) for _ in range(3)])
+
+
+def _sampled() -> Learner:
+    return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.NUTS(num_chains=8, num_draws=15, num_warmup=25))
 
 
 CASES = [
@@ -215,5 +229,7 @@ CASES = [
     Case("variance-scaled", _variance_scaled, examples=6, exceptions=FROZEN),
     _classifier("temperature-scaled", _temperature_scaled, exceptions=FROZEN),
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
+    Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN),
+    Case("sampled", _sampled, examples=1, calls=5, exceptions=FROZEN | DRAWN),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
 ]

@@ -103,6 +103,54 @@ def test_predictions_are_those_of_the_library(table: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(out.lower, prediction.interval(0.5)[0][0, :, 0], rtol=1e-12)
 
 
+def test_tasks_unlike_those_of_the_training_are_named(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, frame = tmp_path / "model", pd.read_csv(table).dropna()
+    fit(table, model)
+    jumpy = frame[frame.subject == 7].assign(subject=107)
+    jumpy["reaction"] += 80.0 * (-1.0) ** np.arange(len(jumpy))  # noise deviations of training tasks are 5
+    context = pd.concat([frame[frame.subject.isin([7, 8])], jumpy])
+    query = pd.concat([context, frame[frame.subject == 9]])
+    context.to_csv(tmp_path / "context.csv", index=False)
+    query.to_csv(tmp_path / "query.csv", index=False)
+    arguments = ("predict", model, tmp_path / "context.csv", tmp_path / "query.csv", "-o", tmp_path / "out.csv")
+    code, _, err = run(capsys, monkeypatch, *arguments, "--tasks", tmp_path / "tasks.csv")
+    assert code == 0
+    assert err.startswith("warning: 1 of 3 tasks are unlike those that were learned from: '107' (p = 0.0"), err
+    assert err.count("\n") == 1
+    tasks = pd.read_csv(tmp_path / "tasks.csv").set_index("subject")
+    assert list(tasks.columns) == ["points", "p_value", "smallest_p_value", "shrinkage"]
+    assert tasks.points.to_dict() == {7: len(jumpy), 8: int((frame.subject == 8).sum()), 107: len(jumpy), 9: 0}
+    assert tasks.p_value[107] == tasks.smallest_p_value[107] <= 1 / 11
+    assert tasks.p_value[9] == tasks.shrinkage[9] == 1.0
+    assert 0.0 < tasks.shrinkage[7] < 0.5
+    out = (tmp_path / "out.csv").read_bytes()
+
+    # scoring the odd task warns, too
+    jumpy.to_csv(tmp_path / "jumpy.csv", index=False)
+    code, _, err = run(capsys, monkeypatch, "evaluate", model, tmp_path / "jumpy.csv", "--shots", "1")
+    assert code == 0
+    assert "'107'" in err
+
+    # a model that was written before there were warnings predicts the same
+    manifest = json.loads((model / "model.json").read_text())
+    assert not any(str(value) in json.dumps(manifest["extra"]["surprise"]) for value in frame.reaction.head(20))
+    del manifest["extra"]["surprise"]
+    (model / "model.json").write_text(json.dumps(manifest))
+    code, _, err = run(capsys, monkeypatch, *arguments, "--tasks", tmp_path / "tasks.csv")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "out.csv").read_bytes() == out
+    assert pd.read_csv(tmp_path / "tasks.csv").p_value.isna().all()
+
+
+def test_few_tasks_are_no_reference(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame[frame.subject < 9].to_csv(tmp_path / "few.csv", index=False)
+    fit(tmp_path / "few.csv", tmp_path / "model")
+    assert "surprise" not in json.loads((tmp_path / "model" / "model.json").read_text())["extra"]
+
+
 def test_methods_are_listed() -> None:
     listed = CliRunner().invoke(app, ["methods"])
     names = [line.split()[0] for line in listed.output.splitlines()]

@@ -8,11 +8,11 @@ import pytest
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
     ("L0", ["errors", "typing", "description"]),
-    ("L1", ["data", "classes", "linalg", "distributions"]),
-    ("L2", ["noise", "predictives", "likelihoods", "priors"]),
+    ("L1", ["data", "classes", "linalg", "distributions", "swapped"]),
+    ("L2", ["noise", "predictives", "likelihoods", "priors", "hyperpriors"]),
     ("L3", ["learner", "inference", "networks", "tasks"]),
     ("L4", ["learners", "training", "evaluation", "transforms", "recipes", "frames"]),
-    ("L5", ["interop", "cli", "plotting", "demo"]),
+    ("L5", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -176,3 +176,44 @@ def test_calibration_figures_refuse_what_cannot_be_drawn(evaluation: Evaluation,
         plotting.pit_histogram(evaluation, bins=1)
     with pytest.raises(UnsupportedError, match="labels have no pit"):
         plotting.pit_histogram(labels)
+
+
+def test_bands_along_one_input_next_to_covariates() -> None:
+    task = normal_tasks(1, 6, seed=4).task(0)
+    both = Data(torch.cat([torch.full_like(task.x, 7.0), task.x], -1), task.y, task.mask)
+    seen = []
+
+    class Watched(NormalMean):
+        def _adapt(self, support: Data) -> object:
+            seen.append(support.x)
+            return super()._adapt(support)
+
+    figure = plotting.predictive_bands(Watched(), both, (6,), num_points=5)
+    assert torch.equal(seen[0], both.x)
+    np.testing.assert_array_equal(figure.axes[0].get_lines()[-1].get_xdata(), task.x[0, :, 0])
+    with pytest.raises(UnsupportedError, match="got 1 that vary"):
+        plotting.predictive_bands(NormalMean(), both, (0,), along=0)
+    with pytest.raises(DataError, match="expected an input from 0 to 1"):
+        plotting.predictive_bands(NormalMean(), both, (0,), along=2)
+
+
+def test_scores_by_shots_are_the_table(evaluation: Evaluation) -> None:
+    ax = plotting.score_by_shots(evaluation, "crps")
+    table = evaluation.table()
+    np.testing.assert_array_equal(ax.get_lines()[0].get_ydata(), table.crps)
+    ends = [segment[:, 1].tolist() for segment in ax.collections[0].get_segments()]
+    np.testing.assert_array_equal(ends, table[["crps_low", "crps_high"]])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "1", "5"]
+    with pytest.raises(DataError, match="expected a column of the evaluation's table, got 'accuracy'"):
+        plotting.score_by_shots(evaluation, "accuracy")
+
+
+def test_widths_by_shots_are_those_of_the_tasks(evaluation: Evaluation, labels: Evaluation) -> None:
+    ax = plotting.width_by_shots(evaluation, spread=9.0)
+    dots = [line.get_ydata() for line in ax.get_lines() if line.get_marker() == "."]
+    for result, drawn in zip(evaluation.results, dots, strict=True):
+        np.testing.assert_array_equal(drawn, result.scores["width"])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a task", "mean", "all outcomes"]
+    assert ax.get_ylim()[0] == 0.0 < 9.0 < ax.get_ylim()[1]
+    with pytest.raises(UnsupportedError, match="labels have no intervals"):
+        plotting.width_by_shots(labels)

@@ -214,11 +214,11 @@ class HierarchicalConformal:
         batch_size: int = 256,
     ) -> None:
         self.learner, self.shots = learner.frozen(), shots
-        self.score = _chosen(score, tasks.data)
+        self.score = choose_score(score, tasks.data)
         predictions = predict_calibration(self.learner, tasks, shots, split, query, seed, batch_size)
         scores, masks = [], []
         for predictive, y, mask in predictions.batches:
-            scores.append(_scored(self.score, predictive, y, mask))
+            scores.append(score_outcomes(self.score, predictive, y, mask))
             masks.append(mask)
         self.scores, self.mask = torch.cat(scores), torch.cat(masks)
         self._sizes = frozenset(predictions.sizes.tolist())
@@ -244,14 +244,7 @@ class HierarchicalConformal:
             ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points.
         """
         posterior = self.learner.adapt(support)
-        sizes = support.counts.tolist()
-        if not self._sizes.issuperset(sizes):
-            wanted = " or ".join(str(size) for size in sorted(self._sizes))
-            got = next(size for size in sizes if size not in self._sizes)
-            raise DataError(
-                f"expected {wanted} support points, as the calibration tasks had, got {got}: "
-                "calibrate at the number of shots that is asked about"
-            )
+        require_sizes(support, self._sizes)
         return HierarchicalPosterior(posterior=posterior, score=self.score, conformal=self)
 
 
@@ -292,10 +285,10 @@ class SplitConformal:
                 that the learner does not predict, a score of the other kind, a score that is not a number.
         """
         posterior = self.learner.adapt(support)
-        score = _chosen(self.score, support)
+        score = choose_score(self.score, support)
         calibration = posterior.spec.conform(calibration)
         y, mask = calibration.y, calibration.mask
-        scores = _scored(score, posterior.predict(calibration.x), y, mask)
+        scores = score_outcomes(score, posterior.predict(calibration.x), y, mask)
         return SplitPosterior(posterior=posterior, score=score, scores=scores, mask=mask)
 
 
@@ -346,6 +339,39 @@ def require_tasks(tasks: int, level: float) -> None:
         )
 
 
+def require_sizes(support: Data, sizes: frozenset[int]) -> None:
+    """Raises DataError for tasks with other numbers of support points than calibration tasks had."""
+    for got in support.counts.tolist():
+        if got not in sizes:
+            raise DataError(
+                f"expected {' or '.join(map(str, sorted(sizes)))} support points, as the calibration tasks had, got "
+                f"{got}: calibrate at the number of shots that is asked about"
+            )
+
+
+def choose_score(score: Score | None, data: Data) -> Score:
+    """The score, or the default one for such outcomes. Raises DataError for a score of the other kind."""
+    is_regression = data.y.is_floating_point()
+    if score is None:
+        return StandardizedResidual() if is_regression else MissingProbability()
+    if not isinstance(score, IntervalScore if is_regression else LabelScore):
+        kinds = ("numbers", "an IntervalScore") if is_regression else ("labels", "a LabelScore")
+        raise DataError(f"expected {kinds[1]} for outcomes that are {kinds[0]}, got {type(score).__name__}")
+    return score
+
+
+def score_outcomes(score: Score, predictive: Predictive, y: Tensor, mask: Tensor) -> Float[Tensor, "B M C"]:
+    """The score of each outcome; labels have one output. Raises DataError for scores that are not numbers."""
+    require_outcomes(predictive, y, mask)
+    if not y.is_floating_point():
+        y = torch.where(mask, y, 0)  # what stands in padding need not be a class
+    scores = score(predictive, y)
+    scores = scores if scores.ndim == 3 else scores[..., None]
+    if bool(scores[mask].isnan().any()):
+        raise DataError(f"expected scores that are numbers, got NaN from {type(score).__name__}")
+    return scores
+
+
 def _weighted_quantile(
     scores: Float[Tensor, "*s Q C"], weights: Float[Tensor, "*s Q"], level: float
 ) -> Float[Tensor, "*s C"]:
@@ -358,24 +384,3 @@ def _weighted_quantile(
         if scores.shape[-2]
         else scores.new_full((*scores.shape[:-2], scores.shape[-1]), math.inf)
     )
-
-
-def _chosen(score: Score | None, data: Data) -> Score:
-    is_regression = data.y.is_floating_point()
-    if score is None:
-        return StandardizedResidual() if is_regression else MissingProbability()
-    if not isinstance(score, IntervalScore if is_regression else LabelScore):
-        kinds = ("numbers", "an IntervalScore") if is_regression else ("labels", "a LabelScore")
-        raise DataError(f"expected {kinds[1]} for outcomes that are {kinds[0]}, got {type(score).__name__}")
-    return score
-
-
-def _scored(score: Score, predictive: Predictive, y: Tensor, mask: Tensor) -> Float[Tensor, "B M C"]:
-    require_outcomes(predictive, y, mask)
-    if not y.is_floating_point():
-        y = torch.where(mask, y, 0)  # what stands in padding need not be a class
-    scores = score(predictive, y)
-    scores = scores if scores.ndim == 3 else scores[..., None]
-    if bool(scores[mask].isnan().any()):
-        raise DataError(f"expected scores that are numbers, got NaN from {type(score).__name__}")
-    return scores

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
@@ -358,11 +358,16 @@ class Predictions:
 
     Attributes:
         batches: (predictive, y `B M *c`, mask `B M`) of some tasks each.
-        sizes: `K`, support points of each task.
+        support: what was adapted to, all K tasks.
     """
 
     batches: tuple[tuple[Predictive, Tensor, Tensor], ...]
-    sizes: Tensor
+    support: Data
+
+    @property
+    def sizes(self) -> Int[Tensor, "K"]:
+        """Support points of each task."""
+        return self.support.counts
 
     @property
     def points(self) -> float:
@@ -421,7 +426,7 @@ def predict_calibration(
         for chunk in torch.arange(len(positions)).split(batch_size):
             support, data = learner.conform(divided.support.select(chunk)), learner.conform(divided.query.select(chunk))
             batches.append((learner._adapt(support)._predict(data.x), data.y, data.mask))
-    return Predictions(tuple(batches), divided.support.counts)
+    return Predictions(tuple(batches), divided.support)
 
 
 def _tempered(predictive: Predictive, temperature: Float[Tensor, "B"]) -> IndependentPredictive:

@@ -4,13 +4,14 @@ from bayesmeta.predictives.affine import AffinePredictive
 from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
 from bayesmeta.predictives.gaussian import GaussianPredictive
 from bayesmeta.predictives.independent import IndependentPredictive
-from bayesmeta.predictives.mixture import MixturePredictive
+from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.predictive import LOG_2PI, Predictive
 
 __all__ = [
     "LOG_2PI",
     "AffinePredictive",
     "DenseGaussianPredictive",
+    "EnsemblePredictive",
     "GaussianPredictive",
     "IndependentPredictive",
     "MixturePredictive",

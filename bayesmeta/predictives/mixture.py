@@ -1,5 +1,7 @@
 """Mixtures of predictives: a task's posterior held as weighted parameters."""
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,44 +15,43 @@ from bayesmeta.predictives.predictive import Predictive, require_shape
 
 
 @dataclass(frozen=True, eq=False)
-class MixturePredictive(Predictive):
-    """Σ_s w_s p_s(y): a task's posterior held as S weighted parameters, each with its own predictive.
+class _Mixture(Predictive):
+    """Σ_s w_s p_s(y).
 
     Attributes:
         log_weights: `B S`, normalised here.
-        components: the predictives of all tasks and parameters, over B * S tasks, task by task.
     """
 
     log_weights: Float[Tensor, "B S"]
-    components: Predictive
 
     def __post_init__(self) -> None:
         """Normalise the weights."""
         object.__setattr__(self, "log_weights", self.log_weights.log_softmax(-1))
 
-    @property
-    def _shape(self) -> torch.Size:
-        return torch.Size((self.log_weights.shape[0], *self.components._shape[1:]))
+    @abstractmethod
+    def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
+        """function(component, values), `B S ..`, with values `B ..`."""
 
-    def _each(self, y: Tensor) -> Tensor:
-        return y.repeat_interleave(self.log_weights.shape[1], 0)
+    @abstractmethod
+    def _components_marginals(self) -> Distribution:
+        """Of batch shape (B, M, S)."""
 
-    def _split(self, value: Tensor) -> Tensor:
-        return value.unflatten(0, self.log_weights.shape)
+    @abstractmethod
+    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+        """`count B S M *c`, of each component."""
 
     def _average(self, value: Tensor) -> Tensor:
         dtype = torch.promote_types(self.log_weights.dtype, value.dtype)  # y may be in another precision
-        return torch.einsum("bs,bs...->b...", self.log_weights.exp().to(dtype), self._split(value).to(dtype))
+        return torch.einsum("bs,bs...->b...", self.log_weights.exp().to(dtype), value.to(dtype))
 
     @property
     def marginals(self) -> Distribution:
         """A mixture distribution per point; for labels the averaged probabilities."""
-        base = self.components.marginals
-        if isinstance(base, Bernoulli | Categorical):
-            probs = self._average(self.components.probs)
-            is_binary = isinstance(base, Bernoulli)
+        grouped = self._components_marginals()
+        if isinstance(grouped, Bernoulli | Categorical):
+            probs = self._average(self._over(lambda p: p.probs))
+            is_binary = isinstance(grouped, Bernoulli)
             return Bernoulli(probs[..., 1], validate_args=False) if is_binary else Categorical(probs)
-        grouped = distributions.map_parameters(base, lambda v: self._split(v).movedim(1, 2))
         mixing = Categorical(logits=self.log_weights[:, None].expand(grouped.batch_shape), validate_args=False)
         return MixtureSameFamily(mixing, grouped, validate_args=False)
 
@@ -59,34 +60,33 @@ class MixturePredictive(Predictive):
         require_shape(y, self._shape)
         if mask is not None:
             require_shape(mask, self._shape[:2], "mask")
-        each = self.components.log_prob(self._each(y), None if mask is None else self._each(mask))
-        return (self.log_weights + self._split(each)).logsumexp(-1)
+        return (self.log_weights + self._over(lambda p, y, mask: p.log_prob(y, mask), y, mask)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
         """log Σ_s w_s p_s(y_m) of each point, in nats."""
         require_shape(y, self._shape)
-        each = self._split(self.components.marginal_log_prob(self._each(y)))
+        each = self._over(lambda p, y: p.marginal_log_prob(y), y)
         return (self.log_weights[..., None] + each).logsumexp(1)
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """Weighted mean."""
-        return self._average(self.components.mean)
+        return self._average(self._over(lambda p: p.mean))
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
         """Law of total variance."""
-        means = self.components.mean
-        spread = self._split(means) - self._average(means)[:, None]
-        return self._average(self.components.variance) + self._average(spread.square().flatten(0, 1))
+        means = self._over(lambda p: p.mean)
+        spread = means - self._average(means)[:, None]
+        return self._average(self._over(lambda p: p.variance)) + self._average(spread.square())
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         """Weighted average of the components' distribution functions."""
         require_shape(y, self._shape)
-        return self._average(self.components.cdf(self._each(y)))
+        return self._average(self._over(lambda p, y: p.cdf(y), y))
 
     def _quantile(self, q: float) -> Tensor:
-        each = self._split(self.components.quantile(q))
+        each = self._over(lambda p: p.quantile(q))
         return distributions.bisect(self.cdf, each.amin(1), each.amax(1), q)
 
     def rsample(
@@ -95,14 +95,74 @@ class MixturePredictive(Predictive):
         """Draws: a component for each task, then its points jointly. No gradient flows to the weights."""
         count = int(np.prod(sample_shape, dtype=int))
         chosen = torch.multinomial(self.log_weights.exp(), max(count, 1), replacement=True, generator=generator)
-        draws = self.components.rsample((count,), generator)  # count, B*S, M, *c
-        draws = draws.unflatten(1, self.log_weights.shape)
+        draws = self._draws(count, generator)
         index = torch.arange(count, device=chosen.device)
         tasks = torch.arange(self.log_weights.shape[0], device=chosen.device)
         picked = draws[index[:, None], tasks, chosen.mT[:count]]
         return picked.reshape(*sample_shape, *picked.shape[1:])
 
+
+@dataclass(frozen=True, eq=False)
+class MixturePredictive(_Mixture):
+    """Σ_s w_s p_s(y): a task's posterior held as S weighted parameters, each with its own predictive.
+
+    Attributes:
+        log_weights: `B S`, normalised here.
+        components: the predictives of all tasks and parameters, over B * S tasks, task by task.
+    """
+
+    components: Predictive
+
+    @property
+    def _shape(self) -> torch.Size:
+        return torch.Size((self.log_weights.shape[0], *self.components._shape[1:]))
+
+    def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
+        count = self.log_weights.shape[1]
+        each = (None if value is None else value.repeat_interleave(count, 0) for value in values)
+        return function(self.components, *each).unflatten(0, self.log_weights.shape)
+
+    def _components_marginals(self) -> Distribution:
+        base = self.components.marginals
+        if isinstance(base, Bernoulli | Categorical):
+            return base
+        return distributions.map_parameters(base, lambda v: v.unflatten(0, self.log_weights.shape).movedim(1, 2))
+
+    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+        return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
+
     @property
     def noiseless(self) -> "MixturePredictive":
         """The predictive of f."""
         return MixturePredictive(self.log_weights, self.components.noiseless)
+
+
+@dataclass(frozen=True, eq=False)
+class EnsemblePredictive(_Mixture):
+    """Σ_s w_s p_s(y), each p_s a predictive of its own for the same points: as of several learners.
+
+    Attributes:
+        log_weights: `B S`, normalised here.
+        components: S predictives of all tasks.
+    """
+
+    components: tuple[Predictive, ...]
+
+    @property
+    def _shape(self) -> torch.Size:
+        return self.components[0]._shape
+
+    def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
+        return torch.stack([function(component, *values) for component in self.components], 1)
+
+    def _components_marginals(self) -> Distribution:
+        each = [component.marginals for component in self.components]
+        return each[0] if isinstance(each[0], Bernoulli | Categorical) else distributions.stack(each, 2)
+
+    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+        return torch.stack([component.rsample((count,), generator) for component in self.components], 2)
+
+    @property
+    def noiseless(self) -> "EnsemblePredictive":
+        """The predictive of f."""
+        return EnsemblePredictive(self.log_weights, tuple(component.noiseless for component in self.components))

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, Normal
 from bayesmeta import distributions
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.predictives.affine import AffinePredictive
-from bayesmeta.predictives.mixture import MixturePredictive
+from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.predictive import Predictive, require_shape
 from bayesmeta.predictives.scaled import ScaledPredictive
 
@@ -195,8 +195,8 @@ def _log_density(predictive: Predictive, y: Tensor) -> Float[Tensor, "B M C"]:
         return density + predictive._map(predictive.base.cdf(y))[1].to(density.dtype)
     if isinstance(predictive, AffinePredictive):
         return _log_density(predictive.base, predictive._back(y)) - predictive.scale.log()
-    if isinstance(predictive, MixturePredictive):
-        each = predictive._split(_log_density(predictive.components, predictive._each(y)))
+    if isinstance(predictive, MixturePredictive | EnsemblePredictive):
+        each = predictive._over(_log_density, y)
         return (predictive.log_weights[..., None, None] + each).logsumexp(1)
     return distributions.univariate(predictive.marginals).log_prob(y)
 

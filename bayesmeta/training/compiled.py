@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.swapped import Places, swapped
 
 # torch._inductor, torch.fx and what they import take longer than torch itself, so they are imported where they are used
 
@@ -185,12 +186,14 @@ class CompiledStep:
             state, points = list(values[: len(own)]), values[len(own) :]
             for index in wanted:
                 state[index] = state[index].detach().requires_grad_()
-            with torch.enable_grad(), _swapped(self.learner, dict(zip(own, state, strict=True))):
+            replacements = dict(zip(own, state, strict=True))
+            with torch.enable_grad(), swapped(self.learner, replacements) as places:
                 each = self.loss_of(TaskBatch(Data(*points[:3]), Data(*points[3:])))
                 loss = each.mean()
                 if self.total_points < math.inf:
                     loss = loss - self.learner.log_hyperprior() / self.total_points
                 found = torch.autograd.grad(loss, [state[index] for index in wanted], allow_unused=True)
+                _require_unassigned(places, replacements, type(self.learner).__name__)
             gradients = []
             for index, gradient in zip(wanted, found, strict=True):
                 if gradient is not None:
@@ -209,26 +212,12 @@ class CompiledStep:
         return graph, reached
 
 
-@contextlib.contextmanager
-def _swapped(learner: Learner, replacements: dict[Tensor, Tensor]) -> Iterator[None]:
-    """Other tensors for parameters and buffers, wherever they are registered.
-
-    torch.func.functional_call does not put back what a module holds that is registered twice (torch 2.13).
-    """
-    tables: list[dict[str, Any]] = [t for module in learner.modules() for t in (module._parameters, module._buffers)]
-    places = [(table, key, value) for table in tables for key, value in table.items() if value is not None]
-    try:
-        for table, key, value in places:
-            table[key] = replacements[value]
-        yield
-        if any(table.get(key) is not replacements[value] for table, key, value in places):
-            raise UnsupportedError(  # what it assigns is put back
-                f"expected the loss of {type(learner).__name__} to change buffers in place, got one that it assigns: "
-                "use buffer.copy_(value), or compile=False"
-            )
-    finally:
-        for table, key, value in places:
-            table[key] = value
+def _require_unassigned(places: Places, replacements: dict[Tensor, Tensor], name: str) -> None:
+    if any(table.get(key) is not replacements[value] for table, key, value in places):  # what is assigned is put back
+        raise UnsupportedError(
+            f"expected the loss of {name} to change buffers in place, got one that it assigns: "
+            "use buffer.copy_(value), or compile=False"
+        )
 
 
 def _grown(width: int, size: int) -> int:

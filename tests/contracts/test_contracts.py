@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import bayesmeta as bm
 from tests.registry import CASES, Case
 
+# contracts are about few draws, which need not have converged
+pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")
 SAME = {"rtol": 1e-9, "atol": 1e-9}  # float64: the same mathematics in another order of summation
 
 
@@ -60,6 +62,9 @@ def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
 
 
 def _gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> list[torch.Tensor]:
+    """Of every parameter; none of a learner whose theta is frozen."""
+    if not any(p.requires_grad for p in learner.parameters()):
+        return []
     learner.zero_grad()
     learner.meta_loss(tasks).sum().backward()
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
@@ -94,7 +99,7 @@ def test_support_order_never_matters(case: Case, seed: int) -> None:
 def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
     batched = learner.meta_loss(tasks)
-    looped, gradients = [], [torch.zeros_like(p) for p in learner.parameters()]
+    looped, gradients = [], [torch.zeros_like(g) for g in _gradients(learner, tasks)]
     for i in range(tasks.num_tasks):
         count = int(tasks.support.counts[i])
         support = tasks.support.select([i])
@@ -233,12 +238,12 @@ def test_constant_memory_and_no_graph(case: Case) -> None:
         return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
 
     with torch.no_grad():
-        for calls in (10, 1000):  # the first ones fill caches
+        for calls in (10, case.calls):  # the first ones fill caches
             before, peak = tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             for _ in range(calls):
                 learner._adapt(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
     assert tensors() <= before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of 1,000 graphs is far more
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of as many graphs is more
 
 
 class _Tasks(bm.TaskSource):

@@ -19,7 +19,6 @@ gpytorch gives kernel matrices and nothing else, and is imported when the first 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -33,6 +32,7 @@ from bayesmeta.classes import Classes
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.learner import Learner, TaskPosterior
@@ -41,8 +41,7 @@ from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
-from bayesmeta.predictives import LOG_2PI, GaussianPredictive
-from bayesmeta.typing import Params
+from bayesmeta.predictives import GaussianPredictive
 
 if TYPE_CHECKING:
     import gpytorch
@@ -214,50 +213,6 @@ class SpectralMixtureKernel(Kernel):
         kernel = gpytorch.kernels.ScaleKernel(base)
         kernel.outputscale = self.variance
         return kernel
-
-
-class Hyperprior(Described, ABC):
-    """p(theta) over the named parameters of a learner: training then is MAP in theta.
-
-    Rothfuss et al. 2021 (arXiv:2002.05551): PACOH-MAP.
-    """
-
-    @abstractmethod
-    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
-        """log p(theta), in nats, up to a constant.
-
-        Raises:
-            DataError: theta lacks what this is a prior of.
-        """
-
-
-class GaussianHyperprior(Hyperprior):
-    """N(0, scale²) on every number of the parameters whose names begin so: by default the features' weights.
-
-    Args:
-        scale: a deviation, units of the parameters.
-        names: beginnings of names, as `named_parameters` of the learner has them.
-
-    Raises:
-        DataError: a scale that is not positive, or no names.
-    """
-
-    def __init__(self, scale: float = 1.0, names: Sequence[str] = ("features",)) -> None:
-        _require_positive(scale=scale)
-        self.scale, self.names = scale, tuple(names)
-        if not self.names:
-            raise DataError("expected at least one beginning of a name, got none")
-
-    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
-        """Σ of Gaussian log densities, in nats."""
-        for name in self.names:
-            if not any(key.startswith(name) for key in theta):
-                raise DataError(f"expected a hyperprior over parameters of the learner, got {name!r} for {list(theta)}")
-        chosen = [value for key, value in theta.items() if key.startswith(self.names)]
-        squares = torch.stack([value.double().square().sum() for value in chosen]).sum()
-        count = sum(value.numel() for value in chosen)
-        normal = torch.tensor(self.scale, dtype=squares.dtype, device=squares.device).log() + 0.5 * LOG_2PI
-        return -0.5 * squares / self.scale**2 - count * normal
 
 
 class DeepKernelTransfer(Learner):

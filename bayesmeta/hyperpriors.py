@@ -1,0 +1,105 @@
+"""Hyperpriors p(theta): what is believed of the meta-parameters before any task is seen."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from bayesmeta.description import Described
+from bayesmeta.errors import DataError
+from bayesmeta.typing import Params
+
+LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Hyperprior(Described, ABC):
+    """p(theta) over the named parameters of a learner.
+
+    Training under it is MAP in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551); `nuts_hyper_posterior` and
+    its like give the whole of p(theta | tasks). Parameters that it does not speak of have a flat one.
+    """
+
+    @abstractmethod
+    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
+        """log p(theta), in nats, up to a constant.
+
+        Raises:
+            DataError: theta lacks what this is a prior of.
+        """
+
+
+class GaussianHyperprior(Hyperprior):
+    """N(0, scale²) on every number of the parameters whose names begin so: by default the features' weights.
+
+    Args:
+        scale: a deviation, units of the parameters.
+        names: beginnings of names, as `named_parameters` of the learner has them.
+
+    Raises:
+        DataError: a scale that is not positive, or no names.
+    """
+
+    def __init__(self, scale: float = 1.0, names: Sequence[str] = ("features",)) -> None:
+        self.scale, self.names = _positive(scale), tuple(names)
+        if not self.names:
+            raise DataError("expected at least one beginning of a name, got none")
+
+    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
+        """Σ of Gaussian log densities, in nats."""
+        for name in self.names:
+            if not any(key.startswith(name) for key in theta):
+                raise DataError(f"expected a hyperprior over parameters of the learner, got {name!r} for {list(theta)}")
+        chosen = [value for key, value in theta.items() if key.startswith(self.names)]
+        squares = torch.stack([value.double().square().sum() for value in chosen]).sum()
+        count = sum(value.numel() for value in chosen)
+        return -0.5 * squares / self.scale**2 - count * (math.log(self.scale) + 0.5 * LOG_2PI)
+
+
+class DeviationHyperprior(Hyperprior):
+    """Half Student t on the deviations of a mixed model, as `ALPaCA` has them: of the noise, and between tasks.
+
+    Gelman 2006 ("Prior distributions for variance parameters in hierarchical models"): flat near zero, so that the data
+    may say that tasks do not differ, and with tails that let them differ much. The deviation between tasks of a feature
+    is that of its weight given those before it (the Cholesky factor's diagonal, times the noise); the rest of the
+    factor has N(0, 1). The prior mean stays flat.
+
+    Args:
+        scale: of the half t, units of y: the order of magnitude of what is to be expected. In `Standardized` units 2.5.
+        dof: degrees of freedom; 1 is the half Cauchy.
+
+    Raises:
+        DataError: a scale or degrees of freedom that are not positive.
+    """
+
+    def __init__(self, scale: float = 2.5, dof: float = 3.0) -> None:
+        self.scale, self.dof = _positive(scale), _positive(dof)
+
+    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
+        """Σ of log densities of the parameters, which are logs of deviations, in nats."""
+        noise = 0.5 * self._find(theta, "columns.value.raw").double()  # log deviation, far from its bounds
+        ratio = self._find(theta, "rows.log_diagonal", "rows.log_scale").double()
+        if len(noise) != 1:
+            raise DataError(f"expected one output, got {len(noise)}: write a Hyperprior of your own")
+        total = self._half_t(noise).sum() + self._half_t(ratio + noise).sum()
+        below = [value for key, value in theta.items() if key.endswith("rows.below")]
+        return total - 0.5 * sum((value.double().square().sum() for value in below), torch.zeros_like(total))
+
+    def _half_t(self, log_deviation: Tensor) -> Tensor:
+        """Log density of the log of a deviation: that of the deviation, and the Jacobian."""
+        ratio = (2.0 * (log_deviation - math.log(self.scale))).exp() / self.dof
+        return log_deviation - 0.5 * (self.dof + 1.0) * ratio.log1p()
+
+    def _find(self, theta: Params, *ends: str) -> Tensor:
+        found = [value for key, value in theta.items() if key.endswith(ends)]
+        if len(found) != 1:
+            raise DataError(f"expected the parameters of one ALPaCA, got {sorted(theta)}")
+        return found[0]
+
+
+def _positive(value: float) -> float:
+    if not 0.0 < value < math.inf:
+        raise DataError(f"expected a positive number, got {value}")
+    return value

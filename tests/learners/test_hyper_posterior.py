@@ -1,0 +1,164 @@
+"""Theta averaged over: the weights of its draws, the predictive, and the three ways to draw it."""
+
+import math
+
+import pytest
+import torch
+
+import bayesmeta as bm
+
+
+def _tasks(num_tasks: int = 6, points: int = 4, seed: int = 0) -> bm.TaskDataset:
+    """A random intercept of deviation 2 around 1, noise of deviation 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.zeros(num_tasks, points, 0, dtype=torch.float64)
+    effects = 1.0 + 2.0 * torch.randn(num_tasks, 1, 1, generator=generator, dtype=torch.float64)
+    y = effects + 0.5 * torch.randn(num_tasks, points, 1, generator=generator, dtype=torch.float64)
+    return bm.TaskDataset(bm.Data(x, y, torch.ones(num_tasks, points, dtype=torch.bool)))
+
+
+def _members() -> list[bm.Learner]:
+    torch.manual_seed(0)
+    members: list[bm.Learner] = []
+    for location in (0.0, 1.0, 3.0):
+        learner = bm.ALPaCA(bm.Identity(0)).double()
+        torch.nn.init.constant_(learner.prior.location, location)
+        members.append(learner)
+    return members
+
+
+def test_the_mixture_over_theta_by_hand() -> None:
+    learner, tasks = bm.HyperPosterior(_members()), _tasks()
+    support, query = tasks.data, _tasks(seed=1).data
+    prediction = learner.adapt(support).predict(query.x)
+    log_weights = torch.stack([m.log_evidence(support) for m in learner.learners], -1).log_softmax(-1)
+    each = torch.stack([m.adapt(support).predict(query.x).log_prob(query.y) for m in learner.learners], -1)
+    torch.testing.assert_close(prediction.log_prob(query.y), (log_weights + each).logsumexp(-1))
+    means = torch.stack([m.adapt(support).predict(query.x).mean for m in learner.learners], -1)
+    torch.testing.assert_close(prediction.mean, (means * log_weights.exp()[:, None, None]).sum(-1))
+    spread = (means - prediction.mean[..., None]).square()
+    own = torch.stack([m.adapt(support).predict(query.x).variance for m in learner.learners], -1)
+    expected = ((own + spread) * log_weights.exp()[:, None, None]).sum(-1)
+    torch.testing.assert_close(prediction.variance, expected)
+    torch.testing.assert_close(prediction.cdf(prediction.quantile(0.3)), torch.full_like(prediction.mean, 0.3))
+    draws = prediction.sample((20_000,), torch.Generator().manual_seed(0))
+    assert ((draws.mean(0) - prediction.mean).abs() / prediction.stddev).max() < 4.0 / math.sqrt(20_000)
+    assert prediction.noiseless.variance.lt(prediction.variance).all()
+    assert prediction.marginals.log_prob(query.y).isfinite().all()
+
+
+def test_the_evidence_is_the_mean_over_theta() -> None:
+    learner, data = bm.HyperPosterior(_members()), _tasks().data
+    expected = torch.stack([m.log_evidence(data).exp() for m in learner.learners]).mean(0).log()
+    torch.testing.assert_close(learner.log_evidence(data), expected)
+
+
+def test_draws_of_phi_have_the_mixtures_moments() -> None:
+    learner, support = bm.HyperPosterior(_members()), bm.Data.empty(_tasks().data)
+    draws = learner.adapt(support).sample(4_000, torch.Generator().manual_seed(0))["weight"][:, 0, 0, 0]
+    assert abs(draws.mean() - 4.0 / 3.0) < 4.0 * draws.std() / math.sqrt(4_000)
+
+
+def test_nuts_over_theta_finds_the_posterior_of_a_normal_mean() -> None:
+    """Variances held fixed: K_0 given y is Gaussian, with the mean and precision of generalised least squares."""
+    learner = bm.ALPaCA(bm.Identity(0)).double()
+    learner.requires_grad_(False)
+    learner.prior.location.requires_grad_()
+    tasks = _tasks()
+    found = bm.nuts_hyper_posterior(learner, tasks, sampler=bm.NUTS(32, 25, 40), num_members=800)
+    location = torch.stack([m.prior.location.flatten()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
+    noise = learner.prior.columns.variance()
+    variance = learner.prior.rows.covariance()[0, 0] * noise + noise / 4.0  # of a task's mean around K_0
+    expected, error = tasks.data.y.mean(), (variance / 6.0).sqrt()
+    assert abs(location.mean() - expected) < 4.0 * error / math.sqrt(400)
+    assert abs(location.std() / error - 1.0) < 0.15
+    assert learner.prior.location.item() == 0.0  # left as it was
+
+
+def test_few_tasks_make_wide_intervals_and_many_do_not() -> None:
+    widths = []
+    for num_tasks, sampler in ((8, bm.NUTS(6, 80, 80)), (80, bm.NUTS(6, 40, 60))):
+        tasks, learner = _tasks(num_tasks, seed=3), bm.ALPaCA(bm.Identity(0)).double()
+        bm.fit_evidence(learner, tasks)
+        full = bm.nuts_hyper_posterior(learner, tasks, bm.DeviationHyperprior(), sampler=sampler, num_members=80)
+        nothing, x = bm.Data.empty(tasks.data.select([0])), torch.zeros(1, 1, 0)
+        low, high = full.adapt(nothing).predict(x).interval(0.9)
+        plug_low, plug_high = learner.adapt(nothing).predict(x).interval(0.9)
+        widths.append(((high - low) / (plug_high - plug_low)).item())
+    assert widths[0] > 1.15
+    assert abs(widths[1] - 1.0) < 0.1
+
+
+@pytest.mark.parametrize("method", ["svgd", "vi"])
+def test_networks_have_a_hyper_posterior_too(method: str) -> None:
+    torch.manual_seed(0)
+    tasks = bm.Sinusoid().dataset(num_tasks=12, num_points=8, seed=0)
+    hyperprior = bm.GaussianHyperprior(1.0)
+    learners = [bm.ALPaCA(bm.MLP(1, [8, 4])).double() for _ in range(3)]
+    if method == "svgd":
+        start = bm.HyperPosterior(learners)
+        found = bm.svgd_hyper_posterior(learners, tasks, hyperprior, steps=80, batch_size=6, lr=1e-2)
+    else:
+        start = bm.HyperPosterior(learners[:1])
+        found = bm.vi_hyper_posterior(learners[0], tasks, hyperprior, steps=80, batch_size=6, lr=1e-2, num_members=3)
+    test = bm.Sinusoid().dataset(num_tasks=40, num_points=8, seed=1).divided(bm.RandomSplit((4, 4)))
+    scores = [
+        -learner.adapt(test.support).predict(test.query.x).log_prob(test.query.y, test.query.mask).mean()
+        for learner in (found, start)
+    ]
+    assert scores[0] < scores[1]
+    weights = torch.stack([next(learner.parameters()).flatten() for learner in found.learners])
+    assert len(found.learners) == 3
+    assert (weights.std(0) > 0.0).all()
+
+
+def test_vi_finds_the_deviation_of_a_normal_mean() -> None:
+    learner = bm.ALPaCA(bm.Identity(0)).double()
+    learner.requires_grad_(False)
+    learner.prior.location.requires_grad_()
+    tasks = _tasks(20)
+    found = bm.vi_hyper_posterior(
+        learner, tasks, steps=300, batch_size=20, lr=0.1, objective=bm.Evidence(), num_members=200, initial_scale=0.1
+    )
+    location = torch.stack([m.prior.location.flatten()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
+    noise = learner.prior.columns.variance()
+    error = ((learner.prior.rows.covariance()[0, 0] * noise + noise / 4.0) / 20.0).sqrt()
+    assert abs(location.mean() - tasks.data.y.mean()) < 0.5 * error
+    assert abs((location.std() / error).log()) < 0.3
+
+
+def test_bad_input() -> None:
+    tasks, learner = _tasks(), bm.ALPaCA(bm.Identity(0)).double()
+    with pytest.raises(bm.DataError):
+        bm.HyperPosterior([])
+    with pytest.raises(bm.DataError, match="one class"):
+        bm.HyperPosterior([learner, bm.R2D2Regressor(bm.Identity(0))])
+    with pytest.raises(bm.DataError, match="members"):
+        bm.nuts_hyper_posterior(learner, tasks, num_members=0)
+    with pytest.raises(bm.DataError, match="two particles"):
+        bm.svgd_hyper_posterior([learner], tasks)
+    with pytest.raises(bm.DataError):
+        bm.vi_hyper_posterior(learner, tasks, steps=0)
+    with pytest.raises(bm.DataError):
+        bm.vi_hyper_posterior(learner, tasks, initial_scale=0.0)
+    with pytest.raises(bm.UnsupportedError):
+        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3], 1)).double(), bm.Sinusoid().dataset(3, 4))
+    with pytest.raises(bm.DataError):
+        bm.DeviationHyperprior(scale=0.0)
+    with pytest.raises(bm.DataError, match="ALPaCA"):
+        bm.DeviationHyperprior().log_prob({"weight": torch.zeros(1)})
+    with pytest.raises(bm.UnsupportedError, match="train"):
+        bm.HyperPosterior([learner]).configure_optimizer()
+
+
+def test_the_deviation_hyperprior_is_a_density() -> None:
+    """Over log deviations it integrates to a constant that the scale does not change: half t, Jacobian included."""
+    grid = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
+    values = []
+    for scale in (0.5, 2.5):
+        prior = bm.DeviationHyperprior(scale)
+        # the noise at log deviation 0, the ratio along the grid
+        theta = [{"columns.value.raw": torch.zeros(1), "rows.log_diagonal": g[None]} for g in grid]
+        density = torch.stack([prior.log_prob(each) for each in theta])
+        values.append((torch.trapezoid(density.exp(), grid) / prior._half_t(torch.zeros(())).exp()).item() / scale)
+    assert abs(values[0] / values[1] - 1.0) < 1e-4

@@ -1,0 +1,83 @@
+"""The report in a real browser: it asks for nothing, complains of nothing, and all of it is seen."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bayesmeta.reporting.report import report
+from bayesmeta.tasks.dataset import TaskDataset
+from tests.browser import Browser
+from tests.evaluation.exact import NormalMean, normal_tasks
+
+HOSTILE = [
+    "<script>document.title = 'taken'</script>",
+    "<img src=x onerror=\"document.title='taken'\">",
+    '"><svg onload="document.title=\'taken\'">',
+    "</style><style>body { display: none }</style>",
+    "</title><link rel=stylesheet href=https://example.org/x.css>",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on the PATH")
+    with Browser(found, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tasks = TaskDataset(normal_tasks(6, 9, seed=0).data, [*HOSTILE, "a"])
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    made = report(NormalMean(), tasks, (2,), examples=1, num_bootstrap=20, title=HOSTILE[0], facts=[(HOSTILE[2],) * 2])
+    made.write(path)
+    return path
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_nothing_is_asked_for_and_all_is_seen(browser: Browser, written: Path, width: int) -> None:
+    browser.requests.clear()
+    browser.complaints.clear()
+    browser.open(written.as_uri(), width)
+    asked = [url for url in browser.requests if not url.startswith("data:")]
+    assert asked == [written.as_uri()]
+    assert browser.complaints == []
+    assert browser.evaluate("document.title") == HOSTILE[0]
+    assert browser.evaluate("document.scripts.length") == 0
+    assert browser.evaluate("document.styleSheets.length") == 1
+    drawn = browser.evaluate(
+        "[...document.images].map(i => i.complete && i.naturalWidth > 50 && i.alt.length > 20 && i.clientWidth > 150)"
+    )
+    assert len(drawn) == 6
+    assert all(drawn)
+    # the page itself never scrolls sideways, a wide table does
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelector('main').offsetHeight") > 1000
+    texts = browser.evaluate("document.body.innerText")
+    assert all(name in texts for name in HOSTILE)
+
+
+def test_the_check_would_see_what_is_wrong(browser: Browser, written: Path, tmp_path: Path) -> None:
+    """The policy of the page stops an injected script, style and image, and the browser says so."""
+    injected = (
+        "<main><script>document.title = 'taken'</script><img src='http://127.0.0.1:9/x.png' alt=''>"
+        "<style>h1 { display: none }</style>"
+    )
+    broken, free = tmp_path / "broken.html", tmp_path / "free.html"
+    text = written.read_text().replace("<main>", injected)
+    broken.write_text(text)
+    free.write_text(text.replace("Content-Security-Policy", "none"))
+    browser.complaints.clear()
+    browser.open(broken.as_uri())
+    assert len([line for line in browser.complaints if "Content Security Policy" in line]) == 3
+    assert browser.evaluate("document.title") == HOSTILE[0]
+    assert browser.evaluate("document.querySelector('h1').offsetHeight") > 0
+    browser.requests.clear()
+    browser.open(free.as_uri())
+    assert "http://127.0.0.1:9/x.png" in browser.requests
+    assert browser.evaluate("document.title") == "taken"
