@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
@@ -78,13 +78,22 @@ class Likelihood(Described, nn.Module, ABC):
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
         if data.num_points == 0:  # torch's Independent fails on zero points
             return f.sum((-1, -2))
-        return torch.where(data.mask, self.forward(f).log_prob(self._outcome(data, f)), 0.0).sum(-1)
+        return torch.where(data.mask, self.forward(f).log_prob(self.outcome(data, f)), 0.0).sum(-1)
 
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
         """f -> log p(y | f) of these data, as `log_prob`: for loops, as what does not depend on f is done once."""
         return lambda f: self.log_prob(f, data)
 
-    def _outcome(self, data: Data, f: Tensor) -> Tensor:
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Shaped[Tensor, "B N *c"]:
+        """y as the distribution that `forward` gives at f wants it: what is padding, too, is legal.
+
+        Returns:
+            y itself for numbers; labels `B N`, in the number format of f where the distribution wants it.
+
+        Raises:
+            UnsupportedError: labels for a likelihood of numbers, or numbers for one of labels. DataError: a label is
+                out of range.
+        """
         if not data.y.is_floating_point():
             raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
         return data.y
@@ -281,7 +290,8 @@ class Bernoulli(Likelihood):
         logs = nn.functional.logsigmoid
         return (0.5 * (logs(f) + logs(-f))).exp()[..., None]  # the root itself has no gradient at p = 0 or 1
 
-    def _outcome(self, data: Data, f: Tensor) -> Tensor:
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N"]:
+        """The labels, in the number format of f."""
         return self._labels(data, 2).to(f.dtype)  # torch wants its labels in floating point
 
 
@@ -309,7 +319,8 @@ class Categorical(Likelihood):
         root = (0.5 * f.log_softmax(-1)).exp()  # √p, with a finite gradient also where p is 0
         return torch.diag_embed(root) - root.square()[..., :, None] * root[..., None, :]
 
-    def _outcome(self, data: Data, f: Tensor) -> Tensor:
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
+        """The labels; 0 where padding is."""
         return self._labels(data, self.network_outputs)
 
 

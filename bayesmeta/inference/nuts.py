@@ -160,7 +160,7 @@ def nuts(
     draws = _unflatten(target.phi(run.points[..., : flat.shape[-1]]).transpose(0, 1), shapes)
     value, divergent, acceptance, leapfrogs = (record.transpose(0, 1) for record in run.records)
     chains = Chains(draws, value, divergent, acceptance, leapfrogs, step.current[0])
-    _warn(chains)
+    warn_unless_converged(chains)
     return chains
 
 
@@ -426,7 +426,13 @@ def _window_ends(num_warmup: int) -> list[int]:
     return [*ends, end]
 
 
-def _warn(chains: Chains) -> None:
+def warn_unless_converged(chains: Chains) -> None:
+    """Warns, on behalf of the function that calls it, of chains that are not to be trusted.
+
+    Warns:
+        ConvergenceWarning: the chains of a task disagree (R-hat above 1.1, or none), or more than 1 in 20 of its
+            trajectories diverge.
+    """
     worst = chains.worst_r_hat
     if not bool((worst <= 1.1).all()):
         count, task = int((~(worst <= 1.1)).sum()), int(worst.nan_to_num(nan=math.inf).argmax())

@@ -1,0 +1,142 @@
+"""Draws of theta and phi together: given the tasks, and before any data."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyro
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.distributions import seeded
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.hyperpriors import Hyperprior
+from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
+from bayesmeta.interop.pyro._theta import find, stored_shape
+from bayesmeta.interop.pyro.programs import program
+from bayesmeta.learner import ExplicitLearner
+from bayesmeta.learners.hyper_posterior import HyperPosterior
+from bayesmeta.noise import Positive
+from bayesmeta.typing import Params
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HyperDraws:
+    """Draws from p(theta, phi_1..B | tasks): full Bayes.
+
+    Attributes:
+        learner: what theta is put into.
+        support: the tasks.
+        theta: by the names of the hyperprior: each value `chains S *shape`.
+        phi: each value `chains S B *shape`.
+        divergent: 1 where a trajectory was broken off; 0 for draws from a guide.
+        elbo: of a guide, at every step, nats; empty for chains.
+    """
+
+    learner: ExplicitLearner
+    support: Data
+    theta: Params
+    phi: Params
+    divergent: Float[Tensor, "chains S"]
+    elbo: Float[Tensor, "steps"]
+
+    @classmethod
+    def of_sites(
+        cls,
+        learner: ExplicitLearner,
+        support: Data,
+        hyperprior: Mapping[str, Distribution] | Hyperprior,
+        sites: Params,
+        divergent: Float[Tensor, "chains S"],
+        elbo: Float[Tensor, "steps"],
+    ) -> "HyperDraws":
+        """From the draws of a program's sites, each value `chains S *batch *event`; further sites are left out."""
+        means = learner.prior.mean
+        names = hyperprior if isinstance(hyperprior, Mapping) else dict(learner.named_parameters())
+        theta = {name: sites[name] for name in names if name in sites}  # guides have further sites of their own
+        return cls(
+            learner=learner,
+            support=support,
+            theta={
+                name: value.double().reshape(*divergent.shape, *stored_shape(learner, name))
+                for name, value in theta.items()
+            },
+            phi={
+                name: sites[name].reshape(*divergent.shape, support.num_tasks, *mean.shape)
+                for name, mean in means.items()
+            },
+            divergent=divergent,
+            elbo=elbo,
+        )
+
+    @property
+    def r_hat(self) -> Params:
+        """Split R-hat of every number of theta and phi. Above 1.01 to 1.05 the chains disagree."""
+        return {name: split_r_hat(value) for name, value in (self.theta | self.phi).items()}
+
+    @property
+    def effective_draws(self) -> Params:
+        """How many independent draws are worth as much for the mean of every number."""
+        return {name: effective_draws(value) for name, value in (self.theta | self.phi).items()}
+
+    def learner_at(self, draw: int) -> ExplicitLearner:
+        """The learner with theta at a draw; chains follow each other."""
+        result = copy.deepcopy(self.learner)
+        with torch.no_grad():
+            for name, value in self.theta.items():
+                found = find(result, name)
+                (found.set if isinstance(found, Positive) else found.copy_)(value.flatten(0, 1)[draw])
+        return result
+
+    def hyper_posterior(self, num_members: int = 200) -> HyperPosterior:
+        """A learner for new tasks, theta averaged over draws taken evenly. Raises DataError for more than there are."""
+        count = self.divergent.numel()
+        if not 1 <= num_members <= count:
+            raise DataError(f"expected from 1 to {count} members, as many as there are draws, got {num_members}")
+        places = torch.linspace(0, count - 1, num_members).round().long().tolist()
+        return HyperPosterior([self.learner_at(place) for place in places])
+
+
+def prior_predictive(
+    learner: ExplicitLearner,
+    data: Data,
+    hyperprior: Mapping[str, Distribution] | None = None,
+    *,
+    num_draws: int = 1_000,
+    seed: int = 0,
+) -> Params:
+    """Draws of theta, phi and y before any data.
+
+    Args:
+        learner: prior, likelihood and network.
+        data: where to draw y; its own y is not used.
+        hyperprior: distributions of theta, as for `program`; without it theta is what the learner has.
+        num_draws: S.
+        seed: of the randomness.
+
+    Returns:
+        By site: "y" `S B N *c` (also at padding), phi `S B *shape`, theta `S *shape`.
+
+    Raises:
+        UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, or no draws.
+    """
+    if num_draws < 1:
+        raise DataError(f"expected at least one draw, got {num_draws}")
+    if isinstance(hyperprior, Hyperprior):
+        raise UnsupportedError("expected distributions to draw theta from, got a Hyperprior: it is a density alone")
+    model = poutine.uncondition(program(learner, hyperprior))
+    with seeded(torch.Generator().manual_seed(seed)):
+        sites = pyro.infer.Predictive(model, num_samples=num_draws, parallel=not hyperprior)(data)
+    phi, theta = learner.prior.mean, hyperprior or {}
+    return {
+        name: value[:, :, 0]
+        if name in phi
+        else value.reshape(num_draws, *stored_shape(learner, name))
+        if name in theta
+        else value
+        for name, value in sites.items()
+    }

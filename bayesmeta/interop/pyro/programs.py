@@ -1,0 +1,131 @@
+"""A learner's hierarchical model as a Pyro program, and the distributions of phi in it."""
+
+from collections.abc import Callable, Mapping
+from functools import singledispatch
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from pyro.ops.provenance import ProvenanceTensor, get_provenance, track_provenance
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayesmeta.data import Data
+from bayesmeta.errors import ShapeError, UnsupportedError
+from bayesmeta.hyperpriors import Hyperprior
+from bayesmeta.interop.pyro._distributions import for_pyro, kind_of_prior
+from bayesmeta.interop.pyro._theta import theta_sites
+from bayesmeta.learner import ExplicitLearner
+from bayesmeta.likelihoods import Likelihood
+from bayesmeta.priors import DiagonalGaussian, IsotropicGaussian, Prior, StandardNormal
+from bayesmeta.typing import Params
+
+Program = Callable[[Data], Tensor]
+"""A Pyro program of the tasks' data; it returns y."""
+
+
+def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | Hyperprior | None = None) -> Program:
+    """The hierarchical model of a learner as a Pyro program.
+
+    The log density of its trace is the learner's log joint, summed over tasks, plus that of the hyperprior. Draws of
+    phi have leading axes when the program runs in further plates (parallel particles); draws of theta do not.
+
+    Args:
+        learner: its theta is read when the program runs, with gradients; it is not put into Pyro's parameter store.
+        hyperprior: without it theta is what the learner has. Distributions by the names of parameters, each over the
+            parameter as it is stored, or by the name of a `Positive` ("likelihood.noise.value"), over its value; they
+            stand in place of the learner's own hyperprior. Or a `Hyperprior`: then all trainable parameters are sites
+            without a density of their own, and it is a factor, together with the learner's `log_hyperprior`.
+
+    Returns:
+        A function of `Data`.
+
+    Raises:
+        UnsupportedError: no explicit prior and likelihood, or (when run) a prior over several tensors that is not known
+            here (`phi_distributions.register` it). DataError: a name that the learner does not have.
+    """
+    if not isinstance(learner, ExplicitLearner):
+        raise UnsupportedError(
+            f"expected a learner with an explicit prior and likelihood, got {type(learner).__name__}: "
+            "there is no model of phi to write down"
+        )
+    theta = theta_sites(learner, hyperprior)
+
+    def model(data: Data) -> Tensor:
+        data = learner.conform(data)
+        drawn = theta.sample(learner)
+        with pyro.plate("task", data.num_tasks, dim=-2):
+            phi = {}
+            for name, distribution in phi_distributions(drawn.prior).items():
+                value = pyro.sample(name, distribution)
+                phi[name] = value.squeeze(value.ndim - distribution.event_dim - 1)  # the place of points
+            if data.num_points == 0:
+                return data.y
+            f = _traced(drawn.forward(phi, data.x), phi)
+            real: Any = data.mask
+            observed = _observed(drawn.likelihood, data, f)
+            with pyro.plate("point", data.num_points, dim=-1), poutine.mask(mask=real):
+                y: Tensor = pyro.sample("y", for_pyro(drawn.likelihood(f)), obs=observed)
+                return y
+
+    return model
+
+
+class OwnHyperprior(Hyperprior):
+    """What the learner's `log_hyperprior` says, and nothing beyond."""
+
+    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
+        """Zero."""
+        return torch.zeros(())
+
+
+@singledispatch
+def phi_distributions(prior: Prior) -> dict[str, dist.TorchDistribution]:
+    """The distribution of each named tensor of phi under a prior, with gradients in its theta.
+
+    `phi_distributions.register(YourPrior)` teaches it a prior over several tensors. One over a single tensor is known.
+
+    Raises:
+        UnsupportedError: the prior is over several tensors, and what it says of each alone is not known.
+    """
+    means = prior.mean
+    if len(means) != 1:
+        raise UnsupportedError(
+            f"expected a prior over one tensor, or one whose tensors are independent, got {type(prior).__name__} over "
+            f"{sorted(means)}: say what distribution each has with phi_distributions.register"
+        )
+    ((name, mean),) = means.items()
+    return {name: kind_of_prior(type(prior).__name__)(prior, name, mean.shape)}
+
+
+@phi_distributions.register(IsotropicGaussian)
+@phi_distributions.register(DiagonalGaussian)
+def _gaussian(prior: IsotropicGaussian | DiagonalGaussian) -> dict[str, dist.TorchDistribution]:
+    variances = prior.variance()
+    return {
+        name: dist.Normal(mean, variances[name].sqrt().expand(mean.shape)).to_event(mean.ndim)
+        for name, mean in prior.mean.items()
+    }
+
+
+@phi_distributions.register(StandardNormal)
+def _standard_normal(prior: StandardNormal) -> dict[str, dist.TorchDistribution]:
+    return {name: dist.Normal(mean, torch.ones_like(mean)).to_event(mean.ndim) for name, mean in prior.mean.items()}
+
+
+def _traced(f: Tensor, phi: Params) -> Tensor:
+    """f, known to depend on phi: maps over tasks lose what Pyro's diagrams follow."""
+    if not any(isinstance(value, ProvenanceTensor) for value in phi.values()):
+        return f
+    result: Tensor = track_provenance(f, get_provenance(list(phi.values())))
+    return result
+
+
+def _observed(likelihood: Likelihood, data: Data, f: Tensor) -> Tensor:
+    """y as the likelihood's distribution wants it; labels that are padding are legal ones."""
+    if f.shape[-1] != likelihood.network_outputs:
+        raise ShapeError(f"expected f with {likelihood.network_outputs} columns, got {tuple(f.shape)}")
+    return likelihood.outcome(data, f)
