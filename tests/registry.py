@@ -23,6 +23,7 @@ class Case:
             deviations; of probabilities themselves.
         examples: how many times a property is tried.
         calls: how many calls must leave memory as it was: fewer of learners that are slow to adapt.
+        steps: how many steps of training must lower the loss.
         exceptions: names of contracts that this learner does not keep, each with its reason.
     """
 
@@ -34,6 +35,7 @@ class Case:
     float32_tolerance: float = 1e-4
     examples: int = 25
     calls: int = 1000
+    steps: int = 150
     exceptions: dict[str, str] = field(default_factory=dict)
 
     def learner(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Learner:
@@ -130,7 +132,8 @@ GRADIENT = [
             _mlp(), precision=100.0, solver=bm.LBFGS(100, 1e-12, history=30), solve_steps=60, solve_tolerance=1e-12
         ),
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
-        calls=200,
+        calls=30,
+        steps=40,
     ),
     _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 import bayesmeta as bm
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.learners.closed_form.deep_kernel import (
     CosineSimilarityKernel,
     DeepKernelClassifier,
     DeepKernelTransfer,
-    GaussianHyperprior,
     Kernel,
     LinearKernel,
     MaternKernel,
