@@ -74,7 +74,7 @@ def test_eight_schools(real_data: Path) -> None:
     reference = json.loads((real_data / "reference_fits" / "eight_schools_exact.json").read_text())
     tasks = bm.TaskDataset.from_frame(frame, task="task", x=["se"], y=["effect"])
     found = bm.nuts_hyper_posterior(
-        EightSchools(), tasks, sampler=bm.NUTS(64, 30, 60), num_members=1_600, spread=1.0, seed=0
+        EightSchools(), tasks, sampler=bm.NUTS(32, 100, 100), num_members=1_600, spread=1.0, seed=0
     )
     members = [m for m in found.learners if isinstance(m, EightSchools)]
     mu, tau = (torch.stack(values).detach() for values in ([m.mu for m in members], [m.tau for m in members]))
