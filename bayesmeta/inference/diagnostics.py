@@ -4,6 +4,8 @@ Gelman et al. 2013, Bayesian Data Analysis, 3rd ed., sections 11.4 and 11.5; Gey
 cut off. ArviZ has rank-normalised versions of both (`to_arviz`, then `arviz.summary`).
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,7 +32,7 @@ def effective_draws(draws: Float[Tensor, "chains S *n"]) -> Float[Tensor, "*n"]:
     pairs = correlation[: count - count % 2].unflatten(0, (-1, 2)).sum(1)
     positive = (pairs > 0.0).cumprod(0)
     monotone = (pairs * positive).cummin(0).values
-    time = (2.0 * monotone.sum(0) - 1.0).clamp(min=1.0 / torch.tensor(float(chains * count)).log10())
+    time = (2.0 * monotone.sum(0) - 1.0).clamp(min=1.0 / math.log10(chains * count))
     return chains * count / time
 
 

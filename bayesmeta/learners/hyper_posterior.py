@@ -9,6 +9,7 @@ as the new task's own points speak of theta, too. Learners without an evidence h
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class HyperPosterior(Learner):
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log of the mean over theta of p(D | theta), in nats. Raises UnsupportedError where the learners have none."""
         each = torch.stack([learner.log_evidence(data) for learner in self.learners], -1)
-        return each.logsumexp(-1) - torch.tensor(float(len(self.members))).log()
+        return each.logsumexp(-1) - math.log(len(self.members))
 
     def conform(self, data: Data) -> Data:
         """As the learners do."""

@@ -144,9 +144,7 @@ def svgd_hyper_posterior(
         gradients = []
         for member, value in zip(members, particles.detach(), strict=True):
             _assign(member, value)
-            theta = list(_trained(member).values())
-            score = torch.autograd.grad(_finite(joint(member, batch), step), theta, materialize_grads=True)
-            gradients.append(torch.cat([gradient.flatten() for gradient in score]))
+            gradients.append(joint.gradient(member, batch, step))
         direction = stein_direction(particles.detach()[:, None], torch.stack(gradients)[:, None])[:, 0]
         particles.grad = -direction / joint.total_points
         optimizer.step()
@@ -207,9 +205,7 @@ def vi_hyper_posterior(
         batch = tasks.draw(batch_size, RandomSplit() if split is None else split, generator)
         value = draw()
         _assign(learner, value.detach())
-        theta = list(_trained(learner).values())
-        score = torch.autograd.grad(_finite(joint(learner, batch), step), theta, materialize_grads=True)
-        gradient = torch.cat([part.flatten() for part in score])
+        gradient = joint.gradient(learner, batch, step)
         optimizer.zero_grad()
         # ∇ of E log p(theta, tasks) by the path of the draw; the entropy is Σ log scale and a constant
         bound = (value * gradient).sum() + log_scale.sum()
@@ -231,11 +227,19 @@ class _Score:
         self.total_points = float(tasks.data.counts.sum())
         self.hyperprior, self.objective = hyperprior, objective
 
-    def __call__(self, learner: Learner, batch: TaskBatch) -> Tensor:
+    def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> Tensor:
+        """Of what is drawn of theta, flat."""
         batch = learner.conform_tasks(batch)
         each = learner.meta_loss(batch) if self.objective is None else self.objective(learner, batch)
         value = learner.log_hyperprior() - self.total_points * each.mean()
-        return value if self.hyperprior is None else value + self.hyperprior.log_prob(dict(learner.named_parameters()))
+        if self.hyperprior is not None:
+            value = value + self.hyperprior.log_prob(dict(learner.named_parameters()))
+        if not bool(value.isfinite()):
+            raise InferenceError(
+                f"expected a finite score, got {value.item()} at step {step}: lower lr or use Standardized"
+            )
+        parts = torch.autograd.grad(value, list(_trained(learner).values()), materialize_grads=True)
+        return torch.cat([part.flatten() for part in parts])
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:
@@ -271,14 +275,6 @@ def _adam(
     optimizer = torch.optim.Adam(parameters, lr=lr)
     cosine: Callable[[int], float] = lambda step: 0.5 * (1.0 + math.cos(math.pi * step / steps))
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
-
-
-def _finite(score: Tensor, step: int) -> Tensor:
-    if not bool(score.isfinite()):
-        raise InferenceError(
-            f"expected a finite score, got {score.item()} at step {step}: lower lr or use Standardized"
-        )
-    return score
 
 
 def _require_counts(steps: int, batch_size: int, lr: float) -> None:

@@ -243,7 +243,7 @@ def test_constant_memory_and_no_graph(case: Case) -> None:
             for _ in range(calls):
                 learner._adapt(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
     assert tensors() <= before
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of as many graphs is more
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of 1,000 graphs is far more
 
 
 class _Tasks(bm.TaskSource):
@@ -264,9 +264,9 @@ def test_fit_lowers_the_loss(case: Case) -> None:
     learner, test = case.make(), case.batch(64, 6, 6, seed=10**7)
     learner.prepare(test.query)
     before = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
-    result = bm.fit(learner, _Tasks(case), steps=case.steps, lr=1e-2, split=bm.RandomSplit((0, 6)))
+    result = bm.fit(learner, _Tasks(case), steps=150, lr=1e-2, split=bm.RandomSplit((0, 6)))
     after = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
-    assert len(result.losses) == case.steps
+    assert len(result.losses) == 150
     assert after < before - 0.05  # nats per point, on tasks never seen
 
 
