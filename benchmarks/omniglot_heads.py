@@ -32,9 +32,10 @@ def features() -> bm.Conv4:
     return bm.Conv4((1, 28, 28), 64)
 
 
+# ridge, scale and spread are where meta-training starts
 METHODS: dict[str, Callable[[], bm.Learner]] = {
     "R2D2": lambda: bm.R2D2(features(), ridge=0.1, scale=30.0),
-    "LRD2": lambda: bm.LRD2(features(), ridge=0.1),
+    "LRD2": lambda: bm.LRD2(features(), ridge=0.5, scale=10.0, spread=0.01),
     "MetaOptNet": lambda: bm.MetaOptNet(features()),
     "DKT": lambda: bm.DeepKernelClassifier(features()),
 }
@@ -44,7 +45,7 @@ def main() -> None:
     """Train, score, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--method", choices=list(METHODS), action="append", help="one method alone; can be repeated")
-    parser.add_argument("--steps", type=int, default=6_000, help="episodes to train on")
+    parser.add_argument("--steps", type=int, default=12_000, help="episodes to train on")
     parser.add_argument("--episodes", type=int, default=1_000, help="episodes to score on")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
