@@ -45,18 +45,18 @@ from bayesmeta.hyperpriors import DeviationHyperprior, GaussianHyperprior, Hyper
 from bayesmeta.inference.implied_prior import ImpliedPrior
 from bayesmeta.inference.nuts import NUTS, DenseMetric, DiagonalMetric
 from bayesmeta.inference.solvers import LBFGS, GradientAscent, Solver
-from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
-from bayesmeta.learners.closed_form.alpaca import ALPaCA
-from bayesmeta.learners.closed_form.deep_kernel import (
+from bayesmeta.kernels import (
     CosineSimilarityKernel,
-    DeepKernelClassifier,
-    DeepKernelTransfer,
     Kernel,
     LinearKernel,
     MaternKernel,
     RBFKernel,
     SpectralMixtureKernel,
 )
+from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
+from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
 from bayesmeta.learners.closed_form.lrd2 import LRD2
 from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 import torch
 
 import bayesmeta as bm
-from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer, RBFKernel, SpectralMixtureKernel
+from bayesmeta.kernels import RBFKernel, SpectralMixtureKernel
+from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.r2d2 import R2D2Regressor
 from bayesmeta.tasks.oracles.gp import GaussianProcessOracle
 from benchmarks._report import verdict

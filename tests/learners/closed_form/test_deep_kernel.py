@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 import bayesmeta as bm
-from bayesmeta.description import construct, describe
+from bayesmeta.description import describe
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.hyperpriors import GaussianHyperprior
-from bayesmeta.learners.closed_form.deep_kernel import (
+from bayesmeta.kernels import (
     CosineSimilarityKernel,
-    DeepKernelClassifier,
-    DeepKernelTransfer,
     Kernel,
     LinearKernel,
     MaternKernel,
     RBFKernel,
     SpectralMixtureKernel,
 )
+from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
 
 D = torch.float64
 # both sides take the same float64 kernel matrices, of a condition up to 1e4 with the noise
@@ -210,21 +210,6 @@ def test_parameters_in_float32_give_matrices_in_float64() -> None:
     assert learner.adapt(support).predict(query).mean.dtype == D
 
 
-@pytest.mark.parametrize("together", [lambda a, b: a + b, lambda a, b: a * b])
-def test_sums_and_products_of_kernels_are_exact(together: Callable) -> None:
-    """gpytorch's own way, by roots of equal points, adds jitter of 1e-6 to 1e-8 to matrices that are singular."""
-    torch.manual_seed(0)
-    parts = [RBFKernel().make(2), LinearKernel().make(2)]
-    matrices = []
-    for kernel in (*parts, together(*parts)):
-        theta = DeepKernelTransfer(bm.Identity(1), kernel=kernel).double()._theta()
-        rows = theta.rows(torch.tensor([[[0.5], [1.0], [1.0], [-2.0], [0.5]]], dtype=D))  # repeated points: singular
-        matrices.append(theta.kernel(rows, rows).detach())
-        torch.testing.assert_close(theta.kernel(rows, rows[:, :4]), matrices[-1][..., :4], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(theta.kernel.diagonal(rows), matrices[-1].diagonal(dim1=-2, dim2=-1), **CLOSE)
-    torch.testing.assert_close(matrices[2], together(*matrices[:2]), rtol=1e-12, atol=1e-12)
-
-
 def test_the_objective_is_the_evidence_of_whole_tasks() -> None:
     learner, (support, _) = _learner(), _tasks()
     query, _ = _tasks(seed=1)
@@ -292,18 +277,6 @@ def test_a_foreign_kernel_cannot_be_stored(tmp_path: object) -> None:
     other.load_state_dict(learner.state_dict())  # its weights can
 
 
-def test_components_of_a_spectral_mixture_begin_apart() -> None:
-    """gpytorch's begin equal, and equal gradients would keep them so."""
-    torch.manual_seed(0)
-    base = SpectralMixtureKernel(4, frequency=0.1, bandwidth=0.02, variance=3.0).make(40)
-    means = base.base_kernel.mixture_means
-    assert means.shape == (4, 1, 40)
-    assert len(means.flatten().unique()) == 160
-    assert 0.07 < means.square().mean().sqrt() < 0.13  # 160 draws
-    points = torch.zeros(1, 2, 40)
-    torch.testing.assert_close(base(points).to_dense(), torch.full((1, 2, 2), 3.0), rtol=1e-4, atol=0.0)  # Π of 40 sums
-
-
 class Statistics(bm.Network):
     """Depends on the other points."""
 
@@ -340,26 +313,12 @@ def test_what_it_refuses_when_made(kind: type) -> None:
 
 
 def test_values_out_of_range() -> None:
-    for make in (
-        lambda: RBFKernel(0.0),
-        lambda: MaternKernel(variance=-1.0),
-        lambda: LinearKernel(math.nan),
-        lambda: CosineSimilarityKernel(math.inf),
-        lambda: SpectralMixtureKernel(frequency=0.0),
-        lambda: GaussianHyperprior(0.0),
-    ):
-        with pytest.raises(DataError, match="expected a positive"):
-            make()
-    with pytest.raises(DataError, match="expected nu of"):
-        MaternKernel(1.0)
-    with pytest.raises(DataError, match="at least one mixture component"):
-        SpectralMixtureKernel(0)
+    with pytest.raises(DataError, match="expected a positive"):
+        GaussianHyperprior(0.0)
     with pytest.raises(DataError, match="at least one beginning"):
         GaussianHyperprior(names=[])
     with pytest.raises(DataError, match=r"parameters of the learner, got 'network'"):
         _learner(hyperprior=GaussianHyperprior(names=["network"])).log_hyperprior()
-    with pytest.raises(DataError, match=r"arguments that MaternKernel accepts"):
-        construct({"class": "MaternKernel", "arguments": {"smoothness": 1.5}})
     with pytest.raises(ShapeError, match="noise over 1 outputs, got 2"):
         DeepKernelTransfer(bm.MLP(2, [3]), noise=bm.DiagonalNoise(2))
 
@@ -378,65 +337,3 @@ def test_what_it_says_when_inference_fails() -> None:
         learner.log_evidence(support)
     with pytest.raises(UnsupportedError, match="got labels: use DeepKernelClassifier"):
         _learner().adapt(bm.Data(support.x, torch.zeros(3, 6, dtype=torch.long), support.mask))
-
-
-# ------------------------------------------------------------------------------------------------------- classification
-
-
-def _labelled(seed: int = 0) -> tuple[bm.Data, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(6).expand(2, -1) % 3
-    centers = 2.0 * torch.randn(2, 3, 2, generator=generator, dtype=D)
-    at = lambda y: centers[torch.arange(2)[:, None], y] + 0.3 * torch.randn(*y.shape, 2, generator=generator, dtype=D)
-    return bm.Data(at(labels), labels, torch.tensor([[True] * 6, [True] * 4 + [False] * 2])), at(labels)
-
-
-@pytest.mark.usefixtures("exact")
-def test_scores_are_regressions_of_one_class_against_the_rest() -> None:
-    torch.manual_seed(0)
-    learner = DeepKernelClassifier(bm.MLP(2, [8, 3]), kernel=RBFKernel(), noise=0.2).double()
-    support, query = _labelled()
-    posterior = learner.adapt(support)
-    mean, variance = posterior.scores.at(posterior.learner.rows(query))
-    regression = DeepKernelTransfer(learner.features, kernel=RBFKernel(), noise=bm.DiagonalNoise(1, 0.2)).double()
-    regression.kernel.load_state_dict(learner.kernel.state_dict())
-    for c in range(3):
-        y = torch.where(support.y == c, 1.0, -1.0).double()[..., None]
-        expected = regression.adapt(bm.Data(support.x, y, support.mask)).predict(query)
-        # the two noise variances have different bounds: 1e-6 of .2
-        torch.testing.assert_close(mean[..., c : c + 1], expected.mean, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(variance, expected.noiseless.variance, rtol=1e-5, atol=1e-5)
-
-
-def test_a_constant_mean_would_change_no_probability() -> None:
-    torch.manual_seed(0)
-    learner = DeepKernelClassifier(bm.MLP(2, [8, 3])).double()
-    support, query = _labelled()
-    posterior = learner.adapt(support)
-    rows = posterior.learner.rows(query)
-    mean, variance = posterior.scores.at(rows)
-    white = torch.linalg.solve_triangular(posterior.scores.belief.factor, support.mask.double()[..., None], upper=False)
-    constant, _ = type(posterior.scores.belief)(posterior.scores.belief.factor, white, support.mask).predict(
-        posterior.scores.kernel(posterior.rows, rows) / posterior.scores.noise, variance[..., 0]
-    )
-    shifted = learner.softmax(mean + 0.4 * (1.0 - constant), variance).softmax(-1)  # f = m + k S⁻¹ (y - m)
-    torch.testing.assert_close(shifted, learner.softmax(mean, variance).softmax(-1), **CLOSE)
-
-
-def test_it_learns_to_classify_and_is_stored(tmp_path: object) -> None:
-    torch.manual_seed(0)
-    learner = DeepKernelClassifier(bm.MLP(2, [16, 16]), scale=0.5, hyperprior=GaussianHyperprior(10.0)).double()
-    support, query = _labelled()
-    before = learner.meta_loss(bm.TaskBatch(support, bm.Data(query, support.y, torch.ones(2, 6, dtype=torch.bool))))
-    optimizer = learner.configure_optimizer(1e-2)
-    for step in range(60):
-        batch_support, batch_query = _labelled(step + 1)
-        tasks = bm.TaskBatch(batch_support, bm.Data(batch_query, batch_support.y, torch.ones(2, 6, dtype=torch.bool)))
-        optimizer.zero_grad()
-        (learner.meta_loss(tasks).mean() - 1e-3 * learner.log_hyperprior()).backward()
-        optimizer.step()
-    after = learner.meta_loss(bm.TaskBatch(support, bm.Data(query, support.y, torch.ones(2, 6, dtype=torch.bool))))
-    assert after.mean() < before.mean() - 0.05
-    bm.save(learner, f"{tmp_path}/model")
-    loaded = bm.load(f"{tmp_path}/model")
-    assert torch.equal(loaded.adapt(support).predict(query).probs, learner.adapt(support).predict(query).probs)
