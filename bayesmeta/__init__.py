@@ -110,9 +110,10 @@ from bayesmeta.priors import (
 from bayesmeta.reporting.report import Report, report
 from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.episodes import Episodes
 from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.gp_functions import GPFunctions
-from bayesmeta.tasks.images import Episodes, ImageClasses
+from bayesmeta.tasks.images import ImageClasses
 from bayesmeta.tasks.metal_benchmark import metal_benchmark
 from bayesmeta.tasks.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.pendulum import Pendulum

@@ -1,6 +1,5 @@
 """Deep kernel classification: its scores are regressions by deep kernel transfer; training, storage."""
 
-import pytest
 import torch
 from torch import Tensor
 
