@@ -76,7 +76,7 @@ class _Dual(torch.autograd.Function):
     def forward(ctx: Any, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor) -> Tensor:
         problem = _Problem.of(kernel, targets, mask, classes)
         dual, free = _solve(problem)
-        result = (dual * problem.scale[:, None, None]).mT
+        result = (dual * problem.scale).mT
         ctx.problem = problem
         ctx.save_for_backward(free, result)
         return result
@@ -86,14 +86,14 @@ class _Dual(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
         problem, (free, result) = ctx.problem, ctx.saved_tensors
         ridge = GRADIENT_RIDGE * problem.size
-        system = _System(problem.kernel, torch.where(free, 1.0 / ridge[:, None, None], 0.0))
+        system = _System(problem.kernel, torch.where(free, 1.0 / ridge, 0.0))
         total, _ = system.solve(cotangent.mT)
         for _ in range(20):  # each multiplies the error by ρ / (λ + ρ) along an eigenvector of eigenvalue λ
             step, _ = system.solve(cotangent.mT - total @ problem.kernel)
             total = total + step
             if bool((step.abs().amax((1, 2)) <= SETTLED * total.abs().amax((1, 2))).all()):
                 break
-        outer = (total * problem.scale[:, None, None]).mT @ result.mT
+        outer = (total * problem.scale).mT @ result.mT
         return -0.5 * (outer + outer.mT), None, None, None
 
 
@@ -104,21 +104,19 @@ class _Problem:
     kernel: Tensor  # B N N
     targets: Tensor  # Y, B C N
     real: Tensor  # B C N
-    scale: Tensor  # B; what K and α were multiplied and divided by
-    size: Tensor  # B; the largest entry of K
+    scale: Tensor  # B 1 1; what K and α were multiplied and divided by
+    size: Tensor  # B 1 1; the largest entry of K
 
     @classmethod
     def of(cls, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor) -> "_Problem":
-        largest = torch.where(mask, kernel.diagonal(dim1=-2, dim2=-1), 0.0).amax(-1)
+        largest = torch.where(mask, kernel.diagonal(dim1=-2, dim2=-1), 0.0).amax(-1)[:, None, None]
         scale = 1.0 / largest.clamp(min=1.0)
         size = torch.where(largest > 0.0, largest * scale, 1.0)
-        return cls(
-            kernel * scale[:, None, None], targets.mT.contiguous(), classes[..., None] & mask[:, None], scale, size
-        )
+        return cls(kernel * scale, targets.mT.contiguous(), classes[..., None] & mask[:, None], scale, size)
 
     @property
     def bound(self) -> Tensor:
-        return self.targets / self.scale[:, None, None]
+        return self.targets / self.scale
 
     def take(self, index: Tensor) -> "_Problem":
         return _Problem(*(getattr(self, field.name)[index] for field in fields(self)))
@@ -161,7 +159,7 @@ def _solve(problem: _Problem) -> tuple[Tensor, Tensor]:
     """α, and which of them are free."""
     dual = problem.start()
     # a guess: all are, but where κ |x|² < 1 every point is within the margin
-    free = problem.real & ~((problem.targets > 0.0) & (problem.scale == 1.0)[:, None, None])
+    free = problem.real & ~((problem.targets > 0.0) & (problem.scale == 1.0))
     found, free, done = _newton(problem, dual, free, RIDGE, STEPS[0])
     dual = torch.where(done[:, None, None], found, dual)
     for _ in range(ROUNDS):
@@ -176,9 +174,10 @@ def _solve(problem: _Problem) -> tuple[Tensor, Tensor]:
     if bool(done.all()):
         return dual, free
     task = int((~done).nonzero()[0])
+    size = (problem.size / problem.scale)[task].item()
     raise InferenceError(
         f"expected a support vector machine whose optimality conditions are met, got task {task}, where they are not; "
-        f"its largest penalty · |x|² is {(problem.size / problem.scale)[task].item():.2g}. Likely causes: features "
+        f"its largest penalty · |x|² is {size:.2g}. Likely causes: features "
         "that are not finite, or far too large where there are more points than features (normalise them)",
         task=task,
     )
@@ -191,34 +190,32 @@ def _newton(problem: _Problem, dual: Tensor, free: Tensor, ridge: float, steps: 
     at it whose gradient points inwards. Where the set repeats the proximal problem is solved, and the next begins.
     """
     kernel, targets, bound = problem.kernel, problem.targets, problem.bound
-    ridges = ridge * problem.size
-    center, done = dual, torch.zeros_like(problem.size, dtype=torch.bool)
-    stale = True
+    limit, rho = TOLERANCE * problem.size, ridge * problem.size
+    center, done, stale = dual, torch.zeros_like(rho, dtype=torch.bool), True
     for _ in range(steps):
-        rho = ridges[:, None, None]
         if stale:
             system = _System(kernel, torch.where(free, 1.0 / rho, 0.0))
-        new = torch.where(free, dual, torch.where(problem.real, bound, 0.0))
-        step, common = system.solve(targets - new @ kernel - rho * (new - center), -new.sum(1))
+            new = torch.where(free, dual, bound)
+            gradient = new @ kernel - targets
+        step, common = system.solve(rho * (center - new) - gradient, -new.sum(1))
         new = new + step
-        move = new - center
-        gradient = new @ kernel - targets + rho * move + common
-        size = 1.0 + new.abs().amax((1, 2))
-        slack, wrong = (TOLERANCE * size)[:, None, None], (TOLERANCE * problem.size * size)[:, None, None]
-        new_free = problem.real & torch.where(free, new <= bound + slack, gradient > wrong)
-        dual = torch.where(done[:, None, None], dual, new)
-        repeats = ~(new_free != free).flatten(1).any(1) & ~done
-        settled = repeats & (move.abs().amax((1, 2)) <= SETTLED * size)
+        move, gradient = new - center, new @ kernel - targets
+        size = 1.0 + new.abs().amax((1, 2), keepdim=True)
+        inwards = gradient + rho * move + common > limit * size
+        new_free = problem.real & torch.where(free, new <= bound + TOLERANCE * size, inwards)
+        dual = torch.where(done, dual, new)
+        repeats = ~((new_free != free).any((1, 2), keepdim=True) | done)
+        settled = repeats & (move.abs().amax((1, 2), keepdim=True) <= SETTLED * size)
         done = done | settled
         if bool(done.all()):
             break
-        center = torch.where(repeats[:, None, None], new, center)
-        lower = repeats & ~settled & (ridges > 1.5 * RIDGE * problem.size)
-        ridges = torch.where(lower, 0.1 * ridges, ridges)
-        changes = ~repeats & ~done
-        free = torch.where(changes[:, None, None], new_free, free)
+        center = torch.where(repeats, new, center)
+        lower = repeats & ~settled & (rho > 1.5 * RIDGE * problem.size)
+        rho = torch.where(lower, 0.1 * rho, rho)
+        changes = ~(repeats | done)
+        free = torch.where(changes, new_free, free)
         stale = bool((changes | lower).any())
-    return dual, free, done
+    return dual, free, done[:, 0, 0]
 
 
 def _interior_point(problem: _Problem, center: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,14 +223,14 @@ def _interior_point(problem: _Problem, center: Tensor) -> tuple[Tensor, Tensor]:
 
     Mehrotra 1992; α and the multipliers λ of its bounds stay feasible, so that Σ λ slack is the duality gap.
     """
-    real, rho = problem.real, RIDGE * problem.size[:, None, None]
+    real, rho = problem.real, RIDGE * problem.size
     kernel = problem.kernel + torch.diag_embed(rho[:, 0].expand(-1, problem.kernel.shape[1]))
     count = real.sum((1, 2)).clamp(min=1)
-    limit = INTERIOR_GAP * problem.size
+    limit = INTERIOR_GAP * problem.size[:, 0, 0]
     dual = problem.start()
     gradient = dual @ kernel - problem.targets - rho * center
     top = gradient.masked_fill(~real, -torch.inf).amax(1, keepdim=True)
-    rates = torch.where(real, top - gradient + problem.size[:, None, None], 0.0)  # λ
+    rates = torch.where(real, top - gradient + problem.size, 0.0)  # λ
     for _ in range(INTERIOR_STEPS):
         slack = torch.where(real, problem.bound - dual, 1.0)
         gap = (rates * slack).sum((1, 2)) / count
@@ -254,4 +251,4 @@ def _interior_point(problem: _Problem, center: Tensor) -> tuple[Tensor, Tensor]:
         dual = dual + size[:, None, None] * torch.where(active[:, None, None], step, 0.0)
         rates = rates + size[:, None, None] * torch.where(active[:, None, None], rates_step, 0.0)
     slack = torch.where(real, problem.bound - dual, 0.0)
-    return dual, real & (slack * problem.size[:, None, None] > rates)
+    return dual, real & (slack * problem.size > rates)
