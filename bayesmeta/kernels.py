@@ -100,11 +100,11 @@ class MaternKernel(_Stationary):
         return gpytorch.kernels.MaternKernel(nu=self.nu, ard_num_dims=ard_num_dims)
 
 
-class LinearKernel(Kernel):
-    """variance * φᵀφ': Bayesian linear regression on the features, ALPaCA with one prior variance.
+class _DotProduct(Kernel):
+    """variance * a dot product.
 
     Args:
-        variance: starting value of each weight's variance, squared units of y per feature.
+        variance: starting value, squared units of y for a unit of the product.
 
     Raises:
         DataError: a variance that is not positive.
@@ -114,36 +114,36 @@ class LinearKernel(Kernel):
         _require_positive(variance=variance)
         self.variance = variance
 
+    @abstractmethod
+    def product(self) -> "gpytorch.kernels.LinearKernel":
+        """The kernel with gpytorch's own variance."""
+
     def make(self, num_features: int) -> "gpytorch.kernels.Kernel":
+        """The product with its variance."""
+        kernel = self.product()
+        kernel.variance = self.variance
+        return kernel
+
+
+class LinearKernel(_DotProduct):
+    """variance * φᵀφ': Bayesian linear regression on the features, ALPaCA with one prior variance."""
+
+    def product(self) -> "gpytorch.kernels.LinearKernel":
         """`gpytorch.kernels.LinearKernel`."""
         import gpytorch
 
-        kernel = gpytorch.kernels.LinearKernel()
-        kernel.variance = self.variance
-        return kernel
+        return gpytorch.kernels.LinearKernel()
 
 
-class CosineSimilarityKernel(Kernel):
-    """variance * φᵀφ' / |φ||φ'|, 0 where a feature vector is 0: the paper's choice for classification.
+class CosineSimilarityKernel(_DotProduct):
+    """variance * φᵀφ' / |φ||φ'|, 0 where a feature vector is 0. Patacchiola et al. 2020 classify with it.
 
     (`gpytorch.kernels.CosineKernel` is something else: the cosine of a distance, a kernel in one dimension only.)
-
-    Args:
-        variance: starting value, squared units of y.
-
-    Raises:
-        DataError: a variance that is not positive.
     """
 
-    def __init__(self, variance: float = 1.0) -> None:
-        _require_positive(variance=variance)
-        self.variance = variance
-
-    def make(self, num_features: int) -> "gpytorch.kernels.Kernel":
+    def product(self) -> "gpytorch.kernels.LinearKernel":
         """A linear kernel on normalised features."""
-        kernel = _cosine_similarity()()
-        kernel.variance = self.variance
-        return kernel
+        return _cosine_similarity()()
 
 
 class SpectralMixtureKernel(Kernel):
