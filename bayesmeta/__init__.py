@@ -53,7 +53,7 @@ from bayesmeta.kernels import (
     RBFKernel,
     SpectralMixtureKernel,
 )
-from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
+from bayesmeta.learner import ExplicitLearner, Learner, Refit, TaskPosterior
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -86,6 +86,7 @@ from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.predictives import (
     DenseGaussianPredictive,
     EnsemblePredictive,
@@ -208,6 +209,7 @@ __all__ = [
     "IsotropicRows",
     "JointPredictive",
     "Kernel",
+    "Labels",
     "Learner",
     "Likelihood",
     "LinearKernel",
@@ -227,6 +229,8 @@ __all__ = [
     "NearestMeanHead",
     "Network",
     "Noise",
+    "Numbers",
+    "Outcomes",
     "Pendulum",
     "PointEstimate",
     "Polynomial",
@@ -238,6 +242,7 @@ __all__ = [
     "RadialBasis",
     "RandomSplit",
     "RankStatistics",
+    "Refit",
     "Report",
     "ResNet12",
     "RestrictedMaximumLikelihood",

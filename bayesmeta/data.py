@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.typing import ArrayLike
 
 
@@ -96,7 +97,7 @@ class DataSpec(NamedTuple):
         Raises:
             ShapeError: the points are not of this spec's shape or number of tasks.
         """
-        x = _cast(_real(x, "x"), self.dtype, self.device, "x")
+        x = self.cast(_real(x, "x"))
         given = tuple(x.shape)
         if self.num_tasks == 1 and x.ndim == 1 and self.x_shape == (1,):
             x = x[:, None]
@@ -106,12 +107,22 @@ class DataSpec(NamedTuple):
             raise ShapeError(f"expected x of shape {self._shape('M', self.x_shape)}, got {given}")
         return x
 
+    def cast(self, x: Tensor) -> Tensor:
+        """Inputs that have been checked, in this spec's precision and on its device.
+
+        Raises:
+            DataError: a value is out of the precision's range.
+        """
+        return _cast(x, self.dtype, self.device, "x")
+
     def conform(self, data: "Data") -> "Data":
         """`data` in this spec's precision and on its device.
 
         Raises:
-            ShapeError: the points are of other shapes, or of another number of tasks.
+            ShapeError: the points are of other shapes, or of another number of tasks. DataError: labels in place of
+                numbers, or numbers in place of labels.
         """
+        require_kind(self.y_shape, tuple(data.y.shape[2:]))
         if data.num_tasks != self.num_tasks or data.x.shape[2:] != self.x_shape or data.y.shape[2:] != self.y_shape:
             raise ShapeError(
                 f"expected data with x {self._shape('N', self.x_shape)} and y {self._shape('N', self.y_shape)}, "
@@ -165,7 +176,7 @@ class Data:
         y = y[:, None] if y.ndim == 1 else y
         if x.ndim < 2 or y.ndim != 2 or len(x) != len(y):
             raise ShapeError(f"expected x (N, D) and y (N, C) of one length, got {tuple(x.shape)} and {tuple(y.shape)}")
-        return cls(x[None], y.to(x.device)[None], torch.ones(1, len(x), dtype=torch.bool, device=x.device))
+        return cls.full(x[None], y.to(x.device)[None])
 
     @classmethod
     def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> "Data":
@@ -184,8 +195,16 @@ class Data:
         if bool(wrong.any()):
             row = int(wrong.nonzero()[0])
             raise DataError(f"expected integer labels from 0 to C - 1, got {labels[row].item()} at index {row}")
-        mask = torch.ones(1, len(x), dtype=torch.bool, device=x.device)
-        return cls(x[None], labels.long().to(x.device)[None], mask)
+        return cls.full(x[None], labels.long().to(x.device)[None])
+
+    @classmethod
+    def full(cls, x: Shaped[Tensor, "B N *x"], y: Shaped[Tensor, "B N *c"]) -> "Data":
+        """Points of B tasks that are all real: no task has fewer than N.
+
+        Raises:
+            ShapeError: the leading axes disagree.
+        """
+        return cls(x, y, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
 
     @classmethod
     def stack(cls, tasks: Sequence["Data"]) -> "Data":
@@ -213,7 +232,7 @@ class Data:
     @classmethod
     def empty(cls, like: "Data") -> "Data":
         """No points at all, for the same tasks: adapting on it gives the prior predictive."""
-        return cls(like.x[:, :0], like.y[:, :0], like.mask[:, :0])
+        return like.points(slice(0))
 
     @property
     def num_tasks(self) -> int:
@@ -231,14 +250,36 @@ class Data:
         return self.mask.sum(-1)
 
     @property
+    def outcomes(self) -> Outcomes:
+        """What y is: so many numbers, or labels (how many classes there are, the data do not say)."""
+        return Numbers(self.y.shape[2]) if self.y.is_floating_point() else Labels()
+
+    @property
     def spec(self) -> DataSpec:
         """What further data for these tasks must look like."""
         return DataSpec(self.num_tasks, tuple(self.x.shape[2:]), tuple(self.y.shape[2:]), self.x.dtype, self.x.device)
 
     def append(self, other: "Data") -> "Data":
         """The points of both, in order. Raises ShapeError if the tasks or point shapes differ."""
-        other = self.spec.conform(other)
-        return Data(*(torch.cat([getattr(self, k), getattr(other, k)], 1) for k in ("x", "y", "mask")))
+        return _joined(self, self.spec.conform(other))
+
+    def packed(self) -> "Data":
+        """The same points, the real ones of each task first and in their order, padding behind them.
+
+        After `append` the padding of the first part stands between points; what reads a task as a sequence needs them
+        side by side.
+
+        Example:
+            >>> first = Data.stack([Data.from_arrays([1.0, 2.0], [0.0, 0.0]), Data.from_arrays([3.0], [0.0])])
+            >>> both = first.append(Data.full(torch.tensor([[[4.0]], [[5.0]]]), torch.zeros(2, 1, 1)))
+            >>> both.mask[1].tolist(), both.packed().mask[1].tolist()
+            ([True, False, True], [True, True, False])
+            >>> both.packed().x[1, :2, 0].tolist()
+            [3.0, 5.0]
+        """
+        order = (~self.mask).byte().argsort(dim=1, stable=True)
+        task = torch.arange(self.num_tasks, device=order.device)[:, None]
+        return Data(self.x[task, order], self.y[task, order], self.mask[task, order])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
         """Moved to a device and a floating precision (DataError where a value is out of range); labels stay int64."""
@@ -248,6 +289,18 @@ class Data:
     def select(self, tasks: Any) -> "Data":
         """The tasks at these positions (a slice, a list of positions or an index tensor)."""
         return Data(self.x[tasks], self.y[tasks], self.mask[tasks])
+
+    def points(self, which: Any) -> "Data":
+        """The points at these positions of every task (a slice, or an index tensor): `data.points(slice(3))`."""
+        return Data(self.x[:, which], self.y[:, which], self.mask[:, which])
+
+    def clone(self) -> "Data":
+        """The same points in tensors of their own: what is later written into the old ones does not change them."""
+        return Data(self.x.clone(), self.y.clone(), self.mask.clone())
+
+
+def _joined(first: Data, second: Data) -> Data:
+    return Data(*(torch.cat([getattr(first, k), getattr(second, k)], 1) for k in ("x", "y", "mask")))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,13 +339,9 @@ class TaskBatch:
     @classmethod
     def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> "TaskBatch":
         """Pad and mask a list of tasks into a batch. Raises DataError when the list is empty."""
-
-        def side(x: Tensor, y: Tensor) -> Data:
-            return Data(x[None], y[None], torch.ones(1, len(x), dtype=torch.bool, device=x.device))
-
         return cls(
-            Data.stack([side(task.support_x, task.support_y) for task in tasks]),
-            Data.stack([side(task.query_x, task.query_y) for task in tasks]),
+            Data.stack([Data.full(task.support_x[None], task.support_y[None]) for task in tasks]),
+            Data.stack([Data.full(task.query_x[None], task.query_y[None]) for task in tasks]),
             None if names is None else tuple(names),
         )
 
@@ -300,6 +349,10 @@ class TaskBatch:
     def num_tasks(self) -> int:
         """B."""
         return self.support.num_tasks
+
+    def joined(self) -> Data:
+        """All points of each task, the support's before the query's."""
+        return _joined(self.support, self.query)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "TaskBatch":
         """Moved to a device and a floating precision."""

@@ -32,6 +32,25 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
+def common_normals(shape: Sequence[int], like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Standard normal numbers in the precision and on the device of `like`: the same ones for every precision.
+
+    They are drawn in float64 and rounded, so that a computation in float32 sees the numbers of the one in float64.
+
+    Args:
+        shape: of the result.
+        like: says precision and device.
+        generator: on that device; the global one when None.
+
+    Example:
+        >>> draw = lambda like: common_normals((3,), like, torch.Generator().manual_seed(0))
+        >>> bool((draw(torch.zeros((), dtype=torch.float64)).float() == draw(torch.zeros(()))).all())
+        True
+    """
+    normals = torch.randn(tuple(shape), dtype=torch.float64, device=like.device, generator=generator)
+    return normals.to(like.dtype)
+
+
 def univariate(distribution: Distribution) -> Distribution:
     """Each output on its own: a distribution of batch shape (B, M, C)."""
     if isinstance(distribution, Independent):

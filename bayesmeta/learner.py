@@ -3,11 +3,16 @@
 The two verbs between them:
 
     theta --adapt(support)--> p(phi | D, theta) --predict(x)--> p(y | x, D, theta)
+
+Both have two tiers. What a user calls (`adapt`, `meta_loss`, `log_evidence`, `predict`, `update`) is final: it checks
+and converts what comes in, once, and the posterior is cut off from theta and from the user's arrays. What a method's
+author writes (`condition`, `loss`, `evidence`, `at`, `extended`) gets data that are checked, in the learner's own
+precision and on its device, and is differentiable in theta. Both are public: training and evaluation check a batch once
+and then call the second tier.
 """
 
-import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -18,8 +23,10 @@ from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
+from bayesmeta.outcomes import Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import Prior
+from bayesmeta.snapshot import snapshot
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 
@@ -27,7 +34,7 @@ from bayesmeta.typing import ArrayLike, LogJoint, Params
 class TaskPosterior(ABC):
     """p(phi | D, theta) of a batch of tasks: a value. `update` returns a new one and leaves this one as it was.
 
-    A subclass is a frozen dataclass that gives `_predict` and `_update`.
+    A subclass is a frozen dataclass that gives `at` and `extended`; one that adapts again on all points is a `Refit`.
 
     Attributes:
         spec: the shapes, precision and device that further data must have (it is converted to them).
@@ -45,47 +52,90 @@ class TaskPosterior(ABC):
         Raises:
             ShapeError: x has the wrong shape. DataError: a cell is not a finite number.
         """
-        return self._predict(self.spec.queries(x))
+        return self.at(self.spec.queries(x))
 
     @final
     def update(self, data: Data) -> "TaskPosterior":
         """The posterior after more points of the same tasks: the same as adapting on all of them at once.
 
         Raises:
-            ShapeError: the data are of other tasks or shapes.
+            ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
-        return self._update(self.spec.conform(data))
+        return self.extended(self.spec.conform(data))
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, each value `S B *shape`. Raises UnsupportedError where phi has no density to draw from."""
         raise UnsupportedError(f"{type(self).__name__} has no draws of phi")
 
     @abstractmethod
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive: ...
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+        """The predictive at query points that are checked: what `predict` returns."""
 
     @abstractmethod
-    def _update(self, data: Data) -> "TaskPosterior": ...
+    def extended(self, data: Data) -> "TaskPosterior":
+        """The posterior after more points that are checked: what `update` returns."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Refit(TaskPosterior):
+    """A posterior that remembers its support: more points mean adapting again, on all of them.
+
+    Attributes:
+        learner: theta, and how it adapts.
+        support: all points seen.
+    """
+
+    learner: "Learner"
+    support: Data
+
+    def extended(self, data: Data) -> TaskPosterior:
+        """`learner.condition` on all points; without a graph where theta is frozen."""
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
+        with torch.set_grad_enabled(trained):
+            return self.learner.condition(self.learner.conform(self.support.append(data)))
+
+
+class LinearMixedModel(ABC):
+    """What can be had in closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits."""
+
+    @abstractmethod
+    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+        """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats."""
+
+    @abstractmethod
+    def maximise_exactly(self, data: Data) -> None:
+        """Set the part of theta whose evidence-maximising value has a closed form given the rest."""
+
+    @abstractmethod
+    def maximise_location(self, data: Data) -> None:
+        """Set the prior mean to the value that maximises the evidence given the rest."""
 
 
 class Learner(Described, nn.Module, ABC):
     """A meta-learner: `parameters()` is theta, and `adapt` gives p(phi | D, theta) for a batch of tasks.
 
-    A subclass gives `_adapt`, which is differentiable in theta and gets data in the learner's own precision.
+    A subclass gives `condition`; it may have a `loss` and an `evidence` of its own.
 
     Attributes:
         exchangeable: False only where the method itself depends on the order of the support (SNAIL, MANN).
         x_shape: shape of one input, or None when any will do.
-        num_outputs: C, or None when any will do.
+        outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
+            support), or None when any will do.
     """
 
     exchangeable: bool = True
     x_shape: tuple[int, ...] | None = None
-    num_outputs: int | None = None
+    outcomes: Outcomes | None = None
 
     @property
     def title(self) -> str:
         """What tables and figures call this learner: the name of its class unless a subclass says more."""
         return type(self).__name__
+
+    @property
+    def mixed_model(self) -> LinearMixedModel | None:
+        """The closed forms of a linear mixed model, where this learner is one; None where it is not."""
+        return self if isinstance(self, LinearMixedModel) else None
 
     @final
     def adapt(self, support: Data) -> TaskPosterior:
@@ -96,11 +146,31 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the support does not have the learner's inputs or outputs.
-            InferenceError: the posterior cannot be computed.
+            DataError: labels for numbers, or numbers for labels. InferenceError: the posterior cannot be computed.
         """
-        learner = self.frozen()
+        support = self.conform(support).clone()
         with torch.no_grad():
-            return learner._adapt(self.conform(support))
+            return self.frozen().condition(support)
+
+    @final
+    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats,
+        unless the method has another (`loss`).
+
+        Raises:
+            ShapeError: the tasks do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
+                for labels.
+        """
+        return self.loss(self.conform_tasks(tasks))
+
+    @final
+    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+        """log p(D | theta) of each task, phi integrated out, in nats.
+
+        Raises:
+            UnsupportedError: it has no form. ShapeError, DataError: as for `adapt`.
+        """
+        return self.evidence(self.conform(data))
 
     @final
     def surprise(self, support: Data, num_draws: int = 199, seed: int = 0) -> Float[Tensor, "B"]:
@@ -123,38 +193,35 @@ class Learner(Described, nn.Module, ABC):
             raise DataError(f"expected at least one draw, got {num_draws}")
         learner, support = self.frozen(), self.conform(support)
         result = torch.ones(support.num_tasks, dtype=torch.float64)
-        for b in support.counts.nonzero().flatten().tolist():
-            x, y = support.x[b, support.mask[b]][None], support.y[b, support.mask[b]][None]
-            alone = Data.empty(Data(x, y, support.mask[b, support.mask[b]][None]))
-            draws = learner.adapt(alone).predict(x).sample((num_draws,), torch.Generator(x.device).manual_seed(seed))
-            outcomes = torch.cat([y, draws[:, 0].to(y.dtype)])  # S+1 N *c, the task's own first
-            copies = learner.adapt(alone.select([0] * len(outcomes))).predict(x.repeat_interleave(len(outcomes), 0))
-            density = copies.log_prob(outcomes)
-            if bool(density.isnan().any()):
-                raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
-            result[b] = (density <= density[0]).double().mean()
+        with torch.no_grad():
+            for b in support.counts.nonzero().flatten().tolist():
+                x, y = support.x[b, support.mask[b]][None], support.y[b, support.mask[b]][None]
+                alone = Data.full(x, y).points(slice(0))
+                draws = learner.condition(alone).at(x).sample((num_draws,), torch.Generator(x.device).manual_seed(seed))
+                outcomes = torch.cat([y, draws[:, 0].to(y.dtype)])  # S+1 N *c, the task's own first
+                copies = learner.condition(alone.select([0] * len(outcomes))).at(x.expand(len(outcomes), *x.shape[1:]))
+                density = copies.log_prob(outcomes)
+                if bool(density.isnan().any()):
+                    raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
+                result[b] = (density <= density[0]).double().mean()
         return result
 
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats."""
-        tasks = self.conform_tasks(tasks)
-        posterior = self._adapt(tasks.support)
+    @abstractmethod
+    def condition(self, support: Data) -> TaskPosterior:
+        """p(phi | D, theta) of data that are checked: what `adapt` returns, differentiable in theta.
+
+        The posterior may keep the tensors that it is given, and refers to theta itself.
+        """
+
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """What `meta_loss` returns, of tasks that are checked: -log p(query | support, theta) / M by default."""
         query = tasks.query
-        return -posterior._predict(query.x).log_prob(query.y, query.mask) / query.counts.clamp(min=1)
+        predictive = self.condition(tasks.support).at(query.x)
+        return -predictive.log_prob(query.y, query.mask) / query.counts.clamp(min=1)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
-        """log p(D | theta) of each task, phi integrated out, in nats. Raises UnsupportedError where it has no form."""
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
+        """What `log_evidence` returns, of data that are checked. Raises UnsupportedError where it has no form."""
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
-
-    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
-        """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats; UnsupportedError without a form."""
-        raise UnsupportedError(f"{type(self).__name__} has no closed form of the restricted evidence")
-
-    def maximise_exactly(self, data: Data) -> None:
-        """Set the part of theta whose evidence-maximising value has a closed form given the rest; by default none."""
-
-    def maximise_location(self, data: Data) -> None:
-        """Set the prior mean to the value that maximises the evidence given the rest; by default nothing."""
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
@@ -173,40 +240,46 @@ class Learner(Described, nn.Module, ABC):
         """
 
     def frozen(self) -> "Learner":
-        """A copy whose theta never changes; the learner itself when nothing in it can be trained any more."""
-        if not any(p.requires_grad for p in self.parameters()):
-            return self
-        return copy.deepcopy(self).requires_grad_(False)
+        """A copy whose theta never changes: no training, loading or moving of this learner reaches it."""
+        return snapshot(self)
 
     def conform(self, data: Data) -> Data:
         """`data` in the learner's precision and on its device.
 
         Raises:
-            ShapeError: the data do not have the learner's inputs or outputs.
+            ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
+                labels where the learner predicts numbers, or numbers where it predicts labels.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
         spec = data.spec
-        dtype, device = self._placement()
-        expected = spec._replace(
+        dtype, device = self.placement()
+        expected = DataSpec(
+            spec.num_tasks,
             x_shape=spec.x_shape if self.x_shape is None else self.x_shape,
-            y_shape=(self.num_outputs,) if self.num_outputs is not None and spec.y_shape else spec.y_shape,
+            y_shape=spec.y_shape if self.outcomes is None else self.outcomes.y_shape,
             dtype=spec.dtype if dtype is None else dtype,
             device=spec.device if device is None else device,
         )
+        require_kind(expected.y_shape, spec.y_shape, self.title)
         return expected.conform(data)
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
         """Support and query in the learner's precision and on its device. Raises ShapeError like `conform`."""
-        return TaskBatch(self.conform(tasks.support), self.conform(tasks.query), tasks.names)
+        return replace(tasks, support=self.conform(tasks.support), query=self.conform(tasks.query))
 
-    def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         """The precision and device that data are converted to; None leaves them as they are."""
         parameter = next(self.parameters(), None)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
-    @abstractmethod
-    def _adapt(self, support: Data) -> TaskPosterior: ...
+
+def marginal_loss(learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    """-mean_m log p(query_m | support, theta) of tasks that are checked: each query point on its own, in nats."""
+    query = tasks.query
+    y = query.y if query.y.is_floating_point() else torch.where(query.mask, query.y, 0)  # padding is no class
+    each = learner.condition(tasks.support).at(query.x).marginal_log_prob(y)
+    return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
 
 
 class ExplicitLearner(Learner):
@@ -222,11 +295,15 @@ class ExplicitLearner(Learner):
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
 
+    @final
     def log_joint(self, data: Data) -> LogJoint:
         """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`.
 
         What depends on theta alone is computed once: all values share that part of their graph.
         """
-        data = self.conform(data)
+        return self.joint(self.conform(data))
+
+    def joint(self, data: Data) -> LogJoint:
+        """What `log_joint` returns, of data that are checked."""
         given = self.likelihood.given(data)
         return lambda phi: given(self.forward(phi, data.x)) + self.prior.log_prob(phi)

@@ -18,9 +18,10 @@ from torch.distributions import StudentT as StudentTDistribution
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
+from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
@@ -31,11 +32,11 @@ class Likelihood(Described, nn.Module, ABC):
     """p(y | f) at one point; `log_prob` sums over the real points of each task.
 
     Attributes:
-        num_outputs: C, the number of outcomes (or classes) of a point.
+        outcomes: what y is at a point: `Numbers(C)` or `Labels(C)`.
         network_outputs: K, the length of f that `forward` expects.
     """
 
-    num_outputs: int
+    outcomes: Outcomes
     network_outputs: int
 
     @abstractmethod
@@ -91,16 +92,13 @@ class Likelihood(Described, nn.Module, ABC):
             y itself for numbers; labels `B N`, in the number format of f where the distribution wants it.
 
         Raises:
-            UnsupportedError: labels for a likelihood of numbers, or numbers for one of labels. DataError: a label is
-                out of range.
+            DataError: labels for a likelihood of numbers, or numbers for one of labels; a label out of range.
         """
-        if not data.y.is_floating_point():
-            raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
+        require_kind(self.outcomes.y_shape, tuple(data.y.shape[2:]), type(self).__name__)
         return data.y
 
     def _labels(self, data: Data, num_classes: int) -> Tensor:
-        if data.y.is_floating_point():
-            raise UnsupportedError(f"expected integer labels for {type(self).__name__}, got floating outcomes")
+        require_kind(self.outcomes.y_shape, tuple(data.y.shape[2:]), type(self).__name__)
         labels = torch.where(data.mask, data.y, 0)
         if torch.compiler.is_compiling():
             return labels
@@ -121,7 +119,7 @@ class Gaussian(Likelihood):
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
         super().__init__()
         self.noise = DiagonalNoise(num_outputs) if noise is None else noise
-        self.num_outputs = self.network_outputs = self.noise.num_outputs
+        self.outcomes, self.network_outputs = Numbers(self.noise.num_outputs), self.noise.num_outputs
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """N(f, Σ)."""
@@ -155,7 +153,7 @@ class Gaussian(Likelihood):
             root = torch.diag(self.noise.variance().rsqrt())
         else:
             factor = cholesky(self.noise.covariance(), "noise covariance")
-            eye = torch.eye(self.num_outputs, dtype=factor.dtype, device=factor.device)
+            eye = torch.eye(self.network_outputs, dtype=factor.dtype, device=factor.device)
             root = solve_lower(factor, eye).mT
         return root.to(f.dtype).expand(*f.shape, -1)
 
@@ -176,7 +174,7 @@ class HeteroscedasticGaussian(Likelihood):
         super().__init__()
         if not (0.0 < bounds[0] < bounds[1] < math.inf):
             raise DataError(f"expected bounds with 0 < lower < upper, got {tuple(bounds)}")
-        self.num_outputs, self.network_outputs = num_outputs, 2 * num_outputs
+        self.outcomes, self.network_outputs = Numbers(num_outputs), 2 * num_outputs
         self.lower, self.upper = bounds
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
@@ -227,7 +225,7 @@ class StudentT(Likelihood):
         dof_bounds: tuple[float, float] = (2.0, 200.0),
     ) -> None:
         super().__init__()
-        self.num_outputs = self.network_outputs = num_outputs
+        self.outcomes, self.network_outputs = Numbers(num_outputs), num_outputs
         self.scale = Positive((num_outputs,), initial_scale, scale_bounds)
         self.dof = Positive((num_outputs,), initial_dof, dof_bounds)
 
@@ -270,7 +268,7 @@ class Bernoulli(Likelihood):
 
     def __init__(self) -> None:
         super().__init__()
-        self.num_outputs, self.network_outputs = 2, 1
+        self.outcomes, self.network_outputs = Labels(2), 1
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """Bernoulli with logits f."""
@@ -304,7 +302,7 @@ class Categorical(Likelihood):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.num_outputs = self.network_outputs = num_classes
+        self.outcomes, self.network_outputs = Labels(num_classes), num_classes
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """Categorical with logits f."""

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.description import Described
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
@@ -73,7 +74,7 @@ class _Gaussian(Prior):
         draws = {}
         for name, mean in self.mean.items():
             shape = (num_tasks, *mean.shape)
-            normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+            normal = common_normals(shape, mean, generator)
             draws[name] = mean + variances[name].sqrt() * normal
         return draws
 
@@ -146,10 +147,7 @@ class StandardNormal(Prior):
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
         """Standard normal numbers."""
         like = self.zero
-        return {
-            name: torch.randn(num_tasks, *shape, dtype=like.dtype, device=like.device, generator=generator)
-            for name, shape in self.shapes.items()
-        }
+        return {name: common_normals((num_tasks, *shape), like, generator) for name, shape in self.shapes.items()}
 
 
 class FullGaussian(Prior):
@@ -182,7 +180,7 @@ class FullGaussian(Prior):
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
         """mean + L * normal."""
         like = self.location
-        normal = torch.randn(num_tasks, len(like), dtype=like.dtype, device=like.device, generator=generator)
+        normal = common_normals((num_tasks, len(like)), like, generator)
         return {self.name: self.location + normal @ self.rows.factor().mT}
 
 
@@ -334,7 +332,7 @@ class MatrixNormal(Prior):
         """K_0 + L Z Lcᵀ with standard normal Z."""
         rows, columns = self.rows.factor(), cholesky(self.columns.covariance(), "noise covariance")
         shape = (num_tasks, rows.shape[1], columns.shape[0])
-        normal = torch.randn(shape, dtype=rows.dtype, device=rows.device, generator=generator)
+        normal = common_normals(shape, rows, generator)
         return {"weight": self.location + rows @ normal @ columns.mT}
 
 
@@ -374,7 +372,7 @@ class Ridge(Prior):
         """Z Lcᵀ / √precision with standard normal Z."""
         columns = cholesky(self.columns.covariance(), "noise covariance")
         shape = (num_tasks, self.num_features, len(columns))
-        normal = torch.randn(shape, dtype=columns.dtype, device=columns.device, generator=generator)
+        normal = common_normals(shape, columns, generator)
         return {"weight": normal @ columns.mT / self.precision().sqrt()}
 
 

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
-from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
 from bayesmeta.predictives import AffinePredictive, Predictive
 from bayesmeta.typing import Params
 
@@ -35,12 +36,12 @@ class Standardized(Learner):
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
-        if learner.x_shape is None or learner.num_outputs is None:
+        if learner.x_shape is None or learner.outcomes is None:
             raise DataError(f"expected a learner with known inputs and outputs, got {type(learner).__name__}")
         self.learner = learner
-        self.x_shape, self.num_outputs = learner.x_shape, learner.num_outputs
+        self.x_shape, self.outcomes = learner.x_shape, learner.outcomes
         self.exchangeable = learner.exchangeable
-        for name, shape in (("x", learner.x_shape), ("y", (learner.num_outputs,))):
+        for name, shape in (("x", learner.x_shape), ("y", learner.outcomes.y_shape)):
             self.register_buffer(f"{name}_shift", torch.zeros(shape, dtype=torch.float64))
             self.register_buffer(f"{name}_scale", torch.zeros(shape, dtype=torch.float64))  # 0: not taken yet
 
@@ -76,34 +77,27 @@ class Standardized(Learner):
                 constant = (x.amax(0) == x.amin(0)) | (x.std(0) == 0.0)
                 self.x_scale.copy_(torch.where(constant, 1.0, x.std(0)))  # a constant input becomes 0
             try:
-                self.learner.prepare(self._standard(tasks))
+                self.learner.prepare(self.standard(tasks))
             except BayesMetaError:
                 self.y_scale.zero_()  # data that the learner refuses must leave no statistics behind
                 raise
         else:
-            self.learner.prepare(self._standard(tasks))
+            self.learner.prepare(self.standard(tasks))
 
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The learner's own loss, in nats per point of the user's units."""
-        inner = TaskBatch(self._standard(tasks.support), self._standard(tasks.query), tasks.names)
-        return self.learner.meta_loss(inner) + self.y_scale.log().sum()
+        inner = TaskBatch(self.standard(tasks.support), self.standard(tasks.query), tasks.names)
+        return self.learner.loss(inner) + self.y_scale.log().sum()
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """The learner's own evidence, as a density in the user's units, in nats."""
-        return self.learner.log_evidence(self._standard(data)) - data.counts * self.y_scale.log().sum()
+        return self.learner.evidence(self.standard(data)) - data.counts * self.y_scale.log().sum()
 
-    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
-        """The learner's own, as a density in the user's units (the prior mean is flat in standard units), in nats."""
-        inner = self.learner.restricted_log_evidence(self._standard(data))
-        return inner - data.counts.sum() * self.y_scale.log().sum()
-
-    def maximise_exactly(self, data: Data) -> None:
-        """As the learner does, in standard units."""
-        self.learner.maximise_exactly(self._standard(data))
-
-    def maximise_location(self, data: Data) -> None:
-        """As the learner does, in standard units."""
-        self.learner.maximise_location(self._standard(data))
+    @property
+    def mixed_model(self) -> "StandardizedMixedModel | None":
+        """That of the learner, where it is one, in the user's units."""
+        inner = self.learner.mixed_model
+        return None if inner is None else StandardizedMixedModel(self, inner)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """The learner's own."""
@@ -125,22 +119,24 @@ class Standardized(Learner):
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
-    def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+    @override
+    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         return torch.float64, self.y_scale.device  # standardise first, round to the learner's precision after
 
     def _is_prepared(self) -> bool:
         return bool((self.y_scale > 0).all())
 
-    def _standard(self, data: Data) -> Data:
+    def standard(self, data: Data) -> Data:
+        """Checked data in standard units, as the learner has it. Raises InferenceError without statistics."""
         if not torch.compiler.is_compiling() and not self._is_prepared():
             raise InferenceError("expected statistics of meta-training tasks, got none: call fit (or prepare) first")
-        data = self.conform(data)
         y = (data.y - self.y_shift) / self.y_scale if data.y.is_floating_point() else data.y
         return self.learner.conform(Data((data.x - self.x_shift) / self.x_scale, y, data.mask))
 
-    def _adapt(self, support: Data) -> "StandardizedPosterior":
+    def condition(self, support: Data) -> "StandardizedPosterior":
+        """The learner's own posterior, seen in the user's units."""
         return StandardizedPosterior(
-            spec=support.spec, learner=self, inner=self.learner._adapt(self._standard(support))
+            spec=support.spec, learner=self, inner=self.learner.condition(self.standard(support))
         )
 
 
@@ -160,13 +156,44 @@ class StandardizedPosterior(TaskPosterior):
         """Draws of phi, in standard units."""
         return self.inner.sample(num_draws, generator)
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         learner = self.learner
-        inner = self.inner.predict((x - learner.x_shift) / learner.x_scale)
+        inner = self.inner.at(self.inner.spec.cast((x - learner.x_shift) / learner.x_scale))
         if not self.spec.y_shape:
             return inner
         return AffinePredictive(inner, learner.y_shift, learner.y_scale)
 
-    def _update(self, data: Data) -> "StandardizedPosterior":
-        inner = self.inner.update(self.learner._standard(data))
+    @override
+    def extended(self, data: Data) -> "StandardizedPosterior":
+        inner = self.inner.extended(self.learner.standard(data))
         return type(self)(spec=self.spec, learner=self.learner, inner=inner)
+
+
+@dataclass(frozen=True)
+class StandardizedMixedModel(LinearMixedModel):
+    """The closed forms of a linear mixed model in standard units, of data in the user's.
+
+    Attributes:
+        learner: holds the statistics.
+        inner: the mixed model in standard units.
+    """
+
+    learner: Standardized
+    inner: LinearMixedModel
+
+    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+        """The inner one, as a density in the user's units (the prior mean is flat in standard units), in nats."""
+        inner = self.inner.restricted_log_evidence(self._standard(data))
+        return inner - data.counts.sum() * self.learner.y_scale.log().sum()
+
+    def maximise_exactly(self, data: Data) -> None:
+        """As the inner one does, in standard units."""
+        self.inner.maximise_exactly(self._standard(data))
+
+    def maximise_location(self, data: Data) -> None:
+        """As the inner one does, in standard units."""
+        self.inner.maximise_location(self._standard(data))
+
+    def _standard(self, data: Data) -> Data:
+        return self.learner.standard(self.learner.conform(data))

@@ -106,7 +106,7 @@ def scored(case: Case, num_tasks: int, generator: torch.Generator, sized: bool =
     mask = torch.arange(QUERIES) < torch.randint(1, QUERIES + 1, (num_tasks, 1), generator=generator)
     with torch.no_grad():
         known = leave_one_out_scores(case.learner, support, case.score, CHUNK)
-        predictive = case.learner._adapt(support)._predict(query.x)
+        predictive = case.learner.condition(support).at(query.x)
         scores = case.score(predictive, query.y)
     scores = scores if scores.ndim == 3 else scores[..., None]
 

@@ -120,7 +120,7 @@ class UnderImpliedPrior(bm.ExplicitLearner):
 
         return log_joint
 
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
         raise NotImplementedError
 
 
@@ -139,7 +139,7 @@ class LogisticHead(bm.ExplicitLearner):
         """φ(x) W."""
         return self.features(x).to(phi["weight"].dtype) @ phi["weight"]
 
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
         raise NotImplementedError
 
 

@@ -128,7 +128,7 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     found, absent = installed("laplace_torch", "posteriors_laplace")
-    peers = {"direct": direct, **{name: _predict(module) for name, module in found.items()}}
+    peers = {"direct": direct, **{name: at(module) for name, module in found.items()}}
     print(f"Milliseconds a task, and the ratio to bayesmeta ({NUM_TASKS} tasks at once; others {FEWER}, one by one)")
     print(f"  N, K     P  precision{'bayesmeta':>14}" + "".join(f"{name:>25}" for name in peers))
     worst, ratios = 0.0, {name: [] for name in peers}
@@ -153,7 +153,7 @@ def main() -> None:
     verdict(f"the same mean and variance to {worst:.0e} in float64; times bayesmeta's time a task: {ranges}", SEED)
 
 
-def _predict(module: ModuleType) -> Callable[..., tuple[Tensor, Tensor]]:
+def at(module: ModuleType) -> Callable[..., tuple[Tensor, Tensor]]:
     return module.predict
 
 

@@ -184,9 +184,9 @@ def test_bands_along_one_input_next_to_covariates() -> None:
     seen = []
 
     class Watched(NormalMean):
-        def _adapt(self, support: Data) -> object:
+        def condition(self, support: Data) -> object:
             seen.append(support.x)
-            return super()._adapt(support)
+            return super().condition(support)
 
     figure = plotting.predictive_bands(Watched(), both, (6,), num_points=5)
     assert torch.equal(seen[0], both.x)

@@ -121,7 +121,7 @@ def _divide(
 def _score(learner: Learner, oracle: Learner | None, support: Data, query: Data, level: float) -> dict[str, Tensor]:
     """Scores `B` of each task, and values `B M ..` of each point, in the learner's precision where they were made."""
     data = learner.conform(query)
-    predictive = learner._adapt(learner.conform(support))._predict(data.x)
+    predictive = learner.condition(learner.conform(support)).at(data.x)
     y, mask = data.y, data.mask
     is_classifier = _is_classifier(predictive)
     if is_classifier == y.is_floating_point():
@@ -160,7 +160,7 @@ def _score(learner: Learner, oracle: Learner | None, support: Data, query: Data,
 def _compare(oracle: Learner, support: Data, query: Data, nll: Tensor) -> dict[str, Tensor]:
     """What the exact Bayes predictive would have scored, and how far the learner and the best Gaussian are from it."""
     data = oracle.conform(query)
-    predictive = oracle._adapt(oracle.conform(support))._predict(data.x)
+    predictive = oracle.condition(oracle.conform(support)).at(data.x)
     y, mask = data.y, data.mask
     best = metrics.marginal_nll(predictive, y, mask).cpu()
     compared = {"oracle_nll": best, "regret": nll - best}

@@ -173,7 +173,7 @@ def leave_one_out_scores(
     with torch.no_grad():
         for b, n in _chunks(support.mask.nonzero(), batch_size):
             others = Data(support.x[b], support.y[b], support.mask[b] & (places != n[:, None]))
-            predictive = learner._adapt(others)._predict(support.x[b, n][:, None])
+            predictive = learner.condition(others).at(support.x[b, n][:, None])
             found = score_outcomes(score, predictive, support.y[b, n][:, None], support.mask[b, n][:, None])
             scores[b, n] = found[:, 0].double()
     return scores

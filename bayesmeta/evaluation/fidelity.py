@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation.sbc import labels
 from bayesmeta.learner import TaskPosterior
@@ -165,7 +166,7 @@ def sliced_wasserstein(
     # directions that are orthogonal to each other, a basis at a time, have less variance (Rowland et al. 2019)
     size = a.shape[-1]
     shape = (-(-num_projections // size), size, min(size, num_projections))
-    bases = torch.linalg.qr(torch.randn(shape, dtype=a.dtype, device=a.device, generator=generator)).Q
+    bases = torch.linalg.qr(common_normals(shape, a, generator)).Q
     u = bases.transpose(0, 1).flatten(1)
     return ((a @ u).sort(0).values - (b @ u).sort(0).values).square().mean((0, 2)).sqrt()
 
@@ -196,15 +197,15 @@ def _flat(draws: Params, names: list[str]) -> Float[Tensor, "S B P"]:
 
 def _predictive_kl(reference: Predictive, approximate: Predictive, num_draws: int, seed: int) -> tuple[Tensor, Tensor]:
     """KL of each point, and its error."""
-    if reference._shape != approximate._shape:
-        raise ShapeError(f"expected predictives of one shape, got {reference._shape} and {approximate._shape}")
+    if reference.shape != approximate.shape:
+        raise ShapeError(f"expected predictives of one shape, got {reference.shape} and {approximate.shape}")
     if isinstance(reference.marginals, Bernoulli | Categorical):
         p, q = reference.probs.double(), approximate.probs.double()
         if p.shape != q.shape:
             raise ShapeError(f"expected as many classes, got {p.shape[-1]} and {q.shape[-1]}")
         kl = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
         return kl, torch.zeros_like(kl)
-    if reference._shape[-1] == 1:
+    if reference.shape[-1] == 1:
         return _quadrature(reference, approximate)
     draws = reference.sample((num_draws,), torch.Generator(reference.mean.device).manual_seed(seed))
     densities = reference.marginals, approximate.marginals

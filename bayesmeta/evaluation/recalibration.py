@@ -21,11 +21,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
@@ -67,7 +69,7 @@ class Recalibrated(Learner):
         super().__init__()
         self.learner, self.shots = learner, tuple(int(shot) for shot in shots)
         _check_shots(self.shots)
-        self.x_shape, self.num_outputs, self.exchangeable = learner.x_shape, learner.num_outputs, learner.exchangeable
+        self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
         self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64))
 
     @property
@@ -93,11 +95,13 @@ class Recalibrated(Learner):
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
-    def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
-        return self.learner._placement()
+    @override
+    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+        return self.learner.placement()
 
-    def _adapt(self, support: Data) -> "RecalibratedPosterior":
-        inner = self.learner._adapt(self.learner.conform(support))
+    @override
+    def condition(self, support: Data) -> "RecalibratedPosterior":
+        inner = self.learner.condition(support)
         return RecalibratedPosterior(spec=support.spec, learner=self, inner=inner, counts=support.counts)
 
     def _interpolated(self, counts: Tensor, values: Float[Tensor, "S *v"]) -> Float[Tensor, "B *v"]:
@@ -134,12 +138,14 @@ class RecalibratedPosterior(TaskPosterior):
         """The learner's own draws of phi: predictives are corrected, not phi."""
         return self.inner.sample(num_draws, generator)
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive:
-        return self.learner._correct(self.inner.predict(x), self.counts)
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+        return self.learner._correct(self.inner.at(x), self.counts)
 
-    def _update(self, data: Data) -> "RecalibratedPosterior":
+    @override
+    def extended(self, data: Data) -> "RecalibratedPosterior":
         counts = self.counts + data.counts
-        return type(self)(spec=self.spec, learner=self.learner, inner=self.inner.update(data), counts=counts)
+        return type(self)(spec=self.spec, learner=self.learner, inner=self.inner.extended(data), counts=counts)
 
 
 class VarianceScaled(Recalibrated):
@@ -205,11 +211,12 @@ class IsotonicRecalibrated(Recalibrated):
 
     def __init__(self, learner: Learner, shots: Sequence[int] = SHOTS, num_outputs: int | None = None) -> None:
         super().__init__(learner, shots)
-        num_outputs = learner.num_outputs if num_outputs is None else num_outputs
+        known = learner.outcomes.count if isinstance(learner.outcomes, Numbers) else None
+        num_outputs = known if num_outputs is None else num_outputs
         if num_outputs is None:
             raise DataError(f"expected a learner that knows its outputs, got {type(learner).__name__}: say how many")
-        if learner.num_outputs not in (None, num_outputs):
-            raise ShapeError(f"expected the learner's {learner.num_outputs} outputs, got {num_outputs}")
+        if known not in (None, num_outputs):
+            raise ShapeError(f"expected the learner's {known} outputs, got {num_outputs}")
         levels = torch.tensor(LEVELS, dtype=torch.float64)
         self.register_buffer("maps", levels[None, :, None].repeat(len(self.shots), 1, num_outputs))
 
@@ -253,7 +260,7 @@ def variance_scaling(
         predictions.require(classifier=False)
 
         def nll(log_factor: float, predictions: Predictions = predictions) -> Tensor:
-            return predictions.nll(lambda p: ScaledPredictive(p, p.mean.new_full((p._shape[0],), math.exp(log_factor))))
+            return predictions.nll(lambda p: ScaledPredictive(p, p.mean.new_full((p.shape[0],), math.exp(log_factor))))
 
         scaled.log_factors[i] = _fit_log(nll, FACTOR_BOUNDS, "a factor on the deviation", shot)
         scaled.points[i] = predictions.points
@@ -297,7 +304,7 @@ def temperature_scaling(
 
         def nll(log_temperature: float, predictions: Predictions = predictions) -> Tensor:
             value = math.exp(log_temperature)
-            return predictions.nll(lambda p: _tempered(p, p.probs.new_full((p._shape[0],), value)))
+            return predictions.nll(lambda p: _tempered(p, p.probs.new_full((p.shape[0],), value)))
 
         scaled.log_temperatures[i] = _fit_log(nll, TEMPERATURE_BOUNDS, "a temperature", shot)
         scaled.points[i] = predictions.points
@@ -425,7 +432,7 @@ def predict_calibration(
     with torch.no_grad():
         for chunk in torch.arange(len(positions)).split(batch_size):
             support, data = learner.conform(divided.support.select(chunk)), learner.conform(divided.query.select(chunk))
-            batches.append((learner._adapt(support)._predict(data.x), data.y, data.mask))
+            batches.append((learner.condition(support).at(data.x), data.y, data.mask))
     return Predictions(tuple(batches), divided.support)
 
 

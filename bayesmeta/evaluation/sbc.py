@@ -24,6 +24,7 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, Learner
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import IndependentPredictive
 from bayesmeta.typing import Params
 
@@ -83,7 +84,7 @@ def sbc(
     learner = _frozen(learner)
     judge = learner if judge is None else judge.frozen()
     quantities = standard_quantities(learner) if quantities is None else quantities
-    dtype, device = learner._placement()
+    dtype, device = learner.placement()
     x, mask = x.to(dtype=dtype, device=device), mask.to(device=device)
     generator = torch.Generator(x.device).manual_seed(seed)
     collected: list[Params] = []
@@ -133,7 +134,8 @@ def predictive_sbc(
         DataError: as for `sbc`. UnsupportedError: a learner whose prior predictive takes points as independent.
     """
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-    if learner.num_outputs is None:
+    outcomes = learner.outcomes
+    if not isinstance(outcomes, Numbers):
         raise UnsupportedError(f"expected a learner of a known number of outcomes, got {type(learner).__name__}")
     if batch_size < 1:
         raise DataError(f"expected a task in a batch, got {batch_size}")
@@ -143,7 +145,7 @@ def predictive_sbc(
     y_ranks, density_ranks = [], []
     with torch.no_grad():
         for rows, real, points in zip(*(value.split(batch_size) for value in (x, mask, query)), strict=True):
-            y = rows.new_zeros(*rows.shape[:2], learner.num_outputs)
+            y = rows.new_zeros(*rows.shape[:2], outcomes.count)
             prior = learner.adapt(Data.empty(Data(rows, y, real))).predict(torch.cat([rows, points], 1))
             if isinstance(prior, IndependentPredictive):
                 raise UnsupportedError(

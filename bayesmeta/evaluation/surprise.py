@@ -264,7 +264,7 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
     joint, marginal = [], []
     for chunk in torch.arange(data.num_tasks).split(batch_size):
         part = data.select(chunk.to(data.mask.device))
-        prior = learner._adapt(Data.empty(part))._predict(part.x)
+        prior = learner.condition(Data.empty(part)).at(part.x)
         require_outcomes(prior, part.y, part.mask)
         best = prior.log_prob(prior.mean.to(part.y.dtype), part.mask) if part.y.is_floating_point() else 0.0
         joint.append((best - prior.log_prob(part.y, part.mask)).double())
@@ -274,7 +274,7 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
     for pairs in data.mask.nonzero().split(batch_size):
         task, point = pairs.T
         others = Data(data.x[task], data.y[task], data.mask[task] & (place != point[:, None]))
-        predictive = learner._adapt(others)._predict(data.x[task, point][:, None])
+        predictive = learner.condition(others).at(data.x[task, point][:, None])
         left_out.index_add_(0, task, _misfit(predictive, data.y[task, point][:, None])[:, 0])
     misfits = torch.stack([torch.cat(joint), left_out, torch.cat(marginal)], -1) / data.counts[:, None]
     if bool(misfits.isnan().any()):

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import InferenceError
 from bayesmeta.inference.laplace import Evidence
 from bayesmeta.typing import Params
@@ -70,7 +71,7 @@ class ImpliedPrior:
     def sample(self, generator: torch.Generator | None = None) -> Params:
         """One phi for each task: each value `B *shape`."""
         size_b, size_p = self.scale.shape
-        normal = torch.randn(size_b, size_p, dtype=self.scale.dtype, device=self.scale.device, generator=generator)
+        normal = common_normals((size_b, size_p), self.scale, generator)
         root = self.steps**0.5
         along = (self.directions.mT @ normal[..., None])[..., 0]
         extra = (self.steps + self.excess).sqrt() - root

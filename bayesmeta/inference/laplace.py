@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, matrix_function, solve_lower
 from bayesmeta.networks.jacobian import Jacobian, flat_diagonal
 from bayesmeta.typing import Params
@@ -93,7 +94,7 @@ class Belief(ABC):
         """Draws of phi - mode: S T z, with T Tᵀ the covariance in units of S²."""
         white, scale = self.evidence.white(), self.evidence.scale()
         shape = (num_draws, white.shape[0], white.shape[2])
-        normal = torch.randn(shape, dtype=white.dtype, device=white.device, generator=generator)
+        normal = common_normals(shape, white, generator)
         return scale * self._root_times(white, normal[..., None])[..., 0]
 
     @abstractmethod

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.description import Described
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError
 from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
 from bayesmeta.linalg import cholesky
@@ -404,7 +405,7 @@ class _Sampler:
                     return _Run(points, records)
 
     def _normal(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, dtype=like.dtype, device=like.device, generator=self.generator)
+        return common_normals(like.shape, like, self.generator)
 
     def _uniform(self, like: Tensor) -> Tensor:
         return torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=self.generator)

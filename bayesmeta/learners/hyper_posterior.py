@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
@@ -42,7 +43,7 @@ class HyperPosterior(Learner):
             raise DataError(f"expected learners of one class, got {sorted({type(m).__name__ for m in members})}")
         self.members = nn.ModuleList(copy.deepcopy(member).requires_grad_(False) for member in members)
         first = members[0]
-        self.x_shape, self.num_outputs, self.exchangeable = first.x_shape, first.num_outputs, first.exchangeable
+        self.x_shape, self.outcomes, self.exchangeable = first.x_shape, first.outcomes, first.exchangeable
 
     @property
     def title(self) -> str:
@@ -63,32 +64,33 @@ class HyperPosterior(Learner):
         """Raises UnsupportedError: theta has been drawn."""
         raise UnsupportedError("expected a learner to train, got a HyperPosterior: its draws of theta are made at once")
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log of the mean over theta of p(D | theta), in nats. Raises UnsupportedError where the learners have none."""
-        each = torch.stack([learner.log_evidence(data) for learner in self.learners], -1)
+        each = torch.stack([learner.evidence(data) for learner in self.learners], -1)
         return each.logsumexp(-1) - math.log(len(self.members))
 
     def conform(self, data: Data) -> Data:
         """As the learners do."""
         return self.learners[0].conform(data)
 
-    def _placement(self) -> tuple[torch.dtype | None, torch.device | None]:
-        return self.learners[0]._placement()
+    @override
+    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+        return self.learners[0].placement()
 
-    def _adapt(self, support: Data) -> "HyperPosteriorBelief":
-        posteriors = tuple(learner._adapt(learner.conform(support)) for learner in self.learners)
+    @override
+    def condition(self, support: Data) -> "HyperPosteriorBelief":
+        posteriors = tuple(learner.condition(support) for learner in self.learners)
         return self._weighted(support, posteriors)
 
     def _weighted(self, support: Data, posteriors: tuple[TaskPosterior, ...]) -> "HyperPosteriorBelief":
         try:
-            log_weights = torch.stack([learner.log_evidence(support) for learner in self.learners], -1)
+            log_weights = torch.stack([learner.evidence(support) for learner in self.learners], -1)
         except UnsupportedError:
             log_weights = support.x.new_zeros(support.num_tasks, len(posteriors))
-        own = Data(support.x.clone(), support.y.clone(), support.mask.clone())
         return HyperPosteriorBelief(
             spec=support.spec,
             learner=self,
-            support=own,
+            support=support,
             posteriors=posteriors,
             log_weights=log_weights.log_softmax(-1),
         )
@@ -118,9 +120,11 @@ class HyperPosteriorBelief(TaskPosterior):
         draw, task = torch.arange(num_draws, device=weights.device), torch.arange(len(weights), device=weights.device)
         return {name: torch.stack([draws[name] for draws in each])[chosen.mT, draw[:, None], task] for name in each[0]}
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> EnsemblePredictive:
-        return EnsemblePredictive(self.log_weights, tuple(posterior.predict(x) for posterior in self.posteriors))
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> EnsemblePredictive:
+        return EnsemblePredictive(self.log_weights, tuple(posterior.at(x) for posterior in self.posteriors))
 
-    def _update(self, data: Data) -> "HyperPosteriorBelief":
-        posteriors = tuple(posterior.update(data) for posterior in self.posteriors)
+    @override
+    def extended(self, data: Data) -> "HyperPosteriorBelief":
+        posteriors = tuple(posterior.extended(data) for posterior in self.posteriors)
         return self.learner._weighted(self.support.append(data), posteriors)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import UnsupportedError
@@ -58,13 +59,15 @@ class DrawsPosterior(TaskPosterior):
         chosen = torch.cat(orders)[:num_draws] if orders else torch.zeros(0, dtype=torch.long, device=first.device)
         return {name: value[chosen] for name, value in self.draws.items()}
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         first = next(iter(self.draws.values()))
         f = self.learner.forward(self.draws, x.to(first.dtype)).transpose(0, 1)  # B S M K
         components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
         return MixturePredictive(f.new_zeros(f.shape[:2]), components)
 
-    def _update(self, data: Data) -> "DrawsPosterior":
+    @override
+    def extended(self, data: Data) -> "DrawsPosterior":
         return self.again(self.support.append(data))
 
 
@@ -89,7 +92,7 @@ class Sampled(Learner):
             )
         self.learner: ExplicitLearner = copy.deepcopy(learner).requires_grad_(False)
         self.sampler, self.seed = NUTS() if sampler is None else sampler, seed
-        self.x_shape, self.num_outputs = learner.x_shape, learner.num_outputs
+        self.x_shape, self.outcomes = learner.x_shape, learner.outcomes
 
     @property
     def title(self) -> str:
@@ -108,9 +111,10 @@ class Sampled(Learner):
         """As the learner does."""
         return self.learner.conform(data)
 
-    def _adapt(self, support: Data) -> DrawsPosterior:
+    @override
+    def condition(self, support: Data) -> DrawsPosterior:
         learner = copy.deepcopy(self.learner).double()
-        support = Data(support.x.double(), support.y.clone(), support.mask.clone())
+        support = support.to(torch.float64)
         return _sampled(learner, learner.conform(support), self.sampler, self.seed, support.spec)
 
 

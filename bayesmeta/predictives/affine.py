@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.predictives.predictive import Predictive, require_shape
@@ -26,11 +27,12 @@ class AffinePredictive(Predictive):
     scale: Float[Tensor, "C"]
 
     @property
-    def _shape(self) -> torch.Size:
-        return self.base._shape
+    @override
+    def shape(self) -> torch.Size:
+        return self.base.shape
 
     def _back(self, y: Tensor) -> Tensor:
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         return (y - self.shift) / self.scale
 
     @property

@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from typing_extensions import override
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
 
@@ -45,7 +47,8 @@ class DenseGaussianPredictive(Predictive):
         return self.location
 
     @property
-    def _shape(self) -> torch.Size:
+    @override
+    def shape(self) -> torch.Size:
         return self.location.shape
 
     @property
@@ -84,7 +87,7 @@ class DenseGaussianPredictive(Predictive):
             ShapeError: y or the mask does not have the shape of the prediction.
             InferenceError: the joint covariance is not positive definite, as that of a noiseless f may be.
         """
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")
         real = mask[..., None].expand(y.shape).flatten(1)  # B MC
@@ -109,7 +112,7 @@ class DenseGaussianPredictive(Predictive):
             values, vectors = torch.linalg.eigh(covariance / scale / scale.mT)
             root = scale * vectors * values.clamp(min=0.0).sqrt()[..., None, :]
         shape = (*sample_shape, *root.shape[:2])
-        normal = torch.randn(shape, dtype=self.location.dtype, device=self.location.device, generator=generator)
+        normal = common_normals(shape, self.location, generator)
         draws = torch.einsum("bij,...bj->...bi", root, normal)  # matmul would copy the root for every draw
         return self.location + draws.reshape(*sample_shape, *self.location.shape)
 

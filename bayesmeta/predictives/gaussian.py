@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from typing_extensions import override
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
 
@@ -36,7 +38,8 @@ class GaussianPredictive(Predictive):
         return self.location
 
     @property
-    def _shape(self) -> torch.Size:
+    @override
+    def shape(self) -> torch.Size:
         return self.location.shape
 
     @property
@@ -64,7 +67,7 @@ class GaussianPredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")
         both = mask[..., :, None] & mask[..., None, :]
@@ -89,7 +92,7 @@ class GaussianPredictive(Predictive):
             rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
         columns = cholesky(self.columns, "noise covariance")
         shape = (*sample_shape, *self.location.shape)
-        normal = torch.randn(shape, dtype=self.location.dtype, device=self.location.device, generator=generator)
+        normal = common_normals(shape, self.location, generator)
         return self.location + rows @ normal @ columns.mT
 
     @property

@@ -33,9 +33,9 @@ class IndependentPredictive(Predictive):
         """Σ over the real points of their marginal log densities, in nats."""
         if mask is None:
             return self.marginal_log_prob(y).sum(-1)
-        require_shape(mask, self._shape[:2], "mask")
+        require_shape(mask, self.shape[:2], "mask")
         if not y.is_floating_point():  # what stands in padding need not be a class
-            require_shape(y, self._shape)
+            require_shape(y, self.shape)
             y = torch.where(mask, y, 0)
         return torch.where(mask, self.marginal_log_prob(y), 0.0).sum(-1)
 
@@ -46,7 +46,7 @@ class IndependentPredictive(Predictive):
         draw = self.distribution.rsample if self.distribution.has_rsample else self.distribution.sample
         with distributions.seeded(generator):
             if 0 in sample_shape:  # torch's Categorical refuses
-                return draw().new_empty((*sample_shape, *self._shape))
+                return draw().new_empty((*sample_shape, *self.shape))
             return draw(torch.Size(sample_shape))
 
     @property

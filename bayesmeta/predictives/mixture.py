@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSameFamily
+from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.predictives.predictive import Predictive, require_shape
@@ -57,14 +58,14 @@ class _Mixture(Predictive):
 
     def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         if mask is not None:
-            require_shape(mask, self._shape[:2], "mask")
+            require_shape(mask, self.shape[:2], "mask")
         return (self.log_weights + self._over(lambda p, y, mask: p.log_prob(y, mask), y, mask)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
         """log Σ_s w_s p_s(y_m) of each point, in nats."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         each = self._over(lambda p, y: p.marginal_log_prob(y), y)
         return (self.log_weights[..., None] + each).logsumexp(1)
 
@@ -82,7 +83,7 @@ class _Mixture(Predictive):
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         """Weighted average of the components' distribution functions."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         return self._average(self._over(lambda p, y: p.cdf(y), y))
 
     def _quantile(self, q: float) -> Tensor:
@@ -114,8 +115,9 @@ class MixturePredictive(_Mixture):
     components: Predictive
 
     @property
-    def _shape(self) -> torch.Size:
-        return torch.Size((self.log_weights.shape[0], *self.components._shape[1:]))
+    @override
+    def shape(self) -> torch.Size:
+        return torch.Size((self.log_weights.shape[0], *self.components.shape[1:]))
 
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         count = self.log_weights.shape[1]
@@ -149,8 +151,9 @@ class EnsemblePredictive(_Mixture):
     components: tuple[Predictive, ...]
 
     @property
-    def _shape(self) -> torch.Size:
-        return self.components[0]._shape
+    @override
+    def shape(self) -> torch.Size:
+        return self.components[0].shape
 
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         return torch.stack([function(component, *values) for component in self.components], 1)

@@ -53,7 +53,7 @@ class Predictive(ABC):
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
         """Log density of each point on its own (over all its outputs), in nats. Raises ShapeError like `log_prob`."""
         marginals = self.marginals
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         if y.shape[1] == 0:  # torch's Independent fails on zero points
             dtype = y.dtype if y.is_floating_point() else self.probs.dtype
             return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
@@ -119,7 +119,7 @@ class Predictive(ABC):
         )
 
     @property
-    def _shape(self) -> torch.Size:
+    def shape(self) -> torch.Size:
         """What y must look like: `B M C`, or `B M` for labels."""
         marginals = self.marginals
         return marginals.batch_shape + marginals.event_shape

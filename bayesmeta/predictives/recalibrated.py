@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution, Normal
+from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.errors import UnsupportedError
@@ -37,8 +38,9 @@ class RecalibratedPredictive(Predictive):
     maps: Float[Tensor, "B L C"]
 
     @property
-    def _shape(self) -> torch.Size:
-        return self.base._shape
+    @override
+    def shape(self) -> torch.Size:
+        return self.base.shape
 
     @property
     def _levels(self) -> Tensor:
@@ -69,7 +71,7 @@ class RecalibratedPredictive(Predictive):
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
         """Log density of each point (over all its outputs), in nats."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         if y.shape[-1] == 1:
             density = self.base.marginal_log_prob(y)
             return density + self._map(self.base.cdf(y))[1][..., 0].to(density.dtype)
@@ -78,7 +80,7 @@ class RecalibratedPredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")
         y = torch.where(mask[..., None], y, self.base.mean.detach().to(y.dtype))
@@ -138,15 +140,15 @@ class RecalibratedPredictive(Predictive):
         return self._map(below)[0].clamp(0.0, 1.0).to(below.dtype)
 
     def _quantile(self, q: float) -> Tensor:
-        batch, _, outputs = self._shape
-        return _quantiles(self.base, self._unmap(self.maps.new_full((batch, 1, outputs), q)).expand(self._shape))
+        batch, _, outputs = self.shape
+        return _quantiles(self.base, self._unmap(self.maps.new_full((batch, 1, outputs), q)).expand(self.shape))
 
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws, with the base's dependence between points."""
         draws = self.base.rsample(sample_shape, generator)
-        flat = draws.reshape(-1, *self._shape)
+        flat = draws.reshape(-1, *self.shape)
         moved = [_quantiles(self.base, self._unmap(self.base.cdf(draw).double())) for draw in flat]
         return torch.stack(moved).reshape(draws.shape) if moved else draws
 
@@ -156,7 +158,7 @@ class _Marginals(Distribution):
 
     def __init__(self, predictive: RecalibratedPredictive) -> None:
         self.predictive = predictive
-        shape = predictive._shape
+        shape = predictive.shape
         super().__init__(shape[:2], shape[2:], validate_args=False)
 
     @property
@@ -178,7 +180,7 @@ class _Marginals(Distribution):
         with torch.no_grad():
             base = self.predictive.base
             draws = base.marginals.sample(torch.Size(sample_shape))
-            flat = draws.reshape(-1, *self.predictive._shape)
+            flat = draws.reshape(-1, *self.predictive.shape)
             moved = [_quantiles(base, self.predictive._unmap(base.cdf(draw).double())) for draw in flat]
             return torch.stack(moved).reshape(draws.shape) if moved else draws
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, MixtureSameFamily
+from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.predictives.predictive import Predictive, require_shape
@@ -24,15 +25,16 @@ class ScaledPredictive(Predictive):
     factor: Float[Tensor, "B"]
 
     @property
-    def _shape(self) -> torch.Size:
-        return self.base._shape
+    @override
+    def shape(self) -> torch.Size:
+        return self.base.shape
 
     @property
     def _factor(self) -> Tensor:
         return self.factor.to(self.base.mean.dtype)[:, None, None]
 
     def _back(self, y: Tensor) -> Tensor:
-        require_shape(y, self._shape)
+        require_shape(y, self.shape)
         mean = self.base.mean
         return mean + (y - mean) / self._factor
 

@@ -47,7 +47,7 @@ class CompiledStep:
 
     Args:
         learner: whose theta the gradients are of.
-        loss_of: tasks -> losses of this learner, `B`, such as its own `meta_loss`.
+        loss_of: tasks -> losses of this learner, `B`, such as its own `loss`.
         total_points: points of all meta-training tasks; the hyperprior is divided by them, and inf leaves it out.
 
     Attributes:

@@ -47,7 +47,8 @@ def fit_evidence(
     learner.prepare(tasks.data)
     data = learner.conform(tasks.data)
     points = data.counts.sum()
-    learner.maximise_exactly(data)
+    if learner.mixed_model is not None:
+        learner.mixed_model.maximise_exactly(data)
     parameters: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")

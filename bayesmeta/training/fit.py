@@ -119,7 +119,7 @@ def fit(
     if checkpoint is not None:
         require_savable(learner, checkpoint)  # now, rather than after hours of training
     split = RandomSplit() if split is None else split
-    loss_of: Callable[[TaskBatch], Tensor] = learner.meta_loss if objective is None else _Bound(objective, learner)
+    loss_of: Callable[[TaskBatch], Tensor] = learner.loss if objective is None else _Bound(objective, learner)
     generator = torch.Generator().manual_seed(seed)
     learner.prepare(tasks.pooled(generator))
     held_out = None if validation is None else learner.conform_tasks(validation.divided(split, seed))
@@ -183,7 +183,7 @@ class _Bound:
     learner: Learner
 
     def __call__(self, tasks: TaskBatch) -> Tensor:
-        return self.objective(self.learner, tasks)
+        return self.objective.loss(self.learner, tasks)
 
 
 @torch.no_grad()

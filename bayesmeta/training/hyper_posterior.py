@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from bayesmeta.data import TaskBatch
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.nuts import NUTS
@@ -93,7 +94,7 @@ def nuts_hyper_posterior(
     start = {}
     for name, value in theta.items():
         shape = (sampler.num_chains, 1, *value.shape)
-        noise = torch.randn(shape, dtype=value.dtype, device=value.device, generator=generator)
+        noise = common_normals(shape, value, generator)
         start[name] = value.detach() + spread * noise
     draws = sampler.chains(log_joint, start, generator).merged
     places = torch.linspace(0, total - 1, num_members).round().long().tolist()
@@ -230,7 +231,7 @@ class _Score:
     def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> Tensor:
         """Of what is drawn of theta, flat."""
         batch = learner.conform_tasks(batch)
-        each = learner.meta_loss(batch) if self.objective is None else self.objective(learner, batch)
+        each = learner.loss(batch) if self.objective is None else self.objective.loss(learner, batch)
         value = learner.log_hyperprior() - self.total_points * each.mean()
         if self.hyperprior is not None:
             value = value + self.hyperprior.log_prob(dict(learner.named_parameters()))

@@ -1,41 +1,48 @@
 """What step 2 maximises: how one batch of tasks scores theta."""
 
 from abc import ABC, abstractmethod
+from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.learner import Learner
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 
 
 class Objective(ABC):
-    """A loss of theta, one value per task; its mean over tasks is what `fit` lowers."""
+    """A loss of theta, one value per task; its mean over tasks is what `fit` lowers. A subclass gives `loss`."""
+
+    @final
+    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """Nats per point, of tasks in any precision.
+
+        Raises:
+            ShapeError: the tasks do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
+                for labels.
+        """
+        return self.loss(learner, learner.conform_tasks(tasks))
 
     @abstractmethod
-    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Nats per point."""
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """Nats per point, of tasks that are checked (`learner.conform_tasks`): what `fit` calls."""
 
 
 class JointPredictive(Objective):
     """-log p(query | support, theta) / M: all query points of a task at once."""
 
-    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per query point."""
-        return Learner.meta_loss(learner, tasks)  # the general one, also where the learner has one of its own
+        return Learner.loss(learner, tasks)  # the general one, also where the learner has one of its own
 
 
 class MarginalPredictive(Objective):
     """-mean_m log p(query_m | support, theta): each query point on its own (Harrison et al. 2018, eq. 11)."""
 
-    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per query point."""
-        tasks = learner.conform_tasks(tasks)
-        query = tasks.query
-        y = query.y if query.y.is_floating_point() else torch.where(query.mask, query.y, 0)  # padding is no class
-        each = learner._adapt(tasks.support)._predict(query.x).marginal_log_prob(y)
-        return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
+        return marginal_loss(learner, tasks)
 
 
 class Evidence(Objective):
@@ -46,10 +53,10 @@ class Evidence(Objective):
     likelihood.
     """
 
-    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per point."""
-        data = learner.conform(tasks.support.append(tasks.query))
-        return -learner.log_evidence(data) / data.counts.double().mean()
+        data = tasks.joined()
+        return -learner.evidence(data) / data.counts.double().mean()
 
 
 class EvidenceProblem(ABC):
@@ -68,7 +75,7 @@ class MaximumLikelihood(EvidenceProblem):
 
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
         """Total nats of all tasks."""
-        return learner.log_evidence(data).sum()
+        return learner.evidence(data).sum()
 
 
 class RestrictedMaximumLikelihood(EvidenceProblem):
@@ -76,8 +83,13 @@ class RestrictedMaximumLikelihood(EvidenceProblem):
 
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
         """Total nats of all tasks."""
-        return learner.restricted_log_evidence(data)
+        return self._model(learner).restricted_log_evidence(data)
 
     def finish(self, learner: Learner, data: Data) -> None:
         """Put the prior mean at its posterior mean."""
-        learner.maximise_location(data)
+        self._model(learner).maximise_location(data)
+
+    def _model(self, learner: Learner) -> LinearMixedModel:
+        if learner.mixed_model is None:
+            raise UnsupportedError(f"{type(learner).__name__} has no closed form of the restricted evidence")
+        return learner.mixed_model

@@ -241,7 +241,7 @@ def test_constant_memory_and_no_graph(case: Case) -> None:
         for calls in (10, case.calls):  # the first ones fill caches
             before, peak = tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             for _ in range(calls):
-                learner._adapt(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
+                learner.condition(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
     assert tensors() <= before
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB; a leak of 1,000 graphs is far more
 

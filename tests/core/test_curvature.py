@@ -71,9 +71,13 @@ def test_it_is_the_hessian_at_any_outcome(which: str, seed: int, size: float) ->
     likelihood = CANONICAL[which]()
     generator = torch.Generator().manual_seed(seed)
     f = size * torch.randn(likelihood.network_outputs, generator=generator, dtype=D)
-    y = 10.0 * torch.randn(3, likelihood.num_outputs, generator=generator, dtype=D)
+    count = likelihood.outcomes.count
+    assert count is not None
+    y = 10.0 * torch.randn(3, count, generator=generator, dtype=D)
     if not isinstance(likelihood, bm.Gaussian):
-        y = torch.arange(likelihood.num_outputs, dtype=D if isinstance(likelihood, bm.Bernoulli) else torch.long)
+        y = torch.arange(
+            (likelihood.outcomes.count or 0), dtype=D if isinstance(likelihood, bm.Bernoulli) else torch.long
+        )
     for each in _hessian(likelihood, f, y):
         torch.testing.assert_close(_fisher(likelihood, f), each, **CLOSE)
 

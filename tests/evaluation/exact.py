@@ -18,7 +18,7 @@ class MeanPosterior(TaskPosterior):
     variance: Tensor  # B
     noise: float
 
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         batch, points = x.shape[:2]
         ratio = self.variance / self.noise
         return GaussianPredictive(
@@ -28,7 +28,7 @@ class MeanPosterior(TaskPosterior):
             self.noise * torch.eye(self.mean.shape[-1], dtype=x.dtype),
         )
 
-    def _update(self, data: Data) -> "MeanPosterior":
+    def extended(self, data: Data) -> "MeanPosterior":
         raise NotImplementedError
 
 
@@ -39,7 +39,7 @@ class NormalMean(Learner):
         super().__init__()
         self.tau2, self.noise, self.bias, self.claimed = tau2, noise, bias, claimed
 
-    def _adapt(self, support: Data) -> MeanPosterior:
+    def condition(self, support: Data) -> MeanPosterior:
         count = support.counts.to(support.x.dtype)
         total = torch.where(support.mask[..., None], support.y, 0.0).sum(1)
         variance = 1.0 / (1.0 / self.tau2 + count / self.noise)
@@ -67,10 +67,10 @@ def normal_tasks(
 class SharePosterior(TaskPosterior):
     probs: Tensor  # B C
 
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         return IndependentPredictive(Categorical(self.probs[:, None].expand(-1, x.shape[1], -1), validate_args=False))
 
-    def _update(self, data: Data) -> "SharePosterior":
+    def extended(self, data: Data) -> "SharePosterior":
         raise NotImplementedError
 
 
@@ -81,7 +81,7 @@ class ClassShares(Learner):
         super().__init__()
         self.num_classes, self.power = num_classes, power
 
-    def _adapt(self, support: Data) -> SharePosterior:
+    def condition(self, support: Data) -> SharePosterior:
         seen = torch.nn.functional.one_hot(torch.where(support.mask, support.y, 0), self.num_classes)
         probs = 1.0 + (seen * support.mask[..., None]).sum(1).to(support.x.dtype)
         probs = probs**self.power

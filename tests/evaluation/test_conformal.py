@@ -283,8 +283,8 @@ class Two(ClassShares):
     def __init__(self) -> None:
         super().__init__(2)
 
-    def _adapt(self, support: Data) -> object:  # type: ignore[override]
-        return super()._adapt(Data(support.x, support.y.clamp(max=1), support.mask))
+    def condition(self, support: Data) -> object:  # type: ignore[override]
+        return super().condition(Data(support.x, support.y.clamp(max=1), support.mask))
 
 
 class NotANumber(StandardizedResidual):

@@ -13,6 +13,7 @@ from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.evaluate import _divide, evaluate
 from bayesmeta.evaluation.scores import ShotScores
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
@@ -30,8 +31,8 @@ def test_every_column_is_its_definition_on_one_task_at_a_time() -> None:
     for i in range(7):
         support, query = divided.support.select([i]), divided.query.select([i])
         real = query.mask[0]
-        predictive = learner._adapt(support)._predict(query.x[:, real])
-        best = tasks.oracle._adapt(support)._predict(query.x[:, real])
+        predictive = learner.condition(support).at(query.x[:, real])
+        best = tasks.oracle.condition(support).at(query.x[:, real])
         y = query.y[:, real]
         each = -predictive.marginal_log_prob(y)[0]
         nll.append(float(each.mean()))
@@ -91,13 +92,13 @@ def test_regret_is_the_divergence_from_the_truth() -> None:
 class TwoModes(NormalMean):
     """y is 3 or -3, plus N(0, 1), whatever was seen."""
 
-    def _adapt(self, support: Data) -> "TwoModesPosterior":
+    def condition(self, support: Data) -> "TwoModesPosterior":
         nothing = torch.zeros(support.num_tasks)
         return TwoModesPosterior(spec=support.spec, mean=nothing, variance=nothing, noise=1.0)
 
 
 class TwoModesPosterior(MeanPosterior):
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         means = torch.tensor([-3.0, 3.0], dtype=x.dtype).expand(*x.shape[:2], 1, 2)
         mixing = Categorical(probs=torch.full_like(means, 0.5))
         return IndependentPredictive(Independent(MixtureSameFamily(mixing, Normal(means, torch.ones_like(means))), 1))
@@ -338,20 +339,20 @@ def test_evaluating_imports_neither_pandas_nor_matplotlib() -> None:
 
 
 class Broken(NormalMean):
-    def _adapt(self, support: Data) -> MeanPosterior:
-        posterior = super()._adapt(support)
+    def condition(self, support: Data) -> MeanPosterior:
+        posterior = super().condition(support)
         posterior.mean[-1] = math.nan
         return posterior
 
 
 class Guess(ClassShares):
-    def _adapt(self, support: Data) -> SharePosterior:
+    def condition(self, support: Data) -> SharePosterior:
         return SharePosterior(spec=support.spec, probs=torch.full((support.num_tasks, self.num_classes), 1.0 / 3.0))
 
 
 class Narrow(NormalMean):
-    def _adapt(self, support: Data) -> MeanPosterior:
-        posterior = super()._adapt(support)
+    def condition(self, support: Data) -> MeanPosterior:
+        posterior = super().condition(support)
         return MeanPosterior(
             spec=posterior.spec, mean=posterior.mean[:, :1], variance=posterior.variance, noise=posterior.noise
         )
@@ -379,7 +380,7 @@ def test_wrong_questions_have_clear_answers(unchecked: None) -> None:
     with pytest.raises(ShapeError, match="expected predictions of shape"):
         evaluate(Narrow(), two)
     demanding = NormalMean()
-    demanding.num_outputs = 3
+    demanding.outcomes = Numbers(3)
     with pytest.raises(ShapeError, match="expected data with x"):
         evaluate(demanding, tasks)
     labels = label_tasks(5, 20, seed=1)

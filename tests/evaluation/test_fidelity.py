@@ -44,10 +44,10 @@ class Known(TaskPosterior):
         flat = self.mean + self.scale * normal
         return {self.names[0]: flat[..., 0], self.names[1]: flat[..., 1:].unflatten(-1, (-1, 1))}
 
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         return IndependentPredictive(self.predictive(x))
 
-    def _update(self, data: Data) -> "Known":
+    def extended(self, data: Data) -> "Known":
         raise NotImplementedError
 
 
@@ -235,10 +235,10 @@ class Renamed(TaskPosterior):
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         return {"layers.2.weight": self.inner.sample(num_draws, generator)["weight"].mT}
 
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         return self.inner.predict(x)
 
-    def _update(self, data: Data) -> "Renamed":
+    def extended(self, data: Data) -> "Renamed":
         raise NotImplementedError
 
 

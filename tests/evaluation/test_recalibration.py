@@ -434,21 +434,21 @@ def test_bad_input_is_named() -> None:
 
 
 class NormalMeanOfLabels(NormalMean):
-    def _adapt(self, support: Data) -> object:  # type: ignore[override]
+    def condition(self, support: Data) -> object:  # type: ignore[override]
         y = support.y[..., None].to(support.x.dtype)
-        return super()._adapt(Data(support.x, y, support.mask))
+        return super().condition(Data(support.x, y, support.mask))
 
 
 class ClassSharesOfTwo(ClassShares):
     def __init__(self) -> None:
         super().__init__(2)
 
-    def _adapt(self, support: Data) -> object:  # type: ignore[override]
-        return super()._adapt(Data(support.x, support.y.clamp(max=1), support.mask))
+    def condition(self, support: Data) -> object:  # type: ignore[override]
+        return super().condition(Data(support.x, support.y.clamp(max=1), support.mask))
 
 
 class CertainPosterior(SharePosterior):
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         logits = torch.tensor([0.0, -math.inf, -math.inf], dtype=x.dtype).expand(*x.shape[:2], 3)
         return IndependentPredictive(Categorical(logits=logits, validate_args=False))
 
@@ -456,8 +456,8 @@ class CertainPosterior(SharePosterior):
 class Certain(ClassShares):
     """The first class, always."""
 
-    def _adapt(self, support: Data) -> SharePosterior:
-        return CertainPosterior(spec=support.spec, probs=super()._adapt(support).probs)
+    def condition(self, support: Data) -> SharePosterior:
+        return CertainPosterior(spec=support.spec, probs=super().condition(support).probs)
 
 
 def test_calibration_points_are_those_of_the_split() -> None:

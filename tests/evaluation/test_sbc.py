@@ -21,6 +21,7 @@ from bayesmeta.evaluation.sbc import RankStatistics, predictive_sbc, sbc, standa
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.learners.sampled import Sampled
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.typing import Params
 
@@ -79,7 +80,7 @@ class Location(ExplicitLearner):
     """y ~ N(phi, 1), phi ~ N(0, 1), exactly; wrong by `bias`, in posterior deviations, and `claimed`, a factor."""
 
     x_shape = (1,)
-    num_outputs = 1
+    outcomes = Numbers(1)
 
     def __init__(self, bias: float = 0.0, claimed: float = 1.0, use_data: bool = True) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class Location(ExplicitLearner):
     def forward(self, phi: Params, x: Tensor) -> Tensor:
         return phi["phi"][..., None, :].expand(*phi["phi"].shape[:-1], x.shape[1], 1)
 
-    def _adapt(self, support: Data) -> "LocationPosterior":
+    def condition(self, support: Data) -> "LocationPosterior":
         counts = support.counts[:, None] * self.use_data
         total = torch.where(support.mask[..., None], support.y, 0.0).sum(1) * self.use_data
         scale = (1.0 + counts).to(total.dtype).rsqrt()
@@ -107,10 +108,10 @@ class LocationPosterior(TaskPosterior):
         normal = torch.randn(num_draws, *self.mean.shape, generator=generator, dtype=self.mean.dtype)
         return {"phi": self.mean + self.scale * normal}
 
-    def _predict(self, x: Tensor) -> Predictive:
+    def at(self, x: Tensor) -> Predictive:
         raise NotImplementedError
 
-    def _update(self, data: Data) -> "LocationPosterior":
+    def extended(self, data: Data) -> "LocationPosterior":
         raise NotImplementedError
 
 
@@ -223,9 +224,9 @@ def test_labels_are_simulated() -> None:
     seen: list[Data] = []
 
     class Spy(bm.IMAML):
-        def _adapt(self, support: Data) -> TaskPosterior:
+        def condition(self, support: Data) -> TaskPosterior:
             seen.append(support)
-            return super()._adapt(support)
+            return super().condition(support)
 
     for likelihood, outputs in ((bm.Categorical(3), 3), (bm.Bernoulli(), 1)):
         learner = Spy(bm.MLP(1, [3], outputs), likelihood=likelihood, adapted=["layers.2"])

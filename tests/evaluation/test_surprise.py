@@ -328,6 +328,6 @@ def test_enough_tasks_reach_the_level_exactly() -> None:
 
 
 class NotANumber(Learner):
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
         mean = torch.full((support.num_tasks, 1), math.nan, dtype=support.x.dtype)
         return MeanPosterior(spec=support.spec, mean=mean, variance=torch.ones_like(mean[:, 0]), noise=1.0)

@@ -144,7 +144,7 @@ def test_gauss_newton_is_the_hessian_where_the_network_is_linear(kind: str) -> N
     for gauss_newton in (False, True):
         torch.manual_seed(0)
         likelihood = bm.Gaussian(bm.FullNoise(2, 0.3)) if kind == "gaussian" else bm.Categorical(3)
-        network = Linear(2, likelihood.num_outputs)
+        network = Linear(2, likelihood.network_outputs)
         learner = _imaml(network=network, likelihood=likelihood, gauss_newton=gauss_newton, precision=1.0)
         gradients.append(torch.autograd.grad(learner.meta_loss(tasks).sum(), list(learner.parameters())))
     for a, b in zip(*gradients, strict=True):

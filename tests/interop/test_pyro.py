@@ -64,7 +64,7 @@ class Rows(bm.ExplicitLearner):
         weight = torch.cat([v.unsqueeze(-2) if v.ndim < x.ndim else v for v in phi.values()], -2)
         return torch.cat([x, torch.ones_like(x[..., :1])], -1) @ weight.reshape(*weight.shape[:-2], 2, -1)
 
-    def _adapt(self, support: bm.Data) -> bm.TaskPosterior:
+    def condition(self, support: bm.Data) -> bm.TaskPosterior:
         raise NotImplementedError
 
 

@@ -24,7 +24,7 @@ UPPER = 200.0
 class EightSchools(bm.Learner):
     """phi the effect of a school, N(mu, tau²); y its estimate, whose standard error is the input."""
 
-    x_shape, num_outputs = (1,), 1
+    x_shape, outcomes = (1,), bm.Numbers(1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class EightSchools(bm.Learner):
     def tau(self) -> Tensor:
         return UPPER * self.raw_tau.sigmoid()
 
-    def log_evidence(self, data: bm.Data) -> Tensor:
+    def evidence(self, data: bm.Data) -> Tensor:
         spread = (self.tau.square() + data.x[..., 0].square()).sqrt()
         each = Normal(self.mu, spread, validate_args=False).log_prob(data.y[..., 0])
         return torch.where(data.mask, each, 0.0).sum(-1)  # one estimate a school
@@ -44,7 +44,7 @@ class EightSchools(bm.Learner):
         """Flat over tau: the Jacobian of tau in what is stored."""
         return nn.functional.logsigmoid(self.raw_tau) + nn.functional.logsigmoid(-self.raw_tau)
 
-    def _adapt(self, support: bm.Data) -> "SchoolPosterior":
+    def condition(self, support: bm.Data) -> "SchoolPosterior":
         tau2, real = self.tau.square(), support.mask.double()
         weight = real / support.x[..., 0].square().clamp(min=1e-9)
         variance = 1.0 / (1.0 / tau2 + weight.sum(-1))
@@ -59,12 +59,12 @@ class SchoolPosterior(bm.TaskPosterior):
     again: EightSchools
     support: bm.Data
 
-    def _predict(self, x: Tensor) -> bm.IndependentPredictive:
+    def at(self, x: Tensor) -> bm.IndependentPredictive:
         scale = (self.variance[:, None, None] + x.square()).sqrt()
         return bm.IndependentPredictive(Independent(Normal(self.mean[:, None, None].expand_as(scale), scale), 1))
 
-    def _update(self, data: bm.Data) -> "SchoolPosterior":
-        return self.again._adapt(self.support.append(data))
+    def extended(self, data: bm.Data) -> "SchoolPosterior":
+        return self.again.condition(self.support.append(data))
 
 
 @pytest.mark.data
@@ -87,7 +87,7 @@ def test_eight_schools(real_data: Path) -> None:
         share = (tau < value).double().mean()
         assert abs(share - q) < 4.0 * math.sqrt(q * (1.0 - q) / count)
     # theta has seen these schools: their effects are averaged over it with equal weights
-    posteriors = [m._adapt(m.conform(tasks.data)) for m in members]
+    posteriors = [m.condition(m.conform(tasks.data)) for m in members]
     means = torch.stack([p.mean for p in posteriors]).detach()
     variances = torch.stack([p.variance for p in posteriors]).detach()
     deviation = (variances.mean(0) + means.var(0)).sqrt()

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.outcomes import Numbers
 from bayesmeta.training.compiled import MAX_STATES, CompiledStep
 
 
 class TinyMAML(Learner):
     """One inner step on a linear model, second order, with a hyperprior, a tied weight, and all kinds of state."""
 
-    x_shape, num_outputs = (1,), 1
+    x_shape, outcomes = (1,), Numbers(1)
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,13 +29,13 @@ class TinyMAML(Learner):
         self.square = True
         self.double()
 
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
         raise NotImplementedError
 
     def log_hyperprior(self) -> Tensor:
         return -self.prior_mean.square().sum()
 
-    def meta_loss(self, tasks: TaskBatch) -> Tensor:
+    def loss(self, tasks: TaskBatch) -> Tensor:
         weight, bias = (p.expand(tasks.num_tasks, *p.shape) for p in (self.alias.weight, self.network.bias))
 
         def errors(data: Data) -> Tensor:
@@ -52,18 +53,18 @@ class Written(Learner):
 
     def __init__(self, loss: Callable[["Written", Tensor], Tensor]) -> None:
         super().__init__()
-        self.loss = loss
+        self.written = loss
         self.a, self.b = (nn.Parameter(torch.tensor([v, 2.0], dtype=torch.float64)) for v in (1.0, 3.0))
         self.register_buffer("count", torch.ones((), dtype=torch.float64))
         self.hidden = [self.a]
         self.rate = 0.1
         self.generator = torch.Generator()
 
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
         raise NotImplementedError
 
-    def meta_loss(self, tasks: TaskBatch) -> Tensor:
-        return self.loss(self, tasks.support.x.sum((1, 2)))
+    def loss(self, tasks: TaskBatch) -> Tensor:
+        return self.written(self, tasks.support.x.sum((1, 2)))
 
 
 def side(num_points: int) -> Data:
@@ -77,7 +78,7 @@ def batch(support: int = 4, query: int = 2) -> TaskBatch:
 
 def eager(learner: Learner, tasks: TaskBatch, total_points: float) -> tuple[Tensor, Tensor, list[Tensor | None]]:
     learner.zero_grad(set_to_none=True)
-    each = learner.meta_loss(tasks)
+    each = learner.loss(tasks)
     loss = each.mean() - learner.log_hyperprior() / total_points
     loss.backward()
     return each.detach(), loss.detach(), [p.grad for p in learner.parameters()]
@@ -95,7 +96,7 @@ def assert_same(step: CompiledStep, learner: Learner, tasks: TaskBatch, total_po
 def test_a_compiled_step_is_the_eager_one() -> None:
     learner = TinyMAML()
     learner.log_rate.requires_grad_(False)
-    step = CompiledStep(learner, learner.meta_loss, total_points=20.0)
+    step = CompiledStep(learner, learner.loss, total_points=20.0)
     parameters = dict(learner.named_parameters(remove_duplicate=False))
     assert_same(step, learner, batch(), 20)
     assert learner.log_rate.grad is None
@@ -125,7 +126,7 @@ def test_a_compiled_step_is_the_eager_one() -> None:
 )
 def test_every_gradient_has_its_own_memory(loss: Callable[[Written, Tensor], Tensor]) -> None:
     learner = Written(loss)
-    step = CompiledStep(learner, learner.meta_loss)
+    step = CompiledStep(learner, learner.loss)
     for _ in range(2):
         assert_same(step, learner, batch())
         before = [p.detach().clone() for p in learner.parameters()]
@@ -143,12 +144,12 @@ def counting(learner: Written, x: Tensor) -> Tensor:
 
 def test_buffers_change_in_place_and_draws_are_torchs() -> None:
     learner = Written(counting)
-    step = CompiledStep(learner, learner.meta_loss)
+    step = CompiledStep(learner, learner.loss)
     values = [step(batch())[0][0].item() for _ in range(3)]
     assert values == [6.0, 9.0, 12.0]
     assert learner.count == 4.0
     noisy = Written(lambda s, x: x + torch.randn_like(s.a) @ s.a)
-    step, tasks = CompiledStep(noisy, noisy.meta_loss), batch()
+    step, tasks = CompiledStep(noisy, noisy.loss), batch()
     step(tasks)
     torch.manual_seed(1)
     expected, _, _ = eager(noisy, tasks, torch.inf)
@@ -164,7 +165,7 @@ def test_checks_can_be_skipped() -> None:
         return torch.distributions.Normal(x, learner.a.square().sum()).log_prob(x + 1.0)
 
     learner = Written(checked)
-    assert_same(CompiledStep(learner, learner.meta_loss), learner, batch())
+    assert_same(CompiledStep(learner, learner.loss), learner, batch())
     assert not torch.compiler.is_compiling()
     with pytest.raises(ValueError, match="scale"):  # it looks again
         torch.distributions.Normal(0.0, -1.0)
@@ -196,13 +197,13 @@ def test_what_would_be_wrong_is_refused(loss: Callable[[Written, Tensor], Tensor
     learner = Written(loss)
     own = dict(learner.named_parameters()) | dict(learner.named_buffers())
     with pytest.raises(UnsupportedError, match=f"(?s){message}.*compile=False"):
-        CompiledStep(learner, learner.meta_loss)(batch())
+        CompiledStep(learner, learner.loss)(batch())
     assert all(value is own[name] for name, value in [*learner.named_parameters(), *learner.named_buffers()])
 
 
 def test_a_schedule_in_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = Written(lambda s, x: s.rate * s.a.sum() * x)
-    step = CompiledStep(learner, learner.meta_loss)
+    step = CompiledStep(learner, learner.loss)
     monkeypatch.setattr(
         step, "_compile", lambda inputs: (type("P", (), {"shared": [], "reached": []}), [x := inputs[0], x])
     )

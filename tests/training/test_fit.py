@@ -150,8 +150,8 @@ class _Broken(bm.ALPaCA):
         super().__init__(bm.MLP(1, [4]))
         self.calls, self.how, self.seen = calls, how, []
 
-    def meta_loss(self, tasks: bm.TaskBatch) -> torch.Tensor:
-        loss = super().meta_loss(tasks)
+    def loss(self, tasks: bm.TaskBatch) -> torch.Tensor:
+        loss = super().loss(tasks)
         self.seen.append(_theta(self))
         if len(self.seen) < self.calls:
             return loss
@@ -250,14 +250,14 @@ def test_checkpoints_are_whole_at_any_time(tmp_path: Path, monkeypatch: pytest.M
     folder, held_out = tmp_path / "model", _tasks(4, seed=1)
     learner = _learner()
     seen = []
-    original = type(learner).meta_loss
+    original = type(learner).loss
 
     def watch(self: bm.ALPaCA, tasks: bm.TaskBatch) -> torch.Tensor:
         if folder.exists():
             seen.append(bm.load(folder))  # in the middle of training, from another process as it were
         return original(self, tasks)
 
-    monkeypatch.setattr(type(learner), "meta_loss", watch)
+    monkeypatch.setattr(type(learner), "loss", watch)
     result = fit(learner, _tasks(), steps=12, validation=held_out, validate_every=4, checkpoint=folder)
     monkeypatch.undo()
     assert len(seen) > 5
@@ -388,7 +388,7 @@ def test_learners_without_an_evidence_are_told() -> None:
             super().__init__()
             self.scale = torch.nn.Parameter(torch.ones(()))
 
-        def _adapt(self, support: bm.Data) -> bm.TaskPosterior:
+        def condition(self, support: bm.Data) -> bm.TaskPosterior:
             raise NotImplementedError
 
     for problem in (None, bm.RestrictedMaximumLikelihood()):

@@ -3,11 +3,11 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.data import Data, TaskBatch
+from bayesmeta.data import TaskBatch
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.learner import ExplicitLearner
+from bayesmeta.learner import ExplicitLearner, marginal_loss
 from bayesmeta.networks.network import Network
-from bayesmeta.training.objectives import MarginalPredictive
+from bayesmeta.outcomes import Numbers
 from bayesmeta.typing import Params
 
 
@@ -30,20 +30,13 @@ class LastLayerRegression(ExplicitLearner):
                 f"got {type(features).__name__}: call yours in the forward of a Network"
             )
         self.features = features
-        self.x_shape, self.num_outputs = features.x_shape, num_outputs
+        self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
         """φ(x) W."""
         weight = phi["weight"]
         return self.features(x).to(weight.dtype) @ weight
 
-    def conform(self, data: Data) -> Data:
-        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
-        data = super().conform(data)
-        if not data.y.is_floating_point():
-            raise UnsupportedError(f"expected floating outcomes for {type(self).__name__}, got labels")
-        return data
-
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-mean over the query of the marginal log p(y | x, support, theta), in nats (Harrison et al. 2018, eq. 11)."""
-        return MarginalPredictive()(self, tasks)
+        return marginal_loss(self, tasks)

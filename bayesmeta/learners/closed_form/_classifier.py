@@ -19,10 +19,11 @@ from torch.distributions import Categorical
 
 from bayesmeta.classes import Classes, one_hot
 from bayesmeta.data import Data, DataSpec
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Positive
+from bayesmeta.outcomes import Labels
 from bayesmeta.predictives import IndependentPredictive
 
 SCALE_BOUNDS = (1e-3, 1e4)
@@ -67,9 +68,7 @@ class HeadClassifier(Learner):
                 "expected features of each point on its own, got statistics over the points of a task, through which "
                 "query points would tell of each other: use norm='group'"
             )
-        if num_classes is not None and num_classes < 2:
-            raise DataError(f"expected at least 2 classes, got {num_classes}")
-        self.features, self.num_classes, self.x_shape = features, num_classes, features.x_shape
+        self.features, self.x_shape, self.outcomes = features, features.x_shape, Labels(num_classes)
         self.scale, self.spread = Positive((), scale, SCALE_BOUNDS), Positive((), spread, SPREAD_BOUNDS)
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
@@ -78,6 +77,8 @@ class HeadClassifier(Learner):
         slow, fast = [p for is_slow, p in trained if is_slow], [p for is_slow, p in trained if not is_slow]
         groups = [{"params": slow, "lr": lr}, {"params": fast, "lr": HEAD_RATE * lr}]
         return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
+
+    outcomes: Labels
 
     @abstractmethod
     def solve(
@@ -106,18 +107,11 @@ class HeadClassifier(Learner):
         """Features in float64."""
         return self.features(x).double()
 
-    def conform(self, data: Data) -> Data:
-        """`data` in the learner's precision and on its device. Raises UnsupportedError for floating outcomes."""
-        data = super().conform(data)
-        if data.y.is_floating_point():
-            raise UnsupportedError(f"expected integer labels for {type(self).__name__}, got floating outcomes")
-        return data
-
-    def _adapt(self, support: Data) -> "HeadPosterior":
-        return self._solved(support.spec, self.rows(support.x), support.y.clone(), support.mask)
+    def condition(self, support: Data) -> "HeadPosterior":
+        return self._solved(support.spec, self.rows(support.x), support.y, support.mask)
 
     def _solved(self, spec: DataSpec, rows: Tensor, labels: Tensor, mask: Tensor) -> "HeadPosterior":
-        classes = Classes.of(labels, mask, self.num_classes)
+        classes = Classes.of(labels, mask, self.outcomes.count)
         rows = torch.where(mask[..., None], rows, 0.0)
         scores = self.solve(rows, one_hot(labels, classes.num_classes, mask), mask, classes)
         return HeadPosterior(
@@ -145,10 +139,10 @@ class HeadPosterior(TaskPosterior):
     classes: Classes
     scores: Scores
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> IndependentPredictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> IndependentPredictive:
         logits = self.learner.softmax(*self.scores.at(self.learner.rows(x)))
         return IndependentPredictive(Categorical(logits=self.classes.logits(logits), validate_args=False))
 
-    def _update(self, data: Data) -> "HeadPosterior":
+    def extended(self, data: Data) -> "HeadPosterior":
         seen, more = (self.rows, self.labels, self.mask), (self.learner.rows(data.x), data.y, data.mask)
         return self.learner._solved(self.spec, *(torch.cat(pair, 1) for pair in zip(seen, more, strict=True)))

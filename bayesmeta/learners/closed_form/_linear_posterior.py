@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import InferenceError
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
@@ -100,11 +101,11 @@ class LinearPosterior(TaskPosterior):
         mean, root = self._moments()
         columns = cholesky(self.theta.columns, "noise covariance")
         shape = (num_draws, *mean.shape)
-        normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        normal = common_normals(shape, mean, generator)
         draws = mean + root @ normal @ columns.mT
         return {"weight": self.theta.location + self.theta.factor @ draws}
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         beliefs, counts = self._chunks(x.shape[1])
         rows, means, variances = [], [], []
         for belief, part in zip(beliefs, x.split(counts), strict=True):
@@ -120,7 +121,7 @@ class LinearPosterior(TaskPosterior):
             columns=self.theta.columns,
         )
 
-    def _update(self, data: Data) -> "LinearPosterior":
+    def extended(self, data: Data) -> "LinearPosterior":
         beliefs, counts = self._chunks(self.theta.factor.shape[1])
         parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
         return replace(self, beliefs=tuple(b.update(*part) for b, *part in zip(beliefs, *parts, strict=True)))

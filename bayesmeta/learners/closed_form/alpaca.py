@@ -18,10 +18,12 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
+from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form._base import LastLayerRegression
 from bayesmeta.learners.closed_form._linear_posterior import LinearPosterior, LinearTheta
 from bayesmeta.likelihoods import Gaussian
@@ -30,7 +32,7 @@ from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 
 
-class ALPaCA(LastLayerRegression):
+class ALPaCA(LastLayerRegression, LinearMixedModel):
     """Exact Bayesian linear regression on features that all tasks share.
 
     theta = the features' weights, K_0 (`prior.location`), V (`prior.rows`) and Σ (`prior.columns`). With `Identity`
@@ -62,9 +64,9 @@ class ALPaCA(LastLayerRegression):
         self.prior: MatrixNormal = MatrixNormal(rows, noise)
         self.likelihood: Gaussian = Gaussian(noise)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats (eq. 10 with the whole task as query)."""
-        data, theta = self.conform(data), self._theta()
+        theta = self._theta()
         return torch.cat(theta.in_chunks(partial(linear_gaussian.log_evidence, columns=theta.columns), data))
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
@@ -116,7 +118,8 @@ class ALPaCA(LastLayerRegression):
                 f"or their unit is far from their scatter (use Standardized). {error}"
             ) from error
 
-    def _adapt(self, support: Data) -> LinearPosterior:
+    @override
+    def condition(self, support: Data) -> LinearPosterior:
         theta = self._theta()
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
         return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))

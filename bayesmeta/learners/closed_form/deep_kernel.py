@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import ShapeError, UnsupportedError
@@ -33,6 +34,7 @@ from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import GaussianPredictive
 
 
@@ -68,34 +70,24 @@ class DeepKernelTransfer(Learner):
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        self.features, self.x_shape, self.num_outputs = features, features.x_shape, num_outputs
+        self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
         self.mean = nn.Parameter(torch.zeros(num_outputs))
         self.likelihood = Gaussian(noise)
         self.hyperprior = hyperprior
 
-    def conform(self, data: Data) -> Data:
-        """`data` in the learner's precision and on its device. Raises UnsupportedError for labels."""
-        data = super().conform(data)
-        if not data.y.is_floating_point():
-            raise UnsupportedError(
-                f"expected floating outcomes for {type(self).__name__}, got labels: use DeepKernelClassifier"
-            )
-        return data
-
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task, in nats per point (the paper's eq. 6)."""
-        tasks = self.conform_tasks(tasks)
-        data = tasks.support.append(tasks.query)
-        return -self.log_evidence(data) / data.counts.clamp(min=1)
+        data = tasks.joined()
+        return -self.evidence(data) / data.counts.clamp(min=1)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, f integrated out, in nats.
 
         Raises:
             InferenceError: the kernel matrix plus noise is not positive definite.
         """
-        data, theta = self.conform(data), self._theta()
+        theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
         return gaussian_process.log_evidence(theta.gram(rows, rows), theta.residual(data), data.mask, theta.columns)
 
@@ -104,7 +96,8 @@ class DeepKernelTransfer(Learner):
         own = log_prior(self.kernel)
         return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
 
-    def _adapt(self, support: Data) -> "DeepKernelPosterior":
+    @override
+    def condition(self, support: Data) -> "DeepKernelPosterior":
         theta = self._theta()
         rows = _zero_padding(theta.rows(support.x), support.mask)
         belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(support), support.mask)
@@ -157,7 +150,8 @@ class DeepKernelPosterior(TaskPosterior):
     rows: Float[Tensor, "B N F"]
     belief: GaussianProcess
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
@@ -168,7 +162,8 @@ class DeepKernelPosterior(TaskPosterior):
             columns=theta.columns,
         )
 
-    def _update(self, data: Data) -> "DeepKernelPosterior":
+    @override
+    def extended(self, data: Data) -> "DeepKernelPosterior":
         rows = _zero_padding(self.theta.rows(data.x), data.mask)
         cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)

@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
@@ -76,12 +78,12 @@ class MixtureALPaCA(LastLayerRegression):
                 component.rows.set_covariance(0.25 * prior.rows.covariance())
         return mixture
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log Σ_s π_s p(y | x, s) of each task, W integrated out, in nats."""
-        data = self.conform(data)
         return self._theta().log_weights(data).logsumexp(-1)
 
-    def _adapt(self, support: Data) -> "MixtureALPaCAPosterior":
+    @override
+    def condition(self, support: Data) -> "MixtureALPaCAPosterior":
         theta = self._theta()
         belief = linear_gaussian.condition(*theta.whitened(support))
         return MixtureALPaCAPosterior(
@@ -149,11 +151,12 @@ class MixtureALPaCAPosterior(TaskPosterior):
         index = chosen + count * torch.arange(tasks, device=chosen.device)  # position in B * S
         columns = cholesky(self.theta.columns, "noise covariance")
         shape = (*index.shape, *mean.shape[1:])
-        normal = torch.randn(shape, dtype=mean.dtype, device=mean.device, generator=generator)
+        normal = common_normals(shape, mean, generator)
         draws = mean[index] + root[index] @ normal @ columns.mT
         return {"weight": self.theta.location[chosen] + self.theta.factor[chosen] @ draws}
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         return MixturePredictive(self.log_weights, self._components(x))
 
     def _components(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
@@ -166,7 +169,8 @@ class MixtureALPaCAPosterior(TaskPosterior):
             columns=self.theta.columns,
         )
 
-    def _update(self, data: Data) -> "MixtureALPaCAPosterior":
+    @override
+    def extended(self, data: Data) -> "MixtureALPaCAPosterior":
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
         seen = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)

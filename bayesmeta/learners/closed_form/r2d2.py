@@ -20,6 +20,7 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.classes import Classes
 from bayesmeta.data import Data
@@ -108,12 +109,13 @@ class R2D2Regressor(LastLayerRegression):
         out = super().forward(phi, x)
         return out + self.intercept.to(out.dtype)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats."""
-        data, theta = self.conform(data), self._theta()
+        theta = self._theta()
         return torch.cat(theta.in_chunks(partial(linear_gaussian.log_evidence, columns=theta.columns), data))
 
-    def _adapt(self, support: Data) -> LinearPosterior:
+    @override
+    def condition(self, support: Data) -> LinearPosterior:
         theta = self._theta()
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
         return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))

@@ -74,14 +74,14 @@ class GradientLearner(Learner):
                 f"{type(self.likelihood).__name__}, got {network.num_outputs}"
             )
         self.posterior = Linearized() if posterior is None else posterior
-        self.x_shape, self.num_outputs = network.x_shape, self.likelihood.num_outputs
+        self.x_shape, self.outcomes = network.x_shape, self.likelihood.outcomes
 
     def conform(self, data: Data) -> Data:
         """`data` in the learner's precision and on its device.
 
         Raises:
-            ShapeError: the data do not have the learner's inputs or outputs. DataError: tasks of different sizes, where
-                the network takes statistics over the points of a task.
+            ShapeError: the data do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
+                for labels; tasks of different sizes, where the network takes statistics over the points of a task.
         """
         data = super().conform(data)
         if not self.network.pointwise and not torch.compiler.is_compiling() and not bool(data.mask.all()):
@@ -116,7 +116,8 @@ class GradientLearner(Learner):
         """The same with the diagonal of the Gauss-Newton matrix alone."""
         return self._shrinkage().diagonal(self._evidence(support, phi))
 
-    def _adapt(self, support: Data) -> TaskPosterior:
+    def condition(self, support: Data) -> TaskPosterior:
+        """What is believed around the phi that the climb finds."""
         return self.posterior.of(self, support, self._found(support))
 
     def _found(self, support: Data) -> Params:

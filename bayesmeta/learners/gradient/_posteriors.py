@@ -11,9 +11,10 @@ from torch.distributions import Independent, Normal
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
 from bayesmeta.inference.laplace import Belief
-from bayesmeta.learner import TaskPosterior
+from bayesmeta.learner import Refit, TaskPosterior
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import cholesky
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
@@ -36,7 +37,7 @@ class PointEstimate(Approximation):
 
     def of(self, learner: "GradientLearner", support: Data, phi: Params) -> "PointPosterior":
         """The point."""
-        return PointPosterior(spec=support.spec, learner=learner, support=_copy(support), phi=phi)
+        return PointPosterior(spec=support.spec, learner=learner, support=support, phi=phi)
 
 
 class Linearized(Approximation):
@@ -62,7 +63,7 @@ class Linearized(Approximation):
         """The Gaussian around phi, all correlations included, through the kernel of the support's points."""
         belief = self._belief(learner, support, phi)
         return LinearizedPosterior(
-            spec=support.spec, learner=learner, support=_copy(support), phi=phi, belief=belief, draws=self.draws
+            spec=support.spec, learner=learner, support=support, phi=phi, belief=belief, draws=self.draws
         )
 
     def _belief(self, learner: "GradientLearner", support: Data, phi: Params) -> Belief:
@@ -77,17 +78,14 @@ class LinearizedDiagonal(Linearized):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class GradientPosterior(TaskPosterior):
-    """A posterior that remembers its support: `update` adapts on all points at once.
+class GradientPosterior(Refit):
+    """A posterior around a phi that was found by a climb.
 
     Attributes:
-        learner: theta, and how it adapts.
-        support: all points seen.
         phi: phi_hat, each value `B *shape` (`S B *shape` for particles).
     """
 
     learner: "GradientLearner"
-    support: Data
     phi: Params
 
     @property
@@ -95,17 +93,12 @@ class GradientPosterior(TaskPosterior):
         """phi_hat: each value `B *shape`."""
         return self.phi
 
-    def _update(self, data: Data) -> TaskPosterior:
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
-        with torch.set_grad_enabled(trained):
-            return self.learner._adapt(self.learner.conform(self.support.append(data)))
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PointPosterior(GradientPosterior):
     """phi | D = phi_hat."""
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         return IndependentPredictive(self.learner.likelihood(self.learner.forward(self.phi, x)))
 
 
@@ -130,7 +123,7 @@ class LinearizedPosterior(GradientPosterior):
             start += size
         return draws
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         likelihood = self.learner.likelihood
         f = self.learner.forward(self.phi, x).double()
         rows = self.learner.jacobian(self.phi, x)
@@ -155,7 +148,7 @@ def _by_draws(likelihood: Likelihood, f: Tensor, blocks: Tensor, draws: int) -> 
     The same normal numbers serve at every point, so that a point's marginal does not depend on the others.
     """
     generator = torch.Generator(f.device).manual_seed(0)
-    normal = torch.randn(draws, f.shape[-1], dtype=f.dtype, device=f.device, generator=generator)
+    normal = common_normals((draws, f.shape[-1]), f, generator)
     size = blocks.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None] + torch.finfo(f.dtype).tiny ** 0.5
     eye = torch.eye(f.shape[-1], dtype=f.dtype, device=f.device)
     # the jitter is for classes that are certain relative to each other
@@ -163,8 +156,3 @@ def _by_draws(likelihood: Likelihood, f: Tensor, blocks: Tensor, draws: int) -> 
     each = f[:, None] + (root[:, None] @ normal[:, None, :, None])[..., 0]  # B S M K
     components = IndependentPredictive(likelihood(each.flatten(0, 1)))
     return MixturePredictive(f.new_zeros(len(f), draws), components)
-
-
-def _copy(data: Data) -> Data:
-    """Its own tensors: a posterior is a value, and an array that the user changes later must not change it."""
-    return Data(data.x.clone(), data.y.clone(), data.mask.clone())

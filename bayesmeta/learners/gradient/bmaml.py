@@ -18,13 +18,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.inference.svgd import svgd
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.gradient._base import ExplicitWeightLearner, positive_rate
-from bayesmeta.learners.gradient._posteriors import GradientPosterior, _copy
+from bayesmeta.learners.gradient._posteriors import GradientPosterior
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.networks.network import Network
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
@@ -87,13 +88,14 @@ class BMAML(ExplicitWeightLearner):
     def climb(self, data: Data, particles: Params, steps: int) -> Params:
         """`steps` steps of SVGD on the log joint of the data."""
         curvature = 1.0 / self._unit_rate(data) + self.prior.precision()  # N / σ² + precision
-        return svgd(self.log_joint(data), particles, steps=steps, lr=self.rate() / curvature)
+        return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
 
     def _map(self, support: Data) -> Params:
         return self.climb(support, self.particles(support.num_tasks), self.steps)
 
-    def _adapt(self, support: Data) -> TaskPosterior:
-        return ParticlePosterior(spec=support.spec, learner=self, support=_copy(support), phi=self._found(support))
+    def condition(self, support: Data) -> TaskPosterior:
+        """The particles where the steps have taken them."""
+        return ParticlePosterior(spec=support.spec, learner=self, support=support, phi=self._found(support))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,7 +114,8 @@ class ParticlePosterior(GradientPosterior):
         chosen = torch.randint(count, (num_draws, tasks), generator=generator, device=first.device)
         return {name: value[chosen, torch.arange(tasks, device=first.device)] for name, value in self.phi.items()}
 
-    def _predict(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         f = self.learner.forward(self.phi, x).transpose(0, 1)  # B S M K
         components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
         return MixturePredictive(f.new_zeros(f.shape[:2]), components)
@@ -137,13 +140,12 @@ class Chaser(Objective):
             raise DataError(f"expected at least one step of the leader, got {lead}")
         self.lead = lead
 
-    def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Squared distance of each task; not nats."""
         if not isinstance(learner, BMAML):
             raise UnsupportedError(f"expected a BMAML learner for the chaser loss, got {type(learner).__name__}")
-        tasks = learner.conform_tasks(tasks)
         chaser = learner._found(tasks.support)
         with torch.no_grad(), learner._named():
-            leader = learner.climb(tasks.support.append(tasks.query), chaser, self.lead)
+            leader = learner.climb(tasks.joined(), chaser, self.lead)
         parts = [(chaser[name] - leader[name]).square().flatten(2).sum((0, 2)) for name in chaser]
         return torch.stack(parts).sum(0)

@@ -82,7 +82,7 @@ class CAVIA(GradientLearner, ExplicitLearner):
 
     def _map(self, support: Data) -> Params:
         rate = self.rate() * self._unit_rate(support)
-        return unrolled_map(self.log_joint(support), self.start(support.num_tasks), steps=self.steps, lr=rate)
+        return unrolled_map(self.joint(support), self.start(support.num_tasks), steps=self.steps, lr=rate)
 
     def _shrinkage(self) -> Shrinkage:
         return ExplicitPrior()

@@ -70,7 +70,7 @@ class IMAML(ExplicitWeightLearner):
         self.gauss_newton, self.solve_steps, self.solve_tolerance = gauss_newton, solve_steps, solve_tolerance
 
     def _map(self, support: Data) -> Params:
-        joint, unit = self.log_joint(support), self._unit_rate(support).detach()
+        joint, unit = self.joint(support), self._unit_rate(support).detach()
         return implicit_map(
             lambda phi: unit * joint(phi),  # a positive factor moves no optimum
             self.start(support.num_tasks),

@@ -68,17 +68,15 @@ class LLAMA(ExplicitWeightLearner):
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
         self.steps, self.rate = steps, positive_rate(lr)
 
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
-        tasks = self.conform_tasks(tasks)
-        data = tasks.support.append(tasks.query)
-        return -self.log_evidence(data) / data.counts.clamp(min=1)
+        data = tasks.joined()
+        return -self.evidence(data) / data.counts.clamp(min=1)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """The Laplace approximation of log p(D | theta), in nats (sec. 4, eq. 8): exact when f is linear in phi, the
         noise Gaussian, and the steps have converged.
         """
-        data = self.conform(data)
         phi = self._found(data)
         distance = torch.stack([(phi[k] - mean).square().flatten(1).sum(1) for k, mean in self.initial.items()]).sum(0)
         fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
@@ -87,4 +85,4 @@ class LLAMA(ExplicitWeightLearner):
     def _map(self, support: Data) -> Params:
         rate = self.rate() * self._unit_rate(support)
         start = self.start(support.num_tasks)
-        return unrolled_map(self.log_joint(support), start, steps=self.steps, lr=rate)
+        return unrolled_map(self.joint(support), start, steps=self.steps, lr=rate)

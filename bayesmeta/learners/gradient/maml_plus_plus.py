@@ -105,13 +105,12 @@ class MAMLPlusPlus(AscentLearner):
             return super().jacobian(phi, x)
         return GradientLearner.jacobian(self, phi, x)  # the network's own way does not know the steps' normalisation
 
-    def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; for the last, the predictive's."""
-        tasks = self.conform_tasks(tasks)
         with self._named():
             path = self._path(tasks.support)
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
-        predictive = self.posterior.of(self, tasks.support, path[-1])._predict(query.x)
+        predictive = self.posterior.of(self, tasks.support, path[-1]).at(query.x)
         last = -predictive.log_prob(query.y, query.mask) / count
         if self.steps == 1 or self.multi_step_share == 0.0:
             return last

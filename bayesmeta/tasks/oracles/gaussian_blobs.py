@@ -6,9 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Categorical
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.outcomes import Labels
 from bayesmeta.predictives import IndependentPredictive
 from bayesmeta.tasks.oracles.oracle import Oracle, OraclePosterior
 
@@ -36,13 +38,11 @@ class GaussianBlobsOracle(Oracle):
         super().__init__()
         if not noise_variance > 0.0:
             raise DataError(f"expected a positive noise variance, got {noise_variance}")
-        self.ways, self.x_shape = ways, (dimension,)
+        self.ways, self.x_shape, self.outcomes = ways, (dimension,), Labels(ways)
         self.spread_variance, self.noise_variance = spread_variance, noise_variance
 
     def condition(self, data: Data) -> "GaussianBlobsPosterior":
         """Mean and variance of every class mean. Raises DataError for labels that are not from 0 to C - 1."""
-        if data.y.is_floating_point():
-            raise DataError("expected labels, got floating outcomes")
         real = data.y[data.mask]
         if bool(((real < 0) | (real >= self.ways)).any()):
             raise DataError(f"expected labels from 0 to {self.ways - 1}, got {int(real.min())} to {int(real.max())}")
@@ -51,9 +51,9 @@ class GaussianBlobsOracle(Oracle):
         # v = 1 / (1/s² + n/σ²), in a form that holds for s = 0
         variance = self.spread_variance / (1.0 + member.sum(1) * (self.spread_variance / self.noise_variance))
         mean = variance[..., None] * (member.mT @ data.x) / self.noise_variance
-        return GaussianBlobsPosterior(spec=data.spec, oracle=self, data=data, model=self, mean=mean, variance=variance)
+        return GaussianBlobsPosterior(spec=data.spec, learner=self, support=data, mean=mean, variance=variance)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """Raises UnsupportedError: log p(y | x) needs p(x), a sum over all labelings."""
         raise UnsupportedError("expected an outcome given x to have a density in closed form, got a sum over labelings")
 
@@ -63,17 +63,17 @@ class GaussianBlobsPosterior(OraclePosterior):
     """p(m | D).
 
     Attributes:
-        model: the oracle.
         mean: μ_c, `B C D`.
         variance: v_c, `B C`.
     """
 
-    model: GaussianBlobsOracle
+    learner: GaussianBlobsOracle
     mean: Float[Tensor, "B C D"]
     variance: Float[Tensor, "B C"]
 
-    def _predict(self, x: Float[Tensor, "B M D"]) -> IndependentPredictive:
-        total = (self.variance + self.model.noise_variance)[:, None]  # B 1 C
+    @override
+    def at(self, x: Float[Tensor, "B M D"]) -> IndependentPredictive:
+        total = (self.variance + self.learner.noise_variance)[:, None]  # B 1 C
         distance = (x.double()[:, :, None] - self.mean[:, None]).square().sum(-1)  # B M C
         logits = -0.5 * (distance / total + x.shape[-1] * total.log())
         return IndependentPredictive(Categorical(logits=logits, validate_args=False))

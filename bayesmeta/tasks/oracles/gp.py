@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import LOG_2PI, GaussianPredictive
 from bayesmeta.tasks.oracles.oracle import Oracle, OraclePosterior
 
@@ -32,7 +34,7 @@ class GaussianProcessOracle(Oracle):
         DataError: noise that is not positive.
     """
 
-    num_outputs = 1
+    outcomes = Numbers(1)
 
     def __init__(self, mean_function: Mean, kernel: Kernel, noise_variance: float) -> None:
         super().__init__()
@@ -49,9 +51,9 @@ class GaussianProcessOracle(Oracle):
         factor = cholesky(covariance, "support covariance")
         residual = torch.where(data.mask, data.y[..., 0] - self.mean_function(data.x), 0.0)
         white = solve_lower(factor, residual[..., None])
-        return GaussianProcessPosterior(spec=data.spec, oracle=self, data=data, model=self, factor=factor, white=white)
+        return GaussianProcessPosterior(spec=data.spec, learner=self, support=data, factor=factor, white=white)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """-½ (rᵀ(K + σ²I)⁻¹r + log|K + σ²I| + N log 2π)."""
         posterior = self.condition(data)
         count = data.counts.double()  # an integer tensor times a float would be float32
@@ -63,25 +65,25 @@ class GaussianProcessPosterior(OraclePosterior):
     """p(f | D).
 
     Attributes:
-        model: the oracle.
         factor: L, `B N N`.
         white: L⁻¹(y - m), `B N 1`.
     """
 
-    model: GaussianProcessOracle
+    learner: GaussianProcessOracle
     factor: Float[Tensor, "B N N"]
     white: Float[Tensor, "B N 1"]
 
-    def _predict(self, x: Float[Tensor, "B M D"]) -> GaussianPredictive:
-        x, noise = x.double(), self.model.noise_variance
-        cross = torch.where(self.data.mask[..., None], self.model.kernel(self.data.x, x), 0.0)
+    @override
+    def at(self, x: Float[Tensor, "B M D"]) -> GaussianPredictive:
+        x, noise = x.double(), self.learner.noise_variance
+        cross = torch.where(self.support.mask[..., None], self.learner.kernel(self.support.x, x), 0.0)
         cross = solve_lower(self.factor, cross)  # L⁻¹ k(X, x)
-        mean = self.model.mean_function(x)[..., None] + cross.mT @ self.white
+        mean = self.learner.mean_function(x)[..., None] + cross.mT @ self.white
 
         def covariance() -> Tensor:
-            return (self.model.kernel(x, x) - cross.mT @ cross) / noise
+            return (self.learner.kernel(x, x) - cross.mT @ cross) / noise
 
         flat = x.flatten(0, 1)[:, None]
-        prior = self.model.kernel(flat, flat).reshape(x.shape[:2])
+        prior = self.learner.kernel(flat, flat).reshape(x.shape[:2])
         variance = ((prior - cross.square().sum(-2)) / noise).clamp(min=0.0)
         return GaussianPredictive(mean, variance, covariance, mean.new_full((1, 1), noise))

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import LOG_2PI
 from bayesmeta.tasks.oracles.amplitude import log_integral
 from bayesmeta.tasks.oracles.mesh import Normal, Uniform, grid, refine
@@ -45,7 +47,7 @@ class SinusoidOracle(Oracle):
     """
 
     x_shape = (1,)
-    num_outputs = 1
+    outcomes = Numbers(1)
 
     def __init__(
         self,
@@ -102,11 +104,9 @@ class SinusoidOracle(Oracle):
         each = [part.leaves(*mesh, kept) for part, mesh in zip(parts, meshes, strict=True)]
         leaves = Leaves(*(torch.cat(values) for values in zip(*each, strict=True)))
         root, line = (torch.cat([getattr(part, name) for part in parts]) for name in ("root", "line"))
-        return SinusoidPosterior(
-            spec=data.spec, oracle=self, data=data, model=self, leaves=leaves, root=root, line=line
-        )
+        return SinusoidPosterior(spec=data.spec, learner=self, support=data, leaves=leaves, root=root, line=line)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x), jointly over the real points of each task, in nats."""
         parts = [_Points.of(self, data.select(part)) for part in self._chunks(data)]
         return torch.cat([part.constant + part.mesh()[1].logsumexp(-1) for part in parts])
@@ -182,27 +182,27 @@ class SinusoidPosterior(OraclePosterior):
     """p(A, a, ω, c, s | D) as mesh leaves, with a truncated Gaussian A and a Gaussian line in each of them.
 
     Attributes:
-        model: the oracle.
         leaves: the mesh.
         root: C with C Cᵀ the posterior precision of the line in units of its prior deviations, `B Q Q`.
         line: C⁻¹ Hᵀ r, `B Q 1`.
     """
 
-    model: SinusoidOracle
+    learner: SinusoidOracle
     leaves: Leaves
     root: Float[Tensor, "B Q Q"]
     line: Float[Tensor, "B Q 1"]
 
-    def _predict(self, x: Float[Tensor, "B M 1"]) -> SinusoidPredictive:
+    @override
+    def at(self, x: Float[Tensor, "B M 1"]) -> SinusoidPredictive:
         points = x[..., 0].double()
-        rows = solve_lower(self.root, self.model.features(points).mT).mT
+        rows = solve_lower(self.root, self.learner.features(points).mT).mT
         return SinusoidPredictive(
             leaves=self.leaves,
             rows=rows,
-            base=self.model.line_mean(points) + (rows @ self.line)[..., 0],
-            component_variance=self.model.noise_variance + rows.square().sum(-1),
-            amplitude=self.model.amplitude,
-            noise_variance=self.model.noise_variance,
-            wave=lambda u, tasks: torch.sin(self.model.angle(u, points[tasks])),
+            base=self.learner.line_mean(points) + (rows @ self.line)[..., 0],
+            component_variance=self.learner.noise_variance + rows.square().sum(-1),
+            amplitude=self.learner.amplitude,
+            noise_variance=self.learner.noise_variance,
+            wave=lambda u, tasks: torch.sin(self.learner.angle(u, points[tasks])),
             joint=lambda y, mask: self.log_conditional(x, y, mask),
         )

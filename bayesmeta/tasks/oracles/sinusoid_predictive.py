@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.predictives import LOG_2PI, Predictive
 from bayesmeta.tasks.oracles.amplitude import log_integral, nodes, sample, steps
 
@@ -159,10 +160,10 @@ class SinusoidPredictive(Predictive):
             for value in (self.leaves.centers, self.leaves.projections)
         )
         amplitude = sample(linear, precision, self.amplitude, generator)[..., None]
-        normal = torch.randn(projections.shape, dtype=self.base.dtype, generator=generator)
+        normal = common_normals(projections.shape, self.base, generator)
         line = (normal - amplitude * projections) @ self.rows.mT
         wave = amplitude * self.wave(centers, slice(None))
-        noise = torch.randn(wave.shape, dtype=self.base.dtype, generator=generator) * self.noise_variance**0.5
+        noise = common_normals(wave.shape, self.base, generator) * self.noise_variance**0.5
         draws = (self.base[:, None] + line + wave + noise).movedim(0, 1)
         return draws.reshape(*sample_shape, *self.base.shape, 1)
 

@@ -15,9 +15,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+from typing_extensions import override
 
 from bayesmeta.data import Data
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import LOG_2PI, Predictive
 from bayesmeta.tasks.oracles.oracle import Oracle, OraclePosterior
 
@@ -35,7 +38,7 @@ class StepOracle(Oracle):
     """
 
     x_shape = (1,)
-    num_outputs = 1
+    outcomes = Numbers(1)
 
     def __init__(self, switches: tuple[float, float], num_switches: int, noise_variance: float) -> None:
         super().__init__()
@@ -90,9 +93,9 @@ class StepOracle(Oracle):
             backward.append(weighted / weighted.sum(-1, keepdim=True))
             message = (chain.steps[:, n] @ backward[-1][..., None])[..., 0]
         behind = torch.stack(backward[::-1], 1)
-        return StepPosterior(spec=data.spec, oracle=self, data=data, model=self, chain=chain, backward=behind)
+        return StepPosterior(spec=data.spec, learner=self, support=data, chain=chain, backward=behind)
 
-    def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x), jointly over the real points of each task, in nats."""
         return self.filter(data, data.mask).evidence
 
@@ -112,26 +115,29 @@ class StepPosterior(OraclePosterior):
     """p(c(x) | D) everywhere.
 
     Attributes:
-        model: the oracle.
         chain: forward messages.
         backward: p(points n.. | c at point n) up to a factor, `B N+1 K`; the last is for the far right.
     """
 
-    model: StepOracle
+    learner: StepOracle
     chain: _Chain
     backward: Float[Tensor, "B N K"]
 
-    def _predict(self, x: Float[Tensor, "B M 1"]) -> "StepPredictive":
+    @override
+    def at(self, x: Float[Tensor, "B M 1"]) -> "StepPredictive":
         points = x[..., 0].double()
         left = torch.searchsorted(self.chain.x.contiguous(), points.contiguous())
-        place, ends = self.model.place(points), torch.cat([self.chain.place[:, 1:], torch.ones(len(x), 1).double()], 1)
+        place, ends = (
+            self.learner.place(points),
+            torch.cat([self.chain.place[:, 1:], torch.ones(len(x), 1).double()], 1),
+        )
         rows = torch.arange(len(x))[:, None]
         before = self.chain.forward[rows, left][..., None, :]
-        before = (before @ self.model.transition(self.chain.place[rows, left], place))[..., 0, :]
-        after = self.model.transition(place, ends[rows, left]) @ self.backward[rows, left][..., None]
+        before = (before @ self.learner.transition(self.chain.place[rows, left], place))[..., 0, :]
+        after = self.learner.transition(place, ends[rows, left]) @ self.backward[rows, left][..., None]
         state = before * after[..., 0]
         state = state / state.sum(-1, keepdim=True)
-        up = (state * (self.model.levels > 0.0)).sum(-1)
+        up = (state * (self.learner.levels > 0.0)).sum(-1)
         return StepPredictive(self, x.double(), up)
 
 
@@ -154,7 +160,7 @@ class StepPredictive(Predictive):
         """Two Gaussians at each point."""
         probs = torch.stack([1.0 - self.up, self.up], -1)
         levels = torch.tensor([[-1.0], [1.0]], dtype=torch.float64).expand(*self.up.shape, 2, 1)
-        scale = torch.full_like(levels, self.posterior.model.noise_variance**0.5)
+        scale = torch.full_like(levels, self.posterior.learner.noise_variance**0.5)
         components = Independent(Normal(levels, scale, validate_args=False), 1)
         return MixtureSameFamily(Categorical(probs=probs, validate_args=False), components, validate_args=False)
 
@@ -166,7 +172,7 @@ class StepPredictive(Predictive):
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M 1"]:
         """Joint draws, by sampling a path of the chain backwards. There is no gradient: f is -1 or 1."""
-        data, model = self.posterior.data, self.posterior.model
+        data, model = self.posterior.support, self.posterior.learner
         mask = torch.ones(self.up.shape, dtype=torch.bool)
         query = Data(self.x, torch.zeros_like(self.x), mask)
         chain = model.filter(data.append(query), torch.cat([data.mask, torch.zeros_like(mask)], 1))
@@ -181,5 +187,5 @@ class StepPredictive(Predictive):
         states = torch.stack(path[::-1], -1)  # B S N+M, along sorted x
         places = chain.order.argsort(-1)[:, None, data.num_points :].expand(-1, states.shape[1], -1)
         f = model.levels[states.gather(-1, places)]
-        draws = f + torch.randn(f.shape, dtype=f.dtype, generator=generator) * model.noise_variance**0.5
+        draws = f + common_normals(f.shape, f, generator) * model.noise_variance**0.5
         return draws[:, :count].movedim(0, 1).reshape(*sample_shape, *self.x.shape)

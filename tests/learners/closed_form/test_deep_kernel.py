@@ -141,8 +141,8 @@ def test_the_gradient_equals_finite_differences(name: str) -> None:
 
     def value() -> Tensor:
         """Evidence and predictive, in every number of theta."""
-        posterior = learner._adapt(support)
-        joint = posterior._predict(query).log_prob(torch.zeros(3, 5, 1, dtype=D))
+        posterior = learner.condition(support)
+        joint = posterior.at(query).log_prob(torch.zeros(3, 5, 1, dtype=D))
         return (learner.log_evidence(support) + joint).sum()
 
     parameters = dict(learner.named_parameters())
@@ -214,8 +214,8 @@ def test_the_objective_is_the_evidence_of_whole_tasks() -> None:
     learner, (support, _) = _learner(), _tasks()
     query, _ = _tasks(seed=1)
     batch = bm.TaskBatch(support, query)
-    posterior, total = learner._adapt(support), learner.log_evidence(support)
-    total = total + posterior._predict(query.x).log_prob(query.y, query.mask)  # the chain rule
+    posterior, total = learner.condition(support), learner.log_evidence(support)
+    total = total + posterior.at(query.x).log_prob(query.y, query.mask)  # the chain rule
     torch.testing.assert_close(-learner.meta_loss(batch) * support.append(query).counts.clamp(min=1), total, **CLOSE)
 
 
@@ -335,5 +335,5 @@ def test_what_it_says_when_inference_fails() -> None:
         learner.features.layers[0].weight[0, 0] = torch.nan
     with pytest.raises(InferenceError, match=r"not finite: features or kernel parameters have diverged"):
         learner.log_evidence(support)
-    with pytest.raises(UnsupportedError, match="got labels: use DeepKernelClassifier"):
+    with pytest.raises(DataError, match=r"expected numbers for DeepKernelTransfer .*, got labels: take a classifier"):
         _learner().adapt(bm.Data(support.x, torch.zeros(3, 6, dtype=torch.long), support.mask))

@@ -163,7 +163,7 @@ def test_bad_input(kind: type[HeadClassifier]) -> None:
         with pytest.raises(error, match=message):
             make()
     learner = _learner(kind, num_classes=3)
-    with pytest.raises(bm.UnsupportedError, match=r"integer labels for .*, got floating"):
+    with pytest.raises(bm.DataError, match=r"expected labels for .*, got numbers"):
         learner.adapt(bm.Data.from_arrays(support.x[0], support.x[0, :, :1]))
     with pytest.raises(bm.DataError, match="labels from 0 to 2, got labels from 0 to 5"):
         learner.adapt(bm.Data(support.x, torch.arange(6).expand(2, -1), support.mask))

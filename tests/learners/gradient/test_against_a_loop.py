@@ -330,7 +330,7 @@ def test_the_schedules_of_maml_plus_plus() -> None:
         loss = learner.meta_loss(tasks)
         results += [loss.detach(), *torch.autograd.grad(loss.sum(), list(learner.parameters()))]
     with torch.no_grad():
-        prediction = learner._adapt(tasks.support).predict(tasks.query.x)
+        prediction = learner.condition(tasks.support).predict(tasks.query.x)
         expected = -prediction.log_prob(tasks.query.y, tasks.query.mask) / tasks.query.counts
     torch.testing.assert_close(first[0], expected, **CLOSE)
     torch.testing.assert_close(second[0], expected, **CLOSE)

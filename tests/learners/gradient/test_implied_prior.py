@@ -115,7 +115,7 @@ def _whole_precision(learner: AscentLearner, count: int) -> Tensor:
 
 def _information(learner: AscentLearner, support: bm.Data, b: int) -> Tensor:
     """G = Xᵀ Σ⁻¹ X."""
-    design = _design(support.x[b][support.mask[b]], learner.num_outputs)
+    design = _design(support.x[b][support.mask[b]], learner.outcomes.count)
     return design.mT @ _whole_precision(learner, int(support.counts[b])) @ design
 
 
@@ -136,7 +136,7 @@ def test_steps_are_the_map_under_the_implied_prior(problem: dict) -> None:
     theta = _theta(learner)
     for b in range(4):
         real = support.mask[b]
-        design = _design(support.x[b][real], learner.num_outputs)
+        design = _design(support.x[b][real], learner.outcomes.count)
         residual = support.y[b][real].flatten() - design @ theta
         moment = design.mT @ _whole_precision(learner, int(real.sum())) @ residual
         covariance = _posterior_covariance(prior[b], _information(learner, support, b))
@@ -150,7 +150,7 @@ def test_the_predictive_is_the_posterior_under_the_implied_prior(problem: dict) 
     prior, prediction = learner.implied_prior(support).covariance(), learner.adapt(support).predict(query.x)
     noise, joint = learner.likelihood.noise.covariance().detach(), prediction.covariance()
     for b in range(4):
-        design = _design(query.x[b], learner.num_outputs)
+        design = _design(query.x[b], learner.outcomes.count)
         covariance = design @ _posterior_covariance(prior[b], _information(learner, support, b)) @ design.mT
         expected = covariance + torch.kron(torch.eye(3, dtype=D), noise)
         torch.testing.assert_close(joint[b], expected, **CLOSE)
@@ -174,7 +174,7 @@ def test_eigenvalues_are_those_of_the_formula(problem: dict) -> None:
         close = {"rtol": 1e-8, "atol": 1e-8 * max(1.0, variance.max().item())}
         torch.testing.assert_close(covariance[b], vectors * variance @ vectors.mT, **close)
         posterior = torch.where(seen, (1.0 - left) / l, steps * rate)
-        design = _design(tasks.query.x[b], learner.num_outputs)
+        design = _design(tasks.query.x[b], learner.outcomes.count)
         torch.testing.assert_close(joint[b], design @ (vectors * posterior) @ vectors.mT @ design.mT, **CLOSE)
     assert bool((prior.information < 1.0).all())
 
@@ -232,7 +232,7 @@ def test_draws_have_the_covariance(meta_sgd: bool) -> None:
 def test_function_covariance_is_the_dense_product(problem: dict) -> None:
     learner, tasks = _problem(**problem)
     prior = learner.implied_prior(tasks.support)
-    jacobian = torch.randn(4, 3, learner.num_outputs, prior.scale.shape[1], dtype=D)
+    jacobian = torch.randn(4, 3, learner.outcomes.count, prior.scale.shape[1], dtype=D)
     rows = jacobian.flatten(1, 2)
     expected = rows @ prior.covariance() @ rows.mT
     # rounding relative to the largest entry of Q

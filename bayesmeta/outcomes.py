@@ -1,0 +1,89 @@
+"""What a learner predicts at a point: numbers, or the label of one of several classes."""
+
+from dataclasses import dataclass
+
+from bayesmeta.errors import DataError
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Outcomes that are real numbers: regression. Data have a floating y of shape `B N C`.
+
+    Attributes:
+        count: C, how many numbers a point has.
+
+    Raises:
+        DataError: a count that is not a positive whole number.
+
+    Example:
+        >>> Numbers(2).y_shape
+        (2,)
+    """
+
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the count."""
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 1:
+            raise DataError(f"expected a whole number of outputs, at least one, got {self.count!r}")
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the outcome of one point: `(C,)`."""
+        return (self.count,)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Outcomes that are labels of classes: classification. Data have an int64 y of shape `B N`.
+
+    Attributes:
+        count: C, the classes of every task, labelled 0 to C - 1, with or without an example. None: the classes of a
+            task are those of its support, each with an example, and tasks may differ in how many they have.
+
+    Raises:
+        DataError: a count that is neither None nor a whole number of at least two.
+
+    Example:
+        >>> Labels(5).y_shape
+        ()
+    """
+
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the count."""
+        if self.count is None:
+            return
+        if isinstance(self.count, bool) or not isinstance(self.count, int) or self.count < 2:
+            raise DataError(f"expected at least 2 classes, got {self.count!r}")
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """Shape of the outcome of one point: a label has no axis."""
+        return ()
+
+
+Outcomes = Numbers | Labels
+"""What a learner predicts at a point."""
+
+
+def require_kind(y_shape: tuple[int, ...], given: tuple[int, ...], whose: str = "these tasks") -> None:
+    """Raise DataError where labels are given for numbers, or numbers for labels.
+
+    Args:
+        y_shape: shape of the outcome of one point that is expected; `()` is a label.
+        given: shape of the outcome of one point that was given.
+        whose: who expects it, for the message.
+    """
+    if bool(y_shape) == bool(given):
+        return
+    if y_shape:
+        raise DataError(
+            f"expected numbers for {whose} (floating y of shape (B, N, C), as Data.from_arrays makes them), "
+            "got labels: take a classifier, or turn the labels into numbers yourself"
+        )
+    raise DataError(
+        f"expected labels for {whose} (int64 y of shape (B, N), as Data.from_labels makes them), "
+        "got numbers: take a learner for regression, or make the data with Data.from_labels"
+    )
