@@ -4,20 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 PEERS := .venv-peers
+OLDEST := .venv-oldest
+NEWEST := .venv-newest
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-slow check docs bench bench-peers clean
+.PHONY: help demo test test-slow test-oldest test-newest check docs bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
 	@echo "make test       the test suite, without the slow tests   (ARGS='-k alpaca' is passed to pytest)"
 	@echo "make test-slow  the tests that train to a published number"
+	@echo "make test-oldest  the tests of what may break, with the oldest versions that pyproject.toml allows"
+	@echo "make test-newest  the same with the newest"
 	@echo "make check      lint, formatting and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make bench      run every benchmark, one after the other"
 	@echo "make bench-peers  those against other libraries, which it installs into $(PEERS)"
-	@echo "make clean      remove caches and build outputs (keeps .venv and $(PEERS))"
+	@echo "make clean      remove caches and build outputs (keeps the environments)"
 
 # Touched only when the installation has succeeded, so that an interrupted one is taken up again.
 $(VENV)/.dev: pyproject.toml constraints.txt
@@ -39,6 +43,39 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --durations=0 $(ARGS)
+
+# What depends on versions: private names of torch, compiled steps, and the numbers of everything small. An index whose
+# torch brings CUDA along is several GB; pip takes a CPU build (2.6.0+cpu) where it is told of one (PIP_EXTRA_INDEX_URL).
+VERSIONED := tests/core tests/training/test_compiled.py tests/learners/gradient/test_against_a_loop.py
+TESTERS := beartype hypothesis pytest
+
+# every lower bound of pyproject.toml as the exact version
+$(OLDEST)/.done: pyproject.toml
+	@$(OLDEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(OLDEST)
+	@echo "Installing into $(OLDEST) (a few minutes) ..."
+	@sed -n 's/^ *"\([A-Za-z-]*\)>=\([0-9.]*\)",.*/\1==\2/p' pyproject.toml > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --disable-pip-version-check --quiet -c $(OLDEST)/constraints.txt -e . $(TESTERS)
+	@touch $@
+
+# old releases announce what has long come since: not our warnings
+test-oldest: $(OLDEST)/.done
+	$(OLDEST)/bin/python -c 'import torch, numpy, gpytorch; print("torch", torch.__version__, "numpy", numpy.__version__)'
+	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning $(VERSIONED) $(ARGS)
+
+# nothing constrains it, and it is always brought up to date
+test-newest: $(VENV)/.dev
+	@pinned="$$(sed -n 's/^torch==//p' constraints.txt)"; \
+	newest="$$($(BIN)/python -m pip index versions torch 2>/dev/null | sed -n '1s/.*(\([0-9.]*\).*/\1/p')"; \
+	echo "torch: constraints.txt has $$pinned, pip finds $${newest:-none}"; \
+	if [ "$$newest" = "$$pinned" ]; then \
+		echo "That is the newest already: testing in $(VENV)"; python=$(BIN)/python; \
+	else \
+		python=$(NEWEST)/bin/python; \
+		$$python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(NEWEST); \
+		echo "Installing into $(NEWEST) (a few minutes) ..."; \
+		$$python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager -e . $(TESTERS) || exit 1; \
+	fi; \
+	$$python -c 'import torch; print("torch", torch.__version__)' && $$python -m pytest $(VERSIONED) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

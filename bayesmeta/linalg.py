@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bayesmeta.errors import InferenceError
+from bayesmeta.torch_private import is_mapped
 
 
 def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
@@ -20,7 +21,7 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
     factor, info = torch.linalg.cholesky_ex(matrix)
     # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
-    if torch.compiler.is_compiling() or torch._C._functorch.is_batchedtensor(info):
+    if torch.compiler.is_compiling() or is_mapped(info):
         return torch.where((info == 0)[..., None, None], factor, torch.nan)
     if matrix.numel() and bool(info.any()):
         where = (info != 0).nonzero()[0].tolist()

@@ -1,10 +1,13 @@
 """A module as it is now: a copy that no later training, loading or moving of the original changes."""
 
 import copy
+from collections import OrderedDict
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from bayesmeta.torch_private import tables
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
@@ -21,11 +24,10 @@ def snapshot(module: ModuleT) -> ModuleT:
     modules = list(module.modules())
     for each in modules:
         copies[id(each)] = each.__class__.__new__(each.__class__)
-        for name, value in vars(each).items():
-            if name in ("_parameters", "_buffers"):
-                for tensor in value.values():
-                    if tensor is not None and id(tensor) not in copies:
-                        copies[id(tensor)] = _frozen(tensor)
+        for table in tables(each):
+            for tensor in table.values():
+                if tensor is not None and id(tensor) not in copies:
+                    copies[id(tensor)] = _frozen(tensor)
     for each in modules:
         state = copies[id(each)].__dict__
         for name, value in vars(each).items():
@@ -41,7 +43,7 @@ def snapshot(module: ModuleT) -> ModuleT:
     return result
 
 
-EMPTY = (dict, list, set, type(nn.Module()._forward_hooks))
+EMPTY = (dict, list, set, OrderedDict)
 
 
 def _frozen(tensor: Tensor) -> Tensor:

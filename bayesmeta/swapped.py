@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from bayesmeta.torch_private import tables
+
 Places = list[tuple[dict[str, Any], str, Tensor]]
 
 
@@ -13,13 +15,11 @@ Places = list[tuple[dict[str, Any], str, Tensor]]
 def swapped(module: nn.Module, replacements: Mapping[Tensor, Tensor]) -> Iterator[Places]:
     """Other tensors for parameters and buffers, wherever they are registered; what has none stays.
 
-    torch.func.functional_call does not put back what a module holds that is registered twice (torch 2.13).
-
     Yields:
         All places, as table, key and what was there: whoever assigns to one in the block will find it put back.
     """
-    tables: list[dict[str, Any]] = [t for each in module.modules() for t in (each._parameters, each._buffers)]
-    places = [(table, key, value) for table in tables for key, value in table.items() if value is not None]
+    found = [table for each in module.modules() for table in tables(each)]
+    places = [(table, key, value) for table in found for key, value in table.items() if value is not None]
     try:
         for table, key, value in places:
             table[key] = replacements.get(value, value)

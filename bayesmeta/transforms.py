@@ -1,8 +1,6 @@
 """Learners that see the world in other units."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,14 +11,16 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
 from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
 from bayesmeta.predictives import AffinePredictive, Predictive
+from bayesmeta.torch_private import Unrounded
 from bayesmeta.typing import Params
 
 
-class Standardized(Learner):
+class Standardized(Unrounded, Learner):
     """A learner in standard units: inputs and outcomes are shifted and scaled by statistics of the meta-training tasks.
 
     The statistics (mean and standard deviation over all meta-training points, in float64) are taken once, when `fit`
-    calls `prepare`. Predictions, densities and losses are in the user's units; phi stays in standard units.
+    calls `prepare`; `.float()` and the like never round them, as offsets of 1e6 need float64. Predictions, densities
+    and losses are in the user's units; phi stays in standard units.
 
     Args:
         learner: what works in standard units. When its outcomes are labels, only the inputs are scaled.
@@ -110,14 +110,6 @@ class Standardized(Learner):
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The learner's own."""
         return self.learner.configure_optimizer(lr)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Standardized":
-        """`.float()` and the like move the statistics but never round them: offsets of 1e6 need float64."""
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
 
     @override
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:

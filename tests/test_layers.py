@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("L0", ["errors", "typing", "description"]),
+    ("L0", ["errors", "typing", "description", "torch_private"]),
     ("L1", ["outcomes", "snapshot", "data", "classes", "linalg", "distributions", "swapped"]),
     ("L2", ["noise", "predictives", "likelihoods", "priors", "hyperpriors", "kernels"]),
     ("L3", ["learner", "inference", "networks", "tasks"]),

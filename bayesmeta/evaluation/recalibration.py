@@ -15,7 +15,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,6 +32,7 @@ from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
+from bayesmeta.torch_private import Unrounded
 from bayesmeta.typing import Params
 
 SHOTS: tuple[int, ...] = (0, 1, 2, 5, 10)
@@ -46,10 +46,11 @@ TEMPERATURE_BOUNDS = (1e-2, 1e2)
 FOLDS = 10
 
 
-class Recalibrated(Learner):
+class Recalibrated(Unrounded, Learner):
     """A learner whose predictive is corrected, by the number of support points.
 
-    A subclass gives `_correct`, and keeps the correction in float64 buffers that begin as no correction.
+    A subclass gives `_correct`, and keeps the correction in float64 buffers that begin as no correction. `.float()` and
+    the like never round them.
 
     Args:
         learner: what is corrected.
@@ -86,14 +87,6 @@ class Recalibrated(Learner):
     def prepare(self, tasks: Data) -> None:
         """As the learner does."""
         self.learner.prepare(tasks)
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Recalibrated":
-        """`.float()` and the like move the correction but never round it."""
-        exact = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in exact.items():
-            setattr(self, name, buffer.to(getattr(self, name).device))
-        return self
 
     @override
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:

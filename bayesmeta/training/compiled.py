@@ -1,23 +1,19 @@
 """The whole meta-step as compiled code: losses of a batch of tasks and their gradient in theta, inner loop included."""
 
-import contextlib
 import math
 import traceback
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.swapped import Places, swapped
-
-# torch._inductor, torch.fx and what they import take longer than torch itself, so they are imported where they are used
+from bayesmeta.torch_private import compile_graph, record_graph, tables
 
 PLAIN = {bool, int, float, str, type(None)}
 MAX_STATES = 8  # switches are few
@@ -63,11 +59,11 @@ class CompiledStep:
         # where a network takes statistics over points, padding would count
         self._may_pad = all(getattr(module, "pointwise", True) for module in learner.modules())
         self._widths = (0, 0)  # what support and query are padded to
-        self._parameters = list(learner.parameters())  # each once, tied or not
+        self._theta = list(learner.parameters())  # each once, tied or not
         names = [name for name, _ in learner.named_buffers()]
         # where they are, as a learner may assign another tensor to a buffer
-        self._buffers: list[tuple[dict[str, Any], str]] = [
-            (learner.get_submodule(path)._buffers, key) for path, _, key in (n.rpartition(".") for n in names)
+        self._buffer_places: list[tuple[dict[str, Any], str]] = [
+            (tables(learner.get_submodule(path)).buffers, key) for path, _, key in (n.rpartition(".") for n in names)
         ]
         self._attributes = [vars(module) for module in learner.modules()]
         self._states: set[tuple[object, ...]] = set()
@@ -82,7 +78,7 @@ class CompiledStep:
                 no C++ compiler.
         """
         tasks = self._padded(tasks)
-        parameters, buffers = self._parameters, [table[key] for table, key in self._buffers]
+        parameters, buffers = self._theta, [table[key] for table, key in self._buffer_places]
         # compiled code relies on the strides of its inputs
         points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
         inputs = [*parameters, *buffers, *points]
@@ -146,16 +142,9 @@ class CompiledStep:
                 "the values of tensors (bool, item, a mask as an index): use compile=False, which fails in the same "
                 "place if the loss itself is wrong"
             ) from error
-        _check(graph, self._parameters, name)
+        _check(graph, self._theta, name)
         try:
-            from torch import _inductor as inductor
-
-            with warnings.catch_warnings():
-                # inductor itself uses what torch has deprecated
-                warnings.simplefilter("ignore", FutureWarning)
-                warnings.simplefilter("ignore", DeprecationWarning)
-                # random draws as without compilation
-                run = inductor.compile(graph, [*detached], {"fallback_random": True})
+            run = compile_graph(graph, detached)
         except Exception as error:  # all of it is torch's own code, and its errors have no common base
             raise UnsupportedError(
                 f"expected to compile the loss of {name} with inductor, got {type(error).__name__}: {error}. "
@@ -175,11 +164,8 @@ class CompiledStep:
 
     def _record(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
         """The step as a graph of inputs, and which parameters have a gradient."""
-        from torch._subclasses import FakeTensorMode
-        from torch.fx.experimental.proxy_tensor import make_fx
-
-        own = [*self._parameters, *[table[key] for table, key in self._buffers]]
-        wanted = [index for index, parameter in enumerate(self._parameters) if parameter.requires_grad]
+        own = [*self._theta, *[table[key] for table, key in self._buffer_places]]
+        wanted = [index for index, parameter in enumerate(self._theta) if parameter.requires_grad]
         reached: list[int] = []
 
         def step(*values: Tensor) -> tuple[Tensor, ...]:
@@ -203,13 +189,7 @@ class CompiledStep:
                     gradients.append(gradient if same else torch.empty_like(like).copy_(gradient))
             return each.detach(), loss.detach(), *gradients
 
-        # Fake tensors have no values, and without a ShapeEnv no symbols for them either: whatever needs a value raises.
-        # (make_fx's own modes would record the value of .tolist() or the size of .nonzero() as a constant.)
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
-        values = [fake.from_tensor(value) for value in inputs]
-        with fake, _compiling():
-            graph: torch.fx.GraphModule = make_fx(step)(*values)
-        return graph, reached
+        return record_graph(step, inputs), reached
 
 
 def _require_unassigned(places: Places, replacements: dict[Tensor, Tensor], name: str) -> None:
@@ -232,19 +212,6 @@ def _pad(data: Data, width: int) -> Data:
         return data
     parts = ([v, v.new_zeros(v.shape[0], missing, *v.shape[2:])] for v in (data.x, data.y, data.mask))
     return Data(*(torch.cat(part, 1) for part in parts))
-
-
-@contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
-    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
-    torch.compiler._is_compiling_flag = True
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        torch.compiler._is_compiling_flag = flag
-        Distribution.set_default_validate_args(validate)
 
 
 def _place(error: BaseException) -> str:

@@ -24,16 +24,17 @@ from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise, Positive
 from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
 # layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
     (
-        nn.modules.batchnorm._NormBase,
+        NORMALISATION,
         "use nn.GroupNorm or nn.LayerNorm, or Conv4(norm='task') for statistics of a task",
     ),
-    (nn.modules.dropout._DropoutNd, "leave it out: the prior regularises"),
+    (DROPOUT, "leave it out: the prior regularises"),
     (nn.RNNBase, "use an MLP on a fixed window, or attention"),
     (nn.RNNCellBase, "use an MLP on a fixed window, or attention"),
 )
@@ -304,8 +305,8 @@ def require_supported(network: nn.Module) -> None:
     """Raise UnsupportedError for a layer that does not work with stacked weights and second derivatives."""
     for name, layer in network.named_modules():
         for kind, remedy in UNSUPPORTED:
-            is_plain = isinstance(layer, nn.modules.instancenorm._InstanceNorm) and not layer.track_running_stats
-            is_off = isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p == 0.0
+            is_plain = isinstance(layer, INSTANCE_NORMALISATION) and not layer.track_running_stats
+            is_off = isinstance(layer, DROPOUT) and layer.p == 0.0
             if isinstance(layer, kind) and not is_plain and not is_off:
                 raise UnsupportedError(
                     f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "

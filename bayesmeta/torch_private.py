@@ -1,0 +1,123 @@
+"""What the library takes from torch by names that torch keeps private, or calls experimental: all of it, and why.
+
+torch may rename these at any release, so they are here and nowhere else, each behind a public function or constant
+that says what it is for and why no public name does. Experimental: `torch.fx.experimental.proxy_tensor.make_fx`.
+inductor takes longer to import than torch itself and is imported where it is used.
+"""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+NORMALISATION = nn.modules.batchnorm._NormBase
+"""Layers that normalise with statistics of a batch, or may: batch and instance normalisation, lazy ones too.
+
+Public are the single layers only; what other libraries derive from their base would be missed."""
+
+INSTANCE_NORMALISATION = nn.modules.instancenorm._InstanceNorm
+"""The instance normalisations, which keep statistics only where `track_running_stats` says so. As for the others,
+what is public is the layers, not their base."""
+
+DROPOUT = nn.modules.dropout._DropoutNd
+"""Layers that drop inputs at random with probability `p`. As for the others, what is public is the layers, not their
+base."""
+
+
+class Tables(NamedTuple):
+    """The dictionaries in which a module itself, without its submodules, holds tensors by name."""
+
+    parameters: dict[str, Any]
+    buffers: dict[str, Any]
+
+
+def tables(module: nn.Module) -> Tables:
+    """Where a module holds its own parameters and buffers; writing to a table changes the module.
+
+    Of the public ways to write, `setattr` refuses a tensor in the place of a parameter, and
+    `torch.func.functional_call` does not put back what is registered twice (torch 2.13).
+    """
+    return Tables(module._parameters, module._buffers)
+
+
+def is_mapped(tensor: Tensor) -> bool:
+    """Whether `torch.vmap` maps over this tensor: then Python cannot decide by its values.
+
+    They differ from call to call. Publicly one learns it only from the error that looking at the values raises.
+    """
+    return torch._C._functorch.is_batchedtensor(tensor)
+
+
+class Unrounded(nn.Module):
+    """A module whose own buffers `.to()`, `.float()` and the like move to another device, but never round.
+
+    Those of its submodules are converted as usual. All conversions, also one of a module that holds this one, go
+    through `nn.Module._apply`; the public methods of this module are not called in that case.
+    """
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "Unrounded":
+        exact = dict(self.named_buffers(recurse=False))
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+
+def record_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:
+    """The tensor operations that `function(*inputs)` consists of, with those of `torch.autograd.grad`, as a graph.
+
+    Nothing is computed, and whatever needs the value of a tensor raises. Meanwhile `torch.compiler.is_compiling()` is
+    true, and torch.distributions does not validate; afterwards both are as they were.
+
+    `torch.export` knows no derivatives inside of what it exports, and `torch.compile` gives no graph to check. What is
+    public can neither say that something is being compiled nor tell whether distributions validate, only set it.
+
+    Raises:
+        RuntimeError: the function looks at a value.
+    """
+    from torch._subclasses import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # Fake tensors have no values, and without a ShapeEnv no symbols for them either: whatever needs a value raises.
+    # (make_fx's own modes would record the value of .tolist() or the size of .nonzero() as a constant.)
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    values = [fake.from_tensor(value) for value in inputs]
+    with fake, _compiling():
+        graph: torch.fx.GraphModule = make_fx(function)(*values)
+    return graph
+
+
+def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """A recorded graph as code that inductor compiles for inputs of these shapes and strides; it draws as torch does.
+
+    `torch.compile` would record the graph once more, and anew where it finds that something has changed.
+
+    Raises:
+        Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
+    """
+    from torch import _inductor as inductor
+
+    with warnings.catch_warnings():
+        # inductor itself uses what torch has deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # random draws as without compilation
+        run: Callable[..., Any] = inductor.compile(graph, [*inputs], {"fallback_random": True})
+    return run
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
+    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
+    torch.compiler._is_compiling_flag = True
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = flag
+        Distribution.set_default_validate_args(validate)
