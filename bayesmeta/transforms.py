@@ -40,9 +40,11 @@ class Standardized(Learner):
         self.learner = learner
         self.x_shape, self.num_outputs = learner.x_shape, learner.num_outputs
         self.exchangeable = learner.exchangeable
+        _, device = learner._placement()
         for name, shape in (("x", learner.x_shape), ("y", (learner.num_outputs,))):
-            self.register_buffer(f"{name}_shift", torch.zeros(shape, dtype=torch.float64))
-            self.register_buffer(f"{name}_scale", torch.zeros(shape, dtype=torch.float64))  # 0: not taken yet
+            zeros = torch.zeros(shape, dtype=torch.float64, device=device)
+            self.register_buffer(f"{name}_shift", zeros)
+            self.register_buffer(f"{name}_scale", zeros.clone())  # 0: not taken yet
 
     @property
     def title(self) -> str:
