@@ -54,7 +54,7 @@ def predict_frame(
         real = rows >= 0
         each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
         for kind, value in enumerate(each):
-            values[kind, rows[real].numpy()] = value[real].numpy()
+            values[kind, rows[real].numpy()] = value[real].cpu().numpy()
     columns = {}
     for position, outcome in enumerate(schema.y):
         start_of_name = "" if len(schema.y) == 1 else f"{outcome}_"

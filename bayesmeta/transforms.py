@@ -41,9 +41,11 @@ class Standardized(Unrounded, Learner):
         self.learner = learner
         self.x_shape, self.outcomes = learner.x_shape, learner.outcomes
         self.exchangeable = learner.exchangeable
+        _, device = learner.placement()
         for name, shape in (("x", learner.x_shape), ("y", learner.outcomes.y_shape)):
-            self.register_buffer(f"{name}_shift", torch.zeros(shape, dtype=torch.float64))
-            self.register_buffer(f"{name}_scale", torch.zeros(shape, dtype=torch.float64))  # 0: not taken yet
+            zeros = torch.zeros(shape, dtype=torch.float64, device=device)
+            self.register_buffer(f"{name}_shift", zeros)
+            self.register_buffer(f"{name}_scale", zeros.clone())  # 0: not taken yet
 
     @property
     def title(self) -> str:

@@ -1,5 +1,6 @@
 """Every test runs with shape checks on, on one thread, with a seeded global generator."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ with install_import_hook("bayesmeta", "beartype.beartype"):
 
 import torch
 from hypothesis import HealthCheck, settings
+
+from tests.device import pretended
 
 torch.set_num_threads(1)
 # deadline None: the first call of a torch function can take a second
@@ -37,6 +40,13 @@ def unchecked() -> Iterator[None]:
     config.update("jaxtyping_disable", True)
     yield
     config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(params=["pretended", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """A device that is not the CPU: pretended, and a GPU where there is one."""
+    with pretended() if request.param == "pretended" else contextlib.nullcontext(torch.device("cuda")) as there:
+        yield there
 
 
 @pytest.fixture(scope="session")

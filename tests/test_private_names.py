@@ -89,5 +89,5 @@ def test_the_rule_itself_can_fail(line: str) -> None:
 
 
 def test_what_the_library_defines_is_its_own() -> None:
-    source = "from bayesmeta.learners._base import _a\nlearner._placement()\nspec._replace(x=1)\nx.__len__()"
+    source = "from bayesmeta.learners._base import _a\nlearner._theta()\nspec._replace(x=1)\nx.__len__()"
     assert _foreign(source) == []

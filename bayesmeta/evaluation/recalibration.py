@@ -71,7 +71,8 @@ class Recalibrated(Unrounded, Learner):
         self.learner, self.shots = learner, tuple(int(shot) for shot in shots)
         _check_shots(self.shots)
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
-        self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64))
+        _, device = learner.placement()  # the correction lies where theta does
+        self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64, device=device))
 
     @property
     def title(self) -> str:
@@ -156,7 +157,7 @@ class VarianceScaled(Recalibrated):
 
     def __init__(self, learner: Learner, shots: Sequence[int] = SHOTS) -> None:
         super().__init__(learner, shots)
-        self.register_buffer("log_factors", torch.zeros(len(self.shots), dtype=torch.float64))
+        self.register_buffer("log_factors", torch.zeros_like(self.points))
 
     def _correct(self, predictive: Predictive, counts: Tensor) -> Predictive:
         return ScaledPredictive(predictive, self._interpolated(counts, self.log_factors).exp())
@@ -179,7 +180,7 @@ class TemperatureScaled(Recalibrated):
 
     def __init__(self, learner: Learner, shots: Sequence[int] = SHOTS) -> None:
         super().__init__(learner, shots)
-        self.register_buffer("log_temperatures", torch.zeros(len(self.shots), dtype=torch.float64))
+        self.register_buffer("log_temperatures", torch.zeros_like(self.points))
 
     def _correct(self, predictive: Predictive, counts: Tensor) -> Predictive:
         return _tempered(predictive, self._interpolated(counts, self.log_temperatures).exp())
@@ -210,7 +211,7 @@ class IsotonicRecalibrated(Recalibrated):
             raise DataError(f"expected a learner that knows its outputs, got {type(learner).__name__}: say how many")
         if known not in (None, num_outputs):
             raise ShapeError(f"expected the learner's {known} outputs, got {num_outputs}")
-        levels = torch.tensor(LEVELS, dtype=torch.float64)
+        levels = self.points.new_tensor(LEVELS)
         self.register_buffer("maps", levels[None, :, None].repeat(len(self.shots), 1, num_outputs))
 
     def _correct(self, predictive: Predictive, counts: Tensor) -> Predictive:

@@ -141,6 +141,8 @@ def predictive_sbc(
         raise DataError(f"expected a task in a batch, got {batch_size}")
     _bins(num_draws, len(x))
     learner = learner.frozen()
+    dtype, device = learner.placement()
+    x, query, mask = x.to(dtype=dtype, device=device), query.to(dtype=dtype, device=device), mask.to(device=device)
     generator = torch.Generator(x.device).manual_seed(seed)
     y_ranks, density_ranks = [], []
     with torch.no_grad():

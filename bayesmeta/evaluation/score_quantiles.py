@@ -132,7 +132,7 @@ def fit_score_quantiles(
         )
     known, scores = known.detach().double(), scores.detach().double()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other devices, which are not restored
         network = SetNetwork(scores.shape[-1]).to(scores.device)
         quantiles = ScoreQuantiles(network, *_ranking(scores, mask))
         inputs, z = quantiles._normal(known, known_mask), quantiles._normal(scores, mask)

@@ -1,0 +1,269 @@
+"""Everything runs with theta on a device, with data there or on the CPU, and gives the numbers of the CPU.
+
+On the pretended device always; on CUDA where there is one.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import bayesmeta as bm
+from bayesmeta.predictives import Predictive
+from tests.registry import CASES, Case
+
+SHORT = bm.NUTS(num_chains=2, num_draws=4, num_warmup=20, max_depth=2)
+# a real device sums in another order, which solvers and eigenvectors amplify
+SAME = {"rtol": 1e-5, "atol": 1e-7}
+
+
+def on(value: Tensor, device: torch.device) -> Tensor:
+    """The value on the CPU, after a look at where it was."""
+    assert value.device.type == device.type
+    return value.detach().cpu()
+
+
+def same(values: list[Tensor], expected: list[Tensor], device: torch.device) -> None:
+    """On the device, and the CPU's numbers."""
+    for value, other in zip(values, expected, strict=True):
+        torch.testing.assert_close(on(value, device), other.detach(), **SAME)
+
+
+def summary(predictive: Predictive, y: Tensor) -> list[Tensor]:
+    """What a predictive says, all but its draws."""
+    values = [predictive.log_prob(y), predictive.marginal_log_prob(y)]
+    if not y.is_floating_point():
+        return [*values, predictive.probs]
+    return [*values, predictive.mean, predictive.stddev, *predictive.interval(0.8), predictive.cdf(y)]
+
+
+def losses(learner: bm.Learner, tasks: bm.TaskBatch) -> list[Tensor]:
+    """The losses, and their gradient in theta."""
+    loss, theta = learner.meta_loss(tasks), [p for p in learner.parameters() if p.requires_grad]
+    if not theta:
+        return [loss]
+    return [loss, *torch.autograd.grad(loss.sum(), theta, allow_unused=True, materialize_grads=True)]
+
+
+def is_comparable(case: Case, device: torch.device) -> bool:
+    """Chains of a real device have random numbers of their own."""
+    return case.name != "sampled" or device.type != "cuda"
+
+
+@pytest.fixture(params=CASES, ids=[case.name for case in CASES])
+def case(request: pytest.FixtureRequest) -> Case:
+    if request.param.name == "sampled":
+        return dataclasses.replace(request.param, make=lambda: bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), SHORT))
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def short_chains() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.ConvergenceWarning)  # they are here to be run, not to be right
+        yield
+
+
+def test_every_learner_adapts_and_predicts_where_its_theta_is(case: Case, device: torch.device) -> None:
+    reference, tasks = case.learner(), case.batch(2, 4, 2)
+    learner, there = copy.deepcopy(reference).to(device), tasks.to(device=device)
+    adapted = reference.adapt(tasks.support)
+    expected = [summary(each.predict(tasks.query.x), tasks.query.y) for each in (adapted, adapted.update(tasks.query))]
+    for given in (there, tasks):  # the library moves what is on the CPU
+        posterior = learner.adapt(given.support)
+        for each, values in zip((posterior, posterior.update(given.query)), expected, strict=True):
+            predictive = each.predict(given.query.x)
+            found = summary(predictive, there.query.y)
+            same(found, values if is_comparable(case, device) else [on(value, device) for value in found], device)
+    drawn = predictive.sample((2,), torch.Generator(device).manual_seed(0))
+    on(predictive.log_prob(drawn[0], there.query.mask), device)
+    on(predictive.sample(), device)  # from the global generator
+    with contextlib.suppress(bm.UnsupportedError):  # some have no draws of phi
+        for value in posterior.sample(2, torch.Generator(device).manual_seed(0)).values():
+            on(value, device)
+
+
+def test_every_learner_has_its_loss_and_gradient_where_its_theta_is(case: Case, device: torch.device) -> None:
+    reference, tasks = case.learner(), case.batch(2, 4, 2)
+    learner = copy.deepcopy(reference).to(device)
+    expected = losses(reference, tasks)
+    for given in (tasks.to(device=device), tasks):
+        found = losses(learner, given)
+        same(found, expected if is_comparable(case, device) else [on(value, device) for value in found], device)
+
+
+def alpaca(device: torch.device) -> bm.ALPaCA:
+    torch.manual_seed(0)
+    return bm.ALPaCA(bm.MLP(1, [6, 4])).double().to(device)
+
+
+def linear(device: torch.device) -> bm.ALPaCA:
+    torch.manual_seed(0)
+    return bm.ALPaCA(bm.Polynomial(1, 1)).double().to(device)
+
+
+def classifier(device: torch.device) -> bm.R2D2:
+    torch.manual_seed(0)
+    return bm.R2D2(bm.MLP(2, [6, 4]), num_classes=2).double().to(device)
+
+
+def numbers(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
+    return bm.Sinusoid().dataset(num_tasks=num_tasks, num_points=points, seed=0)
+
+
+def labels(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
+    case = dataclasses.replace(CASES[0], num_classes=2, num_inputs=2)
+    return bm.TaskDataset(case.batch(num_tasks, 0, points, ragged=False).query)
+
+
+def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None:
+    train, held_out = numbers(12), numbers(4)
+    for make, arguments in (
+        (lambda: bm.Standardized(alpaca(torch.device("cpu"))), {"validation": held_out, "validate_every": 2}),
+        (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4], 1), steps=2).double(), {}),
+        (lambda: alpaca(torch.device("cpu")), {"objective": bm.Evidence()}),
+    ):
+        torch.manual_seed(0)
+        reference = make()
+        learner = copy.deepcopy(reference).to(device)
+        results = [bm.fit(each, train, steps=3, batch_size=3, **arguments) for each in (reference, learner)]
+        assert results[1].losses == pytest.approx(results[0].losses, rel=1e-5)
+        same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
+    episodes = bm.Episodes(images(device), ways=2)
+    learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), 2).to(device)
+    result = bm.fit(
+        learner, episodes, steps=1, batch_size=2, split=bm.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
+    )
+    assert len(result.losses) == 1
+
+
+def images(device: torch.device) -> bm.ImageClasses:
+    pixels = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return bm.ImageClasses.from_arrays(pixels, torch.arange(4).repeat_interleave(3)).to(device)
+
+
+def test_evaluate(device: torch.device) -> None:
+    for make, tasks in ((alpaca, numbers()), (classifier, labels())):
+        tables = [
+            bm.evaluate(make(at), tasks, [0, 2], num_bootstrap=10).table() for at in (torch.device("cpu"), device)
+        ]
+        assert tables[1].to_numpy(dtype=float) == pytest.approx(tables[0].to_numpy(dtype=float), rel=1e-5, nan_ok=True)
+
+
+def test_fit_evidence(device: torch.device) -> None:
+    problems: list[bm.EvidenceProblem] = [bm.MaximumLikelihood(), bm.RestrictedMaximumLikelihood()]
+    for problem in problems:
+        reference, learner = linear(torch.device("cpu")), linear(device)
+        for each in (reference, learner):
+            bm.fit_evidence(each, numbers(), problem=problem, max_iterations=3)
+        same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
+
+
+def test_surprise_and_shrinkage(device: torch.device) -> None:
+    for make, tasks in ((alpaca, numbers()), (classifier, labels())):
+        found = []
+        for at in (torch.device("cpu"), device):
+            support = bm.Data.select(tasks.data, slice(3)).to(device=at)
+            surprise = bm.Surprise.fit(make(at), tasks, [2, 3], split=bm.RandomSplit)
+            found.append([surprise.p_value(support), surprise.smallest_p_value(support)])
+            found[-1].append(make(at).surprise(support.select(slice(1)), num_draws=3))
+            if make is alpaca:
+                found[-1].append(bm.shrinkage(make(at), support))
+            again = bm.Surprise.from_json(make(at), surprise.to_json())
+            torch.testing.assert_close(again.p_value(support), found[-1][0])
+        if device.type != "cuda":  # which draws by itself
+            torch.testing.assert_close(found[1], found[0], **SAME)
+
+
+@pytest.mark.parametrize("method", [bm.variance_scaling, bm.isotonic_recalibration, bm.temperature_scaling])
+def test_recalibration(device: torch.device, method: Callable[..., bm.Learner]) -> None:
+    make, tasks = (classifier, labels(24)) if method is bm.temperature_scaling else (alpaca, numbers(24))
+    support = tasks.data.select(slice(2))
+    values = []
+    for at in (torch.device("cpu"), device):
+        recalibrated = method(make(at), tasks, [0, 3])
+        values.append(summary(recalibrated.adapt(support).predict(support.x), support.y.to(at)))
+    same(values[1], values[0], device)
+
+
+def test_conformal_regions(device: torch.device) -> None:
+    for make, tasks in ((alpaca, numbers(24)), (classifier, labels(24))):
+        found = []
+        for at in (torch.device("cpu"), device):
+            learner, regions = make(at), []
+            five = bm.Data(tasks.data.x[:2, :5], tasks.data.y[:2, :5], tasks.data.mask[:2, :5])
+            for posterior in (
+                bm.HierarchicalConformal(learner, tasks).adapt(five),
+                bm.SplitConformal(learner).adapt(five, five),
+                bm.FewShotConformal(learner, tasks, numbers(24) if make is alpaca else labels(24)).adapt(five),
+            ):
+                if make is alpaca:
+                    regions += [*posterior.interval(tasks.data.x[:2], 0.6)]
+                else:
+                    regions += [posterior.label_set(tasks.data.x[:2], 0.6)]
+            found.append(regions)
+        same(found[1], found[0], device)
+
+
+def test_sbc_and_fidelity(device: torch.device) -> None:
+    learner = linear(device)
+    x = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64)[None, :, None].expand(20, -1, -1)
+    assert bm.sbc(learner, x, num_draws=9).ranks.shape[0] == 20
+    assert bm.predictive_sbc(learner, x, x[:, :1], num_draws=9).ranks.shape[0] == 20
+    support = numbers().data.select(slice(2))
+    exact, approximate = learner.adapt(support), alpaca(device).adapt(support)
+    assert bm.fidelity(exact, exact, support.x, num_draws=5).predictive_kl.abs().max() < 1e-6
+    assert bm.fidelity(bm.Sampled(learner, SHORT).adapt(support), exact, support.x, num_draws=5).parameters is not None
+    with pytest.raises(bm.ShapeError):
+        bm.fidelity(approximate, exact, support.x, num_draws=5)
+
+
+def test_hyper_posteriors(device: torch.device) -> None:
+    tasks, x = numbers(6, 4), torch.zeros(6, 2, 1)
+    for found in (
+        bm.nuts_hyper_posterior(linear(device), tasks, bm.DeviationHyperprior(), sampler=SHORT, num_members=2),
+        bm.svgd_hyper_posterior([alpaca(device) for _ in range(2)], tasks, bm.GaussianHyperprior(), steps=2),
+        bm.vi_hyper_posterior(alpaca(device), tasks, bm.GaussianHyperprior(), steps=2, num_members=2),
+    ):
+        posterior = found.adapt(tasks.data)
+        assert on(posterior.predict(x).mean, device).isfinite().all()
+        on(posterior.sample(3, torch.Generator(device).manual_seed(0))["weight"], device)
+
+
+def test_implied_prior(device: torch.device) -> None:
+    learner = bm.MAML(bm.MLP(1, [4], 1), steps=2, lr=0.01).double().to(device)
+    prior = learner.implied_prior(numbers().data.select(slice(2)))
+    for value in prior.sample(torch.Generator(device).manual_seed(0)).values():
+        on(value, device)
+
+
+def test_saving_and_loading(device: torch.device, tmp_path: Path) -> None:
+    tasks = numbers().data
+    learner = bm.Standardized(alpaca(device))
+    learner.prepare(tasks)
+    learner = bm.variance_scaling(learner, numbers(24), [0, 3])
+    bm.save(learner, tmp_path / "model")
+    loaded = bm.load(tmp_path / "model")  # on the CPU
+    values = summary(learner.adapt(tasks).predict(tasks.x), tasks.y.to(device))
+    same(values, summary(loaded.adapt(tasks).predict(tasks.x), tasks.y), device)
+    same(
+        summary(loaded.to(device).adapt(tasks).predict(tasks.x), tasks.y.to(device)),
+        [on(v, device) for v in values],
+        device,
+    )
+
+
+def test_tables(device: torch.device) -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"task": ["a", "a", "b", "b"], "x": [0.0, 1.0, 0.5, 2.0], "y": [1.0, 2.0, 0.0, -1.0]})
+    tasks = bm.TaskDataset.from_frame(frame, task="task", x=["x"], y=["y"])
+    assert tasks.schema is not None
+    tables = [bm.predict_frame(linear(at), tasks.schema, frame, frame) for at in (torch.device("cpu"), device)]
+    pd.testing.assert_frame_equal(tables[1], tables[0])
