@@ -9,6 +9,26 @@ The whole of it in four lines:
 """
 
 from bayesmeta import plotting
+from bayesmeta.calibration.conformal import (
+    CentralProbability,
+    CumulativeProbability,
+    HierarchicalConformal,
+    MissingProbability,
+    SplitConformal,
+    StandardizedResidual,
+)
+from bayesmeta.calibration.few_shot_conformal import FewShotConformal
+from bayesmeta.calibration.recalibration import (
+    IsotonicRecalibrated,
+    TemperatureScaled,
+    VarianceScaled,
+    isotonic_recalibration,
+    temperature_scaling,
+    variance_scaling,
+)
+from bayesmeta.checks.fidelity import Fidelity, fidelity
+from bayesmeta.checks.sbc import RankStatistics, predictive_sbc, sbc
+from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data, Task, TaskBatch
 from bayesmeta.errors import (
     BayesMetaError,
@@ -18,28 +38,8 @@ from bayesmeta.errors import (
     ShapeError,
     UnsupportedError,
 )
-from bayesmeta.evaluation.conformal import (
-    CentralProbability,
-    CumulativeProbability,
-    HierarchicalConformal,
-    MissingProbability,
-    SplitConformal,
-    StandardizedResidual,
-)
 from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.evaluation.few_shot_conformal import FewShotConformal
-from bayesmeta.evaluation.fidelity import Fidelity, fidelity
-from bayesmeta.evaluation.recalibration import (
-    IsotonicRecalibrated,
-    TemperatureScaled,
-    VarianceScaled,
-    isotonic_recalibration,
-    temperature_scaling,
-    variance_scaling,
-)
-from bayesmeta.evaluation.sbc import RankStatistics, predictive_sbc, sbc
 from bayesmeta.evaluation.scores import Evaluation
-from bayesmeta.evaluation.surprise import Surprise, shrinkage
 from bayesmeta.frames import predict_frame
 from bayesmeta.hyperpriors import DeviationHyperprior, GaussianHyperprior, Hyperprior
 from bayesmeta.inference.implied_prior import ImpliedPrior
@@ -70,8 +70,6 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
-from bayesmeta.learners.hyper_posterior import HyperPosterior
-from bayesmeta.learners.sampled import DrawsPosterior, Sampled
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -109,27 +107,26 @@ from bayesmeta.priors import (
     StandardNormal,
 )
 from bayesmeta.reporting.report import Report, report
-from bayesmeta.tasks.cauchy import Cauchy
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.tasks.episodes import Episodes
-from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
-from bayesmeta.tasks.gp_functions import GPFunctions
-from bayesmeta.tasks.images import ImageClasses
-from bayesmeta.tasks.metal_benchmark import metal_benchmark
-from bayesmeta.tasks.omniglot import download_omniglot, omniglot, omniglot_runs
-from bayesmeta.tasks.pendulum import Pendulum
-from bayesmeta.tasks.sawtooth import Sawtooth
-from bayesmeta.tasks.simulator import Simulator
-from bayesmeta.tasks.sinusoid import Sinusoid
-from bayesmeta.tasks.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.images.episodes import Episodes
+from bayesmeta.tasks.images.image_classes import ImageClasses
+from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
+from bayesmeta.tasks.simulators.cauchy import Cauchy
+from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
+from bayesmeta.tasks.simulators.gp_functions import GPFunctions
+from bayesmeta.tasks.simulators.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.simulators.pendulum import Pendulum
+from bayesmeta.tasks.simulators.sawtooth import Sawtooth
+from bayesmeta.tasks.simulators.simulator import Simulator
+from bayesmeta.tasks.simulators.sinusoid import Sinusoid
+from bayesmeta.tasks.simulators.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.step import Step
+from bayesmeta.tasks.simulators.task_mixture import TaskMixture
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit, Split, TaskSource
-from bayesmeta.tasks.step import Step
 from bayesmeta.tasks.table import Schema
-from bayesmeta.tasks.task_mixture import TaskMixture
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
-from bayesmeta.training.hyper_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 from bayesmeta.training.objectives import (
     Evidence,
     JointPredictive,
@@ -137,7 +134,10 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     RestrictedMaximumLikelihood,
 )
-from bayesmeta.transforms import Standardized
+from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
+from bayesmeta.wrappers.hyper_posterior import HyperPosterior
+from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled
+from bayesmeta.wrappers.standardized import Standardized
 
 __version__ = "0.1.0"
 

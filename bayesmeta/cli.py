@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bayesmeta.checks.surprise import FEWEST, Surprise
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
-from bayesmeta.evaluation.surprise import FEWEST, Surprise
 from bayesmeta.frames import describe_tasks, predict_frame
 from bayesmeta.learner import Learner
 from bayesmeta.recipes import RECIPES, Training, recipe

@@ -11,7 +11,7 @@ from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
 from bayesmeta.networks.mlp import MLP
-from bayesmeta.tasks.sinusoid import Sinusoid
+from bayesmeta.tasks.simulators.sinusoid import Sinusoid
 from bayesmeta.tasks.source import RandomSplit
 from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Evidence

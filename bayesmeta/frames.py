@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.evaluation.surprise import Surprise, shrinkage
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.table import Schema
 

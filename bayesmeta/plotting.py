@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.checks.sbc import RankStatistics
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
-from bayesmeta.evaluation.sbc import RankStatistics
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import Predictive

@@ -25,7 +25,7 @@ from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
 from bayesmeta.training.objectives import Evidence, Objective
-from bayesmeta.transforms import Standardized
+from bayesmeta.wrappers.standardized import Standardized
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.evaluation.conformal import Score, hierarchical_quantile, require_tasks, split_quantile
-from bayesmeta.evaluation.few_shot_conformal import leave_one_out_scores
-from bayesmeta.evaluation.score_quantiles import ScoreQuantiles, fit_score_quantiles
+from bayesmeta.calibration.conformal import Score, hierarchical_quantile, require_tasks, split_quantile
+from bayesmeta.calibration.few_shot_conformal import leave_one_out_scores
+from bayesmeta.calibration.score_quantiles import ScoreQuantiles, fit_score_quantiles
 from benchmarks._report import verdict
 
 LEVELS, TASKS = (0.8, 0.9, 0.95), (20, 50, 200)

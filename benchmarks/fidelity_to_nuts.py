@@ -30,14 +30,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.checks.fidelity import fidelity
 from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
-from bayesmeta.evaluation.fidelity import fidelity
 from bayesmeta.inference.nuts import NUTS, DenseMetric
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.gradient._base import AscentLearner
-from bayesmeta.learners.sampled import DrawsPosterior, Sampled
 from bayesmeta.typing import LogJoint, Params
+from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled
 from benchmarks._report import verdict
 
 TASKS, SUPPORT, QUERY = 8, 10, 10

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bayesmeta.classes import Classes
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.heads.classes import Classes
 from bayesmeta.inference.svm import svm_dual
 from bayesmeta.learners.closed_form._classifier import HeadClassifier
 from bayesmeta.learners.closed_form.lrd2 import LRD2

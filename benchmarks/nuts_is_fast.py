@@ -15,7 +15,7 @@ import bayesmeta as bm
 from bayesmeta.data import Data
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.interop.pyro import nuts, prior_predictive
-from bayesmeta.learners.sampled import DrawsPosterior, Sampled
+from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled
 from benchmarks._report import verdict
 
 TASKS, POINTS, INPUTS = 64, 10, 8

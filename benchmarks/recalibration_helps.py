@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 
 import bayesmeta as bm
+from bayesmeta.calibration.conformal import HierarchicalConformal
+from bayesmeta.calibration.recalibration import isotonic_recalibration, variance_scaling
 from bayesmeta.evaluation import metrics
-from bayesmeta.evaluation.conformal import HierarchicalConformal
-from bayesmeta.evaluation.recalibration import isotonic_recalibration, variance_scaling
 from benchmarks._report import verdict
 
 # inputs, outcome, its logarithm, shots, query points a task, splits, steps of training

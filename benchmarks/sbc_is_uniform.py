@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.checks.sbc import RankStatistics, predictive_sbc, sbc
 from bayesmeta.errors import ConvergenceWarning
-from bayesmeta.evaluation.sbc import RankStatistics, predictive_sbc, sbc
 from bayesmeta.inference.nuts import NUTS
-from bayesmeta.learners.sampled import Sampled
+from bayesmeta.wrappers.sampled import Sampled
 from benchmarks._report import verdict
 
 LEVEL = 0.01

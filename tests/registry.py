@@ -165,7 +165,7 @@ DRAWN = {
     "float32_agrees_with_float64": "theta that is rounded sends chains along other trajectories",
 }
 JUMPS = {
-    "densities_integrate_to_one": "the density jumps at the knots; integrated in tests/evaluation/test_recalibration.py"
+    "densities_integrate_to_one": "the density jumps at the knots; integrated in tests/calibration/test_recalibration.py"
 }
 
 

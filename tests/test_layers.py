@@ -7,12 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("L0", ["errors", "typing", "description", "torch_private"]),
-    ("L1", ["outcomes", "snapshot", "data", "classes", "linalg", "distributions", "swapped"]),
-    ("L2", ["noise", "predictives", "likelihoods", "priors", "hyperpriors", "kernels"]),
-    ("L3", ["learner", "inference", "networks", "tasks"]),
-    ("L4", ["learners", "training", "evaluation", "transforms", "recipes", "frames"]),
-    ("L5", ["interop", "cli", "plotting", "reporting", "demo"]),
+    ("foundations", ["errors", "typing", "torch_private", "description"]),
+    ("data", ["outcomes", "snapshot", "data", "linalg", "distributions", "swapped"]),
+    ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
+    ("inference", ["inference"]),
+    ("learner", ["learner"]),
+    ("heads and tasks", ["heads", "tasks"]),
+    ("evaluation", ["evaluation"]),
+    ("learners", ["wrappers", "learners"]),
+    ("training and trust", ["training", "checks", "calibration"]),
+    ("people", ["recipes", "frames"]),
+    ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

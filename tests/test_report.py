@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 import torch
 
+from bayesmeta.checks.surprise import Surprise
 from bayesmeta.cli import main
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.conclusions import Verdict
-from bayesmeta.evaluation.surprise import Surprise
 from bayesmeta.reporting.page import escape
 from bayesmeta.reporting.report import Report, report
 from bayesmeta.tasks.dataset import TaskDataset

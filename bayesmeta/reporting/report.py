@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 import bayesmeta
+from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, main_shots, unlike
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
-from bayesmeta.evaluation.surprise import Surprise, shrinkage
 from bayesmeta.learner import Learner
 from bayesmeta.reporting import figures, page
 from bayesmeta.reporting.figures import Panel

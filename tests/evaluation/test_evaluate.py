@@ -16,7 +16,7 @@ from bayesmeta.evaluation.scores import ShotScores
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.tasks.gaussian_blobs import GaussianBlobs
+from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
 from tests.evaluation.exact import ClassShares, MeanPosterior, NormalMean, SharePosterior, label_tasks, normal_tasks
 

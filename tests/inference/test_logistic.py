@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import bayesmeta as bm
-from bayesmeta.classes import Classes, one_hot
+from bayesmeta.heads.classes import Classes, one_hot
 from bayesmeta.inference.logistic import LogisticBelief, logistic
 
 D = torch.float64

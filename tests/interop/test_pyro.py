@@ -32,8 +32,8 @@ from bayesmeta.interop.pyro import (
     render,
     svi,
 )
-from bayesmeta.learners.sampled import Sampled
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.sampled import Sampled
 from tests.registry import CASES, Case
 
 D = torch.float64

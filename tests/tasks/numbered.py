@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bayesmeta.data import Data
-from bayesmeta.tasks.images import ImageClasses
+from bayesmeta.tasks.images.image_classes import ImageClasses
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -9,8 +9,8 @@ import torch
 
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.tasks.episodes import DEFAULT_QUERY, Episodes, _distinct
-from bayesmeta.tasks.images import ImageClasses
+from bayesmeta.tasks.images.episodes import DEFAULT_QUERY, Episodes, _distinct
+from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
 from tests.evaluation.exact import ClassShares
 from tests.tasks.numbered import content, generator, numbered

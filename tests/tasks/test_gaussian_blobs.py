@@ -12,7 +12,7 @@ from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.tasks.gaussian_blobs import GaussianBlobs, GaussianBlobsOracle
+from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs, GaussianBlobsOracle
 from bayesmeta.tasks.source import ClassSplit, RandomSplit
 
 BLOBS = GaussianBlobs(ways=3, dimension=2, spread=1.5, noise=0.7)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.tasks.images import ImageClasses
+from bayesmeta.tasks.images.image_classes import ImageClasses
 from tests.tasks.numbered import numbered
 
 

@@ -12,19 +12,19 @@ from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
-from bayesmeta.tasks.cauchy import Cauchy
-from bayesmeta.tasks.gp_functions import GPFunctions
-from bayesmeta.tasks.metal_benchmark import metal_benchmark
 from bayesmeta.tasks.oracles import amplitude
 from bayesmeta.tasks.oracles.gp import GaussianProcessOracle
 from bayesmeta.tasks.oracles.mesh import Uniform
 from bayesmeta.tasks.oracles.sinusoid import SinusoidOracle
 from bayesmeta.tasks.oracles.step import StepOracle
-from bayesmeta.tasks.simulator import Simulator
-from bayesmeta.tasks.sinusoid import Sinusoid
-from bayesmeta.tasks.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.cauchy import Cauchy
+from bayesmeta.tasks.simulators.gp_functions import GPFunctions
+from bayesmeta.tasks.simulators.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.simulators.simulator import Simulator
+from bayesmeta.tasks.simulators.sinusoid import Sinusoid
+from bayesmeta.tasks.simulators.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.step import Step
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
-from bayesmeta.tasks.step import Step
 
 LOG_2PI = math.log(2.0 * math.pi)
 SIMULATORS = {

@@ -8,17 +8,17 @@ from scipy.stats import truncnorm
 
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError
-from bayesmeta.tasks.cauchy import Cauchy
-from bayesmeta.tasks.gp_functions import ExponentiatedQuadratic, GPFunctions, Matern52, WeaklyPeriodic
-from bayesmeta.tasks.metal_benchmark import metal_benchmark
-from bayesmeta.tasks.pendulum import Pendulum
-from bayesmeta.tasks.sawtooth import Sawtooth
-from bayesmeta.tasks.simulator import FunctionSimulator, Simulator
-from bayesmeta.tasks.sinusoid import Sinusoid
-from bayesmeta.tasks.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.cauchy import Cauchy
+from bayesmeta.tasks.simulators.gp_functions import ExponentiatedQuadratic, GPFunctions, Matern52, WeaklyPeriodic
+from bayesmeta.tasks.simulators.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.simulators.pendulum import Pendulum
+from bayesmeta.tasks.simulators.sawtooth import Sawtooth
+from bayesmeta.tasks.simulators.simulator import FunctionSimulator, Simulator
+from bayesmeta.tasks.simulators.sinusoid import Sinusoid
+from bayesmeta.tasks.simulators.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.step import Step
+from bayesmeta.tasks.simulators.task_mixture import TaskMixture
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
-from bayesmeta.tasks.step import Step
-from bayesmeta.tasks.task_mixture import TaskMixture
 
 SIMULATORS = {
     "maml": Sinusoid.maml(),

@@ -19,9 +19,9 @@ from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
 from bayesmeta.interop.pyro._theta import find, stored_shape
 from bayesmeta.interop.pyro.programs import program
 from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.hyper_posterior import HyperPosterior
 from bayesmeta.noise import Positive
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

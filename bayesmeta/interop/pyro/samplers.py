@@ -20,8 +20,8 @@ from bayesmeta.interop.pyro._preparation import isolated, prepared
 from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.programs import Program
 from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.sampled import DrawsPosterior
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.sampled import DrawsPosterior
 
 
 def nuts(

@@ -20,9 +20,9 @@ from bayesmeta.interop.pyro._preparation import isolated, prepared
 from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.guides import FullRank, MakeGuide, TaskGuide
 from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.sampled import DrawsPosterior
 from bayesmeta.priors import Prior
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.sampled import DrawsPosterior
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

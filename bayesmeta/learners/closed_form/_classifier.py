@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Categorical
 
-from bayesmeta.classes import Classes, one_hot
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import UnsupportedError
+from bayesmeta.heads.classes import Classes, one_hot
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Positive

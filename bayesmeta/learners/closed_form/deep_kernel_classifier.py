@@ -14,7 +14,7 @@ Patacchiola, Turner, Crowley, O'Boyle, Storkey 2020 (arXiv:1910.05199), sec. 4.2
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bayesmeta.classes import Classes
+from bayesmeta.heads.classes import Classes
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess

@@ -14,7 +14,7 @@ against the rest, to convergence in place of a few steps, and with the gradient 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.classes import Classes
+from bayesmeta.heads.classes import Classes
 from bayesmeta.inference.logistic import LogisticBelief, logistic
 from bayesmeta.learners.closed_form._classifier import HeadClassifier, Scores
 from bayesmeta.networks.network import Network

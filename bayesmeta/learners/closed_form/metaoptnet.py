@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from bayesmeta.classes import Classes
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.heads.classes import Classes
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.svm import svm_dual
 from bayesmeta.learners.closed_form._classifier import HeadClassifier, Scores

@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.classes import Classes
 from bayesmeta.data import Data
 from bayesmeta.errors import ShapeError
+from bayesmeta.heads.classes import Classes
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learners.closed_form._base import LastLayerRegression
 from bayesmeta.learners.closed_form._classifier import HeadClassifier

@@ -10,7 +10,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.classes import Classes
+from bayesmeta.heads.classes import Classes
 from bayesmeta.learners.closed_form.metaoptnet import Head, MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
 
 D = torch.float64

@@ -1,0 +1,1 @@
+"""What to do where probabilities are off: recalibration and conformal prediction."""

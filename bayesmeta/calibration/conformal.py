@@ -1,0 +1,386 @@
+"""Conformal prediction: intervals and label sets that hold at least `level` of new outcomes, whatever the learner says.
+
+`HierarchicalConformal` speaks of a point of a new task, by K calibration tasks that the new one is exchangeable with
+(Dunn, Wasserman, Ramdas 2022; Lee, Barber, Willett 2023, arXiv:2306.06342). With s a score of how badly an outcome fits
+the prediction, and M_t query points in task t, the threshold is the `level`-quantile of
+
+    Σ_t Σ_m 1/((K + 1) M_t) δ(s_tm)  +  1/(K + 1) δ(∞)
+
+and what scores no more is in the region. Points of one task are as dependent as they like; K tasks count as K, however
+many points they have. `SplitConformal` speaks of a point of the very task that it has k calibration points of, by these
+alone: it asks nothing of other tasks and much of k.
+
+The coverage is marginal, over the calibration tasks (or points) as well as what is asked about; it is promised for new
+tasks on average, not for each.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from bayesmeta.calibration.recalibration import predict_calibration, require_outcomes
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.evaluation.metrics import check_level
+from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.predictives import Predictive
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.source import RandomSplit, Split
+from bayesmeta.typing import ArrayLike
+
+
+class Score(ABC):
+    """How badly outcomes fit a prediction: the larger, the worse."""
+
+    @abstractmethod
+    def __call__(self, predictive: Predictive, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M *c"]:
+        """The score of each outcome."""
+
+
+class IntervalScore(Score):
+    """A score whose region, what scores no more than a threshold, is an interval; output by output."""
+
+    @abstractmethod
+    def interval(
+        self, predictive: Predictive, threshold: Float[Tensor, "#B 1 C"]
+    ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """(lower, upper), units of y; the whole line where the threshold is infinite."""
+
+
+class LabelScore(Score):
+    """A score whose region is a set of classes."""
+
+    @abstractmethod
+    def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
+        """The score that each class would have as the outcome."""
+
+    def __call__(self, predictive: Predictive, y: Shaped[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+        """The score of each label."""
+        return self.all(predictive).gather(-1, y[..., None])[..., 0]
+
+
+class StandardizedResidual(IntervalScore):
+    """|y - mean| / stddev: intervals around the predictive mean, in predictive deviations."""
+
+    def __call__(self, predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """Deviations between outcome and mean."""
+        return (y - predictive.mean).abs() / predictive.stddev
+
+    def interval(
+        self, predictive: Predictive, threshold: Float[Tensor, "#B 1 C"]
+    ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """Mean ± threshold deviations."""
+        reach = threshold.to(predictive.mean) * predictive.stddev
+        return predictive.mean - reach, predictive.mean + reach
+
+
+class CentralProbability(IntervalScore):
+    """2 |F(y) - 1/2|, the smallest central interval that holds y: these intervals follow a skewed predictive.
+
+    It cannot tell tails apart where F rounds to 0 or 1. Where many outcomes lie there, the region is the whole line,
+    and `StandardizedResidual` the better score.
+    """
+
+    def __call__(self, predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """The probability of the interval."""
+        return 2.0 * (predictive.cdf(y) - 0.5).abs()
+
+    def interval(
+        self, predictive: Predictive, threshold: Float[Tensor, "#B 1 C"]
+    ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """The central interval of this probability."""
+        lower = torch.full_like(predictive.mean, -math.inf)
+        upper = -lower
+        shape = lower.shape
+        for value in threshold.unique().tolist():
+            if value < 1.0 - 4.0 * torch.finfo(lower.dtype).eps:
+                at = (threshold == value).expand(shape)
+                # a level of zero is the median
+                ends = predictive.interval(value) if value > 0.0 else (predictive.quantile(0.5),) * 2
+                lower, upper = torch.where(at, ends[0], lower), torch.where(at, ends[1], upper)
+        return lower, upper
+
+
+class MissingProbability(LabelScore):
+    """1 - p(c): the sets hold every class that is probable enough (Sadinle, Lei, Wasserman 2019). Sets may be empty."""
+
+    def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
+        """One less the probability of each class."""
+        return 1.0 - predictive.probs
+
+
+class CumulativeProbability(LabelScore):
+    """Σ of the probabilities of all classes that are as probable as c or more (Romano, Sesia, Candès 2020).
+
+    Without the randomisation of the paper: sets are a little too large, and more even over easy and hard points.
+    """
+
+    def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
+        """The probability of each class and of those before it."""
+        probs = predictive.probs
+        return torch.where(probs[..., None, :] >= probs[..., :, None], probs[..., None, :], 0.0).sum(-1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConformalPosterior(ABC):
+    """What a learner believes of a batch of tasks, and how far its predictions are to be trusted: a value.
+
+    Attributes:
+        posterior: the learner's own.
+        score: what regions are made of.
+    """
+
+    posterior: TaskPosterior
+    score: Score
+
+    def predict(self, x: ArrayLike) -> Predictive:
+        """The learner's own predictive, as it was."""
+        return self.posterior.predict(x)
+
+    def interval(self, x: ArrayLike, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        """(lower, upper) that hold a new outcome with probability at least `level`, output by output, units of y.
+
+        Raises:
+            DataError: a level outside (0, 1), or higher than the calibration tasks allow.
+            UnsupportedError: the outcomes are labels.
+        """
+        if not isinstance(self.score, IntervalScore):
+            raise UnsupportedError("labels have no intervals: use label_set")
+        threshold = self._threshold(level)
+        return self.score.interval(self.predict(x), threshold)
+
+    def label_set(self, x: ArrayLike, level: float = 0.9) -> Bool[Tensor, "B M C"]:
+        """Which classes are in the set that holds a new label with probability at least `level`.
+
+        Raises:
+            DataError: a level outside (0, 1), or higher than the calibration tasks allow.
+            UnsupportedError: the outcomes are numbers.
+        """
+        if not isinstance(self.score, LabelScore):
+            raise UnsupportedError("numbers have no label sets: use interval")
+        threshold = self._threshold(level)
+        scores = self.score.all(self.predict(x))
+        return scores <= threshold + 8.0 * torch.finfo(scores.dtype).eps  # equal scores must not be torn apart
+
+    @abstractmethod
+    def _threshold(self, level: float) -> Float[Tensor, "#B 1 C"]:
+        """The largest score in the region."""
+
+
+class HierarchicalConformal:
+    """Regions for a point of a new task, by calibration tasks.
+
+    Each calibration task is treated as the new one will be: `shots` points are adapted to, and the others scored. What
+    is promised is for a task drawn like these, that has `shots` points to adapt to, and for one of its other points,
+    chosen as the query points were (with `PrefixSplit`: any of those to come, not the very next).
+
+    Args:
+        learner: a trained learner; it is left as it was.
+        tasks: calibration tasks, none of them used in training, validation or recalibration. A task with no more than
+            `shots` points is left out, and the promise is then for tasks with more.
+        shots: support points of a task (of each class, with `ClassSplit`), here and in `adapt`.
+        score: `StandardizedResidual` for numbers and `MissingProbability` for labels unless given.
+        split: as `evaluate` has it.
+        query: largest number of query points of a task; None takes all that are left.
+        seed: of the division into support and query.
+        batch_size: tasks adapted to at once.
+
+    Attributes:
+        scores: `K M C` (labels: `K M 1`), padded.
+        mask: `K M`, True = real.
+
+    Raises:
+        DataError: fewer than two tasks with enough points, outcomes that the learner does not predict, a score of the
+            other kind, a score that is not a number.
+    """
+
+    scores: Tensor
+    mask: Tensor
+
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: TaskDataset,
+        shots: int = 5,
+        *,
+        score: Score | None = None,
+        split: type[Split] = RandomSplit,
+        query: int | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> None:
+        self.learner, self.shots = learner.frozen(), shots
+        self.score = choose_score(score, tasks.data)
+        predictions = predict_calibration(self.learner, tasks, shots, split, query, seed, batch_size)
+        scores, masks = [], []
+        for predictive, y, mask in predictions.batches:
+            scores.append(score_outcomes(self.score, predictive, y, mask))
+            masks.append(mask)
+        self.scores, self.mask = torch.cat(scores), torch.cat(masks)
+        self._sizes = frozenset(predictions.sizes.tolist())
+
+    def __repr__(self) -> str:
+        """How many tasks, and up to which level they serve."""
+        count = len(self.mask)
+        return f"HierarchicalConformal({count} tasks at {self.shots} shots: levels up to {count / (count + 1):.3f})"
+
+    def threshold(self, level: float) -> Float[Tensor, "C"]:
+        """The largest score in the region, output by output.
+
+        Raises:
+            DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
+        """
+        require_tasks(len(self.mask), level)
+        return hierarchical_quantile(self.scores, self.mask, level)
+
+    def adapt(self, support: Data) -> "HierarchicalPosterior":
+        """The posterior of tasks with as many support points as the calibration tasks had.
+
+        Raises:
+            ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points.
+        """
+        posterior = self.learner.adapt(support)
+        require_sizes(support, self._sizes)
+        return HierarchicalPosterior(posterior=posterior, score=self.score, conformal=self)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class HierarchicalPosterior(ConformalPosterior):
+    """Regions for tasks by calibration tasks.
+
+    Attributes:
+        conformal: has the scores of the calibration tasks.
+    """
+
+    conformal: HierarchicalConformal
+
+    def _threshold(self, level: float) -> Float[Tensor, "1 1 C"]:
+        return self.conformal.threshold(level)[None, None]
+
+
+class SplitConformal:
+    """Regions for a point of one task, by k other points of it (Vovk, Gammerman, Shafer 2005).
+
+    The promise holds in each task whose points are exchangeable, however unlike others it is. The threshold is the
+    ⌈(k + 1) level⌉-th smallest of k scores: where k is too small for that (below 19, at a level of .95), the region is
+    the whole line, or all classes.
+
+    Args:
+        learner: a trained learner; it is left as it was.
+        score: `StandardizedResidual` for numbers and `MissingProbability` for labels unless given.
+    """
+
+    def __init__(self, learner: Learner, score: Score | None = None) -> None:
+        self.learner, self.score = learner.frozen(), score
+
+    def adapt(self, support: Data, calibration: Data) -> "SplitPosterior":
+        """The posterior given the support alone, and scores of the calibration points of the same tasks.
+
+        Raises:
+            ShapeError: the data do not have the learner's inputs or outputs, or are of other tasks. DataError: outcomes
+                that the learner does not predict, a score of the other kind, a score that is not a number.
+        """
+        posterior = self.learner.adapt(support)
+        score = choose_score(self.score, support)
+        calibration = posterior.spec.conform(calibration)
+        y, mask = calibration.y, calibration.mask
+        scores = score_outcomes(score, posterior.predict(calibration.x), y, mask)
+        return SplitPosterior(posterior=posterior, score=score, scores=scores, mask=mask)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SplitPosterior(ConformalPosterior):
+    """Regions for tasks by calibration points of their own.
+
+    Attributes:
+        scores: `B N C` (labels: `B N 1`), padded.
+        mask: `B N`, True = real.
+    """
+
+    scores: Float[Tensor, "B N C"]
+    mask: Bool[Tensor, "B N"]
+
+    def _threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
+        check_level(level)
+        return split_quantile(self.scores, self.mask, level)[:, None]
+
+
+def hierarchical_quantile(
+    scores: Float[Tensor, "*s K M C"], mask: Bool[Tensor, "*s K M"], level: float
+) -> Float[Tensor, "*s C"]:
+    """The `level`-quantile of scores of K tasks, each of weight 1/(K + 1) in all, and of ∞ with weight 1/(K + 1).
+
+    Leading axes are separate problems. Tasks have at least one point.
+    """
+    tasks = mask.shape[-2]
+    weights = mask / (mask.sum(-1, keepdim=True) * (tasks + 1.0)).double()
+    flat = torch.where(mask[..., None], scores, math.inf).flatten(-3, -2)
+    return _weighted_quantile(flat, weights.flatten(-2), level)
+
+
+def split_quantile(scores: Float[Tensor, "*s N C"], mask: Bool[Tensor, "*s N"], level: float) -> Float[Tensor, "*s C"]:
+    """The `level`-quantile of N scores and ∞, all of one weight: the ⌈(N + 1) level⌉-th smallest, or ∞."""
+    weights = mask / (mask.sum(-1, keepdim=True) + 1.0).double()
+    return _weighted_quantile(torch.where(mask[..., None], scores, math.inf), weights, level)
+
+
+def require_tasks(tasks: int, level: float) -> None:
+    """Raises DataError where so few calibration tasks give no finite region at this level: K/(K + 1) is the highest."""
+    check_level(level)
+    needed = math.ceil(level / (1.0 - level) - 1e-9)
+    if tasks < needed:
+        raise DataError(
+            f"expected at least {needed} calibration tasks for a level of {level}, got {tasks}: "
+            f"they can promise up to {tasks}/{tasks + 1} = {math.floor(1000 * tasks / (tasks + 1)) / 1000}"
+        )
+
+
+def require_sizes(support: Data, sizes: frozenset[int]) -> None:
+    """Raises DataError for tasks with other numbers of support points than calibration tasks had."""
+    for got in support.counts.tolist():
+        if got not in sizes:
+            raise DataError(
+                f"expected {' or '.join(map(str, sorted(sizes)))} support points, as the calibration tasks had, got "
+                f"{got}: calibrate at the number of shots that is asked about"
+            )
+
+
+def choose_score(score: Score | None, data: Data) -> Score:
+    """The score, or the default one for such outcomes. Raises DataError for a score of the other kind."""
+    is_regression = data.y.is_floating_point()
+    if score is None:
+        return StandardizedResidual() if is_regression else MissingProbability()
+    if not isinstance(score, IntervalScore if is_regression else LabelScore):
+        kinds = ("numbers", "an IntervalScore") if is_regression else ("labels", "a LabelScore")
+        raise DataError(f"expected {kinds[1]} for outcomes that are {kinds[0]}, got {type(score).__name__}")
+    return score
+
+
+def score_outcomes(score: Score, predictive: Predictive, y: Tensor, mask: Tensor) -> Float[Tensor, "B M C"]:
+    """The score of each outcome; labels have one output. Raises DataError for scores that are not numbers."""
+    require_outcomes(predictive, y, mask)
+    if not y.is_floating_point():
+        y = torch.where(mask, y, 0)  # what stands in padding need not be a class
+    scores = score(predictive, y)
+    scores = scores if scores.ndim == 3 else scores[..., None]
+    if bool(scores[mask].isnan().any()):
+        raise DataError(f"expected scores that are numbers, got NaN from {type(score).__name__}")
+    return scores
+
+
+def _weighted_quantile(
+    scores: Float[Tensor, "*s Q C"], weights: Float[Tensor, "*s Q"], level: float
+) -> Float[Tensor, "*s C"]:
+    """The smallest score up to which the weights sum to the level; ∞ where all of them do not."""
+    ordered, order = scores.sort(dim=-2)
+    total = weights[..., None].expand_as(scores).gather(-2, order).cumsum(-2)
+    enough = total >= level - 1e-9  # shares such as 18/20 must not miss .9 by rounding
+    return (
+        torch.where(enough, ordered, math.inf).amin(-2)
+        if scores.shape[-2]
+        else scores.new_full((*scores.shape[:-2], scores.shape[-1]), math.inf)
+    )

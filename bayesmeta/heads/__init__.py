@@ -1,0 +1,1 @@
+"""Solvers of a last layer for classes, and the classifier that they make."""

@@ -1,0 +1,1 @@
+"""Tasks from images: classes of them, and the episodes that are drawn from classes."""

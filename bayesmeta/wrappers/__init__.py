@@ -1,0 +1,1 @@
+"""Learners that wrap a learner: other units, corrected predictives, sampled posteriors, an uncertain theta."""
