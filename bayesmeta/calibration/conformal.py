@@ -265,7 +265,7 @@ class HierarchicalConformal(TaskConformal):
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.Sinusoid()
+        >>> simulator = bm.GPFunctions.eq()
         >>> conformal = HierarchicalConformal(simulator.oracle, simulator.dataset(40, 10, seed=0), shots=5)
         >>> conformal
         HierarchicalConformal(40 tasks at 5 shots: levels up to 0.976)

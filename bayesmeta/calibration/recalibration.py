@@ -82,12 +82,12 @@ def variance_scaling(
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.Sinusoid()
+        >>> simulator = bm.GPFunctions.eq()
         >>> sure = bm.VarianceScaled(simulator.oracle, [5])
         >>> _ = sure.log_factors.fill_(-1.0)
         >>> wider = variance_scaling(sure, simulator.dataset(100, 10, seed=0), [5])
-        >>> round(wider.log_factors.item(), 1)
-        1.0
+        >>> round(wider.log_factors.item())
+        1
     """
     scaled = VarianceScaled(learner.frozen(), shots)
 
@@ -138,8 +138,8 @@ def temperature_scaling(
         >>> sure = bm.TemperatureScaled(blobs.oracle, [2])
         >>> _ = sure.log_temperatures.fill_(-1.0)
         >>> calmer = temperature_scaling(sure, blobs.episodes(100, 6), [2], split=bm.ClassSplit)
-        >>> round(calmer.log_temperatures.item(), 1)
-        1.0
+        >>> round(calmer.log_temperatures.item())
+        1
     """
     scaled = TemperatureScaled(learner.frozen(), shots)
 
@@ -189,13 +189,13 @@ def isotonic_recalibration(
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.Sinusoid()
+        >>> simulator = bm.GPFunctions.eq()
         >>> sure = bm.VarianceScaled(simulator.oracle, [5])
-        >>> _ = sure.log_factors.fill_(-1.0)
+        >>> _ = sure.log_factors.fill_(-0.5)
         >>> tasks = simulator.dataset(100, 10, seed=0)
         >>> mapped = isotonic_recalibration(sure, tasks, [5])
         >>> [round(bm.evaluate(each, tasks, [5]).table()["coverage"].item(), 1) for each in (sure, mapped)]
-        [0.5, 0.9]
+        [0.7, 0.9]
     """
     outputs = tasks.data.y.shape[-1] if tasks.data.y.is_floating_point() else 1
     mapped = IsotonicRecalibrated(learner.frozen(), shots, outputs)
