@@ -92,13 +92,8 @@ def variance_scaling(
     scaled = VarianceScaled(learner.frozen(), shots)
 
     def fit(predictions: list[HeldOut], place: int) -> None:
-        def corrected(log_factor: float) -> Tensor:
-            factor = math.exp(log_factor)
-            return _nll(predictions, lambda p: ScaledPredictive(p, p.mean.new_full((p.shape[0],), factor)))
-
-        scaled.log_factors[place] = _best_log(
-            corrected, FACTOR_BOUNDS, "a factor on the deviation", scaled.shots[place]
-        )
+        what = "a factor on the deviation"
+        scaled.log_factors[place] = _best_log(predictions, ScaledPredictive, FACTOR_BOUNDS, what, scaled.shots[place])
 
     return _fitted(scaled, fit, tasks, split=split, query=query, seed=seed, batch_size=batch_size, labels=False)
 
@@ -144,11 +139,8 @@ def temperature_scaling(
     scaled = TemperatureScaled(learner.frozen(), shots)
 
     def fit(predictions: list[HeldOut], place: int) -> None:
-        def corrected(log_temperature: float) -> Tensor:
-            temperature = math.exp(log_temperature)
-            return _nll(predictions, lambda p: tempered(p, p.probs.new_full((p.shape[0],), temperature)))
-
-        scaled.log_temperatures[place] = _best_log(corrected, TEMPERATURE_BOUNDS, "a temperature", scaled.shots[place])
+        found = _best_log(predictions, tempered, TEMPERATURE_BOUNDS, "a temperature", scaled.shots[place])
+        scaled.log_temperatures[place] = found
 
     return _fitted(scaled, fit, tasks, split=split, query=query, seed=seed, batch_size=batch_size, labels=True)
 
@@ -246,12 +238,6 @@ def _fitted(
     return recalibrated
 
 
-@torch.no_grad()
-def _nll(predictions: list[HeldOut], correct: Callable[[Predictive], Predictive]) -> Float[Tensor, "K"]:
-    """Marginal negative log likelihood of each task after a correction, in nats per point."""
-    return torch.cat([metrics.marginal_nll(correct(part.predictive), part.y, part.mask) for part in predictions])
-
-
 def _shares(pit: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B _ C"]:
     """The share of each task's points between one of `LEVELS` and the next."""
     if bool(pit[mask].isnan().any()):
@@ -285,9 +271,24 @@ def _is_worthwhile(gains: Float[Tensor, "K"]) -> bool:
     return not bool(gains.mean() <= gains.std() / math.sqrt(len(gains)))  # an infinite gain is one
 
 
-def _best_log(nll: Callable[[float], Tensor], bounds: tuple[float, float], what: str, shots: int) -> float:
+def _best_log(
+    predictions: list[HeldOut],
+    correct: Callable[[Predictive, Tensor], Predictive],
+    bounds: tuple[float, float],
+    what: str,
+    shots: int,
+) -> float:
     """The logarithm of the best value for all tasks; 0 where the best of the others is not worthwhile to a task."""
     from scipy.optimize import minimize_scalar
+
+    @torch.no_grad()
+    def nll(log_value: float) -> Float[Tensor, "K"]:
+        """Of each task, each point on its own, in nats per point."""
+        each = []
+        for part in predictions:
+            value = torch.full((len(part.y),), math.exp(log_value), dtype=torch.float64, device=part.y.device)
+            each.append(metrics.marginal_nll(correct(part.predictive, value), part.y, part.mask))
+        return torch.cat(each)
 
     none = nll(0.0)
     if not bool(none.isfinite().all() or nll(1.0).isfinite().all()):
