@@ -59,7 +59,7 @@ $(OLDEST)/.done: pyproject.toml
 
 # old releases announce what has long come since: not our warnings
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -c 'import torch, numpy, gpytorch; print("torch", torch.__version__, "numpy", numpy.__version__)'
+	$(OLDEST)/bin/python -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)'
 	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning $(VERSIONED) $(ARGS)
 
 # nothing constrains it, and it is always brought up to date
@@ -75,7 +75,8 @@ test-newest: $(VENV)/.dev
 		echo "Installing into $(NEWEST) (a few minutes) ..."; \
 		$$python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager -e . $(TESTERS) || exit 1; \
 	fi; \
-	$$python -c 'import torch; print("torch", torch.__version__)' && $$python -m pytest $(VERSIONED) $(ARGS)
+	$$python -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)' && \
+	$$python -m pytest $(VERSIONED) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
