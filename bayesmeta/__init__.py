@@ -8,7 +8,7 @@ The whole of it in four lines:
     posterior.predict(x)                                     p(y | x, D, theta)
 """
 
-from bayesmeta import plotting
+from bayesmeta import heads, plotting
 from bayesmeta.calibration.conformal import (
     CentralProbability,
     CumulativeProbability,
@@ -58,9 +58,10 @@ from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
 from bayesmeta.learners.closed_form.lrd2 import LRD2
-from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
-from bayesmeta.learners.closed_form.r2d2 import R2D2, R2D2Regressor
+from bayesmeta.learners.closed_form.r2d2 import R2D2
+from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient._posteriors import Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML, Chaser
@@ -226,7 +227,6 @@ __all__ = [
     "MissingProbability",
     "MixtureALPaCA",
     "MixturePredictive",
-    "NearestMeanHead",
     "Network",
     "Noise",
     "Numbers",
@@ -247,8 +247,6 @@ __all__ = [
     "ResNet12",
     "RestrictedMaximumLikelihood",
     "Ridge",
-    "RidgeHead",
-    "SVMHead",
     "Sampled",
     "Sawtooth",
     "Schema",
@@ -281,6 +279,7 @@ __all__ = [
     "fidelity",
     "fit",
     "fit_evidence",
+    "heads",
     "isotonic_recalibration",
     "load",
     "metal_benchmark",

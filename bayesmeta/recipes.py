@@ -9,7 +9,7 @@ from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
-from bayesmeta.learners.closed_form.r2d2 import R2D2Regressor
+from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
@@ -86,7 +86,7 @@ def _by_evidence(learner: Learner, tasks: TaskDataset, training: Training) -> Fi
 def _bumps(num_inputs: int, num_outputs: int) -> Learner:
     features = RadialBasis(num_inputs, 8)
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
-    return Standardized(ALPaCA(features, num_outputs, rows=DiagonalRows(features.num_outputs))).double()
+    return Standardized(ALPaCA(features, num_outputs=num_outputs, rows=DiagonalRows(features.num_outputs))).double()
 
 
 HIDDEN = (40, 40)  # the network of the papers
@@ -99,12 +99,12 @@ def _standardized(learner: Callable[[MLP], Learner]) -> Callable[[int, int], Lea
 RECIPES: dict[str, Recipe] = {
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
         partial(_by_gradients, objective=Evidence()),
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs)).double(),
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs=num_outputs)).double(),
         _by_evidence,
     ),
     "alpaca-rbf": Recipe(
@@ -114,12 +114,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "r2d2": Recipe(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
-        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
         partial(_by_gradients, objective=Evidence()),
     ),
     "dkt": Recipe(
         "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
-        lambda num_inputs, num_outputs: Standardized(DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(
+            DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs=num_outputs)
+        ),
         partial(_by_gradients, objective=Evidence()),
     ),
     "maml": Recipe(

@@ -129,8 +129,8 @@ class LogisticHead(bm.ExplicitLearner):
 
     def __init__(self, learner: bm.LRD2) -> None:
         super().__init__()
-        assert learner.num_classes is not None
-        self.features, self.x_shape, self.num_outputs = learner.features, learner.x_shape, learner.num_classes
+        assert learner.outcomes.count is not None
+        self.features, self.x_shape, self.outcomes = learner.features, learner.x_shape, learner.outcomes
         zeros = torch.zeros(learner.features.num_outputs, learner.num_classes, dtype=torch.float64)
         self.prior: bm.Prior = bm.IsotropicGaussian({"weight": zeros}, learner.ridge().item())
         self.likelihood: bm.Likelihood = bm.Categorical(learner.num_classes)

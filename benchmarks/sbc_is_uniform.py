@@ -39,11 +39,17 @@ EXACT: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA, diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), rows=bm.DiagonalRows(6)), 1),
     "ALPaCA, isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4)), 1),
     "ALPaCA, fixed effects": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.FullRows(4, varying=[0, 1])), 1),
-    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), 2, noise=bm.FullNoise(2)), 2),
+    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)), 2),
     "MixtureALPaCA": (lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 4]), num_components=3), 1),
-    "MixtureALPaCA, two outputs": (lambda: bm.MixtureALPaCA(bm.Identity(2), 2, 2, bm.FullNoise(2)), 2),
+    "MixtureALPaCA, two outputs": (
+        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.FullNoise(2)),
+        2,
+    ),
     "R2D2Regressor": (lambda: bm.R2D2Regressor(bm.MLP(1, [16, 6])), 1),
-    "R2D2Regressor, two outputs": (lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), 2, noise=bm.FullNoise(2)), 2),
+    "R2D2Regressor, two outputs": (
+        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)),
+        2,
+    ),
     "iMAML, f linear in phi": (lambda: _linear_imaml(bm.Linearized()), 1),
 }
 SAMPLED: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {

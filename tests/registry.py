@@ -164,9 +164,7 @@ DRAWN = {
     "a_batch_equals_a_loop_over_its_tasks": "tasks of a batch have random numbers of their own",
     "float32_agrees_with_float64": "theta that is rounded sends chains along other trajectories",
 }
-JUMPS = {
-    "densities_integrate_to_one": "the density jumps at the knots; integrated in tests/calibration/test_recalibration.py"
-}
+JUMPS = {"densities_integrate_to_one": "the density jumps at the knots: integrated in tests/calibration"}
 
 
 def _variance_scaled() -> Learner:
@@ -229,9 +227,12 @@ CASES = [
     _classifier("lrd2", lambda: bm.LRD2(bm.MLP(2, [16, 8]), num_classes=3)),
     _classifier("metaoptnet-svm", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3)),
     _classifier("metaoptnet-svm-few-features", lambda: bm.MetaOptNet(bm.MLP(2, [4]), num_classes=3)),
-    _classifier("metaoptnet-ridge", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.RidgeHead(1.0))),
     _classifier(
-        "metaoptnet-nearest-mean", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.NearestMeanHead())
+        "metaoptnet-ridge", lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.heads.RidgeHead())
+    ),
+    _classifier(
+        "metaoptnet-nearest-mean",
+        lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.heads.NearestMeanHead()),
     ),
     _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]))),
     _kernel("deep-kernel-on-inputs", lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.MaternKernel())),
@@ -241,7 +242,9 @@ CASES = [
     ),
     _kernel(
         "deep-kernel-two-outputs-full-noise",
-        lambda: bm.DeepKernelTransfer(bm.MLP(2, [16, 8]), 2, kernel=bm.LinearKernel(), noise=bm.FullNoise(2)),
+        lambda: bm.DeepKernelTransfer(
+            bm.MLP(2, [16, 8]), num_outputs=2, kernel=bm.LinearKernel(), noise=bm.FullNoise(2)
+        ),
         num_outputs=2,
         num_inputs=2,
     ),

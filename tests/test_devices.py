@@ -136,7 +136,7 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
         assert results[1].losses == pytest.approx(results[0].losses, rel=1e-5)
         same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
     episodes = bm.Episodes(images(device), ways=2)
-    learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), 2).to(device)
+    learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), num_classes=2).to(device)
     result = bm.fit(
         learner, episodes, steps=1, batch_size=2, split=bm.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
     )

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import bayesmeta
+
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
     ("foundations", ["errors", "typing", "torch_private", "description"]),
@@ -54,13 +56,29 @@ def test_imports_go_down(path: Path) -> None:
             assert _level(module.split(".")[1]) <= own, f"{path} imports {module}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_learner_imports_no_sibling(path: Path) -> None:
-    if _name(path) == "learners":
-        family = path.parent.name
-        for module in _imports(path):
-            if module.startswith("bayesmeta.learners"):
-                assert module.startswith(f"bayesmeta.learners.{family}._"), f"{path} imports {module}"
+def _module(path: Path) -> str:
+    return ".".join(("bayesmeta", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+METHODS = {
+    path
+    for path in FILES
+    if _name(path) == "learners"
+    and any(
+        isinstance(node, ast.ClassDef) and node.name in bayesmeta.__all__ for node in ast.parse(path.read_text()).body
+    )
+}
+"""Files of learners that users name; the others of a family are what its methods share."""
+
+
+@pytest.mark.parametrize("path", sorted(path for path in FILES if _name(path) == "learners"), ids=_module)
+def test_a_learner_imports_no_other_method(path: Path) -> None:
+    methods = {_module(method) for method in METHODS}
+    assert len(methods) > 10
+    for module in _imports(path):
+        if module.startswith("bayesmeta.learners"):
+            assert module.split(".")[2] == path.parent.name, f"{path} imports another family: {module}"
+            assert module not in methods, f"{path} imports the method {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -14,7 +14,7 @@ X, Y = [0.0, 0.5, 1.0], [1.0, 2.0, 1.5]
 
 
 def _learner(num_inputs: int = 1, num_outputs: int = 1) -> bm.ALPaCA:
-    return bm.ALPaCA(bm.MLP(num_inputs, [8]), num_outputs)
+    return bm.ALPaCA(bm.MLP(num_inputs, [8]), num_outputs=num_outputs)
 
 
 def test_numpy_and_lists_go_into_a_float32_learner() -> None:

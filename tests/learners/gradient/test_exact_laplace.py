@@ -84,7 +84,10 @@ def _alpaca(learner: bm.IMAML | bm.LLAMA) -> bm.ALPaCA:
     network, noise = learner.network, learner.likelihood.noise
     precision = learner.prior.precision().item()
     alpaca = bm.ALPaCA(
-        network.features, network.num_outputs, bm.IsotropicRows(5, 1.0 / (precision * NOISE)), noise
+        network.features,
+        num_outputs=network.num_outputs,
+        rows=bm.IsotropicRows(5, 1.0 / (precision * NOISE)),
+        noise=noise,
     ).double()
     with torch.no_grad():
         alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(precision * NOISE))  # in float64
@@ -144,7 +147,9 @@ def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
     basis = Basis(3)
     # the level has the coefficient 1 in all tasks; U Uᵀ <= 3, and the prior's σ² / N = 0.05 is the smallest curvature
     learner = bm.CAVIA(LinearInContext(basis), 3, 2000, 0.3, _gaussian()).double()
-    alpaca = bm.ALPaCA(basis, 1, bm.IsotropicRows(4, varying=[1, 2, 3]), learner.likelihood.noise).double()
+    alpaca = bm.ALPaCA(
+        basis, num_outputs=1, rows=bm.IsotropicRows(4, varying=[1, 2, 3]), noise=learner.likelihood.noise
+    ).double()
     with torch.no_grad():
         learner.likelihood.noise.value.set(torch.full((1,), NOISE, dtype=D))
         alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(NOISE))
