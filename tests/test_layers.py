@@ -60,14 +60,13 @@ def _module(path: Path) -> str:
     return ".".join(("bayesmeta", *path.relative_to(ROOT).with_suffix("").parts))
 
 
-METHODS = {
-    path
-    for path in FILES
-    if _name(path) == "learners"
-    and any(
-        isinstance(node, ast.ClassDef) and node.name in bayesmeta.__all__ for node in ast.parse(path.read_text()).body
-    )
-}
+def _is_method(path: Path) -> bool:
+    classes = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    found = [getattr(bayesmeta, name) for name in classes if name in bayesmeta.__all__]
+    return _name(path) == "learners" and any(issubclass(each, bayesmeta.Learner) for each in found)
+
+
+METHODS = {path for path in FILES if _is_method(path)}
 """Files of learners that users name; the others of a family are what its methods share."""
 
 

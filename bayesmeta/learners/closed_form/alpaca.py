@@ -27,6 +27,7 @@ from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 
@@ -49,14 +50,16 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         UnsupportedError: the features are not a `Network`.
     """
 
+    prior: MatrixNormal
+
     def __init__(
         self, features: Network, *, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
     ) -> None:
-        super().__init__(features, num_outputs, noise)
+        require_network(features)
         rows = FullRows(features.num_outputs) if rows is None else rows
         if rows.num_features != features.num_outputs:
             raise ShapeError(f"expected rows over {features.num_outputs} features, got {rows.num_features}")
-        self.prior: MatrixNormal = MatrixNormal(rows, self.likelihood.noise)
+        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(rows, noise))
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).

@@ -4,6 +4,7 @@ Beliefs about W are Gaussian and exact: `LinearLearner` computes with them, a su
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,6 +22,7 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.outcomes import Numbers
+from bayesmeta.priors import Prior
 from bayesmeta.typing import Params
 
 
@@ -31,6 +33,7 @@ class LastLayerRegression(ExplicitLearner):
         features: h, a network with `num_outputs` = F features.
         num_outputs: C.
         noise: covariance of the observation noise over the outputs; `DiagonalNoise(C)` by default.
+        prior: makes the prior of W from the noise, in whose units it is.
 
     Raises:
         ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`.
@@ -38,13 +41,15 @@ class LastLayerRegression(ExplicitLearner):
 
     likelihood: Gaussian
 
-    def __init__(self, features: Network, num_outputs: int, noise: Noise | None) -> None:
+    def __init__(
+        self, features: Network, num_outputs: int, noise: Noise | None, prior: Callable[[Noise], Prior]
+    ) -> None:
         super().__init__()
         require_network(features)
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        self.features, self.likelihood = features, Gaussian(noise)
+        self.features, self.prior, self.likelihood = features, prior(noise), Gaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:

@@ -52,14 +52,15 @@ class MixtureALPaCA(LastLayerRegression):
         DataError: no components.
     """
 
+    prior: MatrixNormalMixture
+
     def __init__(
         self, features: Network, *, num_outputs: int = 1, num_components: int = 4, noise: Noise | None = None
     ) -> None:
-        super().__init__(features, num_outputs, noise)
         if num_components < 1:
             raise DataError(f"expected at least one component, got {num_components}")
-        noise = self.likelihood.noise
-        self.prior: MatrixNormalMixture = MatrixNormalMixture(features.num_outputs, num_components, noise)
+        prior = lambda noise: MatrixNormalMixture(features.num_outputs, num_components, noise)
+        super().__init__(features, num_outputs, noise, prior)
 
     @classmethod
     def split_prior(

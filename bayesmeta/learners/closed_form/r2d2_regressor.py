@@ -50,11 +50,13 @@ class R2D2Regressor(LinearLearner):
         torch.Size([1, 1, 1])
     """
 
+    prior: Ridge
+
     def __init__(
         self, features: Network, *, num_outputs: int = 1, ridge: float = 1.0, noise: Noise | None = None
     ) -> None:
-        super().__init__(features, num_outputs, noise)
-        self.prior: Ridge = Ridge(features.num_outputs, self.likelihood.noise, ridge, RIDGE_BOUNDS)
+        prior = lambda noise: Ridge(features.num_outputs, noise, ridge, RIDGE_BOUNDS)
+        super().__init__(features, num_outputs, noise, prior)
         self.intercept = nn.Parameter(torch.zeros(num_outputs))
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
