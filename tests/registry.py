@@ -33,7 +33,7 @@ class Case:
     num_classes: int = 0
     float32_tolerance: float = 1e-4
     examples: int = 25
-    calls: int = 1000
+    calls: int = 200
     exceptions: dict[str, str] = field(default_factory=dict)
 
     def learner(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> Learner:
