@@ -71,7 +71,7 @@ def on_grid(tasks: bm.Sinusoid, shots: int) -> bm.TaskBatch:
     generator = torch.Generator().manual_seed(1)
     grid = torch.linspace(*tasks.x, 100)[None, :, None].expand(4_000, -1, -1)
     x = torch.cat([tasks.inputs(len(grid), shots, generator), grid], 1)
-    y, mask = tasks.outcomes(x, generator), torch.ones(x.shape[:2], dtype=torch.bool)
+    y, mask = tasks.observe(x, generator), torch.ones(x.shape[:2], dtype=torch.bool)
     support, query = (bm.Data(x[:, i], y[:, i], mask[:, i]) for i in (slice(shots), slice(shots, None)))
     return bm.TaskBatch(support, query)
 
