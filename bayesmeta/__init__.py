@@ -62,15 +62,16 @@ from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
 from bayesmeta.learners.closed_form.r2d2 import R2D2
 from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
-from bayesmeta.learners.gradient._posteriors import Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
-from bayesmeta.learners.gradient.bmaml import BMAML, Chaser
+from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
+from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
 from bayesmeta.learners.gradient.imaml import IMAML
 from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
+from bayesmeta.learners.gradient.posteriors import Approximation, Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -82,7 +83,7 @@ from bayesmeta.likelihoods import (
 from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
-from bayesmeta.networks.network import Network
+from bayesmeta.networks.network import Network, WholeNetwork
 from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
@@ -125,6 +126,7 @@ from bayesmeta.tasks.simulators.step import Step
 from bayesmeta.tasks.simulators.task_mixture import TaskMixture
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit, Split, TaskSource
 from bayesmeta.tasks.table import Schema
+from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import FitResult, fit
@@ -155,6 +157,8 @@ __all__ = [
     "R2D2",
     "ALPaCA",
     "AlphaMAML",
+    "Approximation",
+    "AscentLearner",
     "BayesMetaError",
     "Bernoulli",
     "Categorical",
@@ -183,6 +187,7 @@ __all__ = [
     "Evaluation",
     "Evidence",
     "ExplicitLearner",
+    "ExplicitWeightLearner",
     "FewShotConformal",
     "Fidelity",
     "FirstOrderMAML",
@@ -196,6 +201,7 @@ __all__ = [
     "GaussianHyperprior",
     "GaussianPredictive",
     "GradientAscent",
+    "GradientLearner",
     "HeteroscedasticGaussian",
     "HierarchicalConformal",
     "HyperPosterior",
@@ -274,6 +280,8 @@ __all__ = [
     "TemperatureScaled",
     "UnsupportedError",
     "VarianceScaled",
+    "WeightLearner",
+    "WholeNetwork",
     "download_omniglot",
     "evaluate",
     "fidelity",

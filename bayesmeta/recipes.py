@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from bayesmeta.errors import DataError
 from bayesmeta.inference.solvers import LBFGS
@@ -92,8 +93,10 @@ def _bumps(num_inputs: int, num_outputs: int) -> Learner:
 HIDDEN = (40, 40)  # the network of the papers
 
 
-def _standardized(learner: Callable[[MLP], Learner]) -> Callable[[int, int], Learner]:
-    return lambda num_inputs, num_outputs: Standardized(learner(MLP(num_inputs, HIDDEN, num_outputs)))
+def _standardized(kind: Callable[..., Learner], **arguments: Any) -> Callable[[int, int], Learner]:
+    return lambda num_inputs, num_outputs: Standardized(
+        kind(MLP(num_inputs, HIDDEN), num_outputs=num_outputs, **arguments)
+    )
 
 
 RECIPES: dict[str, Recipe] = {
@@ -126,49 +129,47 @@ RECIPES: dict[str, Recipe] = {
     ),
     "maml": Recipe(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
-        _standardized(lambda network: MAML(network, lr=0.1)),
+        _standardized(MAML, lr=0.1),
         _by_gradients,
     ),
     "first-order-maml": Recipe(
         "MAML without second derivatives: faster training, a little worse",
-        _standardized(lambda network: FirstOrderMAML(network, lr=0.1)),
+        _standardized(FirstOrderMAML, lr=0.1),
         _by_gradients,
     ),
     "meta-sgd": Recipe(
         "Meta-SGD: one step, with a learned rate for every weight",
-        _standardized(lambda network: MetaSGD(network, lr=0.1)),
+        _standardized(MetaSGD, lr=0.1),
         _by_gradients,
     ),
     "maml++": Recipe(
         "MAML++: 5 steps, with learned rates for every layer and step",
-        _standardized(lambda network: MAMLPlusPlus(network, lr=0.1)),
+        _standardized(MAMLPlusPlus, lr=0.1),
         _by_gradients,
     ),
     "alpha-maml": Recipe(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
-        _standardized(lambda network: AlphaMAML(network, lr=0.1)),
+        _standardized(AlphaMAML, lr=0.1),
         _by_gradients,
     ),
     "cavia": Recipe(
         "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
-        lambda num_inputs, num_outputs: Standardized(
-            CAVIA(MLP(num_inputs + 4, HIDDEN, num_outputs), num_context=4, steps=5, lr=0.5)
-        ),
+        _standardized(CAVIA, num_context=4, steps=5, lr=0.5),
         _by_gradients,
     ),
     "imaml": Recipe(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
-        _standardized(lambda network: IMAML(network, precision=10.0, solver=LBFGS(10, 1e-3))),
+        _standardized(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         _by_gradients,
     ),
     "llama": Recipe(
         "LLAMA: as imaml by 5 steps, trained on the Laplace evidence of whole tasks",
-        _standardized(lambda network: LLAMA(network, lr=0.1, precision=10.0)),
+        _standardized(LLAMA, lr=0.1, precision=10.0),
         _by_gradients,
     ),
     "bmaml": Recipe(
         "BMAML: 5 particles of a network, moved together",
-        _standardized(lambda network: BMAML(network, lr=0.1, precision=10.0, spread=0.1)),
+        _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
         _by_gradients,
     ),
 }

@@ -143,7 +143,7 @@ def compiled_step(device: str, tasks: int) -> Call:
 
 def episodes(device: str, tasks: int) -> Call:
     torch.manual_seed(SEED)
-    learner = bm.R2D2(bm.Conv4((1, IMAGE, IMAGE), CHANNELS), WAYS).to(device)
+    learner = bm.R2D2(bm.Conv4((1, IMAGE, IMAGE), CHANNELS), num_classes=WAYS).to(device)
     generator = torch.Generator(device).manual_seed(SEED)
     x = torch.rand(2, tasks, WAYS, 1, IMAGE, IMAGE, generator=generator, device=device)
     labels = torch.arange(WAYS, device=device).expand(tasks, -1)

@@ -102,7 +102,7 @@ TIGHT = dict.fromkeys(
 
 
 def _mlp() -> bm.MLP:
-    return bm.MLP(1, [8], 1)
+    return bm.MLP(1, [8])
 
 
 def _gradient(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
@@ -120,17 +120,17 @@ def _kernel(name: str, make: Callable[[], Learner], **arguments: Any) -> Case:
 
 
 GRADIENT = [
-    _gradient("maml", lambda: bm.MAML(bm.MLP(1, [8, 8], 1), steps=2, lr=0.05)),
+    _gradient("maml", lambda: bm.MAML(bm.MLP(1, [8, 8]), steps=2, lr=0.05)),
     _gradient("maml-point", lambda: bm.MAML(_mlp(), steps=2, lr=0.05, posterior=bm.PointEstimate())),
     _gradient(
         "maml-two-outputs-full-noise",
-        lambda: bm.MAML(bm.MLP(2, [8], 2), steps=2, lr=0.05, likelihood=bm.Gaussian(bm.FullNoise(2))),
+        lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.05, likelihood=bm.Gaussian(bm.FullNoise(2))),
         num_outputs=2,
         num_inputs=2,
     ),
     _gradient(
         "maml-last-layer-diagonal",
-        lambda: bm.MAML(_mlp(), steps=3, lr=0.05, posterior=bm.LinearizedDiagonal(), adapted=["layers.2"]),
+        lambda: bm.MAML(_mlp(), steps=3, lr=0.05, posterior=bm.LinearizedDiagonal(), adapted=["output"]),
     ),
     _gradient(
         "first-order-maml",
@@ -140,7 +140,7 @@ GRADIENT = [
     _gradient("meta-sgd", lambda: bm.MetaSGD(_mlp(), steps=2, lr=0.05)),
     _gradient("maml++", lambda: bm.MAMLPlusPlus(_mlp(), steps=2, lr=0.05)),
     _gradient("alpha-maml", lambda: bm.AlphaMAML(_mlp(), steps=2, lr=0.05)),
-    _gradient("cavia", lambda: bm.CAVIA(bm.MLP(3, [8], 1), num_context=2, steps=2, lr=0.5)),
+    _gradient("cavia", lambda: bm.CAVIA(_mlp(), num_context=2, steps=2, lr=0.5)),
     _gradient(
         "imaml",
         # update and a permutation change nothing up to the solver's tolerance, which is therefore tight

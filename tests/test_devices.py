@@ -135,7 +135,7 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
     train, held_out = numbers(12), numbers(4)
     for make, arguments in (
         (lambda: bm.Standardized(alpaca(torch.device("cpu"))), {"validation": held_out, "validate_every": 2}),
-        (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4], 1), steps=2).double(), {}),
+        (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4]), steps=2).double(), {}),
         (lambda: alpaca(torch.device("cpu")), {"objective": bm.Evidence()}),
     ):
         torch.manual_seed(0)
@@ -249,7 +249,7 @@ def test_hyper_posteriors(device: torch.device) -> None:
 
 
 def test_implied_prior(device: torch.device) -> None:
-    learner = bm.MAML(bm.MLP(1, [4], 1), steps=2, lr=0.01).double().to(device)
+    learner = bm.MAML(bm.MLP(1, [4]), steps=2, lr=0.01).double().to(device)
     prior = learner.implied_prior(numbers().data.select(slice(2)))
     for value in prior.sample(torch.Generator(device).manual_seed(0)).values():
         on(value, device)

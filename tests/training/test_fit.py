@@ -430,7 +430,7 @@ def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
 
 def _maml(posterior: object = None) -> bm.MAML:
     torch.manual_seed(0)
-    return bm.MAML(bm.MLP(1, [6], 1), steps=2, lr=0.05, posterior=posterior)
+    return bm.MAML(bm.MLP(1, [6]), steps=2, lr=0.05, posterior=posterior)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_bad_input() -> None:
     with pytest.raises(bm.DataError):
         bm.vi_hyper_posterior(learner, tasks, initial_scale=0.0)
     with pytest.raises(bm.UnsupportedError):
-        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3], 1)).double(), bm.Sinusoid().dataset(3, 4))
+        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3])).double(), bm.Sinusoid().dataset(3, 4))
     with pytest.raises(bm.DataError):
         bm.DeviationHyperprior(scale=0.0)
     with pytest.raises(bm.DataError, match="ALPaCA"):
