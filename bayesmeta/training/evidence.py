@@ -41,12 +41,12 @@ def fit_evidence(
 
     Example:
         >>> import bayesmeta as bm
-        >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]  # intercepts near 0.1, slopes near 1
-        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
+        >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1], [1.3, 2.9, 4.2, 5.6]]
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], each) for each in y])
         >>> learner = bm.ALPaCA(bm.Identity(1)).double()
         >>> result = bm.fit_evidence(learner, tasks)
         >>> result.stopped_early, learner.prior.location.detach().flatten().round(decimals=2).tolist()
-        (True, [0.15, 0.97])
+        (True, [0.6, 1.13])
     """
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")

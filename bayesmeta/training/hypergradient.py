@@ -29,6 +29,18 @@ class HypergradientAdam(torch.optim.Optimizer):
         rates_lr: step size on `rates`.
         betas: as for Adam.
         eps: as for Adam.
+
+    Example:
+        >>> import torch
+        >>> from bayesmeta.training.hypergradient import HypergradientAdam
+        >>> weight = torch.nn.Parameter(torch.tensor([10.0]))
+        >>> optimizer = HypergradientAdam([weight], [], lr=0.1, hyper_lr=0.05, rates_lr=0.0)
+        >>> for _ in range(20):
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        ...     optimizer.step()
+        >>> optimizer.param_groups[0]["factor"] > 2.0  # all gradients point the same way: 1.05 to the 19th
+        True
     """
 
     def __init__(

@@ -49,8 +49,10 @@ class JointPredictive(Objective):
     Example:
         >>> import bayesmeta as bm
         >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.RandomSplit.at(5))
-        >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
-        >>> bool((bm.JointPredictive()(learner, tasks) == learner.meta_loss(tasks)).all())  # which is ALPaCA's own
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
+        >>> losses = bm.JointPredictive()(learner, tasks)
+        >>> prediction = learner.adapt(tasks.support).predict(tasks.query.x)
+        >>> bool(((losses + prediction.log_prob(tasks.query.y) / 3).abs() < 1e-9).all())
         True
     """
 
@@ -150,8 +152,8 @@ class RestrictedMaximumLikelihood(EvidenceProblem):
 
     Example:
         >>> import bayesmeta as bm
-        >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]
-        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
+        >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1], [1.3, 2.9, 4.2, 5.6]]
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], each) for each in y])
         >>> learner = bm.ALPaCA(bm.Identity(1)).double()
         >>> result = bm.fit_evidence(learner, tasks, bm.RestrictedMaximumLikelihood())
         >>> result.stopped_early  # nothing more to gain

@@ -73,7 +73,7 @@ def nuts_hyper_posterior(
         >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
         >>> learner = bm.ALPaCA(bm.Identity(1), rows=bm.IsotropicRows(2)).double()
-        >>> few = bm.NUTS(num_chains=16, num_draws=4, num_warmup=20)  # far more in earnest
+        >>> few = bm.NUTS(num_chains=4, num_draws=4, num_warmup=20, max_depth=3)  # far more in earnest
         >>> with warnings.catch_warnings(action="ignore", category=bm.ConvergenceWarning):
         ...     full = bm.nuts_hyper_posterior(learner, tasks, bm.DeviationHyperprior(), sampler=few, num_members=5)
         >>> len(full.learners), full.adapt(tasks.data).predict(tasks.data.x).mean.shape
