@@ -129,7 +129,7 @@ from bayesmeta.tasks.table import Schema
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import (
     Evidence,
     JointPredictive,
@@ -137,6 +137,7 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     RestrictedMaximumLikelihood,
 )
+from bayesmeta.training.result import FitResult
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled

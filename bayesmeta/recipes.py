@@ -24,8 +24,9 @@ from bayesmeta.networks.mlp import MLP
 from bayesmeta.priors import DiagonalRows
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Evidence, Objective
+from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.standardized import Standardized
 
 

@@ -123,8 +123,7 @@ class Bayesmeta:
         network.requires_grad_(True)
         self.learner, self.network = learner, network
         x, y, query_x, query_y = _cast(setting.batch(), dtype)
-        full = partial(torch.ones, dtype=torch.bool)
-        self.tasks = bm.TaskBatch(bm.Data(x, y, full(y.shape[:2])), bm.Data(query_x, query_y, full(query_y.shape[:2])))
+        self.tasks = bm.TaskBatch(bm.Data.full(x, y), bm.Data.full(query_x, query_y))
         self.compiled = CompiledStep(learner, learner.meta_loss) if compiled else None
 
     def __call__(self) -> float:

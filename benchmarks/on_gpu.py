@@ -125,7 +125,7 @@ def evidence(device: str, tasks: int) -> Call:
 
 def maml(device: str) -> bm.MAML:
     torch.manual_seed(SEED)
-    network = bm.MLP(1, [HIDDEN, HIDDEN], 1)
+    network = bm.MLP(1, [HIDDEN, HIDDEN])
     return bm.MAML(network, steps=STEPS, lr=0.01, posterior=bm.PointEstimate()).to(device)
 
 

@@ -287,7 +287,7 @@ def test_a_compiled_step(device: torch.device) -> None:
     results = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        learner = bm.MAML(bm.MLP(1, [4], 1), steps=2, lr=0.01).double().to(device)
+        learner = bm.MAML(bm.MLP(1, [4]), steps=2, lr=0.01).double().to(device)
         results.append(bm.fit(learner, numbers(), steps=3, batch_size=3, compile=compiled).losses)
     assert results[1] == pytest.approx(results[0], rel=1e-5)
 
@@ -297,7 +297,7 @@ def test_to_pyro(device: torch.device) -> None:
 
     torch.manual_seed(0)
     learner, support = linear(device), numbers().data.select(slice(2))
-    network = bm.LLAMA(bm.MLP(1, [2], 1)).double().to(device)
+    network = bm.LLAMA(bm.MLP(1, [2])).double().to(device)
     for posterior in (
         svi(network, support, steps=1, num_draws=2),
         svi(network, support, AutoIAFNormal, steps=1, num_draws=2),

@@ -69,7 +69,7 @@ class Written(Learner):
 
 def side(num_points: int) -> Data:
     x = torch.randn(3, num_points, 1, dtype=torch.float64)
-    return Data(x, torch.sin(3.0 * x), torch.ones(3, num_points, dtype=torch.bool))
+    return Data.full(x, torch.sin(3.0 * x))
 
 
 def batch(support: int = 4, query: int = 2) -> TaskBatch:
