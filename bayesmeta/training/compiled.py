@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ class CompiledStep:
                 self.compilations += 1
             else:
                 outputs = program.run(*inputs)
-            return self._given(program, outputs)
+            return self._given(outputs, program.reached, program.shared)
 
     def record(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         """The same as a call, by the recorded operations one after the other: nothing is compiled or kept.
@@ -119,10 +119,10 @@ class CompiledStep:
                 are no parameters that require gradients.
         """
         inputs = self._inputs(tasks)
-        graph, reached = self._recorded([value.detach() for value in inputs])
         with torch.no_grad():
+            graph, reached = self._recorded([value.detach() for value in inputs])
             outputs = list(graph(*inputs))
-            return self._given(_Program(graph, reached, _shared(inputs, outputs)), outputs)
+            return self._given(outputs, reached, _shared(inputs, outputs))
 
     def _inputs(self, tasks: TaskBatch) -> list[Tensor]:
         """All that the losses depend on: parameters, buffers and points."""
@@ -130,14 +130,14 @@ class CompiledStep:
         points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
         return [*self._theta, *[table[key] for table, key in self._buffer_places], *points]
 
-    def _given(self, program: _Program, outputs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _given(self, outputs: Sequence[Tensor], reached: list[int], shared: list[int]) -> tuple[Tensor, Tensor]:
         """The losses and their mean; the gradients become those of the parameters."""
         each, loss, *gradients = outputs
-        for index in program.shared:
+        for index in shared:
             gradients[index] = gradients[index].clone()
         for parameter in self._theta:
             parameter.grad = None
-        for index, gradient in zip(program.reached, gradients, strict=True):
+        for index, gradient in zip(reached, gradients, strict=True):
             self._theta[index].grad = gradient
         return each, loss
 
