@@ -18,14 +18,7 @@ from bayesmeta.calibration.conformal import (
     StandardizedResidual,
 )
 from bayesmeta.calibration.few_shot_conformal import FewShotConformal
-from bayesmeta.calibration.recalibration import (
-    IsotonicRecalibrated,
-    TemperatureScaled,
-    VarianceScaled,
-    isotonic_recalibration,
-    temperature_scaling,
-    variance_scaling,
-)
+from bayesmeta.calibration.recalibration import isotonic_recalibration, temperature_scaling, variance_scaling
 from bayesmeta.checks.fidelity import Fidelity, fidelity
 from bayesmeta.checks.sbc import RankStatistics, predictive_sbc, sbc
 from bayesmeta.checks.surprise import Surprise, shrinkage
@@ -140,6 +133,7 @@ from bayesmeta.training.objectives import (
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
+from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled
 from bayesmeta.wrappers.standardized import Standardized
 

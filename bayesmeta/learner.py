@@ -16,31 +16,58 @@ from dataclasses import dataclass, replace
 from typing import final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
+from bayesmeta.one_line import OneLine, several
 from bayesmeta.outcomes import Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import Prior
 from bayesmeta.snapshot import snapshot
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
+MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TaskPosterior(ABC):
+class TaskPosterior(OneLine, ABC):
     """p(phi | D, theta) of a batch of tasks: a value. `update` returns a new one and leaves this one as it was.
 
     A subclass is a frozen dataclass that gives `at` and `extended`; one that adapts again on all points is a `Refit`.
 
     Attributes:
         spec: the shapes, precision and device that further data must have (it is converted to them).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> posterior = bm.MAML(bm.MLP(1, [8], 1)).adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
+        >>> posterior
+        posterior of 1 task after 2 points
+        >>> posterior.update(bm.Data.from_arrays([2.0], [1.1]))
+        posterior of 1 task after 3 points
     """
 
     spec: DataSpec
+
+    def __repr__(self) -> str:
+        """One line: how many tasks, and how many points of each have been seen, where that is known."""
+        line, seen = f"posterior of {several(self.spec.num_tasks, 'task')}", self.points_seen
+        if seen is None or not len(seen):
+            return line
+        if len(seen) == 1:
+            return f"{line} after {several(int(seen), 'point')}"
+        shown = [str(count) for count in seen[:MOST_SHOWN].tolist()]
+        return f"{line} after {', '.join(shown if len(seen) == len(shown) else [*shown, '...'])} points"
+
+    @property
+    def points_seen(self) -> Int[Tensor, "B"] | None:
+        """How many points of each task it has been given; None where it does not remember."""
+        return None
 
     @final
     def predict(self, x: ArrayLike) -> Predictive:
@@ -87,6 +114,11 @@ class Refit(TaskPosterior):
 
     learner: "Learner"
     support: Data
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.support.counts
 
     def extended(self, data: Data) -> TaskPosterior:
         """`learner.condition` on all points; without a graph where theta is frozen."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.calibration.conformal import Score, hierarchical_quantile, require_tasks, split_quantile
+from bayesmeta.calibration.conformal import ConformityScore, hierarchical_quantile, require_tasks, split_quantile
 from bayesmeta.calibration.few_shot_conformal import leave_one_out_scores
 from bayesmeta.calibration.score_quantiles import ScoreQuantiles, fit_score_quantiles
 from benchmarks._report import verdict
@@ -70,7 +70,7 @@ class Case:
 
     simulate: Callable[[int, torch.Generator], tuple[bm.Data, Tensor]]
     learner: bm.Learner
-    score: Score
+    score: ConformityScore
 
 
 def cases() -> dict[str, Case]:

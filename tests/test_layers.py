@@ -10,7 +10,7 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("foundations", ["errors", "typing", "torch_private", "description"]),
+    ("foundations", ["errors", "typing", "torch_private", "description", "one_line"]),
     ("data", ["outcomes", "snapshot", "data", "linalg", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),

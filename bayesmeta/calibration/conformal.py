@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-from bayesmeta.calibration.recalibration import predict_calibration, require_outcomes
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.predictives import Predictive
@@ -33,7 +33,7 @@ from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.typing import ArrayLike
 
 
-class Score(ABC):
+class ConformityScore(ABC):
     """How badly outcomes fit a prediction: the larger, the worse."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Score(ABC):
         """The score of each outcome."""
 
 
-class IntervalScore(Score):
+class IntervalScore(ConformityScore):
     """A score whose region, what scores no more than a threshold, is an interval; output by output."""
 
     @abstractmethod
@@ -51,7 +51,7 @@ class IntervalScore(Score):
         """(lower, upper), units of y; the whole line where the threshold is infinite."""
 
 
-class LabelScore(Score):
+class LabelScore(ConformityScore):
     """A score whose region is a set of classes."""
 
     @abstractmethod
@@ -135,7 +135,7 @@ class ConformalPosterior(ABC):
     """
 
     posterior: TaskPosterior
-    score: Score
+    score: ConformityScore
 
     def predict(self, x: ArrayLike) -> Predictive:
         """The learner's own predictive, as it was."""
@@ -150,8 +150,7 @@ class ConformalPosterior(ABC):
         """
         if not isinstance(self.score, IntervalScore):
             raise UnsupportedError("labels have no intervals: use label_set")
-        threshold = self._threshold(level)
-        return self.score.interval(self.predict(x), threshold)
+        return self.score.interval(self.predict(x), self.threshold(level))
 
     def label_set(self, x: ArrayLike, level: float = 0.9) -> Bool[Tensor, "B M C"]:
         """Which classes are in the set that holds a new label with probability at least `level`.
@@ -162,21 +161,92 @@ class ConformalPosterior(ABC):
         """
         if not isinstance(self.score, LabelScore):
             raise UnsupportedError("numbers have no label sets: use interval")
-        threshold = self._threshold(level)
+        threshold = self.threshold(level)
         scores = self.score.all(self.predict(x))
         return scores <= threshold + 8.0 * torch.finfo(scores.dtype).eps  # equal scores must not be torn apart
 
     @abstractmethod
-    def _threshold(self, level: float) -> Float[Tensor, "#B 1 C"]:
-        """The largest score in the region."""
+    def threshold(self, level: float) -> Float[Tensor, "#B 1 C"]:
+        """The largest score in the region, output by output.
+
+        Raises:
+            DataError: a level outside (0, 1), or higher than the calibration tasks allow.
+        """
 
 
-class HierarchicalConformal:
-    """Regions for a point of a new task, by calibration tasks.
+class TaskConformal(ABC):
+    """Regions for a point of a new task, by calibration tasks: what those learn of a learner's predictions.
 
     Each calibration task is treated as the new one will be: `shots` points are adapted to, and the others scored. What
     is promised is for a task drawn like these, that has `shots` points to adapt to, and for one of its other points,
     chosen as the query points were (with `PrefixSplit`: any of those to come, not the very next).
+
+    Args:
+        learner: frozen.
+        shots: support points of a task (of each class, with `ClassSplit`), here and in `adapt`.
+        score: how badly an outcome fits.
+        scores: `K M C` (labels: `K M 1`), of the query points of the calibration tasks, padded.
+        mask: `K M`, True = real.
+        sizes: numbers of support points that the calibration tasks had.
+
+    Attributes:
+        learner: frozen.
+        shots: support points of a task.
+        score: how badly an outcome fits.
+        scores: of the calibration tasks.
+        mask: True = real.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        shots: int,
+        score: ConformityScore,
+        scores: Float[Tensor, "K M C"],
+        mask: Bool[Tensor, "K M"],
+        sizes: frozenset[int],
+    ) -> None:
+        self.learner, self.shots, self.score = learner, shots, score
+        self.scores, self.mask, self._sizes = scores, mask, sizes
+
+    def __repr__(self) -> str:
+        """How many tasks, and up to which level they serve."""
+        count = len(self.mask)
+        return f"{type(self).__name__}({count} tasks at {self.shots} shots: levels up to {count / (count + 1):.3f})"
+
+    def threshold(self, level: float) -> Float[Tensor, "C"]:
+        """The largest score in the region, output by output.
+
+        Raises:
+            DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
+        """
+        require_tasks(len(self.mask), level)
+        return hierarchical_quantile(self.scores, self.mask, level)
+
+    def adapt(self, support: Data) -> ConformalPosterior:
+        """The posterior of tasks with as many support points as the calibration tasks had.
+
+        Raises:
+            ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points,
+                outcomes that the learner does not predict, a score that is not a number.
+        """
+        posterior = self.learner.adapt(support)
+        for got in support.counts.tolist():
+            if got not in self._sizes:
+                wanted = " or ".join(map(str, sorted(self._sizes)))
+                raise DataError(
+                    f"expected {wanted} support points, as the calibration tasks had, got {got}: calibrate at the "
+                    "number of shots that is asked about"
+                )
+        return self._posterior(posterior, support)
+
+    @abstractmethod
+    def _posterior(self, posterior: TaskPosterior, support: Data) -> ConformalPosterior:
+        """The posterior with its regions."""
+
+
+class HierarchicalConformal(TaskConformal):
+    """Regions for a point of a new task, by calibration tasks; see `TaskConformal` for what is promised.
 
     Args:
         learner: a trained learner; it is left as it was.
@@ -189,17 +259,21 @@ class HierarchicalConformal:
         seed: of the division into support and query.
         batch_size: tasks adapted to at once.
 
-    Attributes:
-        scores: `K M C` (labels: `K M 1`), padded.
-        mask: `K M`, True = real.
-
     Raises:
         DataError: fewer than two tasks with enough points, outcomes that the learner does not predict, a score of the
             other kind, a score that is not a number.
-    """
 
-    scores: Tensor
-    mask: Tensor
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.Sinusoid()
+        >>> conformal = HierarchicalConformal(simulator.oracle, simulator.dataset(40, 10, seed=0), shots=5)
+        >>> conformal
+        HierarchicalConformal(40 tasks at 5 shots: levels up to 0.976)
+        >>> task = simulator.dataset(1, 10, seed=1).data
+        >>> lower, upper = conformal.adapt(task.points(slice(5))).interval(task.x, level=0.9)
+        >>> bool((lower < upper).all())
+        True
+    """
 
     def __init__(
         self,
@@ -207,44 +281,17 @@ class HierarchicalConformal:
         tasks: TaskDataset,
         shots: int = 5,
         *,
-        score: Score | None = None,
+        score: ConformityScore | None = None,
         split: type[Split] = RandomSplit,
         query: int | None = None,
         seed: int = 0,
         batch_size: int = 256,
     ) -> None:
-        self.learner, self.shots = learner.frozen(), shots
-        self.score = choose_score(score, tasks.data)
-        predictions = predict_calibration(self.learner, tasks, shots, split, query, seed, batch_size)
-        scores, masks = [], []
-        for predictive, y, mask in predictions.batches:
-            scores.append(score_outcomes(self.score, predictive, y, mask))
-            masks.append(mask)
-        self.scores, self.mask = torch.cat(scores), torch.cat(masks)
-        self._sizes = frozenset(predictions.sizes.tolist())
+        learner, score = learner.frozen(), choose_score(score, tasks.data)
+        support, scores, mask = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
+        super().__init__(learner, shots, score, scores, mask, frozenset(support.counts.tolist()))
 
-    def __repr__(self) -> str:
-        """How many tasks, and up to which level they serve."""
-        count = len(self.mask)
-        return f"HierarchicalConformal({count} tasks at {self.shots} shots: levels up to {count / (count + 1):.3f})"
-
-    def threshold(self, level: float) -> Float[Tensor, "C"]:
-        """The largest score in the region, output by output.
-
-        Raises:
-            DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
-        """
-        require_tasks(len(self.mask), level)
-        return hierarchical_quantile(self.scores, self.mask, level)
-
-    def adapt(self, support: Data) -> "HierarchicalPosterior":
-        """The posterior of tasks with as many support points as the calibration tasks had.
-
-        Raises:
-            ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points.
-        """
-        posterior = self.learner.adapt(support)
-        require_sizes(support, self._sizes)
+    def _posterior(self, posterior: TaskPosterior, support: Data) -> "HierarchicalPosterior":
         return HierarchicalPosterior(posterior=posterior, score=self.score, conformal=self)
 
 
@@ -258,7 +305,8 @@ class HierarchicalPosterior(ConformalPosterior):
 
     conformal: HierarchicalConformal
 
-    def _threshold(self, level: float) -> Float[Tensor, "1 1 C"]:
+    def threshold(self, level: float) -> Float[Tensor, "1 1 C"]:
+        """That of the calibration tasks, the same for all tasks."""
         return self.conformal.threshold(level)[None, None]
 
 
@@ -274,7 +322,7 @@ class SplitConformal:
         score: `StandardizedResidual` for numbers and `MissingProbability` for labels unless given.
     """
 
-    def __init__(self, learner: Learner, score: Score | None = None) -> None:
+    def __init__(self, learner: Learner, score: ConformityScore | None = None) -> None:
         self.learner, self.score = learner.frozen(), score
 
     def adapt(self, support: Data, calibration: Data) -> "SplitPosterior":
@@ -287,9 +335,10 @@ class SplitConformal:
         posterior = self.learner.adapt(support)
         score = choose_score(self.score, support)
         calibration = posterior.spec.conform(calibration)
-        y, mask = calibration.y, calibration.mask
-        scores = score_outcomes(score, posterior.predict(calibration.x), y, mask)
-        return SplitPosterior(posterior=posterior, score=score, scores=scores, mask=mask)
+        found = HeldOut.of(posterior.at(calibration.x), calibration)
+        return SplitPosterior(
+            posterior=posterior, score=score, scores=score_outcomes(score, found), mask=calibration.mask
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -304,7 +353,8 @@ class SplitPosterior(ConformalPosterior):
     scores: Float[Tensor, "B N C"]
     mask: Bool[Tensor, "B N"]
 
-    def _threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
+    def threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
+        """The quantile of the scores of each task's own calibration points."""
         check_level(level)
         return split_quantile(self.scores, self.mask, level)[:, None]
 
@@ -339,17 +389,7 @@ def require_tasks(tasks: int, level: float) -> None:
         )
 
 
-def require_sizes(support: Data, sizes: frozenset[int]) -> None:
-    """Raises DataError for tasks with other numbers of support points than calibration tasks had."""
-    for got in support.counts.tolist():
-        if got not in sizes:
-            raise DataError(
-                f"expected {' or '.join(map(str, sorted(sizes)))} support points, as the calibration tasks had, got "
-                f"{got}: calibrate at the number of shots that is asked about"
-            )
-
-
-def choose_score(score: Score | None, data: Data) -> Score:
+def choose_score(score: ConformityScore | None, data: Data) -> ConformityScore:
     """The score, or the default one for such outcomes. Raises DataError for a score of the other kind."""
     is_regression = data.y.is_floating_point()
     if score is None:
@@ -360,16 +400,34 @@ def choose_score(score: Score | None, data: Data) -> Score:
     return score
 
 
-def score_outcomes(score: Score, predictive: Predictive, y: Tensor, mask: Tensor) -> Float[Tensor, "B M C"]:
+def score_outcomes(score: ConformityScore, held_out: HeldOut) -> Float[Tensor, "B M C"]:
     """The score of each outcome; labels have one output. Raises DataError for scores that are not numbers."""
-    require_outcomes(predictive, y, mask)
-    if not y.is_floating_point():
-        y = torch.where(mask, y, 0)  # what stands in padding need not be a class
-    scores = score(predictive, y)
+    scores = score(held_out.predictive, held_out.y)
     scores = scores if scores.ndim == 3 else scores[..., None]
-    if bool(scores[mask].isnan().any()):
+    if bool(scores[held_out.mask].isnan().any()):
         raise DataError(f"expected scores that are numbers, got NaN from {type(score).__name__}")
     return scores
+
+
+def scored_tasks(
+    learner: Learner,
+    tasks: TaskDataset,
+    score: ConformityScore,
+    shots: int,
+    split: type[Split],
+    query: int | None,
+    seed: int,
+    batch_size: int,
+) -> tuple[Data, Float[Tensor, "K M C"], Bool[Tensor, "K M"]]:
+    """The support of every task with more than `shots` points, and the scores of its query points with their mask.
+
+    Raises:
+        DataError: fewer than two such tasks, outcomes that the learner does not predict, a score that is not a number.
+    """
+    divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
+    parts = list(predicted(learner, divided.support, divided.query, batch_size))
+    scores = torch.cat([score_outcomes(score, part) for part in parts])
+    return divided.support, scores, torch.cat([part.mask for part in parts])
 
 
 def _weighted_quantile(

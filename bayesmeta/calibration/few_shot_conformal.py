@@ -19,35 +19,34 @@ smaller, but need not be. This takes tasks to learn v from, which are no calibra
 each task.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.calibration.conformal import (
     ConformalPosterior,
-    Score,
+    ConformityScore,
+    TaskConformal,
     choose_score,
-    hierarchical_quantile,
-    require_sizes,
-    require_tasks,
     score_outcomes,
+    scored_tasks,
 )
-from bayesmeta.calibration.recalibration import predict_calibration
 from bayesmeta.calibration.score_quantiles import fit_score_quantiles
 from bayesmeta.data import Data
-from bayesmeta.learner import Learner
+from bayesmeta.evaluation.held_out import left_one_out
+from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 
 
-class FewShotConformal:
+class FewShotConformal(TaskConformal):
     """Regions for a point of a new task, by what its support says and by calibration tasks.
 
-    The promise is that of `HierarchicalConformal`: for a task drawn like the calibration tasks, that has `shots` points
-    to adapt to, and for one of its other points.
+    What is promised is said in `TaskConformal`. What is compared with `threshold` here is v of a score, whose quantile
+    is about Φ⁻¹(level) where what was learned is right.
 
     Args:
         learner: a trained learner; it is left as it was.
@@ -64,12 +63,19 @@ class FewShotConformal:
 
     Attributes:
         quantiles: what was learned of scores.
-        deviations: `K M C` (labels: `K M 1`), v of the scores of the calibration tasks, padded.
-        mask: `K M`, True = real.
+        scores: `K M C` (labels: `K M 1`), v of the scores of the calibration tasks, padded.
 
     Raises:
         DataError: fewer than ten training or two calibration tasks with enough points, outcomes that the learner does
             not predict, a score of the other kind, a score that is not a number.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.Sinusoid()
+        >>> training, calibration = (simulator.dataset(40, 10, seed=seed) for seed in (0, 1))
+        >>> conformal = FewShotConformal(simulator.oracle, training, calibration, shots=5)
+        >>> conformal
+        FewShotConformal(40 tasks at 5 shots: levels up to 0.976)
     """
 
     def __init__(
@@ -79,62 +85,30 @@ class FewShotConformal:
         calibration: TaskDataset,
         shots: int = 5,
         *,
-        score: Score | None = None,
+        score: ConformityScore | None = None,
         split: type[Split] = RandomSplit,
         query: int | None = None,
         seed: int = 0,
         batch_size: int = 256,
     ) -> None:
-        self.learner, self.shots, self._batch_size = learner.frozen(), shots, batch_size
-        self.score = choose_score(score, calibration.data)
+        learner, score = learner.frozen(), choose_score(score, calibration.data)
         sides = []
         for tasks in (training, calibration):
-            predictions = predict_calibration(self.learner, tasks, shots, split, query, seed, batch_size)
-            scores = [score_outcomes(self.score, p, y, mask) for p, y, mask in predictions.batches]
-            support = self.learner.conform(predictions.support)
-            sides.append(
-                (
-                    self._leave_one_out(support),
-                    support.mask,
-                    torch.cat(scores),
-                    torch.cat([mask for *_, mask in predictions.batches]),
-                )
-            )
+            support, scores, mask = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
+            support = learner.conform(support)
+            sides.append((leave_one_out_scores(learner, support, score, batch_size), support.mask, scores, mask))
         self.quantiles = fit_score_quantiles(*sides[0], seed=seed)
-        known, known_mask, scores_of_query, self.mask = sides[1]
-        self.deviations = self.quantiles.deviations(scores_of_query, self.quantiles.knots(known, known_mask))
-        self._sizes = frozenset(known_mask.sum(-1).tolist())
+        known, known_mask, scores, mask = sides[1]
+        deviations = self.quantiles.deviations(scores, self.quantiles.knots(known, known_mask))
+        super().__init__(learner, shots, score, deviations, mask, frozenset(known_mask.sum(-1).tolist()))
+        self._batch_size = batch_size
 
-    def __repr__(self) -> str:
-        """How many tasks, and up to which level they serve."""
-        count = len(self.mask)
-        return f"FewShotConformal({count} tasks at {self.shots} shots: levels up to {count / (count + 1):.3f})"
-
-    def threshold(self, level: float) -> Float[Tensor, "C"]:
-        """τ, output by output: the largest v in the region. About Φ⁻¹(level), where what was learned is right.
-
-        Raises:
-            DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
-        """
-        require_tasks(len(self.mask), level)
-        return hierarchical_quantile(self.deviations, self.mask, level)
-
-    def adapt(self, support: Data) -> "FewShotPosterior":
-        """The posterior of tasks with as many support points as the calibration tasks had.
-
-        Raises:
-            ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points,
-                outcomes that the learner does not predict, a score that is not a number.
-        """
-        posterior = self.learner.adapt(support)
-        require_sizes(support, self._sizes)
+    def _posterior(self, posterior: TaskPosterior, support: Data) -> "FewShotPosterior":
         support = self.learner.conform(support)
         choose_score(self.score, support)
-        knots = self.quantiles.knots(self._leave_one_out(support), support.mask)
+        known = leave_one_out_scores(self.learner, support, self.score, self._batch_size)
+        knots = self.quantiles.knots(known, support.mask)
         return FewShotPosterior(posterior=posterior, score=self.score, conformal=self, knots=knots)
-
-    def _leave_one_out(self, support: Data) -> Float[Tensor, "B N C"]:
-        return leave_one_out_scores(self.learner, support, self.score, self._batch_size)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,12 +123,14 @@ class FewShotPosterior(ConformalPosterior):
     conformal: FewShotConformal
     knots: Float[Tensor, "B C L"]
 
-    def _threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
+    @override
+    def threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
+        """That of the calibration tasks, as a score of each task."""
         return self.conformal.quantiles.scores(self.conformal.threshold(level), self.knots)[:, None]
 
 
 def leave_one_out_scores(
-    learner: Learner, support: Data, score: Score, batch_size: int = 256
+    learner: Learner, support: Data, score: ConformityScore, batch_size: int = 256
 ) -> Float[Tensor, "B N C"]:
     """The score of each support point by the posterior of the others of its task; zero where padded.
 
@@ -166,18 +142,15 @@ def leave_one_out_scores(
 
     Raises:
         DataError: outcomes that the learner does not predict, a score that is not a number.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, support = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 5.0, 0.0])
+        >>> leave_one_out_scores(learner, learner.conform(support), bm.StandardizedResidual()).argmax().item()
+        1
     """
     outputs = support.y.shape[2:] if support.y.is_floating_point() else (1,)
     scores = torch.zeros(*support.mask.shape, *outputs, dtype=torch.float64, device=support.x.device)
-    places = torch.arange(support.num_points, device=support.x.device)
-    with torch.no_grad():
-        for b, n in _chunks(support.mask.nonzero(), batch_size):
-            others = Data(support.x[b], support.y[b], support.mask[b] & (places != n[:, None]))
-            predictive = learner.condition(others).at(support.x[b, n][:, None])
-            found = score_outcomes(score, predictive, support.y[b, n][:, None], support.mask[b, n][:, None])
-            scores[b, n] = found[:, 0].double()
+    for task, place, found in left_one_out(learner, support, batch_size):
+        scores[task, place] = score_outcomes(score, found)[:, 0].double()
     return scores
-
-
-def _chunks(pairs: Tensor, size: int) -> Sequence[tuple[Tensor, ...]]:
-    return [tuple(chunk.unbind(-1)) for chunk in pairs.split(size) if len(chunk)]

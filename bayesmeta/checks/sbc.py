@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 Quantities = Callable[[Params, Data], Params]
 """(phi, simulated data) -> test quantities by name, each `B *shape`; for phi with S draws, `S B *shape`."""
 
-Verdict = Literal["uniform", "too narrow", "too wide", "too high", "too low", "not uniform"]
+RankVerdict = Literal["uniform", "too narrow", "too wide", "too high", "too low", "not uniform"]
+"""What the ranks of a quantity say of the posterior."""
 
 _MOST_BINS = 20
 _LEAST_EXPECTED = 5.0  # ranks a bin, below which chi-square is no longer its distribution
@@ -250,7 +251,7 @@ class RankStatistics:
         """
         return self._moments()[0].sqrt() / self._scores().std(0).clamp(min=1e-6)
 
-    def verdicts(self, level: float = 0.01) -> tuple[Verdict, ...]:
+    def verdicts(self, level: float = 0.01) -> tuple[RankVerdict, ...]:
         """What is wrong with each quantity that does not pass at level / Q.
 
         Walls at both ends of the histogram: the posterior is too narrow. A hump: too wide. A slope: too high or too
@@ -264,7 +265,7 @@ class RankStatistics:
         offset = scores.mean(0) / second.sqrt() * root  # standard errors
         spread = scores.var(0, correction=0)
         width = (spread - second) / (fourth - second.square()).sqrt() * root
-        found: list[Verdict] = []
+        found: list[RankVerdict] = []
         for p, above, wider in zip(self.p_values().tolist(), offset.tolist(), width.tolist(), strict=True):
             if p >= threshold:
                 found.append("uniform")

@@ -26,15 +26,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.calibration.recalibration import require_outcomes
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner
-from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, RandomSplit, Split
 from bayesmeta.typing import ArrayLike
@@ -109,16 +108,9 @@ class Surprise:
         if not shots or shots[0] < 1 or any(a >= b for a, b in itertools.pairwise(shots)):
             raise DataError(f"expected numbers of shots that increase from 1 or more, got {list(shots)}")
         learner = learner.frozen()
-        room = split.room(tasks.data)
         statistics, sizes = {}, {}
         for shot in shots:
-            positions = (room >= shot).nonzero().flatten()
-            if len(positions) < FEWEST:
-                raise DataError(
-                    f"expected at least {FEWEST} reference tasks with more than {shot} {split.counted}, "
-                    f"got {len(positions)}: ask for fewer shots, or give tasks with more points"
-                )
-            support = tasks.select(positions.tolist()).divided(split.at(shot), seed).support
+            support = with_room(tasks, shot, split, FEWEST, "reference").divided(split.at(shot), seed).support
             statistics[shot] = _statistics(learner, support, batch_size)
             sizes[shot] = frozenset(support.counts.tolist())
         return cls(learner, statistics, sizes, split, seed, batch_size)
@@ -256,26 +248,16 @@ def shrinkage(learner: Learner, support: Data, x: ArrayLike | None = None) -> Fl
 @torch.no_grad()
 def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tensor, "B 3"]:
     """Cube roots of the joint, the left-one-out and the marginal misfit of each task, per point."""
-    if batch_size < 1:
-        raise DataError(f"expected at least one task in a batch, got {batch_size}")
-    data = learner.conform(support)
-    if not data.y.is_floating_point():  # what stands in padding need not be a class
-        data = Data(data.x, torch.where(data.mask, data.y, 0), data.mask)
     joint, marginal = [], []
-    for chunk in torch.arange(data.num_tasks).split(batch_size):
-        part = data.select(chunk.to(data.mask.device))
-        prior = learner.condition(Data.empty(part)).at(part.x)
-        require_outcomes(prior, part.y, part.mask)
-        best = prior.log_prob(prior.mean.to(part.y.dtype), part.mask) if part.y.is_floating_point() else 0.0
-        joint.append((best - prior.log_prob(part.y, part.mask)).double())
-        marginal.append(torch.where(part.mask, _misfit(prior, part.y), 0.0).sum(-1))
+    for part in predicted(learner, Data.empty(support), support, batch_size):
+        prior, y, mask = part.predictive, part.y, part.mask
+        best = prior.log_prob(prior.mean.to(y.dtype), mask) if y.is_floating_point() else 0.0
+        joint.append((best - prior.log_prob(y, mask)).double())
+        marginal.append(torch.where(mask, _misfit(part), 0.0).sum(-1))
+    data = learner.conform(support)
     left_out = torch.zeros(data.num_tasks, dtype=torch.float64, device=data.mask.device)
-    place = torch.arange(data.num_points, device=data.mask.device)
-    for pairs in data.mask.nonzero().split(batch_size):
-        task, point = pairs.T
-        others = Data(data.x[task], data.y[task], data.mask[task] & (place != point[:, None]))
-        predictive = learner.condition(others).at(data.x[task, point][:, None])
-        left_out.index_add_(0, task, _misfit(predictive, data.y[task, point][:, None])[:, 0])
+    for task, _, found in left_one_out(learner, data, batch_size):
+        left_out.index_add_(0, task, _misfit(found)[:, 0])
     misfits = torch.stack([torch.cat(joint), left_out, torch.cat(marginal)], -1) / data.counts[:, None]
     if bool(misfits.isnan().any()):
         raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
@@ -283,8 +265,9 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
     return (misfits.sign() * misfits.abs().pow(1.0 / 3.0)).cpu()
 
 
-def _misfit(predictive: Predictive, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
+def _misfit(held_out: HeldOut) -> Float[Tensor, "B M"]:
     """log p(mean) - log p(y) of each point on its own, or -log p(y) for labels, in nats."""
+    predictive, y = held_out.predictive, held_out.y
     best = predictive.marginal_log_prob(predictive.mean.to(y.dtype)) if y.is_floating_point() else 0.0
     return (best - predictive.marginal_log_prob(y)).double()
 

@@ -1,23 +1,20 @@
 """Judge a learner on held-out tasks, by number of shots, next to the best that is possible where that is known."""
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.evaluation import metrics
+from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
-
-if TYPE_CHECKING:
-    pass
 
 
 def evaluate(
@@ -57,31 +54,34 @@ def evaluate(
             of tasks without labels.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
         InferenceError: a score is not a number.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.Sinusoid()
+        >>> evaluation = evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[0, 5], num_bootstrap=0)
+        >>> evaluation.table()[["tasks", "points", "regret"]].values.tolist()
+        [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]
     """
     room = split.room(tasks.data)
     _check(shots, room, split, level, num_bootstrap, batch_size)
     learner = learner.frozen()
     oracle = tasks.oracle if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
-    supports, query_points = _divide(tasks, shots, split, query, seed)
+    supports, rest = _divide(tasks, shots, split, query, seed)
     results = []
     for shot, support in zip(shots, supports, strict=True):
         positions = (room >= shot).nonzero().flatten()
-        collected: list[dict[str, Tensor]] = []
-        with torch.no_grad():
-            for chunk in positions.split(batch_size) if len(positions) else ():
-                data = support.select(chunk), query_points.select(chunk)
-                scores = _score(learner, oracle, *data, level)
-                _require_numbers(scores, data[1], shot, [tasks.names[i] for i in chunk.tolist()])
-                collected.append(scores)
-        arrays = {name: torch.cat([c[name] for c in collected]).cpu().numpy() for name in (collected or [{}])[0]}
+        names, held_out = tuple(tasks.names[i] for i in positions.tolist()), rest.select(positions)
+        scores = _scores(learner, oracle, support.select(positions), held_out, level, batch_size)
+        _require_numbers(scores, held_out, shot, names)
+        arrays = {name: value.numpy() for name, value in scores.items()}
         results.append(
             ShotScores(
                 shot,
-                tuple(tasks.names[i] for i in positions.tolist()),
-                query_points.counts[positions].numpy(),
+                names,
+                held_out.counts.numpy(),
                 {name: value for name, value in arrays.items() if value.ndim == 1},
-                query_points.mask[positions].numpy(),
+                held_out.mask.numpy(),
                 **{name: arrays[name] for name in ("pit", "confidence", "correct") if name in arrays},
             )
         )
@@ -96,8 +96,7 @@ def _check(
     metrics.check_level(level)
     if num_bootstrap < 0:
         raise DataError(f"expected a number of bootstrap resamplings that is not negative, got {num_bootstrap}")
-    if batch_size < 1:
-        raise DataError(f"expected at least one task in a batch, got {batch_size}")
+    require_batch(batch_size)
     most = int(room.max()) + 1
     if most <= min(shots):
         raise DataError(
@@ -118,58 +117,62 @@ def _divide(
     return [batch.support for batch in batches], Data.stack(parts).select(torch.cat(groups).argsort())
 
 
-def _score(learner: Learner, oracle: Learner | None, support: Data, query: Data, level: float) -> dict[str, Tensor]:
-    """Scores `B` of each task, and values `B M ..` of each point, in the learner's precision where they were made."""
-    data = learner.conform(query)
-    predictive = learner.condition(learner.conform(support)).at(data.x)
-    y, mask = data.y, data.mask
-    is_classifier = _is_classifier(predictive)
-    if is_classifier == y.is_floating_point():
-        kinds = ("labels", "numbers") if is_classifier else ("numbers", "labels")
-        raise DataError(f"expected tasks whose outcomes are {kinds[0]}, which this learner predicts, got {kinds[1]}")
-    if is_classifier:
-        _check_labels(predictive, y, mask)
-        scores = {
-            "nll": metrics.marginal_nll(predictive, y, mask),
-            "accuracy": metrics.accuracy(predictive, y, mask),
-            "brier": metrics.brier(predictive, y, mask),
-            "confidence": metrics.confidence(predictive).double(),
-            "correct": metrics.is_correct(predictive, y),
-        }
-    else:
-        if predictive.mean.shape != y.shape:
-            raise ShapeError(f"expected predictions of shape {tuple(y.shape)}, got {tuple(predictive.mean.shape)}")
-        transform = metrics.pit(predictive, y).double()
-        inside = (transform - 0.5).abs() <= level / 2.0  # metrics.coverage, without a second pit
-        scores = {
-            "nll": metrics.marginal_nll(predictive, y, mask),
-            "joint_nll": metrics.joint_nll(predictive, y, mask),
-            "rmse": metrics.rmse(predictive, y, mask),
-            "mae": metrics.mae(predictive, y, mask),
-            "crps": metrics.crps(predictive, y, mask),
-            "coverage": metrics._average(inside.double(), mask),
-            "width": metrics.interval_width(predictive, mask, level),
-            "sharpness": metrics.sharpness(predictive, mask),
-            "task_calibration_error": metrics.root_mean_square_calibration_error(transform, mask),
-            "pit": transform,
-        }
-    scores = {name: value.cpu() for name, value in scores.items()}
-    return scores if oracle is None else scores | _compare(oracle, support, query, scores["nll"])
+@torch.no_grad()
+def _scores(
+    learner: Learner, oracle: Learner | None, support: Data, query: Data, level: float, batch_size: int
+) -> dict[str, Tensor]:
+    """Scores `T` of each task and values `T M ..` of each point, on the CPU; no scores of no tasks."""
+    collected: list[dict[str, Tensor]] = []
+    for part in predicted(learner, support, query, batch_size):
+        scores = _class_scores(part) if predicts_labels(part.predictive) else _number_scores(part, level)
+        collected.append({name: value.cpu() for name, value in scores.items()})
+    scores = {name: torch.cat([each[name] for each in collected]) for name in (collected or [{}])[0]}
+    if oracle is None or not collected:
+        return scores
+    compared = [_oracle_scores(part) for part in predicted(oracle, support, query, batch_size)]
+    best = {name: torch.cat([each[name] for each in compared]) for name in compared[0]}
+    return scores | {"regret": scores["nll"] - best["oracle_nll"]} | best
 
 
-def _compare(oracle: Learner, support: Data, query: Data, nll: Tensor) -> dict[str, Tensor]:
-    """What the exact Bayes predictive would have scored, and how far the learner and the best Gaussian are from it."""
-    data = oracle.conform(query)
-    predictive = oracle.condition(oracle.conform(support)).at(data.x)
-    y, mask = data.y, data.mask
-    best = metrics.marginal_nll(predictive, y, mask).cpu()
-    compared = {"oracle_nll": best, "regret": nll - best}
+def _class_scores(part: HeldOut) -> dict[str, Tensor]:
+    predictive, y, mask = part.predictive, part.y, part.mask
+    return {
+        "nll": metrics.marginal_nll(predictive, y, mask),
+        "accuracy": metrics.accuracy(predictive, y, mask),
+        "brier": metrics.brier(predictive, y, mask),
+        "confidence": metrics.confidence(predictive).double(),
+        "correct": metrics.is_correct(predictive, y),
+    }
+
+
+def _number_scores(part: HeldOut, level: float) -> dict[str, Tensor]:
+    predictive, y, mask = part.predictive, part.y, part.mask
+    transform = metrics.pit(predictive, y).double()
+    inside = (transform - 0.5).abs() <= level / 2.0  # metrics.coverage, without a second pit
+    return {
+        "nll": metrics.marginal_nll(predictive, y, mask),
+        "joint_nll": metrics.joint_nll(predictive, y, mask),
+        "rmse": metrics.rmse(predictive, y, mask),
+        "mae": metrics.mae(predictive, y, mask),
+        "crps": metrics.crps(predictive, y, mask),
+        "coverage": metrics.average(inside.double(), mask),
+        "width": metrics.interval_width(predictive, mask, level),
+        "sharpness": metrics.sharpness(predictive, mask),
+        "task_calibration_error": metrics.root_mean_square_calibration_error(transform, mask),
+        "pit": transform,
+    }
+
+
+def _oracle_scores(part: HeldOut) -> dict[str, Tensor]:
+    """What the exact Bayes predictive would have scored, and how far the best Gaussian is from it."""
+    predictive, y, mask = part.predictive, part.y, part.mask
+    best = metrics.marginal_nll(predictive, y, mask)
+    scores = {"oracle_nll": best}
     if y.is_floating_point():
         transform = metrics.pit(predictive, y)
-        error = metrics.root_mean_square_calibration_error(transform, mask)
-        compared["oracle_task_calibration_error"] = error.cpu()
-        compared["floor"] = metrics._average(-_gaussian_log_prob(predictive, y), mask).cpu() - best
-    return compared
+        scores["oracle_task_calibration_error"] = metrics.root_mean_square_calibration_error(transform, mask)
+        scores["floor"] = metrics.average(-_gaussian_log_prob(predictive, y), mask) - best
+    return {name: value.cpu() for name, value in scores.items()}
 
 
 def _gaussian_log_prob(predictive: Predictive, y: Tensor) -> Tensor:
@@ -179,24 +182,7 @@ def _gaussian_log_prob(predictive: Predictive, y: Tensor) -> Tensor:
     return Normal(predictive.mean, predictive.stddev, validate_args=False).log_prob(y).sum(-1)
 
 
-def _is_classifier(predictive: Predictive) -> bool:
-    try:
-        predictive.probs  # noqa: B018
-    except UnsupportedError:
-        return False
-    return True
-
-
-def _check_labels(predictive: Predictive, y: Tensor, mask: Tensor) -> None:
-    classes = predictive.probs.shape[-1]
-    real = y[mask]
-    if predictive.probs.shape[:2] != y.shape:
-        raise ShapeError(f"expected predictions of shape {tuple(y.shape)}, got {tuple(predictive.probs.shape[:2])}")
-    if bool(((real < 0) | (real >= classes)).any()):
-        raise DataError(f"expected labels from 0 to {classes - 1}, got {int(real.min())}..{int(real.max())}")
-
-
-def _require_numbers(scores: dict[str, Tensor], query: Data, shots: int, names: list[Hashable]) -> None:
+def _require_numbers(scores: dict[str, Tensor], query: Data, shots: int, names: Sequence[Hashable]) -> None:
     """Every task here has query points, so a NaN is a failure, not a missing score."""
     for name, value in scores.items():
         wrong = (

@@ -41,14 +41,14 @@ def marginal_nll(
     predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
     """-Σ_m log p(y_m | x_m, D, theta) / M, nats per point: each point on its own, jointly over its outputs."""
-    return _average(-predictive.marginal_log_prob(_zeroed(y, mask)), _mask(y, mask))
+    return average(-predictive.marginal_log_prob(_zeroed(y, mask)), _mask(y, mask))
 
 
 def mse(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
     """Mean squared error of the predictive mean, squared units of y."""
-    return _average((predictive.mean - y).square(), _mask(y, mask))
+    return average((predictive.mean - y).square(), _mask(y, mask))
 
 
 def rmse(
@@ -62,7 +62,7 @@ def mae(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
     """Mean absolute error of the predictive median, which is what minimises it; units of y."""
-    return _average((predictive.quantile(0.5) - y).abs(), _mask(y, mask))
+    return average((predictive.quantile(0.5) - y).abs(), _mask(y, mask))
 
 
 def crps(
@@ -75,8 +75,8 @@ def crps(
     """
     gaussians = _gaussians(predictive)
     if gaussians is not None and gaussians[0].shape[-1] <= _MOST_COMPONENTS:
-        return _average(_mixture_crps(*gaussians, y), _mask(y, mask))
-    return _average(_numerical_crps(predictive, y), _mask(y, mask))
+        return average(_mixture_crps(*gaussians, y), _mask(y, mask))
+    return average(_numerical_crps(predictive, y), _mask(y, mask))
 
 
 def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
@@ -94,7 +94,7 @@ def coverage(
     """
     check_level(level)
     inside = (pit(predictive, y) - 0.5).abs() <= level / 2.0  # F(lower) = (1 - level)/2, F(upper) = (1 + level)/2
-    return _average(inside.double(), _mask(y, mask))
+    return average(inside.double(), _mask(y, mask))
 
 
 def interval_width(
@@ -103,27 +103,27 @@ def interval_width(
     """Mean width of the central interval, units of y. Raises DataError for a level outside (0, 1)."""
     check_level(level)
     lower, upper = predictive.interval(level)
-    return _average(upper - lower, _mask(lower, mask))
+    return average(upper - lower, _mask(lower, mask))
 
 
 def sharpness(predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
     """Mean predictive variance, noise included, squared units of y (Kuleshov et al. 2018). Small is sharp."""
     variance = predictive.variance
-    return _average(variance, _mask(variance, mask))
+    return average(variance, _mask(variance, mask))
 
 
 def accuracy(
     predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
     """Share of the labels that are the most probable class."""
-    return _average(is_correct(predictive, y).double(), _mask(y, mask))
+    return average(is_correct(predictive, y).double(), _mask(y, mask))
 
 
 def brier(predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
     """Brier score Σ_c (p_c - 1{y = c})², between 0 and 2 (Brier's own definition, summed over the classes)."""
     probs = predictive.probs
     truth = torch.nn.functional.one_hot(_zeroed(y, mask), probs.shape[-1])
-    return _average((probs - truth).square().sum(-1), _mask(y, mask))
+    return average((probs - truth).square().sum(-1), _mask(y, mask))
 
 
 def confidence(predictive: Predictive) -> Float[Tensor, "B M"]:
@@ -157,7 +157,7 @@ def calibration_curve(
     if levels.numel() == 0 or bool(((levels <= 0.0) | (levels >= 1.0)).any()):
         raise DataError(f"expected levels strictly between 0 and 1, got {levels.tolist()}")
     real = _mask(pit, mask)
-    return torch.stack([_average((pit.double() <= level).double(), real) for level in levels], -1)
+    return torch.stack([average((pit.double() <= level).double(), real) for level in levels], -1)
 
 
 def kuleshov_calibration_error(
@@ -225,6 +225,20 @@ def check_level(level: float) -> None:
         raise DataError(f"expected an interval level strictly between 0 and 1, got {level}")
 
 
+def average(values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B"]:
+    """Mean over the real points (and the outputs) of each task, summed in double precision; NaN without points.
+
+    Example:
+        >>> average(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[True, True, False]]))
+        tensor([1.5000], dtype=torch.float64)
+    """
+    values = values.double()
+    if values.ndim == 3:
+        values = values.mean(-1)
+    count = mask.sum(-1)
+    return torch.where(mask, values, 0.0).sum(-1) / torch.where(count > 0, count, math.nan)
+
+
 def _mask(values: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
@@ -236,15 +250,6 @@ def _mask(values: Tensor, mask: Tensor | None) -> Tensor:
 def _zeroed(y: Tensor, mask: Tensor | None) -> Tensor:
     """Padding replaced by 0, which is always a legal label."""
     return y if mask is None else torch.where(mask.view(*mask.shape, *[1] * (y.ndim - 2)), y, 0)
-
-
-def _average(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the real points (and the outputs) of each task, summed in double precision; NaN without points."""
-    values = values.double()
-    if values.ndim == 3:
-        values = values.mean(-1)
-    count = mask.sum(-1)
-    return torch.where(mask, values, 0.0).sum(-1) / torch.where(count > 0, count, math.nan)
 
 
 def _gaps(pit: Tensor, mask: Tensor | None, levels: Tensor | tuple[float, ...]) -> Tensor:

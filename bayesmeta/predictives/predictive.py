@@ -9,15 +9,35 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 
 from bayesmeta import distributions
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.one_line import OneLine, several
 
 LOG_2PI = 1.8378770664093453
+MOST_SHOWN = 4  # points in the line that a predictive is printed as
 
 
-class Predictive(ABC):
+class Predictive(OneLine, ABC):
     """p(y | x, D, theta) at the query points of a batch of tasks.
 
     A subclass gives `marginals` and, where the points are dependent, its own `log_prob` and `rsample`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> distribution = torch.distributions.Independent(Normal(torch.tensor([[[0.5], [2.0]]]), 0.1), 1)
+        >>> bm.IndependentPredictive(distribution)
+        prediction at 2 points: mean [0.5, 2], sd [0.1, 0.1]
     """
+
+    def __repr__(self) -> str:
+        """One line: of a single task, what is predicted at its first points; of several, how many there are."""
+        tasks, points = self.shape[:2]
+        line = f"prediction at {several(points, 'point')}"
+        if tasks != 1:
+            return f"{line} of {several(tasks, 'task')}"
+        if points == 0:
+            return line
+        if isinstance(self.marginals, Bernoulli | Categorical):
+            return f"{line}: class probabilities {_shown(self.probs[0])}"
+        return f"{line}: mean {_shown(self.mean[0])}, sd {_shown(self.stddev[0])}"
 
     @property
     @abstractmethod
@@ -129,6 +149,13 @@ class Predictive(ABC):
         if isinstance(marginals, Bernoulli | Categorical):
             raise UnsupportedError("labels have no mean, variance or quantiles: use probs")
         return marginals
+
+
+def _shown(values: Float[Tensor, "M C"]) -> str:
+    """The first points with three digits; a single output without brackets of its own."""
+    rows = [[f"{value:.3g}" for value in row] for row in values[:MOST_SHOWN].tolist()]
+    parts = [row[0] if len(row) == 1 else f"[{', '.join(row)}]" for row in rows]
+    return f"[{', '.join([*parts, *(['...'] if len(values) > MOST_SHOWN else [])])}]"
 
 
 def require_shape(value: Tensor, shape: torch.Size, name: str = "y") -> None:

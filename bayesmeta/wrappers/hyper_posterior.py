@@ -8,13 +8,12 @@ narrow by what it does not know of the prior. With theta_s ~ p(theta | tasks), s
 as the new task's own points speak of theta, too. Learners without an evidence have equal weights.
 """
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -23,77 +22,66 @@ from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.predictives import EnsemblePredictive
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.base import Untrainable
 
 
-class HyperPosterior(Learner):
-    """A learner whose theta is uncertain: S learners that differ in theta alone. Trained no more.
+class HyperPosterior(Untrainable):
+    """A learner whose theta is uncertain: S learners that differ in theta alone. Its draws of theta are made at once.
 
     `nuts_hyper_posterior`, `svgd_hyper_posterior` and `vi_hyper_posterior` make it.
 
     Args:
-        members: the learner at each draw of theta; copied.
+        members: the learner at each draw of theta; frozen copies are kept.
+
+    Attributes:
+        learner: the first member, which answers for what all have in common.
+        others: the other members.
 
     Raises:
         DataError: no members, or ones of different classes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> members = [bm.ALPaCA(bm.Identity(1)) for _ in range(3)]
+        >>> for location, member in enumerate(members):
+        ...     _ = torch.nn.init.constant_(member.prior.location, location)
+        >>> learner = HyperPosterior(members)
+        >>> learner.title
+        'HyperPosterior(ALPaCA)'
+        >>> round(learner.adapt(bm.Data.from_arrays([], [])).predict([0.0]).mean.item(), 3)
+        1.0
     """
 
     def __init__(self, members: Sequence[Learner]) -> None:
-        super().__init__()
         if not members or len({type(member) for member in members}) != 1:
             raise DataError(f"expected learners of one class, got {sorted({type(m).__name__ for m in members})}")
-        self.members = nn.ModuleList(copy.deepcopy(member).requires_grad_(False) for member in members)
-        first = members[0]
-        self.x_shape, self.outcomes, self.exchangeable = first.x_shape, first.outcomes, first.exchangeable
-
-    @property
-    def title(self) -> str:
-        """HyperPosterior(...), with the learner's own title inside."""
-        return f"HyperPosterior({self.learners[0].title})"
+        first, *others = (member.frozen() for member in members)
+        super().__init__(first)
+        self.others = nn.ModuleList(others)
 
     @property
     def learners(self) -> list[Learner]:
         """The learner at each draw of theta."""
-        return [member for member in self.members if isinstance(member, Learner)]
+        return [self.learner, *(member for member in self.others if isinstance(member, Learner))]
 
+    @override
     def prepare(self, tasks: Data) -> None:
-        """As the learners do."""
         for learner in self.learners:
             learner.prepare(tasks)
 
-    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Raises UnsupportedError: theta has been drawn."""
-        raise UnsupportedError("expected a learner to train, got a HyperPosterior: its draws of theta are made at once")
-
+    @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log of the mean over theta of p(D | theta), in nats. Raises UnsupportedError where the learners have none."""
-        each = torch.stack([learner.evidence(data) for learner in self.learners], -1)
-        return each.logsumexp(-1) - math.log(len(self.members))
+        return self.evidences(data).logsumexp(-1) - math.log(len(self.learners))
 
-    def conform(self, data: Data) -> Data:
-        """As the learners do."""
-        return self.learners[0].conform(data)
-
-    @override
-    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
-        return self.learners[0].placement()
+    def evidences(self, data: Data) -> Float[Tensor, "B S"]:
+        """log p(D | theta) at each draw of theta, in nats. Raises UnsupportedError where the learners have none."""
+        return torch.stack([learner.evidence(data) for learner in self.learners], -1)
 
     @override
     def condition(self, support: Data) -> "HyperPosteriorBelief":
         posteriors = tuple(learner.condition(support) for learner in self.learners)
-        return self._weighted(support, posteriors)
-
-    def _weighted(self, support: Data, posteriors: tuple[TaskPosterior, ...]) -> "HyperPosteriorBelief":
-        try:
-            log_weights = torch.stack([learner.evidence(support) for learner in self.learners], -1)
-        except UnsupportedError:
-            log_weights = support.x.new_zeros(support.num_tasks, len(posteriors))
-        return HyperPosteriorBelief(
-            spec=support.spec,
-            learner=self,
-            support=support,
-            posteriors=posteriors,
-            log_weights=log_weights.log_softmax(-1),
-        )
+        return HyperPosteriorBelief.weighted(self, support, posteriors)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -112,6 +100,22 @@ class HyperPosteriorBelief(TaskPosterior):
     posteriors: tuple[TaskPosterior, ...]
     log_weights: Float[Tensor, "B S"]
 
+    @classmethod
+    def weighted(
+        cls, learner: HyperPosterior, support: Data, posteriors: tuple[TaskPosterior, ...]
+    ) -> "HyperPosteriorBelief":
+        """Weights by the evidence of the support, or equal ones where the learners have no evidence."""
+        try:
+            log_weights = learner.evidences(support).log_softmax(-1)
+        except UnsupportedError:
+            log_weights = support.x.new_full((support.num_tasks, len(posteriors)), -math.log(len(posteriors)))
+        return cls(spec=support.spec, learner=learner, support=support, posteriors=posteriors, log_weights=log_weights)
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.support.counts
+
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, theta drawn too: each value `S B *shape`."""
         weights = self.log_weights.exp()
@@ -127,4 +131,4 @@ class HyperPosteriorBelief(TaskPosterior):
     @override
     def extended(self, data: Data) -> "HyperPosteriorBelief":
         posteriors = tuple(posterior.extended(data) for posterior in self.posteriors)
-        return self.learner._weighted(self.support.append(data), posteriors)
+        return HyperPosteriorBelief.weighted(self.learner, self.support.append(data), posteriors)

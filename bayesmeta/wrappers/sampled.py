@@ -8,12 +8,10 @@
 Slow, and right up to Monte Carlo error: what the learner's own approximation is judged by.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -22,26 +20,31 @@ from bayesmeta.errors import UnsupportedError
 from bayesmeta.inference.nuts import NUTS, Chains
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
+from bayesmeta.snapshot import snapshot
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.base import Untrainable
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DrawsPosterior(TaskPosterior):
     """phi | D held as draws, all of one weight. Its predictive is the mixture of the likelihoods at them.
 
+    A subclass gives `extended`: how to draw anew, for more points.
+
     Attributes:
         learner: theta, the prior and the likelihood.
         support: all points seen.
         draws: each value `S B *shape`.
-        again: draws anew, for more points: what `update` calls.
-        chains: the chains that the draws are of, with their diagnostics, where there were chains.
     """
 
     learner: ExplicitLearner
     support: Data
     draws: Params
-    again: Callable[[Data], "DrawsPosterior"]
-    chains: Chains | None = None
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.support.counts
 
     @property
     def mean(self) -> Params:
@@ -66,13 +69,33 @@ class DrawsPosterior(TaskPosterior):
         components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
         return MixturePredictive(f.new_zeros(f.shape[:2]), components)
 
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChainsPosterior(DrawsPosterior):
+    """Draws of Markov chains.
+
+    Attributes:
+        chains: the chains that the draws are of, with their diagnostics.
+        sampler: how they were run.
+        seed: of the randomness.
+    """
+
+    chains: Chains
+    sampler: NUTS
+    seed: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SampledPosterior(ChainsPosterior):
+    """What `Sampled` adapts to: more points mean chains that begin at the prior again, on all of them."""
+
     @override
-    def extended(self, data: Data) -> "DrawsPosterior":
-        return self.again(self.support.append(data))
+    def extended(self, data: Data) -> "SampledPosterior":
+        return _sampled(self.learner, self.support.append(data), self.sampler, self.seed, self.spec)
 
 
-class Sampled(Learner):
-    """An explicit learner whose posterior is sampled. Its theta is as it was, and no longer trained.
+class Sampled(Untrainable):
+    """An explicit learner whose posterior is sampled. Its theta is a frozen copy of the learner's.
 
     Args:
         learner: prior, likelihood and network.
@@ -81,53 +104,39 @@ class Sampled(Learner):
 
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Identity(1))
+        >>> exact, sampler = learner.adapt(bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0])), bm.NUTS(8, 50, 50)
+        >>> drawn = Sampled(learner, sampler).adapt(bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0]))
+        >>> drawn.draws["weight"].shape, bool((drawn.mean["weight"] - exact.mean["weight"]).abs().max() < 0.2)
+        (torch.Size([400, 1, 2, 1]), True)
     """
 
+    learner: ExplicitLearner
+
     def __init__(self, learner: Learner, sampler: NUTS | None = None, seed: int = 0) -> None:
-        super().__init__()
         if not isinstance(learner, ExplicitLearner):
             raise UnsupportedError(
                 f"expected a learner with an explicit prior and likelihood, got {type(learner).__name__}: "
                 "there is no density of phi to sample from"
             )
-        self.learner: ExplicitLearner = copy.deepcopy(learner).requires_grad_(False)
+        super().__init__(snapshot(learner))
         self.sampler, self.seed = NUTS() if sampler is None else sampler, seed
-        self.x_shape, self.outcomes = learner.x_shape, learner.outcomes
-
-    @property
-    def title(self) -> str:
-        """Sampled(...), with the learner's own title inside."""
-        return f"Sampled({self.learner.title})"
-
-    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Raises UnsupportedError: draws have no gradient in theta."""
-        raise UnsupportedError("expected a learner to train, got a Sampled one: train the learner in it first")
-
-    def prepare(self, tasks: Data) -> None:
-        """As the learner does."""
-        self.learner.prepare(tasks)
-
-    def conform(self, data: Data) -> Data:
-        """As the learner does."""
-        return self.learner.conform(data)
 
     @override
-    def condition(self, support: Data) -> DrawsPosterior:
-        learner = copy.deepcopy(self.learner).double()
+    def condition(self, support: Data) -> SampledPosterior:
+        learner = snapshot(self.learner).double()
         support = support.to(torch.float64)
         return _sampled(learner, learner.conform(support), self.sampler, self.seed, support.spec)
 
 
-def _sampled(learner: ExplicitLearner, support: Data, sampler: NUTS, seed: int, spec: DataSpec) -> DrawsPosterior:
+def _sampled(learner: ExplicitLearner, support: Data, sampler: NUTS, seed: int, spec: DataSpec) -> SampledPosterior:
     generator = torch.Generator(support.x.device).manual_seed(seed)
     start = learner.prior.sample(sampler.num_chains * support.num_tasks, generator)
     start = {name: value.unflatten(0, (sampler.num_chains, support.num_tasks)) for name, value in start.items()}
     chains = sampler.chains(learner.log_joint(support), start, generator)
-    return DrawsPosterior(
-        spec=spec,
-        learner=learner,
-        support=support,
-        draws=chains.merged,
-        again=lambda data: _sampled(learner, data, sampler, seed, spec),
-        chains=chains,
+    return SampledPosterior(
+        spec=spec, learner=learner, support=support, draws=chains.merged, chains=chains, sampler=sampler, seed=seed
     )

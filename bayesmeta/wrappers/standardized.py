@@ -1,21 +1,21 @@
 """Learners that see the world in other units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
-from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
+from bayesmeta.learner import Learner, LinearMixedModel
 from bayesmeta.predictives import AffinePredictive, Predictive
 from bayesmeta.torch_private import Unrounded
-from bayesmeta.typing import Params
+from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
 
 
-class Standardized(Unrounded, Learner):
+class Standardized(Unrounded, Wrapper):
     """A learner in standard units: inputs and outcomes are shifted and scaled by statistics of the meta-training tasks.
 
     The statistics (mean and standard deviation over all meta-training points, in float64) are taken once, when `fit`
@@ -27,6 +27,16 @@ class Standardized(Unrounded, Learner):
 
     Raises:
         DataError: the learner does not say the shape of its inputs and the number of its outputs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> x, y = [2020.0, 2021.0, 2022.0, 2023.0], [1e6, 2e6, 3e6, 4e6]
+        >>> learner = Standardized(bm.ALPaCA(bm.Identity(1)))
+        >>> learner.prepare(bm.Data.from_arrays(x, y))
+        >>> learner.x_shift.item(), learner.y_shift.item()
+        (2021.5, 2500000.0)
+        >>> learner.adapt(bm.Data.from_arrays(x[:0], y[:0])).predict([2021.5]).mean.item()
+        2500000.0
     """
 
     x_shift: Tensor
@@ -35,83 +45,71 @@ class Standardized(Unrounded, Learner):
     y_scale: Tensor
 
     def __init__(self, learner: Learner) -> None:
-        super().__init__()
+        super().__init__(learner)
         if learner.x_shape is None or learner.outcomes is None:
             raise DataError(f"expected a learner with known inputs and outputs, got {type(learner).__name__}")
-        self.learner = learner
-        self.x_shape, self.outcomes = learner.x_shape, learner.outcomes
-        self.exchangeable = learner.exchangeable
         _, device = learner.placement()
         for name, shape in (("x", learner.x_shape), ("y", learner.outcomes.y_shape)):
             zeros = torch.zeros(shape, dtype=torch.float64, device=device)
             self.register_buffer(f"{name}_shift", zeros)
             self.register_buffer(f"{name}_scale", zeros.clone())  # 0: not taken yet
 
-    @property
-    def title(self) -> str:
-        """Standardized(...), with the learner's own title inside."""
-        return f"Standardized({self.learner.title})"
-
+    @override
     def prepare(self, tasks: Data) -> None:
         """Take the statistics, unless they were taken before.
 
         Raises:
             DataError: an outcome that is the same at every point, or fewer than two points.
         """
-        if not self._is_prepared():
-            tasks = self.conform(tasks)
-            if int(tasks.counts.sum()) < 2:
-                raise DataError(f"expected at least 2 points to take statistics of, got {int(tasks.counts.sum())}")
-            self.y_scale.fill_(1.0)
-            if tasks.y.is_floating_point():
-                y = tasks.y[tasks.mask]
-                constant = (y.amax(0) == y.amin(0)) | (y.std(0) == 0.0)  # or its spread squared underflows
-                if bool(constant.any()):
-                    self.y_scale.zero_()
-                    column = int(constant.nonzero()[0])
-                    value = y[0, column].item()
-                    raise DataError(f"expected outcomes that vary, got {value} at every point of y {column}")
-                self.y_shift.copy_(y.mean(0))
-                self.y_scale.copy_(y.std(0))
-            x = tasks.x[tasks.mask]
-            if x.numel():
-                self.x_shift.copy_(x.mean(0))
-                constant = (x.amax(0) == x.amin(0)) | (x.std(0) == 0.0)
-                self.x_scale.copy_(torch.where(constant, 1.0, x.std(0)))  # a constant input becomes 0
-            try:
-                self.learner.prepare(self.standard(tasks))
-            except BayesMetaError:
-                self.y_scale.zero_()  # data that the learner refuses must leave no statistics behind
-                raise
-        else:
+        tasks, is_first = self.conform(tasks), not self._is_prepared()
+        if is_first:
+            self._take_statistics(tasks)
+        try:
             self.learner.prepare(self.standard(tasks))
+        except BayesMetaError:
+            if is_first:
+                self.y_scale.zero_()  # data that the learner refuses must leave no statistics behind
+            raise
 
+    def _take_statistics(self, tasks: Data) -> None:
+        if int(tasks.counts.sum()) < 2:
+            raise DataError(f"expected at least 2 points to take statistics of, got {int(tasks.counts.sum())}")
+        x, y = tasks.x[tasks.mask], tasks.y[tasks.mask]
+        if not y.is_floating_point():
+            self.y_scale.fill_(1.0)
+        else:
+            constant = _is_constant(y)
+            if bool(constant.any()):
+                column = int(constant.nonzero()[0])
+                value = y[0, column].item()
+                raise DataError(f"expected outcomes that vary, got {value} at every point of y {column}")
+            self.y_shift.copy_(y.mean(0))
+            self.y_scale.copy_(y.std(0))
+        if x.numel():
+            self.x_shift.copy_(x.mean(0))
+            self.x_scale.copy_(torch.where(_is_constant(x), 1.0, x.std(0)))  # a constant input becomes 0
+
+    @override
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The learner's own loss, in nats per point of the user's units."""
         inner = TaskBatch(self.standard(tasks.support), self.standard(tasks.query), tasks.names)
         return self.learner.loss(inner) + self.y_scale.log().sum()
 
+    @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """The learner's own evidence, as a density in the user's units, in nats."""
         return self.learner.evidence(self.standard(data)) - data.counts * self.y_scale.log().sum()
 
     @property
+    @override
     def mixed_model(self) -> "StandardizedMixedModel | None":
         """That of the learner, where it is one, in the user's units."""
         inner = self.learner.mixed_model
         return None if inner is None else StandardizedMixedModel(self, inner)
 
-    def log_hyperprior(self) -> Float[Tensor, ""]:
-        """The learner's own."""
-        return self.learner.log_hyperprior()
-
-    def anneal(self, progress: float) -> None:
-        """The learner's own."""
-        self.learner.anneal(progress)
-
-    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """The learner's own."""
-        return self.learner.configure_optimizer(lr)
+    @override
+    def conform(self, data: Data) -> Data:
+        return Learner.conform(self, data)  # the learner's own rules are for data in standard units
 
     @override
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
@@ -127,28 +125,27 @@ class Standardized(Unrounded, Learner):
         y = (data.y - self.y_shift) / self.y_scale if data.y.is_floating_point() else data.y
         return self.learner.conform(Data((data.x - self.x_shift) / self.x_scale, y, data.mask))
 
+    @override
     def condition(self, support: Data) -> "StandardizedPosterior":
-        """The learner's own posterior, seen in the user's units."""
         return StandardizedPosterior(
             spec=support.spec, learner=self, inner=self.learner.condition(self.standard(support))
         )
 
 
+def _is_constant(values: Float[Tensor, "P *v"]) -> Bool[Tensor, "*v"]:
+    """Whether all points agree, or differ by so little that the square of their deviation underflows."""
+    return (values.amax(0) == values.amin(0)) | (values.std(0) == 0.0)
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
-class StandardizedPosterior(TaskPosterior):
-    """A posterior in standard units that predicts in the user's.
+class StandardizedPosterior(WrappedPosterior):
+    """A posterior in standard units that predicts in the user's. Its draws of phi are in standard units.
 
     Attributes:
         learner: holds the statistics.
-        inner: the posterior in standard units.
     """
 
     learner: Standardized
-    inner: TaskPosterior
-
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        """Draws of phi, in standard units."""
-        return self.inner.sample(num_draws, generator)
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -160,8 +157,7 @@ class StandardizedPosterior(TaskPosterior):
 
     @override
     def extended(self, data: Data) -> "StandardizedPosterior":
-        inner = self.inner.extended(self.learner.standard(data))
-        return type(self)(spec=self.spec, learner=self.learner, inner=inner)
+        return replace(self, inner=self.inner.extended(self.learner.standard(data)))
 
 
 @dataclass(frozen=True)

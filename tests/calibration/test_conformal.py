@@ -10,7 +10,7 @@ from bayesmeta.calibration.conformal import (
     CumulativeProbability,
     HierarchicalConformal,
     MissingProbability,
-    Score,
+    ConformityScore,
     SplitConformal,
     StandardizedResidual,
     hierarchical_quantile,
@@ -114,7 +114,7 @@ def test_split_coverage_within_each_task(count: int) -> None:
 
 
 @pytest.mark.parametrize("score", [StandardizedResidual(), CentralProbability()])
-def test_intervals_are_the_outcomes_that_score_no_more(score: Score) -> None:
+def test_intervals_are_the_outcomes_that_score_no_more(score: ConformityScore) -> None:
     liar, calibration = NormalMean(claimed=1 / 4, bias=0.3), normal_tasks(60, [12] * 40 + [7] * 20, seed=0)
     conformal = HierarchicalConformal(liar, calibration, 5, score=score)
     test = normal_tasks(300, 12, seed=1)
@@ -153,7 +153,7 @@ def test_scores_are_those_of_one_task_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("score", [MissingProbability(), CumulativeProbability()])
-def test_label_sets_cover(score: Score) -> None:
+def test_label_sets_cover(score: ConformityScore) -> None:
     liar = ClassShares(power=4.0)  # far too sure of itself
     conformal = HierarchicalConformal(liar, label_tasks(100, 12, seed=0), 4, score=score)
     test = label_tasks(1000, 12, seed=1).divided(RandomSplit.at(4, 1), 0)
@@ -212,7 +212,7 @@ def test_split_label_sets_and_central_intervals() -> None:
     first = Data(numbers.x[:, :5], numbers.y[:, :5], numbers.mask[:, :5])
     central = SplitConformal(NormalMean(), CentralProbability()).adapt(first, numbers)
     lower, upper = central.interval(numbers.x, 0.9)
-    scores, threshold = central.score(central.predict(numbers.x), numbers.y), central._threshold(0.9)
+    scores, threshold = central.score(central.predict(numbers.x), numbers.y), central.threshold(0.9)
     # the interval's ends are found by inverting F: its own rounding
     assert torch.equal((lower <= numbers.y + 1e-9) & (numbers.y <= upper + 1e-9), scores <= threshold)
     few = Data(numbers.x[:, :3], numbers.y[:, :3], numbers.mask[:, :3])

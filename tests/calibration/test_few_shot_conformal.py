@@ -102,7 +102,7 @@ def test_where_tasks_are_alike_nothing_is_learned() -> None:
     torch.testing.assert_close(posterior.knots, posterior.knots[:1].expand(5, -1, -1))
     # and then it is hierarchical conformal prediction, but for rounding
     same = HierarchicalConformal(NormalMean(), normal_tasks(40, 12, seed=1), 3)
-    torch.testing.assert_close(posterior._threshold(0.9)[0, 0], same.threshold(0.9), rtol=1e-7, atol=0.0)
+    torch.testing.assert_close(posterior.threshold(0.9)[0, 0], same.threshold(0.9), rtol=1e-7, atol=0.0)
 
 
 def test_label_sets_cover_and_are_smaller_in_easy_tasks() -> None:
@@ -133,7 +133,7 @@ def test_outcomes_that_tie_with_the_threshold_are_in_the_set() -> None:
     for level in (0.5, 0.8, 0.9, 0.95):
         chosen = few.adapt(batch.support).label_set(batch.query.x, level)
         inside = chosen.gather(-1, batch.query.y[..., None])
-        assert torch.equal(inside, few.deviations <= few.threshold(level))
+        assert torch.equal(inside, few.scores <= few.threshold(level))
 
 
 @pytest.mark.parametrize("score", [StandardizedResidual(), CentralProbability()])
@@ -146,7 +146,7 @@ def test_intervals_are_the_outcomes_that_score_no_more(score: StandardizedResidu
     for level in (0.5, 0.9):
         lower, upper = posterior.interval(batch.query.x, level)
         inside = ((lower <= batch.query.y) & (batch.query.y <= upper))[batch.query.mask]
-        assert torch.equal(inside, (few.deviations <= few.threshold(level))[few.mask])
+        assert torch.equal(inside, (few.scores <= few.threshold(level))[few.mask])
     torch.testing.assert_close(
         posterior.predict(batch.query.x).mean, learner.adapt(batch.support).predict(batch.query.x).mean
     )

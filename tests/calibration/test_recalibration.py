@@ -7,26 +7,18 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, StudentT
 
 import bayesmeta as bm
-from bayesmeta.calibration.recalibration import (
-    LEVELS,
-    IsotonicRecalibrated,
-    TemperatureScaled,
-    VarianceScaled,
-    isotonic_recalibration,
-    predict_calibration,
-    temperature_scaling,
-    variance_scaling,
-)
+from bayesmeta.calibration.recalibration import isotonic_recalibration, temperature_scaling, variance_scaling
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import IndependentPredictive, Predictive
-from bayesmeta.predictives.recalibrated import RecalibratedPredictive
+from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import ClassSplit, RandomSplit
+from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, TemperatureScaled, VarianceScaled, tempered
 from tests.evaluation.exact import ClassShares, NormalMean, SharePosterior, label_tasks, normal_tasks
 
 SHOTS = (0, 2, 8)
@@ -460,28 +452,14 @@ class Certain(ClassShares):
         return CertainPosterior(spec=support.spec, probs=super().condition(support).probs)
 
 
-def test_calibration_points_are_those_of_the_split() -> None:
-    tasks = normal_tasks(6, [9, 3, 7, 5, 9, 9], seed=0)
-    predictions = predict_calibration(NormalMean(), tasks, 4, RandomSplit, 2, 0, batch_size=2)
-    assert [mask.sum(-1).tolist() for _, _, mask in predictions.batches] == [[2, 2], [1, 2], [2]]
-    assert predictions.sizes.tolist() == [4] * 5
-    batch = tasks.select([0, 2, 3, 4, 5]).divided(RandomSplit.at(4, 2), 0)
-    y = torch.cat([y[mask] for _, y, mask in predictions.batches])
-    torch.testing.assert_close(y, batch.query.y[batch.query.mask])
-    pit = torch.cat([metrics.pit(p, y)[mask] for p, y, mask in predictions.batches])
-    assert pit.shape == (9, 1)
-
-
 def test_binary_labels_get_a_temperature_too() -> None:
     from torch.distributions import Bernoulli
-
-    from bayesmeta.calibration.recalibration import _tempered
 
     probs = torch.tensor([[0.2, 0.9]], dtype=torch.float64)
     two = torch.stack([1.0 - probs, probs], -1)
     temperature = torch.tensor([2.0], dtype=torch.float64)
-    a, b = (_tempered(IndependentPredictive(d), temperature).probs for d in (Bernoulli(probs), Categorical(two)))
+    a, b = (tempered(IndependentPredictive(d), temperature).probs for d in (Bernoulli(probs), Categorical(two)))
     torch.testing.assert_close(a, b)
     assert isinstance(TemperatureScaled(ClassShares(), (1,)).log_temperatures, Tensor)
     with pytest.raises(UnsupportedError, match="regression"):
-        _tempered(corrected("gaussian", "scaled")[1], temperature)
+        tempered(corrected("gaussian", "scaled")[1], temperature)

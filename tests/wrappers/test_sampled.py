@@ -1,9 +1,12 @@
 """A sampled posterior against the exact one of the same model, and what it refuses."""
 
+import pickle
+
 import pytest
 import torch
 
 import bayesmeta as bm
+from bayesmeta.wrappers.sampled import SampledPosterior
 
 
 def _support() -> bm.Data:
@@ -24,8 +27,7 @@ def test_the_posterior_of_a_linear_model_is_the_exact_one() -> None:
     learner, support = _alpaca(), _support()
     exact = learner.adapt(support)
     sampled = bm.Sampled(learner, bm.NUTS(400, 50, 60, metric=bm.DenseMetric())).adapt(support)
-    assert isinstance(sampled, bm.DrawsPosterior)
-    assert sampled.chains is not None
+    assert isinstance(sampled, SampledPosterior)
     assert sampled.chains.worst_r_hat.max() < 1.01
     deviation = exact.sample(20_000, torch.Generator().manual_seed(1))["weight"].std(0)
     assert ((sampled.mean["weight"] - exact.mean["weight"]) / deviation).abs().max() < 0.02
@@ -39,10 +41,12 @@ def test_the_posterior_of_a_linear_model_is_the_exact_one() -> None:
 
 
 def test_sample_uses_every_draw_once_before_any_twice() -> None:
+    class Held(bm.DrawsPosterior):
+        def extended(self, data: bm.Data) -> bm.TaskPosterior:
+            raise NotImplementedError
+
     draws = torch.arange(10.0, dtype=torch.float64)[:, None, None, None].expand(10, 3, 3, 1)
-    posterior = bm.DrawsPosterior(
-        spec=_support().spec, learner=_alpaca(), support=_support(), draws={"weight": draws}, again=lambda data: None
-    )
+    posterior = Held(spec=_support().spec, learner=_alpaca(), support=_support(), draws={"weight": draws})
     chosen = posterior.sample(20, torch.Generator().manual_seed(0))["weight"][:, 0, 0, 0]
     assert chosen[:10].sort().values.tolist() == list(range(10)) == chosen[10:].sort().values.tolist()
     assert posterior.sample(0)["weight"].shape == (0, 3, 3, 1)
@@ -64,3 +68,19 @@ def test_theta_stays_when_the_learner_is_trained_on() -> None:
     with torch.no_grad():
         learner.prior.location.add_(1.0)
     assert torch.equal(sampled.learner.prior.location, before)
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # it is about few draws
+def test_a_posterior_is_a_value_that_can_be_stored() -> None:
+    support = _support()
+    posterior = bm.Sampled(_alpaca(), bm.NUTS(4, 10, 20), seed=3).adapt(support.points(slice(3)))
+    stored = pickle.loads(pickle.dumps(posterior))
+    assert repr(stored) == repr(posterior) == "posterior of 3 tasks after 3, 2, 0 points"
+    more, again = posterior.update(support.points(slice(3, 6))), stored.update(support.points(slice(3, 6)))
+    assert torch.equal(again.draws["weight"], more.draws["weight"])
+    assert repr(more) == "posterior of 3 tasks after 6, 2, 0 points"
+
+
+def test_the_evidence_is_the_learners_own() -> None:
+    learner, support = _alpaca(), _support()
+    assert torch.equal(bm.Sampled(learner).log_evidence(support), learner.log_evidence(support))

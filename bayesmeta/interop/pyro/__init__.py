@@ -18,7 +18,7 @@ from bayesmeta.interop.pyro.diagrams import render
 from bayesmeta.interop.pyro.draws import HyperDraws, prior_predictive
 from bayesmeta.interop.pyro.guides import FullRank, LowRank, MakeGuide, MeanField, TaskGuide
 from bayesmeta.interop.pyro.programs import OwnHyperprior, Program, phi_distributions, program
-from bayesmeta.interop.pyro.samplers import hyper_nuts, nuts
+from bayesmeta.interop.pyro.samplers import NUTSPosterior, hyper_nuts, nuts
 from bayesmeta.interop.pyro.variational import VariationalPosterior, hyper_svi, svi
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "LowRank",
     "MakeGuide",
     "MeanField",
+    "NUTSPosterior",
     "OwnHyperprior",
     "Program",
     "TaskGuide",

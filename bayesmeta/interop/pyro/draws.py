@@ -1,6 +1,5 @@
 """Draws of theta and phi together: given the tasks, and before any data."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from bayesmeta.interop.pyro._theta import find, stored_shape
 from bayesmeta.interop.pyro.programs import program
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.noise import Positive
+from bayesmeta.snapshot import snapshot
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
@@ -85,7 +85,7 @@ class HyperDraws:
 
     def learner_at(self, draw: int) -> ExplicitLearner:
         """The learner with theta at a draw; chains follow each other."""
-        result = copy.deepcopy(self.learner)
+        result = snapshot(self.learner)
         with torch.no_grad():
             for name, value in self.theta.items():
                 found = find(result, name)

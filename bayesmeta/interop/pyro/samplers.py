@@ -12,6 +12,7 @@ from pyro.infer.autoguide.initialization import init_to_median, init_to_sample
 from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.hyperpriors import Hyperprior
@@ -21,12 +22,28 @@ from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.programs import Program
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.typing import Params
-from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.sampled import ChainsPosterior
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NUTSPosterior(ChainsPosterior):
+    """Draws by Pyro's no-U-turn sampler; more points mean chains that begin at the prior again, on all of them.
+
+    Attributes:
+        jit_compile: whether torch.jit recorded the log density.
+    """
+
+    jit_compile: bool
+
+    @override
+    def extended(self, data: Data) -> "NUTSPosterior":
+        support = self.support.append(data)
+        return nuts(self.learner, support, self.sampler, jit_compile=self.jit_compile, seed=self.seed)
 
 
 def nuts(
     learner: ExplicitLearner, data: Data, sampler: NUTS | None = None, *, jit_compile: bool = False, seed: int = 0
-) -> DrawsPosterior:
+) -> NUTSPosterior:
     """p(phi | D, theta) by Pyro's no-U-turn sampler, chain by chain and task by task, in float64.
 
     The reference for `Sampled`, whose sampler runs all tasks and chains at once.
@@ -75,13 +92,15 @@ def nuts(
         each(lambda chain: chain.step_size).log().mean(0).exp(),
     )
     warn_unless_converged(chains)
-    return DrawsPosterior(
+    return NUTSPosterior(
         spec=support.spec,
         learner=learner,
         support=support,
         draws=chains.merged,
-        again=lambda more: nuts(learner, more, sampler, jit_compile=jit_compile, seed=seed),
         chains=chains,
+        sampler=sampler,
+        seed=seed,
+        jit_compile=jit_compile,
     )
 
 

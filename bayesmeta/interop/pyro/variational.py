@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pyro.infer.autoguide import AutoNormal
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError
@@ -27,13 +28,34 @@ from bayesmeta.wrappers.sampled import DrawsPosterior
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VariationalPosterior(DrawsPosterior):
-    """Draws from a guide.
+    """Draws from a guide; more points mean a guide that is fitted anew, to all of them.
 
     Attributes:
         elbo: the bound on Σ_t log p(D_t | theta), a noisy estimate at every step, nats.
+        guide: the family of the guide, or what made it.
+        lr: first learning rate.
+        num_particles: draws that estimated the bound's gradient.
+        seed: of the randomness.
     """
 
     elbo: Float[Tensor, "steps"]
+    guide: TaskGuide | MakeGuide
+    lr: float
+    num_particles: int
+    seed: int
+
+    @override
+    def extended(self, data: Data) -> "VariationalPosterior":
+        return svi(
+            self.learner,
+            self.support.append(data),
+            self.guide,
+            steps=len(self.elbo),
+            lr=self.lr,
+            num_particles=self.num_particles,
+            num_draws=len(next(iter(self.draws.values()))),
+            seed=self.seed,
+        )
 
 
 def svi(
@@ -84,10 +106,11 @@ def svi(
         learner=learner,
         support=support,
         draws=draws,
-        again=lambda more: svi(
-            learner, more, guide, steps=steps, lr=lr, num_particles=num_particles, num_draws=num_draws, seed=seed
-        ),
         elbo=torch.stack([elbo for _, elbo in fitted]).sum(0),
+        guide=guide,
+        lr=lr,
+        num_particles=num_particles,
+        seed=seed,
     )
 
 

@@ -1,0 +1,160 @@
+"""What all learners share that wrap a learner, and all posteriors that wrap a posterior: what is not said is forwarded.
+
+    Wrapper             is the learner inside it in everything that a subclass does not change
+    Untrainable         is one whose theta is final: fitting is refused
+    WrappedPosterior    has seen what the posterior inside it has seen, and has its draws
+
+Every hook of `Learner` is forwarded here, once, and a test fails for a hook that is not.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from typing_extensions import override
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
+from bayesmeta.typing import Params
+
+
+class Wrapper(Learner):
+    """A learner that holds another one, and does as that one does in everything that a subclass does not change.
+
+    A subclass gives `condition`, and overrides the hooks in which it differs.
+
+    Args:
+        learner: what is wrapped.
+
+    Attributes:
+        learner: what is wrapped; its theta is the wrapper's theta.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Alias(Wrapper):
+        ...     def condition(self, support):
+        ...         return self.learner.condition(support)
+        >>> alias = Alias(bm.ALPaCA(bm.Identity(2)))
+        >>> alias.title, alias.x_shape, alias.outcomes
+        ('Alias(ALPaCA)', (2,), Numbers(count=1))
+    """
+
+    learner: Learner
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        self.learner = learner
+        self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
+
+    @property
+    def title(self) -> str:
+        """The name of the wrapper's class, with the title of the learner inside: `Standardized(ALPaCA)`."""
+        return f"{type(self).__name__}({self.learner.title})"
+
+    @property
+    @override
+    def mixed_model(self) -> LinearMixedModel | None:
+        return self.learner.mixed_model
+
+    @override
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        return self.learner.loss(tasks)
+
+    @override
+    def evidence(self, data: Data) -> Float[Tensor, "B"]:
+        return self.learner.evidence(data)
+
+    @override
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        return self.learner.log_hyperprior()
+
+    @override
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        return self.learner.configure_optimizer(lr)
+
+    @override
+    def prepare(self, tasks: Data) -> None:
+        self.learner.prepare(tasks)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+    @override
+    def conform(self, data: Data) -> Data:
+        return self.learner.conform(data)
+
+    @override
+    def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
+        return self.learner.placement()
+
+
+class Untrainable(Wrapper):
+    """A wrapper whose theta is final: `fit` is refused, and what there is for `fit` alone is not there.
+
+    Its loss is that of its own predictive, -log p(query | support) / M, whatever loss the learner inside was trained
+    with.
+
+    Args:
+        learner: what is wrapped.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> try:
+        ...     bm.VarianceScaled(bm.ALPaCA(bm.Identity(1))).configure_optimizer()
+        ... except bm.UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected a learner to train, got VarianceScaled, whose theta is final
+    """
+
+    @override
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        """Raises UnsupportedError."""
+        raise UnsupportedError(
+            f"expected a learner to train, got {type(self).__name__}, whose theta is final: train what it is made of, "
+            "and make it anew"
+        )
+
+    @property
+    @override
+    def mixed_model(self) -> None:
+        return None  # its methods set theta
+
+    @override
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        return Learner.loss(self, tasks)
+
+    @override
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        return Learner.log_hyperprior(self)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        """Do nothing: schedules have ended."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WrappedPosterior(TaskPosterior):
+    """The posterior of a wrapper: that of the learner inside, seen through the wrapper.
+
+    A subclass gives `at` and `extended`.
+
+    Attributes:
+        learner: the wrapper.
+        inner: the posterior of the learner inside it.
+    """
+
+    learner: Wrapper
+    inner: TaskPosterior
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"] | None:
+        return self.inner.points_seen
+
+    @override
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of phi as the posterior inside has them, each value `S B *shape`."""
+        return self.inner.sample(num_draws, generator)
