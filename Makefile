@@ -9,7 +9,7 @@ NEWEST := .venv-newest
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test test-slow test-oldest test-newest check docs bench bench-peers clean
+.PHONY: help demo test learner test-slow test-oldest test-newest check docs bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-slow  the tests that train to a published number"
 	@echo "make test-oldest  the tests of what may break, with the oldest versions that pyproject.toml allows"
 	@echo "make test-newest  the same with the newest"
+	@echo "make learner NAME=maml  the contracts of one learner of the registry"
 	@echo "make check      lint, formatting and types"
 	@echo "make docs       build the documentation into site/"
 	@echo "make bench      run every benchmark, one after the other"
@@ -41,6 +42,10 @@ demo: $(VENV)/.dev
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
+learner: $(VENV)/.dev
+	@test -n "$(NAME)" || { echo "which one? make learner NAME=maml"; exit 2; }
+	$(BIN)/python -m pytest tests/contracts --learner $(NAME) $(ARGS)
+
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow --durations=0 $(ARGS)
 
@@ -59,7 +64,7 @@ $(OLDEST)/.done: pyproject.toml
 
 # old releases announce what has long come since: not our warnings
 test-oldest: $(OLDEST)/.done
-	$(OLDEST)/bin/python -c 'import torch, numpy, gpytorch; print("torch", torch.__version__, "numpy", numpy.__version__)'
+	$(OLDEST)/bin/python -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)'
 	$(OLDEST)/bin/python -m pytest -W ignore::DeprecationWarning $(VERSIONED) $(ARGS)
 
 # nothing constrains it, and it is always brought up to date
@@ -75,7 +80,8 @@ test-newest: $(VENV)/.dev
 		echo "Installing into $(NEWEST) (a few minutes) ..."; \
 		$$python -m pip install --disable-pip-version-check --quiet --upgrade --upgrade-strategy eager -e . $(TESTERS) || exit 1; \
 	fi; \
-	$$python -c 'import torch; print("torch", torch.__version__)' && $$python -m pytest $(VERSIONED) $(ARGS)
+	$$python -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)' && \
+	$$python -m pytest $(VERSIONED) $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

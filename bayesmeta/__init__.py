@@ -8,7 +8,7 @@ The whole of it in four lines:
     posterior.predict(x)                                     p(y | x, D, theta)
 """
 
-from bayesmeta import plotting
+from bayesmeta import heads, plotting
 from bayesmeta.calibration.conformal import (
     CentralProbability,
     CumulativeProbability,
@@ -51,18 +51,20 @@ from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
 from bayesmeta.learners.closed_form.lrd2 import LRD2
-from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
-from bayesmeta.learners.closed_form.r2d2 import R2D2, R2D2Regressor
-from bayesmeta.learners.gradient._posteriors import Linearized, LinearizedDiagonal, PointEstimate
+from bayesmeta.learners.closed_form.r2d2 import R2D2
+from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
-from bayesmeta.learners.gradient.bmaml import BMAML, Chaser
+from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
+from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
 from bayesmeta.learners.gradient.imaml import IMAML
 from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
+from bayesmeta.learners.gradient.posteriors import Approximation, Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.likelihoods import (
     Bernoulli,
     Categorical,
@@ -74,7 +76,7 @@ from bayesmeta.likelihoods import (
 from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
-from bayesmeta.networks.network import Network
+from bayesmeta.networks.network import Network, WholeNetwork
 from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.noise import DiagonalNoise, FullNoise, Noise
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
@@ -117,9 +119,10 @@ from bayesmeta.tasks.simulators.step import Step
 from bayesmeta.tasks.simulators.task_mixture import TaskMixture
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit, Split, TaskSource
 from bayesmeta.tasks.table import Schema
+from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import (
     Evidence,
     JointPredictive,
@@ -127,6 +130,7 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     RestrictedMaximumLikelihood,
 )
+from bayesmeta.training.result import FitResult
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, TemperatureScaled, VarianceScaled
@@ -148,6 +152,8 @@ __all__ = [
     "R2D2",
     "ALPaCA",
     "AlphaMAML",
+    "Approximation",
+    "AscentLearner",
     "BayesMetaError",
     "Bernoulli",
     "Categorical",
@@ -176,6 +182,7 @@ __all__ = [
     "Evaluation",
     "Evidence",
     "ExplicitLearner",
+    "ExplicitWeightLearner",
     "FewShotConformal",
     "Fidelity",
     "FirstOrderMAML",
@@ -189,6 +196,7 @@ __all__ = [
     "GaussianHyperprior",
     "GaussianPredictive",
     "GradientAscent",
+    "GradientLearner",
     "HeteroscedasticGaussian",
     "HierarchicalConformal",
     "HyperPosterior",
@@ -220,7 +228,6 @@ __all__ = [
     "MissingProbability",
     "MixtureALPaCA",
     "MixturePredictive",
-    "NearestMeanHead",
     "Network",
     "Noise",
     "Numbers",
@@ -241,8 +248,6 @@ __all__ = [
     "ResNet12",
     "RestrictedMaximumLikelihood",
     "Ridge",
-    "RidgeHead",
-    "SVMHead",
     "Sampled",
     "Sawtooth",
     "Schema",
@@ -270,11 +275,14 @@ __all__ = [
     "TemperatureScaled",
     "UnsupportedError",
     "VarianceScaled",
+    "WeightLearner",
+    "WholeNetwork",
     "download_omniglot",
     "evaluate",
     "fidelity",
     "fit",
     "fit_evidence",
+    "heads",
     "isotonic_recalibration",
     "load",
     "metal_benchmark",

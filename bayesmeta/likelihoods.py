@@ -118,7 +118,7 @@ class Gaussian(Likelihood):
 
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
         super().__init__()
-        self.noise = DiagonalNoise(num_outputs) if noise is None else noise
+        self.noise: Noise = DiagonalNoise(num_outputs) if noise is None else noise
         self.outcomes, self.network_outputs = Numbers(self.noise.num_outputs), self.noise.num_outputs
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:

@@ -152,3 +152,11 @@ class _MatrixFunction(torch.autograd.Function):
         gamma = torch.where(near, 0.5 * (slope[..., :, None] + slope[..., None, :]), quotient)
         inner = vectors.mT @ (0.5 * (cotangent + cotangent.mT)) @ vectors
         return vectors @ (gamma * inner) @ vectors.mT, None
+
+
+def rows_of(value: Float[Tensor, "*shape"], lead: int = 1) -> Float[Tensor, "*rows"]:
+    """All numbers behind the first `lead` axes in one row; a row of one number where there are no further axes.
+
+    phi holds single numbers too, `B`, which `flatten(1)` refuses.
+    """
+    return value.flatten(lead) if value.ndim > lead else value[..., None]

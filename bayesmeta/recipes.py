@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from bayesmeta.errors import DataError
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
-from bayesmeta.learners.closed_form.r2d2 import R2D2Regressor
+from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
@@ -23,8 +24,9 @@ from bayesmeta.networks.mlp import MLP
 from bayesmeta.priors import DiagonalRows
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import FitResult, fit
+from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Evidence, Objective
+from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.standardized import Standardized
 
 
@@ -86,25 +88,27 @@ def _by_evidence(learner: Learner, tasks: TaskDataset, training: Training) -> Fi
 def _bumps(num_inputs: int, num_outputs: int) -> Learner:
     features = RadialBasis(num_inputs, 8)
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
-    return Standardized(ALPaCA(features, num_outputs, rows=DiagonalRows(features.num_outputs))).double()
+    return Standardized(ALPaCA(features, num_outputs=num_outputs, rows=DiagonalRows(features.num_outputs))).double()
 
 
 HIDDEN = (40, 40)  # the network of the papers
 
 
-def _standardized(learner: Callable[[MLP], Learner]) -> Callable[[int, int], Learner]:
-    return lambda num_inputs, num_outputs: Standardized(learner(MLP(num_inputs, HIDDEN, num_outputs)))
+def _standardized(kind: Callable[..., Learner], **arguments: Any) -> Callable[[int, int], Learner]:
+    return lambda num_inputs, num_outputs: Standardized(
+        kind(MLP(num_inputs, HIDDEN), num_outputs=num_outputs, **arguments)
+    )
 
 
 RECIPES: dict[str, Recipe] = {
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
         partial(_by_gradients, objective=Evidence()),
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs)).double(),
+        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs=num_outputs)).double(),
         _by_evidence,
     ),
     "alpaca-rbf": Recipe(
@@ -114,59 +118,59 @@ RECIPES: dict[str, Recipe] = {
     ),
     "r2d2": Recipe(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
-        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
         partial(_by_gradients, objective=Evidence()),
     ),
     "dkt": Recipe(
         "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
-        lambda num_inputs, num_outputs: Standardized(DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs)),
+        lambda num_inputs, num_outputs: Standardized(
+            DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs=num_outputs)
+        ),
         partial(_by_gradients, objective=Evidence()),
     ),
     "maml": Recipe(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
-        _standardized(lambda network: MAML(network, lr=0.1)),
+        _standardized(MAML, lr=0.1),
         _by_gradients,
     ),
     "first-order-maml": Recipe(
         "MAML without second derivatives: faster training, a little worse",
-        _standardized(lambda network: FirstOrderMAML(network, lr=0.1)),
+        _standardized(FirstOrderMAML, lr=0.1),
         _by_gradients,
     ),
     "meta-sgd": Recipe(
         "Meta-SGD: one step, with a learned rate for every weight",
-        _standardized(lambda network: MetaSGD(network, lr=0.1)),
+        _standardized(MetaSGD, lr=0.1),
         _by_gradients,
     ),
     "maml++": Recipe(
         "MAML++: 5 steps, with learned rates for every layer and step",
-        _standardized(lambda network: MAMLPlusPlus(network, lr=0.1)),
+        _standardized(MAMLPlusPlus, lr=0.1),
         _by_gradients,
     ),
     "alpha-maml": Recipe(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
-        _standardized(lambda network: AlphaMAML(network, lr=0.1)),
+        _standardized(AlphaMAML, lr=0.1),
         _by_gradients,
     ),
     "cavia": Recipe(
         "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
-        lambda num_inputs, num_outputs: Standardized(
-            CAVIA(MLP(num_inputs + 4, HIDDEN, num_outputs), num_context=4, steps=5, lr=0.5)
-        ),
+        _standardized(CAVIA, num_context=4, steps=5, lr=0.5),
         _by_gradients,
     ),
     "imaml": Recipe(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
-        _standardized(lambda network: IMAML(network, precision=10.0, solver=LBFGS(10, 1e-3))),
+        _standardized(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         _by_gradients,
     ),
     "llama": Recipe(
         "LLAMA: as imaml by 5 steps, trained on the Laplace evidence of whole tasks",
-        _standardized(lambda network: LLAMA(network, lr=0.1, precision=10.0)),
+        _standardized(LLAMA, lr=0.1, precision=10.0),
         _by_gradients,
     ),
     "bmaml": Recipe(
         "BMAML: 5 particles of a network, moved together",
-        _standardized(lambda network: BMAML(network, lr=0.1, precision=10.0, spread=0.1)),
+        _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
         _by_gradients,
     ),
 }

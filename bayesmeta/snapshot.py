@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from bayesmeta.torch_private import tables
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-PLAIN = (bool, int, float, complex, str, bytes, type(None), type, torch.dtype, torch.device, torch.Size)
+PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}  # cannot change
+CONTAINERS = {dict, list, set, OrderedDict}
 
 
 def snapshot(module: ModuleT) -> ModuleT:
@@ -31,19 +32,19 @@ def snapshot(module: ModuleT) -> ModuleT:
     for each in modules:
         state = copies[id(each)].__dict__
         for name, value in vars(each).items():
-            if name in ("_parameters", "_buffers", "_modules"):
-                state[name] = {key: None if part is None else copies[id(part)] for key, part in value.items()}
-            elif name == "_arguments" or _is_plain(value):
+            kind = type(value)
+            if kind in PLAIN or name == "_arguments":
                 state[name] = value
-            elif type(value) in EMPTY and not value:
-                state[name] = type(value)()
+            elif kind in CONTAINERS and not value:
+                state[name] = kind()
+            elif name in ("_parameters", "_buffers", "_modules"):
+                state[name] = {key: None if part is None else copies[id(part)] for key, part in value.items()}
+            elif kind is tuple and all(type(part) in PLAIN for part in value):
+                state[name] = value
             else:
                 state[name] = copy.deepcopy(value, copies)
     result: ModuleT = copies[id(module)]
     return result
-
-
-EMPTY = (dict, list, set, OrderedDict)
 
 
 def _frozen(tensor: Tensor) -> Tensor:
@@ -52,7 +53,3 @@ def _frozen(tensor: Tensor) -> Tensor:
     if type(tensor) is Tensor:
         return tensor.detach().clone()
     return copy.deepcopy(tensor.detach()).requires_grad_(False)
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, PLAIN) or (type(value) is tuple and all(map(_is_plain, value)))

@@ -78,7 +78,8 @@ def cases() -> dict[str, Case]:
     torch.manual_seed(0)
     straight, constant = (bm.ALPaCA(bm.Polynomial(1, degree)).double().frozen() for degree in (1, 0))
     sure, timid = (
-        bm.MetaOptNet(bm.Identity(2), 3, bm.NearestMeanHead(), scale=scale).double().frozen() for scale in (30.0, 0.1)
+        bm.MetaOptNet(bm.Identity(2), num_classes=3, head=bm.heads.NearestMeanHead(), scale=scale).double().frozen()
+        for scale in (30.0, 0.1)
     )
     return {
         "sine waves, straight lines": Case(waves, straight, bm.StandardizedResidual()),

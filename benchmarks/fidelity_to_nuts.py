@@ -35,7 +35,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
 from bayesmeta.inference.nuts import NUTS, DenseMetric
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.learners.gradient._base import AscentLearner
+from bayesmeta.learners.gradient.base import AscentLearner
 from bayesmeta.typing import LogJoint, Params
 from bayesmeta.wrappers.sampled import DrawsPosterior, Sampled
 from benchmarks._report import verdict
@@ -83,14 +83,14 @@ class Family:
 
 
 FAMILIES = {
-    "linear": Family(Linear, lambda: bm.MLP(1, [6], 1), lambda: bm.Gaussian(bm.DiagonalNoise(1, 0.1)), ("layers.2",)),
+    "linear": Family(Linear, lambda: bm.MLP(1, [6]), lambda: bm.Gaussian(bm.DiagonalNoise(1, 0.1)), ("output",)),
     "sinusoid": Family(
         lambda: bm.Sinusoid(amplitude=(0.5, 1.5), x=(-3.0, 3.0), noise=0.2),
-        lambda: bm.MLP(1, [6], 1),
+        lambda: bm.MLP(1, [6]),
         lambda: bm.Gaussian(bm.DiagonalNoise(1, 0.1)),
         None,
     ),
-    "logistic": Family(Logistic, lambda: bm.MLP(2, [6], 1), bm.Bernoulli, ("layers.2",), labels=True),
+    "logistic": Family(Logistic, lambda: bm.MLP(2, [6]), bm.Bernoulli, ("output",), labels=True),
 }
 
 
@@ -129,8 +129,8 @@ class LogisticHead(bm.ExplicitLearner):
 
     def __init__(self, learner: bm.LRD2) -> None:
         super().__init__()
-        assert learner.num_classes is not None
-        self.features, self.x_shape, self.num_outputs = learner.features, learner.x_shape, learner.num_classes
+        assert learner.outcomes.count is not None
+        self.features, self.x_shape, self.outcomes = learner.features, learner.x_shape, learner.outcomes
         zeros = torch.zeros(learner.features.num_outputs, learner.num_classes, dtype=torch.float64)
         self.prior: bm.Prior = bm.IsotropicGaussian({"weight": zeros}, learner.ridge().item())
         self.likelihood: bm.Likelihood = bm.Categorical(learner.num_classes)
@@ -181,8 +181,8 @@ def models(family: Family, steps: int) -> Iterator[tuple[bm.ExplicitLearner, dic
     found["BMAML"] = same(bm.BMAML, num_particles=5, steps=10, lr=0.2)
     yield imaml, found
 
-    network = bm.MLP((imaml.x_shape or (1,))[0] + 2, [10], 1)
-    cavia = bm.CAVIA(network, 2, steps=10, lr=0.5, likelihood=family.likelihood())
+    network = bm.MLP((imaml.x_shape or (1,))[0], [10])
+    cavia = bm.CAVIA(network, num_context=2, steps=10, lr=0.5, likelihood=family.likelihood())
     trained(cavia, family, 2 * steps)
     point = copy.copy(cavia)
     point.posterior = bm.PointEstimate()

@@ -71,15 +71,15 @@ def on_grid(tasks: bm.Sinusoid, shots: int) -> bm.TaskBatch:
     generator = torch.Generator().manual_seed(1)
     grid = torch.linspace(*tasks.x, 100)[None, :, None].expand(4_000, -1, -1)
     x = torch.cat([tasks.inputs(len(grid), shots, generator), grid], 1)
-    y, mask = tasks.outcomes(x, generator), torch.ones(x.shape[:2], dtype=torch.bool)
+    y, mask = tasks.observe(x, generator), torch.ones(x.shape[:2], dtype=torch.bool)
     support, query = (bm.Data(x[:, i], y[:, i], mask[:, i]) for i in (slice(shots), slice(shots, None)))
     return bm.TaskBatch(support, query)
 
 
-def network(num_inputs: int = 1) -> bm.MLP:
+def network() -> bm.MLP:
     """The papers'; the same weights every time."""
     torch.manual_seed(0)
-    return bm.MLP(num_inputs, [40, 40], 1, activation="relu")
+    return bm.MLP(1, [40, 40], "relu")
 
 
 def squared_error() -> bm.Likelihood:
@@ -119,7 +119,7 @@ def cavia(num_context: int, steps: int = 15_000) -> Score:
     """10 shots, one step of 1.0 on the context. The paper took 50,000 steps."""
     tasks = bm.Sinusoid.maml(noise=0.0)
     learner = bm.CAVIA(
-        network(1 + num_context), num_context, steps=1, lr=2.0, likelihood=squared_error(), posterior=bm.PointEstimate()
+        network(), num_context=num_context, steps=1, lr=2.0, likelihood=squared_error(), posterior=bm.PointEstimate()
     )
     learner.rate.requires_grad_(False)
     bm.fit(learner, tasks, steps, batch_size=25, split=bm.RandomSplit((10, 10), 10), compile=True)

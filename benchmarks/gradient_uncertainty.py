@@ -97,7 +97,7 @@ def train(
 def learners(tasks: bm.Simulator, inner: int, share: float) -> Iterator[tuple[str, bm.Learner]]:
     """Every learner with its name, meta-trained for `share` of its steps."""
     torch.manual_seed(0)
-    network = bm.MLP(1, [40, 40], 1)
+    network = bm.MLP(1, [40, 40]).with_outputs(1)  # output layer included: the others start from all of it
     point = bm.Standardized(bm.MAML(network, steps=10, lr=0.05, posterior=bm.PointEstimate()))
     yield "MAML (point)", train(point, tasks, int(POINT_STEPS * share), 3e-3, None, True)
     for name, method in METHODS.items():

@@ -105,13 +105,13 @@ Make = Callable[[Network, int], HeadClassifier]
 def heads(qp: ModuleType | None) -> dict[str, Make]:
     """What makes a learner from a network and a number of ways."""
     found: dict[str, Make] = {
-        "ridge": lambda network, ways: R2D2(network, ways),
-        "logistic": lambda network, ways: LRD2(network, ways),
-        "nearest mean": lambda network, ways: MetaOptNet(network, ways, NearestMeanHead()),
-        "SVM": lambda network, ways: MetaOptNet(network, ways, SVMHead(PENALTY)),
+        "ridge": lambda network, ways: R2D2(network, num_classes=ways),
+        "logistic": lambda network, ways: LRD2(network, num_classes=ways),
+        "nearest mean": lambda network, ways: MetaOptNet(network, num_classes=ways, head=NearestMeanHead()),
+        "SVM": lambda network, ways: MetaOptNet(network, num_classes=ways, head=SVMHead(PENALTY)),
     }
     if qp is not None:
-        found["SVM, qpth"] = lambda network, ways: MetaOptNet(network, ways, QPHead(qp))
+        found["SVM, qpth"] = lambda network, ways: MetaOptNet(network, num_classes=ways, head=QPHead(qp))
     return found
 
 

@@ -16,7 +16,7 @@ STEPS = (1, 5, 20, 100)
 
 def network() -> bm.MLP:
     torch.manual_seed(0)
-    return bm.MLP(1, [100, 100], 1)
+    return bm.MLP(1, [100, 100])
 
 
 def learners(steps: int) -> dict[str, bm.Learner]:

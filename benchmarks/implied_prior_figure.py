@@ -34,7 +34,7 @@ LINES = dict(zip(STEPS, ("-", "--", "-."), strict=True))
 
 def trained() -> bm.MAML:
     torch.manual_seed(SEED)
-    learner = bm.MAML(bm.MLP(1, [20, 20], 1), steps=5, lr=0.003)
+    learner = bm.MAML(bm.MLP(1, [20, 20]), steps=5, lr=0.003)
     learner.rate.requires_grad_(False)
     bm.fit(learner, bm.Sinusoid.maml(noise=0.1), 500, lr=1e-2, split=bm.RandomSplit((5, 5), 10), seed=SEED)
     return learner.double()

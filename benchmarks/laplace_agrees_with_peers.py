@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import bayesmeta as bm
-from bayesmeta.inference.laplace import Evidence, ExplicitPrior
+from bayesmeta.inference.laplace import ExplicitPrior, GaussNewton
 from benchmarks._report import interleaved, verdict
 from benchmarks.peers import installed, loss
 
@@ -62,7 +62,7 @@ class Bayesmeta:
 
     def __init__(self, tasks: list[Task]) -> None:
         _, x, y, _ = tasks[0]
-        self.network = bm.MLP(x.shape[-1], [WIDTH, WIDTH], y.shape[-1]).to(x.dtype)
+        self.network = bm.MLP(x.shape[-1], [WIDTH, WIDTH]).with_outputs(y.shape[-1]).to(x.dtype)
         self.likelihood = bm.Gaussian(bm.DiagonalNoise(y.shape[-1])).to(x.dtype)
         self.likelihood.noise.value.set(NOISE)  # in this precision
         weights = [dict(each.named_parameters()) for each, *_ in tasks]
@@ -75,8 +75,8 @@ class Bayesmeta:
         mask = torch.ones(self.x.shape[:2], dtype=torch.bool)
         variances = dict.fromkeys(self.phi, torch.tensor(1.0 / PRECISION, dtype=torch.float64))
         shapes = {name: value.shape[1:] for name, value in self.phi.items()}
-        evidence = Evidence.of(self.network.jacobian(self.phi, self.x), root, mask, variances, shapes)
-        belief = ExplicitPrior().full(evidence)
+        curvature = GaussNewton.of(self.network.jacobian(self.phi, self.x), root, mask, variances, shapes)
+        belief = ExplicitPrior().full(curvature)
         blocks = belief.blocks(self.network.jacobian(self.phi, self.query_x))
         return self.network.stacked(self.phi, self.query_x), blocks.diagonal(dim1=-2, dim2=-1)
 

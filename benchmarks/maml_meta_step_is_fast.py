@@ -105,10 +105,13 @@ class Bayesmeta:
     def __init__(self, setting: Setting, dtype: torch.dtype, compiled: bool = False) -> None:
         network: bm.Network
         if setting.images:
-            network, likelihood = bm.Conv4((1, 28, 28), 64, 5), bm.Categorical(5)
+            network, likelihood = bm.Conv4((1, 28, 28), 64).with_outputs(5), bm.Categorical(5)
             self.constant = 0.0
         else:
-            network, likelihood = bm.MLP(1, [40, 40], 1, activation="relu"), bm.Gaussian(bm.DiagonalNoise(1, 1.0))
+            network, likelihood = (
+                bm.MLP(1, [40, 40], activation="relu").with_outputs(1),
+                bm.Gaussian(bm.DiagonalNoise(1, 1.0)),
+            )
             self.constant = 0.5 * math.log(2.0 * math.pi)
         for own, value in zip(network.parameters(), setting.network().parameters(), strict=True):
             assert own.shape == value.shape
@@ -120,8 +123,7 @@ class Bayesmeta:
         network.requires_grad_(True)
         self.learner, self.network = learner, network
         x, y, query_x, query_y = _cast(setting.batch(), dtype)
-        full = partial(torch.ones, dtype=torch.bool)
-        self.tasks = bm.TaskBatch(bm.Data(x, y, full(y.shape[:2])), bm.Data(query_x, query_y, full(query_y.shape[:2])))
+        self.tasks = bm.TaskBatch(bm.Data.full(x, y), bm.Data.full(query_x, query_y))
         self.compiled = CompiledStep(learner, learner.meta_loss) if compiled else None
 
     def __call__(self) -> float:

@@ -34,8 +34,8 @@ def features() -> bm.Conv4:
 
 # ridge, scale and spread are where meta-training starts
 METHODS: dict[str, Callable[[], bm.Learner]] = {
-    "R2D2": lambda: bm.R2D2(features(), ridge=0.1, scale=30.0),
-    "LRD2": lambda: bm.LRD2(features(), ridge=0.5, scale=10.0, spread=0.01),
+    "R2D2": lambda: bm.R2D2(features(), head=bm.heads.RidgeHead(0.1), scale=30.0),
+    "LRD2": lambda: bm.LRD2(features(), head=bm.heads.LogisticHead(0.5), scale=10.0, spread=0.01),
     "MetaOptNet": lambda: bm.MetaOptNet(features()),
     "DKT": lambda: bm.DeepKernelClassifier(features()),
 }

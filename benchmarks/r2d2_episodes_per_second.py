@@ -45,7 +45,7 @@ def main() -> None:
     labels = torch.arange(1_000).repeat_interleave(20)
     source = bm.Episodes(bm.ImageClasses.from_arrays(pixels, labels).to(arguments.device), ways=WAYS)
     torch.manual_seed(SEED)
-    learner = bm.R2D2(bm.Conv4((1, 28, 28), CHANNELS), WAYS).to(arguments.device)
+    learner = bm.R2D2(bm.Conv4((1, 28, 28), CHANNELS), num_classes=WAYS).to(arguments.device)
     optimizer = learner.configure_optimizer(1e-3)
     print(f"{'episodes a batch':>16}{'draw, a second':>16}{'step, a second':>16}{'step, ms':>10}")
     rates: dict[int, float] = {}

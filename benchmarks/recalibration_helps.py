@@ -60,7 +60,7 @@ def trained(tasks: bm.TaskDataset, steps: int, seed: int) -> bm.Learner:
     """ALPaCA on a small network, trained quickly, as a first user would."""
     torch.manual_seed(seed)
     num_inputs = tasks.data.x.shape[-1]
-    learner = bm.Standardized(bm.ALPaCA(bm.MLP(num_inputs, [32, 32]), 1))
+    learner = bm.Standardized(bm.ALPaCA(bm.MLP(num_inputs, [32, 32]), num_outputs=1))
     bm.fit(learner, tasks, steps, lr=3e-3, split=bm.RandomSplit((0, 10), 30), seed=seed, progress=False)
     return learner
 

@@ -30,7 +30,12 @@ SAMPLER, DRAWS = NUTS(num_chains=2, num_draws=50, num_warmup=100), 19
 def _linear_imaml(posterior: bm.Linearized) -> bm.IMAML:
     """f is linear in phi, so that Laplace is exact."""
     return bm.IMAML(
-        bm.MLP(1, [4], 1), 1.0, bm.LBFGS(100, 1e-10), posterior=posterior, adapted=["layers.2"], solve_tolerance=1e-10
+        bm.MLP(1, [4]),
+        precision=1.0,
+        solver=bm.LBFGS(100, 1e-10),
+        posterior=posterior,
+        adapted=["output"],
+        solve_tolerance=1e-10,
     )
 
 
@@ -39,23 +44,35 @@ EXACT: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA, diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), rows=bm.DiagonalRows(6)), 1),
     "ALPaCA, isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4)), 1),
     "ALPaCA, fixed effects": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.FullRows(4, varying=[0, 1])), 1),
-    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), 2, noise=bm.FullNoise(2)), 2),
+    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)), 2),
     "MixtureALPaCA": (lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 4]), num_components=3), 1),
-    "MixtureALPaCA, two outputs": (lambda: bm.MixtureALPaCA(bm.Identity(2), 2, 2, bm.FullNoise(2)), 2),
+    "MixtureALPaCA, two outputs": (
+        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.FullNoise(2)),
+        2,
+    ),
     "R2D2Regressor": (lambda: bm.R2D2Regressor(bm.MLP(1, [16, 6])), 1),
-    "R2D2Regressor, two outputs": (lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), 2, noise=bm.FullNoise(2)), 2),
+    "R2D2Regressor, two outputs": (
+        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)),
+        2,
+    ),
     "iMAML, f linear in phi": (lambda: _linear_imaml(bm.Linearized()), 1),
 }
 SAMPLED: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA": (lambda: bm.ALPaCA(bm.MLP(1, [16, 4])), 1),
-    "CAVIA": (lambda: bm.CAVIA(bm.MLP(3, [8], 1), 2), 1),
-    "iMAML, Bernoulli": (lambda: bm.IMAML(bm.MLP(2, [3], 1), 1.0, likelihood=bm.Bernoulli(), adapted=["layers.2"]), 2),
-    "iMAML, a network": (lambda: bm.IMAML(bm.MLP(1, [2], 1), 1.0, likelihood=bm.Gaussian(bm.DiagonalNoise(1, 0.5))), 1),
+    "CAVIA": (lambda: bm.CAVIA(bm.MLP(1, [8]), num_context=2), 1),
+    "iMAML, Bernoulli": (
+        lambda: bm.IMAML(bm.MLP(2, [3]), precision=1.0, likelihood=bm.Bernoulli(), adapted=["output"]),
+        2,
+    ),
+    "iMAML, a network": (
+        lambda: bm.IMAML(bm.MLP(1, [2]), precision=1.0, likelihood=bm.Gaussian(bm.DiagonalNoise(1, 0.5))),
+        1,
+    ),
 }
 WRONG: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "iMAML, f linear, diagonal": (lambda: _linear_imaml(bm.LinearizedDiagonal()), 1),
     "iMAML, a network, Laplace": (SAMPLED["iMAML, a network"][0], 1),
-    "BMAML": (lambda: bm.BMAML(bm.MLP(1, [3], 1), precision=1.0), 1),
+    "BMAML": (lambda: bm.BMAML(bm.MLP(1, [3]), precision=1.0), 1),
 }
 
 

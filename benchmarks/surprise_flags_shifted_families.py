@@ -46,7 +46,7 @@ def shifted(what: str, factor: float) -> bm.Sinusoid:
 def trained(tasks: bm.TaskSource, steps: int) -> bm.Learner:
     """ALPaCA on a network of two layers of 64."""
     torch.manual_seed(0)
-    learner = bm.ALPaCA(bm.MLP(1, [64, 64]), 1)
+    learner = bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=1)
     bm.fit(learner, tasks, steps, lr=3e-3, split=bm.RandomSplit((0, 10), 20), seed=0, progress=False)
     return learner
 

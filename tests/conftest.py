@@ -28,6 +28,24 @@ settings.register_profile(
 settings.load_profile("bayesmeta")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make learner NAME=maml`: the contracts of one learner, with all its variants in the registry."""
+    parser.addoption("--learner", help="only the contracts of the Cases called this, or this and a further word")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the contracts of other learners."""
+    wanted = config.getoption("--learner")
+    if wanted is None:
+        return
+    names = {item: item.callspec.params["case"].name for item in items if hasattr(item, "callspec")}
+    kept = [item for item, name in names.items() if name == wanted or name.startswith(f"{wanted}-")]
+    if not kept:
+        raise pytest.UsageError(f"expected a learner among {sorted(set(names.values()))}, got {wanted!r}")
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same global random numbers for every test."""

@@ -97,7 +97,7 @@ class DeviceTensor(Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: "DeviceTensor") -> None:  # `learner.double()` keeps a parameter and gives it other values
+    def data(self, value: "DeviceTensor") -> None:  # the parameter stays, its values are others
         Tensor.data.__set__(self, value)
         self.inner = value.inner
 

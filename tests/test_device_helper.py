@@ -194,11 +194,11 @@ def test_optimizers_step(fused: bool, device: torch.device) -> None:
     results = []
     for at in (torch.device("cpu"), device):
         torch.manual_seed(0)
-        layer = nn.Linear(4, 1).to(at)
+        layer = nn.Linear(4, 1).double().to(at)
         optimizer = torch.optim.Adam(layer.parameters(), lr=0.1, fused=fused)
         for _ in range(3):
             optimizer.zero_grad()
-            layer(HERE.to(at)).square().sum().backward()
+            layer(HERE.double().to(at)).square().sum().backward()
             nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
             optimizer.step()
         results.append(layer.weight)

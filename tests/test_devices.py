@@ -15,8 +15,17 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.interop.arviz import to_arviz
+from bayesmeta.interop.pyro import hyper_nuts, hyper_svi, nuts, prior_predictive, svi
 from bayesmeta.predictives import Predictive
+from bayesmeta.reporting.report import report
+from tests.device import DEVICE
 from tests.registry import CASES, Case
+
+# what runs on a real device only, and why
+BEYOND_THE_PRETENCE = {
+    "a compiled step": "inductor knows the pretended device neither by name nor by the memory of its tensors",
+}
 
 SHORT = bm.NUTS(num_chains=2, num_draws=4, num_warmup=20, max_depth=2)
 # a real device sums in another order, which solvers and eigenvectors amplify
@@ -126,7 +135,7 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
     train, held_out = numbers(12), numbers(4)
     for make, arguments in (
         (lambda: bm.Standardized(alpaca(torch.device("cpu"))), {"validation": held_out, "validate_every": 2}),
-        (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4], 1), steps=2).double(), {}),
+        (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4]), steps=2).double(), {}),
         (lambda: alpaca(torch.device("cpu")), {"objective": bm.Evidence()}),
     ):
         torch.manual_seed(0)
@@ -136,7 +145,7 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
         assert results[1].losses == pytest.approx(results[0].losses, rel=1e-5)
         same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
     episodes = bm.Episodes(images(device), ways=2)
-    learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), 2).to(device)
+    learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), num_classes=2).to(device)
     result = bm.fit(
         learner, episodes, steps=1, batch_size=2, split=bm.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
     )
@@ -169,16 +178,15 @@ def test_surprise_and_shrinkage(device: torch.device) -> None:
     for make, tasks in ((alpaca, numbers()), (classifier, labels())):
         found = []
         for at in (torch.device("cpu"), device):
-            support = bm.Data.select(tasks.data, slice(3)).to(device=at)
-            surprise = bm.Surprise.fit(make(at), tasks, [2, 3], split=bm.RandomSplit)
+            support = tasks.data.select(slice(3)).to(device=at)
+            surprise = bm.Surprise.fit(make(at), tasks, [2, 3])
             found.append([surprise.p_value(support), surprise.smallest_p_value(support)])
-            found[-1].append(make(at).surprise(support.select(slice(1)), num_draws=3))
+            assert 0.25 <= make(at).surprise(support.select(slice(1)), num_draws=3) <= 1.0
             if make is alpaca:
                 found[-1].append(bm.shrinkage(make(at), support))
             again = bm.Surprise.from_json(make(at), surprise.to_json())
             torch.testing.assert_close(again.p_value(support), found[-1][0])
-        if device.type != "cuda":  # which draws by itself
-            torch.testing.assert_close(found[1], found[0], **SAME)
+        torch.testing.assert_close(found[1], found[0], **SAME)
 
 
 @pytest.mark.parametrize("method", [bm.variance_scaling, bm.isotonic_recalibration, bm.temperature_scaling])
@@ -201,13 +209,17 @@ def test_conformal_regions(device: torch.device) -> None:
             for posterior in (
                 bm.HierarchicalConformal(learner, tasks).adapt(five),
                 bm.SplitConformal(learner).adapt(five, five),
-                bm.FewShotConformal(learner, tasks, numbers(24) if make is alpaca else labels(24)).adapt(five),
+                bm.FewShotConformal(learner, tasks, tasks).adapt(five),
             ):
                 if make is alpaca:
                     regions += [*posterior.interval(tasks.data.x[:2], 0.6)]
                 else:
                     regions += [posterior.label_set(tasks.data.x[:2], 0.6)]
             found.append(regions)
+        if device.type == "cuda":  # the last rest on a network, whose training magnifies rounding
+            last = 2 if make is alpaca else 1
+            assert all(on(value, device).shape == found[0][-1].shape for value in found[1][-last:])
+            found = [each[:-last] for each in found]
         same(found[1], found[0], device)
 
 
@@ -237,7 +249,7 @@ def test_hyper_posteriors(device: torch.device) -> None:
 
 
 def test_implied_prior(device: torch.device) -> None:
-    learner = bm.MAML(bm.MLP(1, [4], 1), steps=2, lr=0.01).double().to(device)
+    learner = bm.MAML(bm.MLP(1, [4]), steps=2, lr=0.01).double().to(device)
     prior = learner.implied_prior(numbers().data.select(slice(2)))
     for value in prior.sample(torch.Generator(device).manual_seed(0)).values():
         on(value, device)
@@ -267,3 +279,39 @@ def test_tables(device: torch.device) -> None:
     assert tasks.schema is not None
     tables = [bm.predict_frame(linear(at), tasks.schema, frame, frame) for at in (torch.device("cpu"), device)]
     pd.testing.assert_frame_equal(tables[1], tables[0])
+
+
+def test_a_compiled_step(device: torch.device) -> None:
+    if device.type == DEVICE.type:
+        pytest.skip(BEYOND_THE_PRETENCE["a compiled step"])
+    results = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        learner = bm.MAML(bm.MLP(1, [4]), steps=2, lr=0.01).double().to(device)
+        results.append(bm.fit(learner, numbers(), steps=3, batch_size=3, compile=compiled).losses)
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_to_pyro(device: torch.device) -> None:
+    from pyro.infer.autoguide import AutoIAFNormal
+
+    torch.manual_seed(0)
+    learner, support = linear(device), numbers().data.select(slice(2))
+    network = bm.LLAMA(bm.MLP(1, [2])).double().to(device)
+    for posterior in (
+        svi(network, support, steps=1, num_draws=2),
+        svi(network, support, AutoIAFNormal, steps=1, num_draws=2),
+        hyper_svi(learner, support, bm.DeviationHyperprior(), steps=1, num_draws=4).hyper_posterior(2).adapt(support),
+        hyper_nuts(learner, support, bm.DeviationHyperprior(), sampler=SHORT).hyper_posterior(2).adapt(support),
+    ):
+        on(posterior.predict(support.x).mean, device)
+    one = support.select(slice(1))
+    on(nuts(learner, one, SHORT).predict(one.x).mean, device)
+    on(prior_predictive(learner, support, num_draws=2)["y"], device)
+
+
+def test_to_arviz_and_a_report(device: torch.device) -> None:
+    learner, tasks = linear(device), numbers()
+    to_arviz(learner, tasks, tasks.data, num_draws=2)
+    reference = bm.Surprise.fit(learner, tasks, [2])
+    assert "ALPaCA" in str(report(learner, tasks, [2], num_bootstrap=2, examples=1, surprise=reference))

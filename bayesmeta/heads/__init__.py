@@ -1,1 +1,24 @@
-"""Solvers of a last layer for classes, and the classifier that they make."""
+"""Last layers for classes that are solved within the network: one plug-in point for all families."""
+
+from bayesmeta.heads.class_means import NearestMeanHead
+from bayesmeta.heads.classes import Classes
+from bayesmeta.heads.classifier import HeadClassifier, HeadPosterior
+from bayesmeta.heads.gaussian_process import GaussianProcessHead
+from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.heads.logistic import LogisticHead
+from bayesmeta.heads.ridge import RidgeHead
+from bayesmeta.heads.svm import SVMHead
+
+__all__ = [
+    "Classes",
+    "Examples",
+    "GaussianProcessHead",
+    "Head",
+    "HeadClassifier",
+    "HeadPosterior",
+    "LogisticHead",
+    "NearestMeanHead",
+    "RidgeHead",
+    "SVMHead",
+    "Scores",
+]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import InferenceError
-from bayesmeta.inference.laplace import Evidence
+from bayesmeta.inference.laplace import GaussNewton
 from bayesmeta.typing import Params
 
 
@@ -83,14 +83,19 @@ class ImpliedPrior:
         return draws
 
 
-def implied_prior(mean: Params, steps: int, evidence: Evidence) -> ImpliedPrior:
-    """The prior of k steps whose rates are the squares of the evidence.
+def implied_prior(mean: Params, steps: int, curvature: GaussNewton) -> ImpliedPrior:
+    """The prior of k steps on the support, whose step sizes on the sum over points are S².
+
+    Args:
+        mean: theta, each value `*shape`.
+        steps: k.
+        curvature: the Gauss-Newton matrix of the support at theta, and S².
 
     Raises:
         InferenceError: a l >= 1 for some task: those steps are the MAP under no prior.
     """
-    rows = evidence.white()
-    scale = evidence.scale().expand(len(rows), -1)
+    rows = curvature.white()
+    scale = curvature.scale().expand(len(rows), -1)
     values, vectors = torch.linalg.eigh(rows @ rows.mT)
     worst = values.amax(-1) if values.shape[-1] else values.new_zeros(values.shape[0])
     if bool((worst >= 1.0).any()):

@@ -28,8 +28,8 @@ from bayesmeta.typing import Params
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """What the support says about phi: Rᵀ J at its points, and S².
+class GaussNewton:
+    """The generalised Gauss-Newton matrix G = Jᵀ Λ J of the support, as the rows Rᵀ J it is made of, and S².
 
     Attributes:
         rows: Rᵀ J, zero at padded points, which then change nothing.
@@ -49,7 +49,7 @@ class Evidence:
         mask: Bool[Tensor, "B N"],
         squares: Params,
         shapes: dict[str, torch.Size],
-    ) -> "Evidence":
+    ) -> "GaussNewton":
         """From J of the support, R with Λ = R Rᵀ, and the mask of its real points."""
         return cls(jacobian.weighted(root, mask), squares, shapes)
 
@@ -77,10 +77,10 @@ class Belief(ABC):
     """phi | D ~ N(mode, Cov), known through what it says about network outputs.
 
     Attributes:
-        evidence: the support and S².
+        curvature: the Gauss-Newton matrix of the support, and S².
     """
 
-    evidence: Evidence
+    curvature: GaussNewton
 
     @abstractmethod
     def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
@@ -92,7 +92,7 @@ class Belief(ABC):
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
         """Draws of phi - mode: S T z, with T Tᵀ the covariance in units of S²."""
-        white, scale = self.evidence.white(), self.evidence.scale()
+        white, scale = self.curvature.white(), self.curvature.scale()
         shape = (num_draws, white.shape[0], white.shape[2])
         normal = common_normals(shape, white, generator)
         return scale * self._root_times(white, normal[..., None])[..., 0]
@@ -113,17 +113,17 @@ class LaplaceBelief(Belief):
 
     def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
         """J S² Jᵀ - |C⁻¹ A S Jᵀ|², point by point."""
-        own = jacobian.blocks(self.evidence.squares)
+        own = jacobian.blocks(self.curvature.squares)
         white = self._explained(jacobian).unflatten(2, own.shape[1:3]).movedim(1, 2)  # B M NK K
         return own - white.mT @ white
 
     def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
         """J S² Jᵀ - |C⁻¹ A S Jᵀ|²."""
         white = self._explained(jacobian)
-        return jacobian.gram(jacobian, self.evidence.squares) - white.mT @ white
+        return jacobian.gram(jacobian, self.curvature.squares) - white.mT @ white
 
     def _explained(self, jacobian: Jacobian) -> Float[Tensor, "B NK MK"]:
-        return solve_lower(self.factor, self.evidence.rows.gram(jacobian, self.evidence.squares))
+        return solve_lower(self.factor, self.curvature.rows.gram(jacobian, self.curvature.squares))
 
     def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
         # T = I - Aᵀ C⁻ᵀ (C + I)⁻¹ A (Potter's form, as in linalg.update_root)
@@ -153,15 +153,15 @@ class EarlyStoppedBelief(Belief):
 
     def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
         """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ, point by point."""
-        own = jacobian.blocks(self.evidence.squares)
-        cross = self.evidence.rows.gram(jacobian, self.evidence.squares)
+        own = jacobian.blocks(self.curvature.squares)
+        cross = self.curvature.rows.gram(jacobian, self.curvature.squares)
         changed = (self.inner @ cross).unflatten(2, own.shape[1:3]).movedim(1, 2)
         return self.steps * own + cross.unflatten(2, own.shape[1:3]).movedim(1, 2).mT @ changed
 
     def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
         """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ."""
-        cross = self.evidence.rows.gram(jacobian, self.evidence.squares)
-        return self.steps * jacobian.gram(jacobian, self.evidence.squares) + cross.mT @ self.inner @ cross
+        cross = self.curvature.rows.gram(jacobian, self.curvature.squares)
+        return self.steps * jacobian.gram(jacobian, self.curvature.squares) + cross.mT @ self.inner @ cross
 
     def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
         # T = √k I + Aᵀ m(AAᵀ) A with m(l) = (√s(l) - √k) / l
@@ -193,7 +193,7 @@ class DiagonalBelief(Belief):
         return jacobian.gram(jacobian, self.variances)
 
     def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
-        deviation = flat_diagonal(self.variances, self.evidence.shapes).sqrt() / self.evidence.scale()
+        deviation = flat_diagonal(self.variances, self.curvature.shapes).sqrt() / self.curvature.scale()
         return deviation[..., None] * normal
 
 
@@ -201,27 +201,27 @@ class Shrinkage(ABC):
     """How the information that a direction of phi has received shrinks its variance, in units of S²."""
 
     @abstractmethod
-    def full(self, evidence: Evidence) -> Belief:
+    def full(self, curvature: GaussNewton) -> Belief:
         """The belief with all correlations, through the NK x NK kernel AAᵀ."""
 
     @abstractmethod
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The variance of a direction of this information."""
 
-    def diagonal(self, evidence: Evidence) -> DiagonalBelief:
+    def diagonal(self, curvature: GaussNewton) -> DiagonalBelief:
         """The belief that uses the diagonal of AᵀA alone."""
-        variance = self.variance(evidence.white().square().sum(1)) * evidence.scale().square()
-        sizes = [shape.numel() for shape in evidence.shapes.values()]
-        parts = zip(evidence.shapes.items(), variance.split(sizes, 1), strict=True)
-        return DiagonalBelief(evidence, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
+        variance = self.variance(curvature.white().square().sum(1)) * curvature.scale().square()
+        sizes = [shape.numel() for shape in curvature.shapes.values()]
+        parts = zip(curvature.shapes.items(), variance.split(sizes, 1), strict=True)
+        return DiagonalBelief(curvature, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
 
 
 class ExplicitPrior(Shrinkage):
     """Bayes' rule under N(·, S²): v = 1 / (1 + l)."""
 
-    def full(self, evidence: Evidence) -> LaplaceBelief:
+    def full(self, curvature: GaussNewton) -> LaplaceBelief:
         """By a Cholesky factor."""
-        return LaplaceBelief(evidence, cholesky(_plus_identity(evidence.kernel()), "support covariance"))
+        return LaplaceBelief(curvature, cholesky(_plus_identity(curvature.kernel()), "support covariance"))
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """1 / (1 + l)."""
@@ -238,11 +238,11 @@ class EarlyStopping(Shrinkage):
 
     steps: int
 
-    def full(self, evidence: Evidence) -> EarlyStoppedBelief:
+    def full(self, curvature: GaussNewton) -> EarlyStoppedBelief:
         """Through the spectrum of AAᵀ."""
-        kernel = evidence.kernel()
+        kernel = curvature.kernel()
         inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
-        return EarlyStoppedBelief(evidence, self.steps, kernel, inner)
+        return EarlyStoppedBelief(curvature, self.steps, kernel, inner)
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """s(l) = k + l g(l)."""

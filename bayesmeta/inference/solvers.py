@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError
+from bayesmeta.linalg import rows_of
 from bayesmeta.typing import LogJoint, Params
 
 
@@ -163,7 +164,7 @@ class _Flat:
     def __init__(self, log_joint: LogJoint, start: Params) -> None:
         self.log_joint = log_joint
         self.shapes = {name: value.shape for name, value in start.items()}
-        self.start = torch.cat([value.detach().flatten(1) for value in start.values()], 1)
+        self.start = torch.cat([rows_of(value.detach()) for value in start.values()], 1)
 
     def __call__(self, phi: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

@@ -21,10 +21,9 @@ TOGETHER = 200_000  # numbers in a task's first map up to which tasks go togethe
 
 
 class Conv4(Network):
-    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pool; then a linear layer.
+    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pool; the flattened last map is the output.
 
-    Without `num_outputs` the flattened last map is the output, which is what a feature network gives. An odd row or
-    column is dropped by the pool, and an axis of size 1 is not pooled further.
+    An odd row or column is dropped by the pool, and an axis of size 1 is not pooled further.
 
     With `norm="task"` the statistics are those of the points of a task at this very call (Finn et al. 2017), so the
     output at a point depends on the other points, and the convolutions have no bias, which the mean would take away.
@@ -33,7 +32,6 @@ class Conv4(Network):
     Args:
         x_shape: channels, height and width of an image.
         channels: channels of each block.
-        num_outputs: size of a linear output layer; None for none.
         norm: "group" (GroupNorm) or "task" (TaskNorm).
         num_groups: groups of channels with statistics in common, for `norm="group"`; it divides `channels`.
 
@@ -41,13 +39,22 @@ class Conv4(Network):
         ShapeError: an `x_shape` that is not three positive sizes; images of another shape in `forward`.
         DataError: sizes that are not positive, an unknown norm, or groups that do not divide the channels or hold a
             single number.
+
+    Attributes:
+        map_shape: channels, height and width of the last map: `features.unflatten(-1, network.map_shape)`.
+
+    Example:
+        >>> network = Conv4((3, 84, 84), channels=16)
+        >>> network.num_outputs, network.map_shape
+        (400, (16, 5, 5))
+        >>> network(torch.zeros(1, 2, 3, 84, 84)).shape
+        torch.Size([1, 2, 400])
     """
 
     def __init__(
         self,
         x_shape: tuple[int, int, int],
         channels: int = 64,
-        num_outputs: int | None = None,
         norm: str = "group",
         num_groups: int = 8,
     ) -> None:
@@ -55,8 +62,8 @@ class Conv4(Network):
         depth, *size = shape = tuple(x_shape)
         if len(shape) != 3 or min(shape) < 1:
             raise ShapeError(f"expected x_shape (channels, height, width) with sizes >= 1, got {shape}")
-        if channels < 1 or (num_outputs is not None and num_outputs < 1):
-            raise DataError(f"expected positive sizes, got {channels} channels and {num_outputs} outputs")
+        if channels < 1:
+            raise DataError(f"expected at least one channel, got {channels}")
         if norm not in ("group", "task"):
             raise DataError(f"expected a norm among ['group', 'task'], got {norm!r}")
         if norm == "group" and (num_groups < 1 or channels % num_groups):
@@ -71,23 +78,22 @@ class Conv4(Network):
             blocks.append(_Block(depth, channels, nn.GroupNorm(num_groups, channels) if norm == "group" else None))
             depth, size = channels, [max(n // 2, 1) for n in size]
         self.blocks = nn.ModuleList(blocks)
-        width = channels * math.prod(size)
-        self.head = None if num_outputs is None else nn.Linear(width, num_outputs)
+        height, width = size
         self.x_shape, self.channels, self.pointwise = shape, channels, norm == "group"
-        self.num_outputs = width if num_outputs is None else num_outputs
+        self.map_shape: tuple[int, int, int] = (channels, height, width)
+        self.num_outputs = math.prod(self.map_shape)
 
     def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """The last layer at every point."""
+        """The last map of every point, flattened."""
         if x.shape[2:] != self.x_shape:
             expected = ", ".join(map(str, ("B", "N", *self.x_shape)))
             raise ShapeError(f"expected x of shape ({expected}), got {tuple(x.shape)}")
         for block in self.blocks:
             x = block(x)
-        x = x.flatten(2)
-        return x if self.head is None else self.head(x)
+        return x.flatten(2)
 
     def stacked(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """The last layer at every point, each task with weights of its own.
+        """The last map of every point, flattened, each task with weights of its own.
 
         Small tasks go together, as one grouped convolution a block; large ones, whose arithmetic fills a core and
         which grouped convolutions slow down, one after the other.

@@ -7,33 +7,37 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.errors import DataError
-from bayesmeta.networks.jacobian import Factor, FactoredJacobian
-from bayesmeta.networks.network import Network
+from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
+from bayesmeta.networks.jacobian import Factor
 from bayesmeta.typing import Params
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
 
-class MLP(Network):
-    """Dense layers; without `num_outputs` the last hidden layer is the output, which is what a feature network gives.
+class MLP(DenseNetwork):
+    """Dense layers, each followed by an activation; the last hidden layer is the output.
 
     Args:
         num_inputs: D.
         hidden: widths of the hidden layers.
-        num_outputs: size of a linear output layer; None for none.
         activation: one of tanh, relu, silu, gelu.
 
     Raises:
         DataError: an unknown activation, or widths that are not positive.
+
+    Example:
+        >>> network = MLP(2, [16, 8], activation="relu")
+        >>> network(torch.zeros(3, 5, 2)).shape
+        torch.Size([3, 5, 8])
+        >>> network.x_shape, network.num_outputs
+        ((2,), 8)
     """
 
-    def __init__(
-        self, num_inputs: int, hidden: Sequence[int], num_outputs: int | None = None, activation: str = "tanh"
-    ) -> None:
+    def __init__(self, num_inputs: int, hidden: Sequence[int], activation: str = "tanh") -> None:
         super().__init__()
         if activation not in ACTIVATIONS:
             raise DataError(f"expected an activation among {sorted(ACTIVATIONS)}, got {activation!r}")
-        hidden = list(hidden)  # a numpy array has no truth value
+        hidden = tuple(int(size) for size in hidden)
         if not hidden or min(hidden) < 1 or num_inputs < 1:
             raise DataError(f"expected positive widths, got {num_inputs} inputs and hidden layers {list(hidden)}")
         layers: list[nn.Module] = []
@@ -41,11 +45,14 @@ class MLP(Network):
         for size in hidden:
             layers += [nn.Linear(width, size), ACTIVATIONS[activation]()]
             width = size
-        if num_outputs is not None:
-            layers.append(nn.Linear(width, num_outputs))
         self.layers = nn.Sequential(*layers)
-        self.x_shape = (num_inputs,)
-        self.num_outputs = width if num_outputs is None else num_outputs
+        self.x_shape, self.num_outputs = (num_inputs,), width
+        self.hidden, self.activation = hidden, activation
+
+    def with_context(self, size: int) -> "MLP":
+        """An MLP with D + `size` inputs, and hidden layers and activation as they are here."""
+        like = next(self.parameters())
+        return MLP(self.x_shape[0] + size, self.hidden, self.activation).to(like)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
         """The last layer at every point."""
@@ -58,10 +65,10 @@ class MLP(Network):
             x = torch.baddbmm(step[1][:, None], x, step[0].mT) if isinstance(step, tuple) else step(x)
         return x
 
-    def jacobian(self, phi: Params, x: Float[Tensor, "B N D"]) -> FactoredJacobian:
-        """The derivative of every output in the P numbers of phi, by the chain rule written out (backpropagation).
+    def pullback(self, phi: Params, x: Float[Tensor, "B N D"]) -> tuple[Float[Tensor, "B N F"], Back]:
+        """The last layer at every point, and the way back.
 
-        With z_l = W_l a_l-1 + b_l and δ_l = ∂f/∂z_l, it is δ_l a_l-1ᵀ in W_l and δ_l in b_l.
+        With z_l = W_l a_l-1 + b_l and δ_l = ∂f/∂z_l, the derivative is δ_l a_l-1ᵀ in W_l and δ_l in b_l.
         """
         inputs, slopes, weights = [], [], []
         for step in self._steps(phi, len(x)):
@@ -71,19 +78,19 @@ class MLP(Network):
                 x = torch.baddbmm(step[1][:, None], x, step[0].mT)
             else:
                 x, slope = _with_slope(step, x)
-                slopes.append(slope)
-        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        delta = eye.expand(*x.shape[:2], -1, -1)  # B N F O, the derivative in z of the last layer
-        if len(slopes) == len(inputs):
-            delta = delta * slopes[-1][..., None, :]
-        factors: dict[str, Factor] = {}
-        for index in reversed(range(len(inputs))):
-            name = f"layers.{2 * index}"
-            factors[f"{name}.weight"], factors[f"{name}.bias"] = Factor(delta, inputs[index]), Factor(delta)
-            if index:
-                back = delta.flatten(1, 2) @ weights[index]  # δ_l W_l
-                delta = back.unflatten(1, delta.shape[1:3]) * slopes[index - 1][:, :, None]
-        return FactoredJacobian({name: factors[name] for name in phi})
+                slopes.append(slope[:, :, None])
+
+        def back(delta: Float[Tensor, "B N K F"]) -> dict[str, Factor]:
+            factors: dict[str, Factor] = {}
+            for index in reversed(range(len(inputs))):
+                delta = delta * slopes[index]
+                name = f"layers.{2 * index}"
+                factors[f"{name}.weight"], factors[f"{name}.bias"] = Factor(delta, inputs[index]), Factor(delta)
+                if index:
+                    delta = delta_times(delta, weights[index])
+            return factors
+
+        return x, back
 
     def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor] | nn.Module]:
         """Weights and bias of each dense layer, `B O I` and `B O`; activations as they are."""

@@ -1,4 +1,9 @@
-"""What every network says about itself, and how it runs with the weights of many tasks at once."""
+"""What every network says about itself, and how it runs with the weights of many tasks at once.
+
+Network         features: a learner puts its own last layer on them
+DenseOutput     features and a dense layer named `output`: what a learner of the gradient family makes of them
+WholeNetwork    a network that is all of f already, and takes no further layer
+"""
 
 import contextlib
 from abc import ABC, abstractmethod
@@ -11,19 +16,40 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bayesmeta.description import Described
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.typing import Params
+
+PREFIX = "features."  # of the names of the parameters beneath an output layer
 
 
 class Network(Described, nn.Module, ABC):
     """A function of one point, applied to all points of all tasks at once.
 
+    It gives the features of a point. The last layer, from features to outcomes, belongs to the learner, so that one
+    network works for every learner; a network that is all of f already inherits `WholeNetwork`.
+
     A subclass gives `forward`. One that knows a faster way with stacked weights overrides `stacked` and `jacobian`.
 
     Attributes:
         x_shape: shape of one input.
-        num_outputs: length of the output (the F of a feature network, the K of a full one).
+        num_outputs: length of the output: F, and the K of a `WholeNetwork`.
         pointwise: False where the output at a point depends on the other points of its task (batch statistics).
+
+    Example:
+        >>> class Waves(Network):
+        ...     def __init__(self, num_features: int) -> None:
+        ...         super().__init__()
+        ...         self.frequency = nn.Parameter(torch.randn(num_features))
+        ...         self.x_shape, self.num_outputs = (1,), num_features
+        ...
+        ...     def forward(self, x: Tensor) -> Tensor:
+        ...         return (x * self.frequency).sin()
+        >>> network = Waves(3)
+        >>> network(torch.zeros(2, 5, 1)).shape
+        torch.Size([2, 5, 3])
+        >>> [name for name, _ in network.with_outputs(1).named_parameters()]
+        ['features.frequency', 'output.weight', 'output.bias']
     """
 
     x_shape: tuple[int, ...]
@@ -50,9 +76,121 @@ class Network(Described, nn.Module, ABC):
         """The derivative of every output in the P numbers of phi."""
         return jacobian(self.stacked, phi, x, theta=self.parameters(), pointwise=self.pointwise)
 
+    def with_outputs(self, num_outputs: int) -> "Network":
+        """This network followed by a dense layer named `output`.
+
+        The names of its parameters are `features.` and this network's own, `output.weight` and `output.bias`. The
+        network itself becomes a part of it and is not copied; the layer is drawn in torch's default way.
+
+        Args:
+            num_outputs: K.
+
+        Raises:
+            DataError: no outputs. ShapeError: a `WholeNetwork` that has another number of outputs.
+        """
+        return DenseOutput(self, num_outputs)
+
+    def with_context(self, size: int) -> "Network":
+        """A freshly initialised network of the same make, with `size` more inputs: those of `CAVIA` are `[x, c]`.
+
+        Args:
+            size: length of the context c.
+
+        Raises:
+            UnsupportedError: the network does not say what that is; its subclass overrides this method.
+        """
+        name = type(self).__name__
+        raise UnsupportedError(
+            f"expected a network that can have a context among its inputs, such as MLP, got {name}: write "
+            f"{name}.with_context(size), which returns a Network with x_shape (D + size,) whose last {size} inputs are "
+            "the context"
+        )
+
     def _one_task(self, weights: Params, x: Tensor) -> Tensor:
         out: Tensor = functional_call(self, weights, (x[None],))
         return out[0]
+
+
+class WholeNetwork(Network):
+    """A network that is all of f: a learner adds no layer to it.
+
+    It is for functions whose parameters have a meaning of their own, such as a physical law with an unknown constant.
+
+    Example:
+        >>> class Decay(WholeNetwork):
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.log_rate = nn.Parameter(torch.zeros(()))
+        ...         self.x_shape, self.num_outputs = (1,), 1
+        ...
+        ...     def forward(self, x: Tensor) -> Tensor:
+        ...         return (-self.log_rate.exp() * x).exp()
+        >>> import bayesmeta as bm
+        >>> bm.MAML(Decay(), steps=3).adapt(bm.Data.from_arrays([1.0, 2.0], [0.2, 0.1])).mean["log_rate"].shape
+        torch.Size([1])
+    """
+
+    def with_outputs(self, num_outputs: int) -> "WholeNetwork":
+        """The network itself.
+
+        Raises:
+            ShapeError: it has another number of outputs.
+        """
+        if num_outputs != self.num_outputs:
+            raise ShapeError(f"expected a network with {num_outputs} outputs, got {self.num_outputs}")
+        return self
+
+
+class DenseOutput(WholeNetwork):
+    """The features of a network, followed by a dense layer: `features.with_outputs(num_outputs)` makes it.
+
+    Args:
+        features: gives F features of a point.
+        num_outputs: K.
+
+    Attributes:
+        features: the network.
+        output: the dense layer, `K F` and `K`.
+
+    Raises:
+        DataError: no outputs.
+    """
+
+    def __init__(self, features: Network, num_outputs: int) -> None:
+        super().__init__()
+        if num_outputs < 1:
+            raise DataError(f"expected at least one output, got {num_outputs}")
+        self.features = features
+        output = nn.Linear(features.num_outputs, num_outputs)
+        like = next(features.parameters(), None)
+        # drawn first and converted then: the numbers are the same in every precision
+        self.output = output if like is None else output.to(like)
+        self.x_shape, self.num_outputs, self.pointwise = features.x_shape, num_outputs, features.pointwise
+
+    def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N K"]:
+        """The dense layer at the features of every point."""
+        out: Tensor = self.output(self.features(x))
+        return out
+
+    def stacked(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N K"]:
+        """The same with weights of each task's own: the features in their own way, then one batched product."""
+        features, weight, bias = self._parts(phi, len(x))
+        return torch.baddbmm(bias[:, None], self.features.stacked(features, x), weight.mT)
+
+    def with_context(self, size: int) -> Network:
+        """Freshly initialised features that have the context among their inputs, and a layer of as many outputs."""
+        return self.features.with_context(size).with_outputs(self.num_outputs)
+
+    def _parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
+        """phi of the features by their own names; weight and bias of the output, `B K F` and `B K`."""
+        start = len(PREFIX)
+        features = {name[start:]: value for name, value in phi.items() if name.startswith(PREFIX)}
+        weight, bias = phi.get("output.weight"), phi.get("output.bias")
+        return (
+            features,
+            self.output.weight.expand(size, -1, -1) if weight is None else weight,
+            self.output.bias.expand(size, -1) if bias is None else bias,
+        )
 
 
 @contextlib.contextmanager

@@ -32,6 +32,17 @@ class ResNet12(Network):
     Raises:
         ShapeError: an `x_shape` that is not three positive sizes; images of another shape in `forward`.
         DataError: not four positive numbers of channels, or groups that do not divide them or hold a single number.
+
+    Attributes:
+        map_shape: channels, height and width of what is flattened: of the last map, or `(channels, 1, 1)` of its
+            average.
+
+    Example:
+        >>> network = ResNet12((3, 32, 32), channels=(8, 16, 16, 32))
+        >>> network.num_outputs, network.map_shape
+        (128, (32, 2, 2))
+        >>> ResNet12((3, 32, 32), channels=(8, 16, 16, 32), average=True).num_outputs
+        32
     """
 
     def __init__(
@@ -60,7 +71,9 @@ class ResNet12(Network):
             depth, size = width, [max(n // 2, 1) for n in size]
         self.blocks = nn.ModuleList(blocks)
         self.x_shape, self.average = shape, average
-        self.num_outputs = depth if average else depth * math.prod(size)
+        height, width = (1, 1) if average else size
+        self.map_shape: tuple[int, int, int] = (depth, height, width)
+        self.num_outputs = math.prod(self.map_shape)
 
     def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
         """The last map at every point."""

@@ -22,11 +22,21 @@ def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = No
 
     Args:
         learner: built from bayesmeta's classes, or from others that inherit `bayesmeta.description.Described`.
-        folder: made when it does not exist.
+        folder: it is made when it does not exist.
         extra: plain JSON to keep with the model.
 
     Raises:
         UnsupportedError: a part of the learner cannot be described. DataError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     bm.save(learner, f"{folder}/model")
+        ...     loaded = bm.load(f"{folder}/model")
+        >>> bool((loaded.prior.location == learner.prior.location).all())
+        True
     """
     require_savable(learner, folder)
     folder = Path(folder)
@@ -59,7 +69,20 @@ def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = No
 
 
 def require_savable(learner: Learner, folder: str | Path) -> None:
-    """Raise now, before a long training, what `save` would raise after it: UnsupportedError and DataError."""
+    """Raise now, before a long training, what `save` would raise after it.
+
+    Args:
+        learner: what is to be saved.
+        folder: where.
+
+    Raises:
+        UnsupportedError: a part of the learner cannot be described. DataError: the folder cannot be written.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.training.checkpoint import require_savable
+        >>> require_savable(bm.ALPaCA(bm.MLP(1, [8])), "model")  # raises nothing, and writes nothing
+    """
     describe(learner)
     existing = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -69,12 +92,35 @@ def require_savable(learner: Learner, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> Learner:
-    """The learner of a model folder. Raises DataError when the folder is not a whole model folder."""
+    """The learner of a model folder, in the precision in which it was saved. `save` has an example.
+
+    Args:
+        folder: as `save` or a checkpoint of `fit` has written it.
+
+    Raises:
+        DataError: the folder is not a whole model folder.
+    """
     return load_with_extra(folder)[0]
 
 
 def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
-    """The learner of a model folder, and what was kept with it. Raises DataError like `load`."""
+    """The learner of a model folder, and what was kept with it.
+
+    Args:
+        folder: as `save` has written it.
+
+    Raises:
+        DataError: the folder is not a whole model folder.
+
+    Example:
+        >>> import tempfile
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.training.checkpoint import load_with_extra
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     bm.save(bm.ALPaCA(bm.MLP(1, [8])), folder, {"unit": "mg/l"})
+        ...     load_with_extra(folder)[1]
+        {'unit': 'mg/l'}
+    """
     folder = Path(folder)
     description = folder / "model.json"
     if not description.is_file():

@@ -2,7 +2,7 @@
 
 import math
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,18 @@ class CompiledStep:
 
     Attributes:
         compilations: how many times it has compiled.
+
+    Example:
+        The recording alone, as compiling takes too long for an example; a call `step(batch)` gives the same.
+
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.training.compiled import CompiledStep
+        >>> learner = bm.ALPaCA(bm.Identity(1))
+        >>> batch = learner.conform_tasks(bm.Sinusoid().dataset(3, 8, seed=0).divided(bm.RandomSplit.at(5)))
+        >>> step = CompiledStep(learner, learner.loss)
+        >>> losses, mean = step.record(batch)
+        >>> losses.shape, learner.prior.location.grad.shape, step.compilations
+        (torch.Size([3]), torch.Size([2, 1]), 0)
     """
 
     def __init__(
@@ -74,20 +86,16 @@ class CompiledStep:
         The tasks have gone through the learner's `conform_tasks`. Neither loss nor gradient is checked to be finite.
 
         Raises:
-            UnsupportedError: the loss cannot be compiled: its Python code depends on the values of tensors, or there is
-                no C++ compiler.
+            UnsupportedError: the loss cannot be compiled: its Python code depends on the values of tensors, there is no
+                C++ compiler, or there are no parameters that require gradients.
         """
-        tasks = self._padded(tasks)
-        parameters, buffers = self._theta, [table[key] for table, key in self._buffer_places]
-        # compiled code relies on the strides of its inputs
-        points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
-        inputs = [*parameters, *buffers, *points]
+        inputs = self._inputs(self._padded(tasks))
         state = tuple([value for table in self._attributes for value in table.values() if type(value) in PLAIN])
         key = (
             torch.get_num_threads(),  # compiled code starts as many
             state,
-            *[(p.requires_grad, p.dtype, p.device) for p in parameters],
-            *[(v.shape, v.dtype, v.device) for v in [*buffers, *points]],
+            *[p.requires_grad for p in self._theta],
+            *[(v.shape, v.dtype, v.device) for v in inputs],
         )
         with torch.no_grad():
             program = self._programs.get(key)
@@ -98,13 +106,39 @@ class CompiledStep:
                 self.compilations += 1
             else:
                 outputs = program.run(*inputs)
-            each, loss, *gradients = outputs
-            for index in program.shared:
-                gradients[index] = gradients[index].clone()
-        for parameter in parameters:
+            return self._given(outputs, program.reached, program.shared)
+
+    def record(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
+        """The same as a call, by the recorded operations one after the other: nothing is compiled or kept.
+
+        It takes seconds in place of a minute, and no C++ compiler: to find out whether a loss of one's own can be
+        compiled, and whether its recording is what it should be.
+
+        Raises:
+            UnsupportedError: the loss cannot be recorded: its Python code depends on the values of tensors, or there
+                are no parameters that require gradients.
+        """
+        inputs = self._inputs(tasks)
+        with torch.no_grad():
+            graph, reached = self._recorded([value.detach() for value in inputs])
+            outputs = list(graph(*inputs))
+            return self._given(outputs, reached, _shared(inputs, outputs))
+
+    def _inputs(self, tasks: TaskBatch) -> list[Tensor]:
+        """All that the losses depend on: parameters, buffers and points."""
+        # compiled code relies on the strides of its inputs
+        points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
+        return [*self._theta, *[table[key] for table, key in self._buffer_places], *points]
+
+    def _given(self, outputs: Sequence[Tensor], reached: list[int], shared: list[int]) -> tuple[Tensor, Tensor]:
+        """The losses and their mean; the gradients become those of the parameters."""
+        each, loss, *gradients = outputs
+        for index in shared:
+            gradients[index] = gradients[index].clone()
+        for parameter in self._theta:
             parameter.grad = None
-        for index, gradient in zip(program.reached, gradients, strict=True):
-            parameters[index].grad = gradient
+        for index, gradient in zip(reached, gradients, strict=True):
+            self._theta[index].grad = gradient
         return each, loss
 
     def _require_few(self, state: tuple[object, ...]) -> None:
@@ -129,10 +163,26 @@ class CompiledStep:
 
     def _compile(self, inputs: list[Tensor]) -> tuple[_Program, list[Tensor]]:
         """The program for inputs of these shapes, and what it gives for them."""
-        name = type(self.learner).__name__
         detached = [value.detach() for value in inputs]
+        graph, reached = self._recorded(detached)
         try:
-            graph, reached = self._record(detached)
+            run = compile_graph(graph, detached)
+        except Exception as error:  # all of it is torch's own code, and its errors have no common base
+            raise UnsupportedError(
+                f"expected to compile the loss of {type(self.learner).__name__} with inductor, got "
+                f"{type(error).__name__}: {error}. Likely cause: no C++ compiler (install g++), or an operation that "
+                "inductor does not know: use compile=False"
+            ) from error
+        outputs = list(run(*inputs))
+        return _Program(run, reached, _shared(inputs, outputs)), outputs
+
+    def _recorded(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
+        """The step as a graph of inputs that holds nothing wrong, and which parameters have a gradient."""
+        name = type(self.learner).__name__
+        if not any(parameter.requires_grad for parameter in self._theta):
+            raise UnsupportedError(f"expected parameters to train, got none that requires gradients in {name}")
+        try:
+            graph, reached = self._graph(inputs)
         except BayesMetaError:
             raise
         except RuntimeError as error:
@@ -143,26 +193,9 @@ class CompiledStep:
                 "place if the loss itself is wrong"
             ) from error
         _check(graph, self._theta, name)
-        try:
-            run = compile_graph(graph, detached)
-        except Exception as error:  # all of it is torch's own code, and its errors have no common base
-            raise UnsupportedError(
-                f"expected to compile the loss of {name} with inductor, got {type(error).__name__}: {error}. "
-                "Likely cause: no C++ compiler (install g++), or an operation that inductor does not know: "
-                "use compile=False"
-            ) from error
-        outputs = list(run(*inputs))
-        # where gradients are equal, inductor may return one tensor twice, or an input: clipping would scale it twice
-        seen = {value.untyped_storage().data_ptr() for value in [*inputs, *outputs[:2]]}
-        shared = []
-        for index, gradient in enumerate(outputs[2:]):
-            address = gradient.untyped_storage().data_ptr()
-            if address in seen and gradient.numel():
-                shared.append(index)
-            seen.add(address)
-        return _Program(run, reached, shared), outputs
+        return graph, reached
 
-    def _record(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
+    def _graph(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
         """The step as a graph of inputs, and which parameters have a gradient."""
         own = [*self._theta, *[table[key] for table, key in self._buffer_places]]
         wanted = [index for index, parameter in enumerate(self._theta) if parameter.requires_grad]
@@ -190,6 +223,21 @@ class CompiledStep:
             return each.detach(), loss.detach(), *gradients
 
         return record_graph(step, inputs), reached
+
+
+def _shared(inputs: list[Tensor], outputs: list[Tensor]) -> list[int]:
+    """Positions of gradients whose memory is another's as well.
+
+    Where gradients are equal, inductor may return one tensor twice, or an input: clipping would scale it twice.
+    """
+    seen = {value.untyped_storage().data_ptr() for value in [*inputs, *outputs[:2]]}
+    shared = []
+    for index, gradient in enumerate(outputs[2:]):
+        address = gradient.untyped_storage().data_ptr()
+        if address in seen and gradient.numel():
+            shared.append(index)
+        seen.add(address)
+    return shared
 
 
 def _require_unassigned(places: Places, replacements: dict[Tensor, Tensor], name: str) -> None:

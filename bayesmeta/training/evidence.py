@@ -8,8 +8,9 @@ from torch import Tensor
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.training.fit import FitResult, _assign, _restoring
+from bayesmeta.training.loop import restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
+from bayesmeta.training.result import FitResult
 
 
 def fit_evidence(
@@ -37,6 +38,15 @@ def fit_evidence(
     Raises:
         DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.
         UnsupportedError: the learner has no closed form of the evidence.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1], [1.3, 2.9, 4.2, 5.6]]
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], each) for each in y])
+        >>> learner = bm.ALPaCA(bm.Identity(1)).double()
+        >>> result = bm.fit_evidence(learner, tasks)
+        >>> result.stopped_early, learner.prior.location.detach().flatten().round(decimals=2).tolist()
+        (True, [0.6, 1.13])
     """
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
@@ -47,8 +57,7 @@ def fit_evidence(
     learner.prepare(tasks.data)
     data = learner.conform(tasks.data)
     points = data.counts.sum()
-    if learner.mixed_model is not None:
-        learner.mixed_model.maximise_exactly(data)
+    problem.start(learner, data)
     parameters: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
@@ -62,23 +71,23 @@ def fit_evidence(
         line_search_fn="strong_wolfe",
     )
     losses: list[float] = []
-    last_finite = [p.detach().clone() for p in parameters]
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        try:
-            loss = -(problem(learner, data) + learner.log_hyperprior()) / points
-        except InferenceError as error:
-            raise InferenceError(f"at evaluation {len(losses) + 1}: {error}") from error
-        if not bool(torch.isfinite(loss)):
-            raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
-        loss.backward()
-        if not losses or loss.item() <= min(losses):
-            _assign(last_finite, parameters)
-        losses.append(loss.item())
-        return loss
+    with restoring(parameters) as keep:
 
-    with _restoring(parameters, last_finite):
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            try:
+                loss = -(problem(learner, data) + learner.log_hyperprior()) / points
+            except InferenceError as error:
+                raise InferenceError(f"at evaluation {len(losses) + 1}: {error}") from error
+            if not bool(torch.isfinite(loss)):
+                raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
+            loss.backward()
+            if not losses or loss.item() <= min(losses):
+                keep()
+            losses.append(loss.item())
+            return loss
+
         optimizer.step(closure)
     iterations = int(optimizer.state[parameters[0]]["n_iter"])
     problem.finish(learner, data)

@@ -5,6 +5,7 @@ from typing import final
 
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
@@ -12,7 +13,20 @@ from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 
 
 class Objective(ABC):
-    """A loss of theta, one value per task; its mean over tasks is what `fit` lowers. A subclass gives `loss`."""
+    """A loss of theta, one value per task; its mean over tasks is what `fit` lowers. A subclass gives `loss`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.training.objectives import Objective
+        >>> class SquaredError(Objective):
+        ...     def loss(self, learner, tasks):
+        ...         query = tasks.query
+        ...         error = (learner.condition(tasks.support).at(query.x).mean - query.y).square().sum(-1)
+        ...         return (error * query.mask).sum(-1) / query.counts
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> SquaredError()(bm.ALPaCA(bm.MLP(1, [8])), tasks.divided(bm.RandomSplit.at(5))).shape
+        torch.Size([3])
+    """
 
     @final
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
@@ -30,61 +44,127 @@ class Objective(ABC):
 
 
 class JointPredictive(Objective):
-    """-log p(query | support, theta) / M: all query points of a task at once."""
+    """-log p(query | support, theta) / M: all query points of a task at once, in nats per query point.
 
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.RandomSplit.at(5))
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
+        >>> losses = bm.JointPredictive()(learner, tasks)
+        >>> prediction = learner.adapt(tasks.support).predict(tasks.query.x)
+        >>> bool(((losses + prediction.log_prob(tasks.query.y) / 3).abs() < 1e-9).all())
+        True
+    """
+
+    @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Nats per query point."""
         return Learner.loss(learner, tasks)  # the general one, also where the learner has one of its own
 
 
 class MarginalPredictive(Objective):
-    """-mean_m log p(query_m | support, theta): each query point on its own (Harrison et al. 2018, eq. 11)."""
+    """-mean_m log p(query_m | support, theta): each query point on its own (Harrison et al. 2018, eq. 11), in nats per
+    query point.
 
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> learner, one = bm.ALPaCA(bm.MLP(1, [8])).double(), tasks.divided(bm.RandomSplit.at(7))  # one query point
+        >>> difference = bm.MarginalPredictive()(learner, one) - bm.JointPredictive()(learner, one)
+        >>> bool(difference.abs().max() < 1e-9)
+        True
+    """
+
+    @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Nats per query point."""
         return marginal_loss(learner, tasks)
 
 
 class Evidence(Objective):
-    """-log p(support and query | theta), the evidence of whole tasks.
+    """-log p(support and query | theta), the evidence of whole tasks, in nats per point.
 
     By the chain rule this is the one-step-ahead predictive summed over every number of support points from none to all.
     It is divided by the mean number of points in the batch, so that a task counts by its points, as in maximum
     likelihood.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
+        >>> losses = bm.Evidence()(learner, tasks.divided(bm.RandomSplit.at(5)))  # however they are divided
+        >>> bool(((losses + learner.log_evidence(tasks.data) / 8).abs() < 1e-9).all())
+        True
     """
 
+    @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Nats per point."""
         data = tasks.joined()
         return -learner.evidence(data) / data.counts.double().mean()
 
 
 class EvidenceProblem(ABC):
-    """A deterministic function of theta and all meta-training points: what `fit_evidence` maximises."""
+    """A deterministic function of theta and all meta-training points: what `fit_evidence` maximises.
+
+    A subclass gives the function. What of theta can be had in closed form is set before and after, where the learner is
+    a linear mixed model.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.training.objectives import EvidenceProblem
+        >>> class Weighted(EvidenceProblem):
+        ...     def __call__(self, learner, data):
+        ...         return (learner.evidence(data) * (data.counts > 2)).sum()  # tasks of one or two points say nothing
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], [0.1, 0.9, 2.2]), ([1.0], [9.0])])
+        >>> Weighted()(bm.ALPaCA(bm.Identity(1)).double(), tasks.data).shape
+        torch.Size([])
+    """
 
     @abstractmethod
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        """Total nats of all tasks."""
+        """Total nats of all tasks, of data that are checked."""
+
+    def start(self, learner: Learner, data: Data) -> None:
+        """Set the part of theta whose evidence-maximising value has a closed form, so that the search begins there."""
+        if learner.mixed_model is not None:
+            learner.mixed_model.maximise_exactly(data)
 
     def finish(self, learner: Learner, data: Data) -> None:  # noqa: B027, nothing by default
         """Set what the maximisation has integrated out."""
 
 
 class MaximumLikelihood(EvidenceProblem):
-    """Σ_t log p(y_t | theta): empirical Bayes, and the ML fit of a linear mixed model."""
+    """Σ_t log p(y_t | theta): empirical Bayes, and the ML fit of a linear mixed model.
 
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], [0.1, 0.9, 2.2]), ([0.0, 1.0, 3.0], [1.2, 1.8, 4.1])])
+        >>> learner = bm.ALPaCA(bm.Identity(1)).double()
+        >>> bool(bm.MaximumLikelihood()(learner, tasks.data) == learner.log_evidence(tasks.data).sum())
+        True
+    """
+
+    @override
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        """Total nats of all tasks."""
         return learner.evidence(data).sum()
 
 
 class RestrictedMaximumLikelihood(EvidenceProblem):
-    """The prior mean integrated out under a flat hyperprior: the REML fit of a linear mixed model."""
+    """The prior mean integrated out under a flat hyperprior: the REML fit of a linear mixed model.
 
+    Example:
+        >>> import bayesmeta as bm
+        >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1], [1.3, 2.9, 4.2, 5.6]]
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], each) for each in y])
+        >>> learner = bm.ALPaCA(bm.Identity(1)).double()
+        >>> result = bm.fit_evidence(learner, tasks, bm.RestrictedMaximumLikelihood())
+        >>> result.stopped_early  # nothing more to gain
+        True
+    """
+
+    @override
     def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        """Total nats of all tasks."""
         return self._model(learner).restricted_log_evidence(data)
 
+    @override
     def finish(self, learner: Learner, data: Data) -> None:
         """Put the prior mean at its posterior mean."""
         self._model(learner).maximise_location(data)

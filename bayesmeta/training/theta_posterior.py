@@ -11,15 +11,16 @@ evidence counts in full, as Bayes' rule has it.
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from typing_extensions import override
 
 from bayesmeta.data import TaskBatch
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import DataError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.inference.svgd import stein_direction
@@ -27,6 +28,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.swapped import swapped
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
+from bayesmeta.training.loop import Batches, Step, guarded, losses_of, require_whole, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
@@ -64,6 +66,18 @@ def nuts_hyper_posterior(
 
     Raises:
         DataError: nothing to draw, or fewer draws than members. UnsupportedError: the learner has no evidence.
+
+    Example:
+        >>> import warnings
+        >>> import bayesmeta as bm
+        >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
+        >>> learner = bm.ALPaCA(bm.Identity(1), rows=bm.IsotropicRows(2)).double()
+        >>> few = bm.NUTS(num_chains=4, num_draws=4, num_warmup=20, max_depth=3)  # far more in earnest
+        >>> with warnings.catch_warnings(action="ignore", category=bm.ConvergenceWarning):
+        ...     full = bm.nuts_hyper_posterior(learner, tasks, bm.DeviationHyperprior(), sampler=few, num_members=5)
+        >>> len(full.learners), full.adapt(tasks.data).predict(tasks.data.x).mean.shape
+        (5, torch.Size([3, 3, 1]))
     """
     learner = copy.deepcopy(learner)
     learner.prepare(tasks.data)
@@ -112,6 +126,7 @@ def svgd_hyper_posterior(
     split: Split | None = None,
     objective: Objective | None = None,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> HyperPosterior:
     """Particles of theta by Stein variational gradient descent, with Adam and a cosine learning rate.
 
@@ -126,32 +141,34 @@ def svgd_hyper_posterior(
         split: support and query of a task, anew at every step; `RandomSplit()` by default.
         objective: the learners' own `meta_loss` by default; with `Evidence()` it is p(theta | tasks) in full.
         seed: of the choice of tasks and points.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Returns:
+        The learners, averaged over; they have learnt the statistics of `tasks`, like fitted ones.
 
     Raises:
-        DataError: arguments out of range. InferenceError: a loss that is not finite.
+        DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
+            named.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
+        >>> learners = [bm.ALPaCA(bm.MLP(1, [8])) for _ in range(3)]
+        >>> full = bm.svgd_hyper_posterior(learners, tasks, bm.GaussianHyperprior(), steps=5, lr=0.01)
+        >>> len(full.learners)
+        3
     """
-    _require_counts(steps, batch_size, lr)
+    require_whole(steps=steps, batch_size=batch_size)
+    _require_rate(lr)
     members = [copy.deepcopy(learner) for learner in learners]
     if len(members) < 2:
         raise DataError(f"expected at least two particles, got {len(members)}: one is what fit finds")
-    generator = torch.Generator().manual_seed(seed)
+    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), hyperprior, objective)
     for member in members:
-        member.prepare(tasks.pooled(generator))
-    joint = _Score(tasks, hyperprior, objective)
-    particles = nn.Parameter(torch.stack([_flat(_trained(member)) for member in members]))
-    optimizer, scheduler = _adam([particles], lr, steps)
-    for step in range(1, steps + 1):
-        batch = tasks.draw(batch_size, RandomSplit() if split is None else split, generator)
-        gradients = []
-        for member, value in zip(members, particles.detach(), strict=True):
-            _assign(member, value)
-            gradients.append(joint.gradient(member, batch, step))
-        direction = stein_direction(particles.detach()[:, None], torch.stack(gradients)[:, None])[:, 0]
-        particles.grad = -direction / joint.total_points
-        optimizer.step()
-        scheduler.step()
-    for member, value in zip(members, particles.detach(), strict=True):
-        _assign(member, value)
+        joint.prepare(member)
+    step = _Particles(members, joint)
+    train(step, torch.optim.Adam([step.particles], lr=lr), steps, progress=progress, title="svgd")
+    step.place()
     return HyperPosterior(members)
 
 
@@ -168,6 +185,7 @@ def vi_hyper_posterior(
     initial_scale: float = 0.01,
     num_members: int = 20,
     seed: int = 0,
+    progress: bool | None = None,
 ) -> HyperPosterior:
     """Draws from the independent Gaussian that is nearest to p(theta | tasks), by the evidence lower bound.
 
@@ -183,64 +201,121 @@ def vi_hyper_posterior(
         initial_scale: first deviation of every number of theta.
         num_members: draws of theta that are kept.
         seed: of the randomness.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Returns:
+        The learner with its theta averaged over; it has learnt the statistics of `tasks`, like a fitted one.
 
     Raises:
-        DataError: arguments out of range. InferenceError: a loss that is not finite.
+        DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
+            named.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
+        >>> full = bm.vi_hyper_posterior(learner, tasks, bm.GaussianHyperprior(), steps=5, lr=0.01, num_members=4)
+        >>> len(full.learners)
+        4
     """
-    _require_counts(steps, batch_size, lr)
-    if num_members < 1 or not 0.0 < initial_scale < math.inf:
-        raise DataError(f"expected members and a positive scale, got {num_members} and {initial_scale}")
+    require_whole(steps=steps, batch_size=batch_size, num_members=num_members)
+    _require_rate(lr)
+    if not 0.0 < initial_scale < math.inf:
+        raise DataError(f"expected a positive, finite initial_scale, got {initial_scale}")
     learner = copy.deepcopy(learner)
-    generator = torch.Generator().manual_seed(seed)
-    learner.prepare(tasks.pooled(generator))
-    joint = _Score(tasks, hyperprior, objective)
-    mean = nn.Parameter(_flat(_trained(learner)))
-    log_scale = nn.Parameter(torch.full_like(mean, math.log(initial_scale)))
-    optimizer, scheduler = _adam([mean, log_scale], lr, steps)
-
-    def draw() -> Tensor:
-        normal = torch.randn(mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
-        return mean + log_scale.exp() * normal
-
-    for step in range(1, steps + 1):
-        batch = tasks.draw(batch_size, RandomSplit() if split is None else split, generator)
-        value = draw()
-        _assign(learner, value.detach())
-        gradient = joint.gradient(learner, batch, step)
-        optimizer.zero_grad()
-        # ∇ of E log p(theta, tasks) by the path of the draw; the entropy is Σ log scale and a constant
-        bound = (value * gradient).sum() + log_scale.sum()
-        (-bound / joint.total_points).backward()
-        optimizer.step()
-        scheduler.step()
+    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), hyperprior, objective)
+    joint.prepare(learner)
+    step = _Gaussian(learner, joint, initial_scale)
+    train(step, torch.optim.Adam([step.mean, step.log_scale], lr=lr), steps, progress=progress, title="vi")
     members = []
     with torch.no_grad():
         for _ in range(num_members):
-            _assign(learner, draw())
+            _assign(learner, step.draw())
             members.append(copy.deepcopy(learner))
     return HyperPosterior(members)
 
 
-class _Score:
+class _ThetaJoint:
     """log p(theta) + log p(tasks | theta) by a batch that stands for all tasks, in nats."""
 
-    def __init__(self, tasks: TaskDataset, hyperprior: Hyperprior | None, objective: Objective | None) -> None:
-        self.total_points = float(tasks.data.counts.sum())
-        self.hyperprior, self.objective = hyperprior, objective
+    def __init__(self, batches: Batches, hyperprior: Hyperprior | None, objective: Objective | None) -> None:
+        self.batches, self.hyperprior, self.objective = batches, hyperprior, objective
+        self.total_points = batches.total_points
 
-    def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> Tensor:
-        """Of what is drawn of theta, flat."""
-        batch = learner.conform_tasks(batch)
-        each = learner.loss(batch) if self.objective is None else self.objective.loss(learner, batch)
+    def prepare(self, learner: Learner) -> None:
+        """Take the statistics of the tasks."""
+        learner.prepare(self.batches.source.pooled(self.batches.generator))
+
+    def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> tuple[Tensor, Tensor]:
+        """The value, and its gradient in what is drawn of theta, flat."""
+        each = guarded(losses_of(learner, self.objective), learner.conform_tasks(batch), step)
         value = learner.log_hyperprior() - self.total_points * each.mean()
         if self.hyperprior is not None:
             value = value + self.hyperprior.log_prob(dict(learner.named_parameters()))
-        if not bool(value.isfinite()):
-            raise InferenceError(
-                f"expected a finite score, got {value.item()} at step {step}: lower lr or use Standardized"
-            )
         parts = torch.autograd.grad(value, list(_trained(learner).values()), materialize_grads=True)
-        return torch.cat([part.flatten() for part in parts])
+        return value.detach(), torch.cat([part.flatten() for part in parts])
+
+
+class _Particles(Step):
+    """Several theta, each a learner's, that move together; `S P` numbers."""
+
+    def __init__(self, members: Sequence[Learner], joint: _ThetaJoint) -> None:
+        self.members, self.joint = members, joint
+        self.particles = nn.Parameter(torch.stack([_flat(_trained(member)) for member in members]))
+
+    def place(self) -> None:
+        """Give each learner its particle."""
+        for member, value in zip(self.members, self.particles.detach(), strict=True):
+            _assign(member, value)
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        self.place()
+        batch = self.joint.batches.draw()
+        each = [self.joint.gradient(member, batch, step) for member in self.members]
+        values, gradients = (torch.stack(parts) for parts in zip(*each, strict=True))
+        direction = stein_direction(self.particles.detach()[:, None], gradients[:, None])[:, 0]
+        self.particles.grad = -direction / self.joint.total_points
+        return -values.mean() / self.joint.total_points
+
+    @override
+    def anneal(self, progress: float) -> None:
+        for member in self.members:
+            member.anneal(progress)
+
+
+class _Gaussian(Step):
+    """A Gaussian over theta with independent numbers: its mean and log deviation, `P` each."""
+
+    def __init__(self, learner: Learner, joint: _ThetaJoint, initial_scale: float) -> None:
+        self.learner, self.joint = learner, joint
+        self.mean = nn.Parameter(_flat(_trained(learner)))
+        self.log_scale = nn.Parameter(torch.full_like(self.mean, math.log(initial_scale)))
+
+    def draw(self) -> Tensor:
+        """One theta, flat, by its path from the mean and the deviation."""
+        mean = self.mean
+        normal = torch.randn(mean.shape, dtype=mean.dtype, generator=self.joint.batches.generator).to(mean.device)
+        return mean + self.log_scale.exp() * normal
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        batch, theta = self.joint.batches.draw(), self.draw()
+        _assign(self.learner, theta.detach())
+        value, gradient = self.joint.gradient(self.learner, batch, step)
+        # ∇ of E log p(theta, tasks) by the path of the draw; the entropy is Σ log scale and a constant
+        bound = (theta * gradient).sum() + self.log_scale.sum()
+        (-bound / self.joint.total_points).backward()
+        return -(value + self.log_scale.detach().sum()) / self.joint.total_points
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+
+def _batches(tasks: TaskDataset, batch_size: int, split: Split | None, seed: int) -> Batches:
+    split = RandomSplit() if split is None else split
+    return Batches(tasks, batch_size, split, torch.Generator().manual_seed(seed))
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:
@@ -270,14 +345,6 @@ def _at(learner: Learner, theta: Params) -> Learner:
     return copied
 
 
-def _adam(
-    parameters: list[nn.Parameter], lr: float, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    cosine: Callable[[int], float] = lambda step: 0.5 * (1.0 + math.cos(math.pi * step / steps))
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, cosine)
-
-
-def _require_counts(steps: int, batch_size: int, lr: float) -> None:
-    if steps < 1 or batch_size < 1 or not 0.0 < lr < math.inf:
-        raise DataError(f"expected positive steps, batch_size and lr, got {steps}, {batch_size} and {lr}")
+def _require_rate(lr: float) -> None:
+    if not 0.0 < lr < math.inf:
+        raise DataError(f"expected a positive, finite lr, got {lr}")

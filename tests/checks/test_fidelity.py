@@ -198,17 +198,22 @@ def _tasks(num_tasks: int = 3, labels: bool = False) -> Data:
 def test_laplace_is_exact_where_f_is_linear_in_phi_and_a_point_is_not() -> None:
     """ALPaCA's posterior of a last layer, next to those of iMAML with the same model."""
     features = bm.MLP(1, [6])
-    network = bm.MLP(1, [6], 1)
-    network.layers[:2].load_state_dict(features.layers.state_dict())
+    network = features.with_outputs(1)
     with torch.no_grad():
-        network.layers[2].weight.zero_()
-        network.layers[2].bias.zero_()
+        network.output.weight.zero_()
+        network.output.bias.zero_()
     noise = bm.Gaussian(bm.DiagonalNoise(1, 0.04))
     data = _tasks()
 
     def learner(posterior: bm.PointEstimate | bm.Linearized) -> bm.Learner:
         return bm.IMAML(
-            network, 1.0, bm.LBFGS(100, 1e-10), noise, posterior, adapted=["layers.2.weight"], solve_tolerance=1e-10
+            network,
+            precision=1.0,
+            solver=bm.LBFGS(100, 1e-10),
+            likelihood=noise,
+            posterior=posterior,
+            adapted=["output.weight"],
+            solve_tolerance=1e-10,
         ).double()
 
     exact = bm.R2D2Regressor(features, ridge=0.04, noise=bm.DiagonalNoise(1, 0.04)).double().adapt(data)
@@ -248,7 +253,7 @@ def exact_named(posterior: TaskPosterior) -> Renamed:
 
 
 def test_particles_are_compared_like_draws() -> None:
-    learner = bm.BMAML(bm.MLP(1, [3], 1), num_particles=2).double()
+    learner = bm.BMAML(bm.MLP(1, [3]), num_particles=2).double()
     found = fidelity(learner.adapt(_tasks()), bm.IMAML(learner.network).double().adapt(_tasks()), X, num_draws=200)
     assert found.parameters is not None
     assert torch.isfinite(found.predictive_kl).all()
@@ -268,6 +273,6 @@ def test_what_cannot_be_compared_is_refused() -> None:
     classes = bm.LRD2(bm.MLP(1, [3]), num_classes=2).adapt(_tasks(labels=True))
     with pytest.raises(ShapeError, match="predictives of one shape"):
         fidelity(classes, REFERENCE, X)
-    point = bm.IMAML(bm.MLP(1, [3], 1), posterior=bm.PointEstimate()).adapt(_tasks())
+    point = bm.IMAML(bm.MLP(1, [3]), posterior=bm.PointEstimate()).adapt(_tasks())
     with pytest.raises(UnsupportedError, match="no draws of phi"):
         fidelity(REFERENCE, point, X)

@@ -64,10 +64,10 @@ def test_exact_posteriors_have_uniform_ranks(make: tuple[Callable[[], ExplicitLe
 
 
 def test_a_laplace_posterior_is_exact_where_f_is_linear_in_phi() -> None:
-    learner = bm.IMAML(bm.MLP(1, [4], 1), precision=1.0, adapted=["layers.2"], solver=bm.LBFGS(50, 1e-9))
+    learner = bm.IMAML(bm.MLP(1, [4]), precision=1.0, adapted=["output"], solver=bm.LBFGS(50, 1e-9))
     x, mask = points(500)
     assert sbc(learner.double(), x, mask).is_uniform(0.01)
-    diagonal = bm.IMAML(learner.network, precision=1.0, adapted=["layers.2"], posterior=bm.LinearizedDiagonal())
+    diagonal = bm.IMAML(learner.network, precision=1.0, adapted=["output"], posterior=bm.LinearizedDiagonal())
     ranks = sbc(learner, x, mask, judge=diagonal)
     assert not ranks.is_uniform(0.01)
     assert ranks.title == "IMAML"
@@ -229,7 +229,7 @@ def test_labels_are_simulated() -> None:
             return super().condition(support)
 
     for likelihood, outputs in ((bm.Categorical(3), 3), (bm.Bernoulli(), 1)):
-        learner = Spy(bm.MLP(1, [3], outputs), likelihood=likelihood, adapted=["layers.2"])
+        learner = Spy(bm.MLP(1, [3]), likelihood=likelihood, adapted=["output"])
         sbc(learner, *points(40), num_draws=7)
         assert not seen[-1].y.is_floating_point()
         assert seen[-1].y.unique().tolist() == list(range(max(outputs, 2)))
@@ -250,11 +250,11 @@ def test_what_cannot_be_simulated_is_refused() -> None:
     learner = bm.ALPaCA(bm.MLP(1, [8, 3]))
     x, mask = points(100)
     with pytest.raises(UnsupportedError, match="explicit prior and likelihood, got MAML"):
-        sbc(bm.MAML(bm.MLP(1, [4], 1)), x, mask)
+        sbc(bm.MAML(bm.MLP(1, [4])), x, mask)
     with pytest.raises(UnsupportedError, match="PointPosterior has no draws"):
-        sbc(bm.IMAML(bm.MLP(1, [4], 1), posterior=bm.PointEstimate()), x, mask)
+        sbc(bm.IMAML(bm.MLP(1, [4]), posterior=bm.PointEstimate()), x, mask)
     with pytest.raises(ShapeError, match="the judge has another phi"):
-        sbc(learner, x, mask, judge=bm.IMAML(bm.MLP(1, [4], 1)))
+        sbc(learner, x, mask, judge=bm.IMAML(bm.MLP(1, [4])))
     with pytest.raises(ShapeError, match="expected x of shape"):
         sbc(learner, x.expand(-1, -1, 2), mask)
     with pytest.raises(ShapeError, match="expected a mask"):
@@ -296,7 +296,7 @@ def test_a_predictive_that_is_too_narrow_fails() -> None:
 
 def test_independent_points_cannot_be_simulated_from() -> None:
     with pytest.raises(UnsupportedError, match="joint over points"):
-        predictive_sbc(bm.MAML(bm.MLP(1, [4], 1), posterior=bm.PointEstimate()), *[points(100)[0]] * 2)
+        predictive_sbc(bm.MAML(bm.MLP(1, [4]), posterior=bm.PointEstimate()), *[points(100)[0]] * 2)
 
 
 # Figures

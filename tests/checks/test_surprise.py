@@ -252,7 +252,7 @@ def test_shrinkage_is_of_the_task_and_the_place() -> None:
     with pytest.raises(UnsupportedError, match="variance of zero"):
         shrinkage(NormalMean(tau2=1e-320), data)
     with pytest.raises(UnsupportedError, match="separate f from its noise"):
-        shrinkage(bm.MAML(bm.MLP(1, [4], 1), posterior=bm.PointEstimate()), data)
+        shrinkage(bm.MAML(bm.MLP(1, [4]), posterior=bm.PointEstimate()), data)
 
 
 def test_json_and_repr() -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bayesmeta.data import Data, Task, TaskBatch
 from bayesmeta.errors import DataError, ShapeError
@@ -252,3 +254,46 @@ def test_collate_and_task_batches() -> None:
         TaskBatch.collate([long, short], ["a"])
     with pytest.raises(ShapeError, match="support and query of the same tasks, got 2 and 1"):
         TaskBatch(batch.support, batch.query.select([0]))
+
+
+# ------------------------------------------------------------------------------------------ parts of data, made by name
+
+
+def _ragged() -> Data:
+    return Data.stack([Data.from_arrays(X, Y), Data.from_arrays([7.0], [8.0]), Data.from_arrays([], [])])
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_points_full_and_clone() -> None:
+    data = _ragged()
+    part = data.points(slice(1, None))
+    assert torch.equal(part.x, data.x[:, 1:])
+    assert torch.equal(part.mask, data.mask[:, 1:])
+    assert torch.equal(data.points(torch.tensor([2, 0])).y, data.y[:, [2, 0]])
+    assert bool(Data.full(data.x, data.y).mask.all())
+    with pytest.raises(ShapeError, match="expected y of shape"):
+        Data.full(data.x, data.y[:2])
+    copied = data.clone()
+    data.y.zero_()
+    assert copied.y.abs().sum() > 0.0
+
+
+@given(seed=st.integers(0, 10**6), labels=st.booleans())
+def test_packed_moves_padding_behind_and_keeps_the_order(seed: int, labels: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(4, 7, generator=generator) < 0.5
+    x = torch.randn(4, 7, 2, generator=generator)
+    y = torch.randint(3, (4, 7), generator=generator) if labels else torch.randn(4, 7, 2, generator=generator)
+    packed = Data(x, y, mask).packed()
+    for b in range(4):
+        count = int(mask[b].sum())
+        assert packed.mask[b].tolist() == [True] * count + [False] * (7 - count)
+        assert torch.equal(packed.x[b, :count], x[b, mask[b]])
+        assert torch.equal(packed.y[b, :count], y[b, mask[b]])
+
+
+def test_a_joined_batch_has_the_support_first() -> None:
+    support, query = _ragged(), _ragged()
+    joined = TaskBatch(support, query).joined()
+    assert torch.equal(joined.x, support.append(query).x)
+    assert torch.equal(joined.mask, support.append(query).mask)

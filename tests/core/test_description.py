@@ -49,7 +49,7 @@ def _round_trip(value: object) -> object:
         lambda: bm.ALPaCA(bm.MLP(np.int64(2), np.array([8, 4])), rows=bm.DiagonalRows(4, varying=np.array([1, 3]))),
         lambda: bm.ALPaCA(bm.Spline(np.linspace(0, 1, 4), 1), rows=bm.FullRows(6, varying=[0])),
         lambda: bm.ALPaCA(bm.RadialBasis(1, 5, (-1.0, 1.0)), noise=bm.DiagonalNoise(1, bounds=(1e-3, 1.0))),
-        lambda: bm.Standardized(bm.ALPaCA(bm.Polynomial(2, 2), 2, noise=bm.FullNoise(2, 0.5))),
+        lambda: bm.Standardized(bm.ALPaCA(bm.Polynomial(2, 2), num_outputs=2, noise=bm.FullNoise(2, 0.5))),
         lambda: bm.ALPaCA(Wave(2.0, shape=[1, 2])),
         lambda: bm.ALPaCA(FastWave(3.0)),
         lambda: bm.ALPaCA(SlowWave(4.0)),

@@ -14,7 +14,7 @@ X, Y = [0.0, 0.5, 1.0], [1.0, 2.0, 1.5]
 
 
 def _learner(num_inputs: int = 1, num_outputs: int = 1) -> bm.ALPaCA:
-    return bm.ALPaCA(bm.MLP(num_inputs, [8]), num_outputs)
+    return bm.ALPaCA(bm.MLP(num_inputs, [8]), num_outputs=num_outputs)
 
 
 def test_numpy_and_lists_go_into_a_float32_learner() -> None:
@@ -91,9 +91,9 @@ def test_wrong_kinds_are_told() -> None:
     for bad, message in (([np.nan], "x to be finite, got nan"), (["a"], "x to hold numbers, got 'a'")):
         with pytest.raises(DataError, match=message):
             posterior.predict(bad)
-    with pytest.raises(ShapeError, match="rows over 8 features and noise over 1 outputs, got 7 and 1"):
+    with pytest.raises(ShapeError, match="expected rows over 8 features, got 7"):
         bm.ALPaCA(bm.MLP(1, [8]), rows=bm.FullRows(7))
-    with pytest.raises(ShapeError, match="noise over 2 outputs, got 8 and 1"):
+    with pytest.raises(ShapeError, match="expected noise over 2 outputs, got 1"):
         bm.ALPaCA(bm.MLP(1, [8]), num_outputs=2, noise=bm.DiagonalNoise(1))
 
 

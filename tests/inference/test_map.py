@@ -20,7 +20,7 @@ from tests.saved import Saved
 D = torch.float64
 
 
-class Linear(bm.Network):
+class Linear(bm.WholeNetwork):
     """W x + b: linear in its weights."""
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
@@ -48,7 +48,7 @@ def _labelled(tasks: bm.TaskBatch) -> bm.TaskBatch:
 def _imaml(**arguments: object) -> bm.IMAML:
     """With an optimum to the last digit, and conjugate gradients until they stop by themselves."""
     defaults: dict = {
-        "network": bm.MLP(1, [5], 1),
+        "network": bm.MLP(1, [5]),
         "precision": 10.0,
         "solver": bm.LBFGS(200, 1e-13, history=30),
         "likelihood": bm.Gaussian(bm.DiagonalNoise(1, 0.5)),
@@ -76,10 +76,10 @@ def test_the_implicit_gradient_is_that_of_a_path_that_has_converged() -> None:
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("adapted", [None, ["layers.2"]])
+@pytest.mark.parametrize("adapted", [None, ["output"]])
 @pytest.mark.parametrize("classes", [False, True])
 def test_the_implicit_gradient_is_that_of_finite_differences(classes: bool, adapted: list[str] | None) -> None:
-    tasks, network = _tasks(), bm.MLP(1, [5], 3 if classes else 1)
+    tasks, network = _tasks(), bm.MLP(1, [5])
     tasks = _labelled(tasks) if classes else tasks
     likelihood = bm.Categorical(3) if classes else bm.Gaussian(bm.FullNoise(1, 0.5))
     learner = _imaml(network=network, likelihood=likelihood, adapted=adapted, precision=2.0)
@@ -118,7 +118,7 @@ def test_gauss_newton_products(kind: str) -> None:
     tasks = _tasks(1, 2) if kind == "gaussian" else _labelled(_tasks())
     size_k = 2 if kind == "gaussian" else 3
     likelihood = bm.Gaussian(bm.FullNoise(2, 0.3)) if kind == "gaussian" else bm.Categorical(3)
-    learner = _imaml(network=bm.MLP(1, [4], size_k), likelihood=likelihood, gauss_newton=True)
+    learner = _imaml(network=bm.MLP(1, [4]), likelihood=likelihood, gauss_newton=True)
     phi = {name: value.detach() + torch.randn_like(value) for name, value in learner.start(3).items()}  # no optimum
     unit, precision = torch.tensor([1.0, 2.0, 0.5], dtype=D), learner.prior.precision().item()
     found = _matrix(learner._gauss_newton(tasks.support, unit)(phi), phi)
@@ -420,7 +420,7 @@ LEARNERS: dict[str, Callable[[bm.Network], bm.Learner]] = {
     "LLAMA": lambda f: bm.LLAMA(f),
     "IMAML": lambda f: bm.IMAML(f),
     "IMAML, ascent": lambda f: bm.IMAML(f, solver=bm.GradientAscent(20, 0.1)),
-    "CAVIA": lambda f: bm.CAVIA(bm.MLP(2, [4], 1), num_context=1, steps=3),
+    "CAVIA": lambda f: bm.CAVIA(f, num_context=1, steps=3),
 }
 
 
@@ -432,7 +432,7 @@ def _far() -> bm.TaskDataset:
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_divergence_of_a_learner(name: str) -> None:
-    learner, title = LEARNERS[name](bm.MLP(1, [4], 1)), name.partition(",")[0]
+    learner, title = LEARNERS[name](bm.MLP(1, [4])), name.partition(",")[0]
     with pytest.raises(
         bm.InferenceError, match=rf"^{title}: expected adaptation that stays finite.* task 2\."
     ) as caught:
@@ -444,7 +444,7 @@ def test_divergence_of_a_learner(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in LEARNERS if n != "LLAMA"])
 def test_divergence_in_training(name: str) -> None:
     """(LLAMA has no division into support and query.)"""
-    learner, title = LEARNERS[name](bm.MLP(1, [4], 1)), name.partition(",")[0]
+    learner, title = LEARNERS[name](bm.MLP(1, [4])), name.partition(",")[0]
     before = [p.detach().clone() for p in learner.parameters()]
     with pytest.raises(bm.InferenceError, match=rf"^at step 1 \('third'\): {title}: expected adaptation") as caught:
         bm.fit(learner, _far(), steps=3, batch_size=3, split=bm.RandomSplit.at(3))
@@ -469,8 +469,8 @@ def test_no_graph_without_gradients_and_no_points() -> None:
             assert all(torch.equal(phi[name], value) for name, value in start.items()) == (data is empty)
     # without points the optimum is theta, and so is its derivative
     phi = implicit_map(learner.log_joint(empty), learner.start(3), solver=bm.LBFGS(5), tolerance=1e-12)
-    weight = dict(learner.network.named_parameters())["layers.0.weight"]
-    (gradient,) = torch.autograd.grad(phi["layers.0.weight"][1].sum(), weight)
+    weight = dict(learner.network.named_parameters())["features.layers.0.weight"]
+    (gradient,) = torch.autograd.grad(phi["features.layers.0.weight"][1].sum(), weight)
     torch.testing.assert_close(gradient, torch.ones_like(weight), rtol=1e-10, atol=0.0)
 
 
@@ -480,7 +480,7 @@ def test_the_memory_of_an_optimum_does_not_grow_with_its_search() -> None:
         for name, learner in (
             ("imaml", _imaml(solver=bm.GradientAscent(steps, 0.01))),
             ("imaml, gauss-newton", _imaml(solver=bm.GradientAscent(steps, 0.01), gauss_newton=True)),
-            ("maml", bm.MAML(bm.MLP(1, [5], 1), steps, 0.01, posterior=bm.PointEstimate()).double()),
+            ("maml", bm.MAML(bm.MLP(1, [5]), steps=steps, lr=0.01, posterior=bm.PointEstimate()).double()),
         ):
             with Saved() as saved:
                 loss = learner.meta_loss(tasks)

@@ -166,7 +166,7 @@ def test_other_priors_and_likelihoods(
 
 
 def test_an_adapted_classifier() -> None:
-    learner = bm.IMAML(bm.MLP(1, [4], 3), likelihood=bm.Categorical(3)).double()
+    learner = bm.IMAML(bm.MLP(1, [4]), likelihood=bm.Categorical(3)).double()
     data, phi = _points(labels=3), learner.prior.sample(3)
     torch.testing.assert_close(_trace(learner, data, phi), learner.log_joint(data)(phi).sum(), rtol=1e-12, atol=1e-10)
     with pytest.raises(DataError, match="labels from 0 to 2"):
@@ -221,7 +221,7 @@ def test_priors_over_several_tensors_can_be_taught() -> None:
 def test_no_explicit_model() -> None:
     for function in (program, partial(nuts, data=_points()), partial(svi, data=_points())):
         with pytest.raises(UnsupportedError, match="explicit prior and likelihood, got MAML"):
-            function(bm.MAML(bm.MLP(1, [2], 1)))
+            function(bm.MAML(bm.MLP(1, [2])))
 
 
 # --------------------------------------------------------------------------------------------------------- hyperpriors
@@ -249,14 +249,14 @@ def test_theta_with_distributions() -> None:
 
 
 def test_theta_shared_by_prior_and_network() -> None:
-    learner = bm.IMAML(bm.MLP(1, [3], 1), precision=4.0).double()
+    learner = bm.IMAML(bm.MLP(1, [3]), precision=4.0).double()
     weight = torch.randn(3, 1, dtype=D)
-    other = bm.IMAML(bm.MLP(1, [3], 1), precision=4.0).double()
+    other = bm.IMAML(bm.MLP(1, [3]), precision=4.0).double()
     other.load_state_dict(learner.state_dict())
     with torch.no_grad():
-        other.network.layers[0].weight.copy_(weight)
+        other.network.features.layers[0].weight.copy_(weight)
     phi = other.prior.sample(3)
-    for name in ("network.layers.0.weight", "prior.values.0"):
+    for name in ("network.features.layers.0.weight", "prior.values.0"):
         prior = dist.Normal(torch.tensor(0.0, dtype=D), 1.0)
         found = _trace(learner, _points(), phi, {name: prior}, **{name: weight})
         expected = other.log_joint(_points())(phi).sum() + prior.log_prob(weight).sum()
@@ -396,9 +396,9 @@ def test_posteriors_are_values_that_can_be_stored() -> None:
 
 
 def test_guides_for_weights_of_a_network() -> None:
-    learner = bm.IMAML(bm.MLP(1, [3], 1))
+    learner = bm.IMAML(bm.MLP(1, [3]))
     posterior = svi(learner, _points(2).to(torch.float32), steps=20, num_draws=30)
-    assert posterior.draws["layers.0.weight"].shape == (30, 2, 3, 1)
+    assert posterior.draws["features.layers.0.weight"].shape == (30, 2, 3, 1)
     assert posterior.predict(torch.zeros(2, 4, 1)).mean.shape == (2, 4, 1)
 
 
@@ -501,7 +501,7 @@ def test_prior_predictive_with_theta_and_with_labels() -> None:
         "y": (50, 3, 4, 1),
     }
     assert (draws["prior.location"].mean() - 3.0).abs() < 0.1
-    learner = bm.CAVIA(bm.MLP(3, [4], 3), num_context=2, likelihood=bm.Categorical(3))
+    learner = bm.CAVIA(bm.MLP(1, [4]), num_context=2, likelihood=bm.Categorical(3))
     labels = prior_predictive(learner, _points(labels=3), num_draws=20)["y"]
     assert labels.shape == (20, 3, 4)
     assert set(labels.unique().tolist()) == {0, 1, 2}
@@ -527,7 +527,7 @@ def test_the_diagram() -> None:
     assert _edges(source) == {("prior.location", "weight"), (noise, "weight"), (noise, "y"), ("weight", "y")}
 
 
-class Plain(bm.Network):
+class Plain(bm.WholeNetwork):
     """Without a way of its own to run with stacked weights: it is mapped over tasks."""
 
     x_shape, num_outputs = (1,), 1

@@ -27,9 +27,9 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def _network(norm: str, size: tuple[int, int] = (8, 8), num_outputs: int | None = 2) -> bm.Conv4:
+def _network(norm: str, size: tuple[int, int] = (8, 8)) -> bm.WholeNetwork:
     # one group: on the last map of 1x1 two channels of a group would be ±1, whatever the weights
-    network = bm.Conv4((2, *size), 4, num_outputs, norm, num_groups=1).double()
+    network = bm.Conv4((2, *size), 4, norm, num_groups=1).with_outputs(2).double()
     with torch.no_grad():
         for parameter in network.parameters():  # normalisation starts at 1 and 0, where it could be forgotten
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -45,18 +45,18 @@ def _images(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64)
 
 
-def _loop(network: bm.Conv4, phi: Params, x: Tensor) -> Tensor:
+def _loop(network: bm.WholeNetwork, phi: Params, x: Tensor) -> Tensor:
     values = [{name: value[t] for name, value in phi.items()} for t in range(len(x))]
     return torch.cat([functional_call(network, v, (x[t : t + 1],)) for t, v in enumerate(values)])
 
 
-def _stock(network: bm.Conv4, phi: Params, x: Tensor) -> Tensor:
+def _stock(network: bm.WholeNetwork, phi: Params, x: Tensor) -> Tensor:
     """The definition, with torch's own layers: ReLU before the pool, batch norm in training mode."""
     named = {**{n: v.expand(len(x), *v.shape) for n, v in network.named_parameters()}, **phi}
     outputs = []
     for t, z in enumerate(x):
         own = {name: value[t] for name, value in named.items()}
-        for b in (f"blocks.{i}" for i in range(4)):
+        for b in (f"features.blocks.{i}" for i in range(4)):
             z = F.conv2d(z, own[f"{b}.convolution.weight"], own.get(f"{b}.convolution.bias"), padding=1)
             weight, bias = own[f"{b}.norm.weight"], own[f"{b}.norm.bias"]
             z = (
@@ -66,7 +66,7 @@ def _stock(network: bm.Conv4, phi: Params, x: Tensor) -> Tensor:
             )
             z = F.relu(z)
             z = F.max_pool2d(z, [min(n, 2) for n in z.shape[2:]])
-        outputs.append(F.linear(z.flatten(1), own["head.weight"], own["head.bias"]))
+        outputs.append(F.linear(z.flatten(1), own["output.weight"], own["output.bias"]))
     return torch.stack(outputs)
 
 
@@ -101,7 +101,7 @@ def test_forward_shares_its_weights(norm: str) -> None:
     torch.testing.assert_close(network.stacked(shared, x), network(x), **CLOSE)
 
 
-@pytest.mark.parametrize("prefix", ["head", "blocks.1.norm", "blocks.3", "none of them"])
+@pytest.mark.parametrize("prefix", ["output", "features.blocks.1.norm", "features.blocks.3", "none of them"])
 @pytest.mark.parametrize("norm", NORMS)
 def test_weights_that_phi_leaves_out_are_the_networks_own(norm: str, prefix: str, path: str) -> None:
     network = _network(norm)
@@ -181,7 +181,9 @@ def test_number_of_features(size: tuple[int, int], last: int) -> None:
     assert network.x_shape == (3, *size)
     assert network.num_outputs == 4 * last
     assert network(torch.randn(1, 2, 3, *size)).shape == (1, 2, network.num_outputs)
-    assert bm.Conv4((3, *size), 4, 5, num_groups=2).num_outputs == 5
+    assert network.map_shape[0] == 4
+    assert math.prod(network.map_shape) == network.num_outputs
+    assert network.with_outputs(5).num_outputs == 5
 
 
 def test_the_network_of_the_literature() -> None:
@@ -240,7 +242,7 @@ def test_task_norm_standardises() -> None:
 
 
 def test_description_round_trip() -> None:
-    network = bm.Conv4((1, 28, 28), 8, 3, num_groups=4)
+    network = bm.Conv4((1, 28, 28), 8, num_groups=4)
     copy = construct(describe(network))
     copy.load_state_dict(network.state_dict())
     x = torch.randn(1, 2, 1, 28, 28)
@@ -256,8 +258,7 @@ def test_bad_image_shapes(x_shape: tuple[int, ...], unchecked: None) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"channels": 0}, "expected positive sizes, got 0 channels"),
-        ({"num_outputs": 0}, "expected positive sizes.*0 outputs"),
+        ({"channels": 0}, "expected at least one channel, got 0"),
         ({"norm": "batch"}, r"expected a norm among \['group', 'task'\], got 'batch'"),
         ({"channels": 12}, "expected a number of groups that divides 12 channels, got 8"),
         ({"num_groups": 0}, "expected a number of groups that divides 64 channels, got 0"),

@@ -29,7 +29,7 @@ def _diagonals(phi: Params) -> dict[str, Params]:
 @pytest.fixture(params=[1, 2], ids=["one output", "two outputs"])
 def pair(request: pytest.FixtureRequest) -> tuple[Params, Jacobian, Jacobian]:
     """phi, and Jacobians at 4 and at 5 points."""
-    network = bm.MLP(2, [4, 3], request.param).double()
+    network = bm.MLP(2, [4, 3]).with_outputs(request.param).double()
     phi = {name: torch.randn(TASKS, *value.shape, dtype=torch.float64) for name, value in network.named_parameters()}
     first, second = (torch.randn(TASKS, n, 2, dtype=torch.float64) for n in (4, 5))
     return phi, network.jacobian(phi, first), network.jacobian(phi, second)
@@ -68,7 +68,7 @@ def test_weighting(pair: tuple[Params, Jacobian, Jacobian]) -> None:
 
 
 def test_products_are_in_float64() -> None:
-    network = bm.MLP(1, [4], 1)
+    network = bm.MLP(1, [4]).with_outputs(1)
     phi = {name: value.detach().expand(2, *value.shape) for name, value in network.named_parameters()}
     found = network.jacobian(phi, torch.randn(2, 3, 1))
     ones = {name: torch.ones(()) for name in phi}

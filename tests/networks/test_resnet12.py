@@ -36,11 +36,13 @@ def test_it_is_the_plain_network_at_every_point(average: bool) -> None:
     plain = _plain(network, x.flatten(0, 1))
     expected = plain.mean((2, 3)) if average else plain.flatten(1)
     assert network.num_outputs == (6 if average else 6 * 1 * 1)  # 20 -> 10 -> 5 -> 2 -> 1, 17 -> 8 -> 4 -> 2 -> 1
+    assert network.map_shape == (6, 1, 1)
     torch.testing.assert_close(network(x).flatten(0, 1), expected, rtol=1e-10, atol=1e-10)  # rounding
 
 
 def test_the_paper_has_16000_features() -> None:
     assert bm.ResNet12((3, 84, 84)).num_outputs == 16_000
+    assert bm.ResNet12((3, 84, 84)).map_shape == (640, 5, 5)
     assert bm.ResNet12((3, 32, 32), average=True).num_outputs == 640
 
 

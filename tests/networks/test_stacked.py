@@ -14,15 +14,15 @@ from bayesmeta.networks.mlp import ACTIVATIONS
 from bayesmeta.typing import Params
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}  # float64: rounding only
-SUBSETS = [
-    ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias", "layers.4.weight", "layers.4.bias"],
-    ["layers.2.weight", "layers.2.bias"],
-    ["layers.4.bias", "layers.0.weight"],  # another order, halves of layers
-    ["layers.2.bias"],
-]
+SUBSETS = {  # the name of a layer, and of its weight or bias
+    "all": [(0, "weight"), (0, "bias"), (2, "weight"), (2, "bias"), (4, "weight"), (4, "bias")],
+    "a layer": [(2, "weight"), (2, "bias")],
+    "halves": [(4, "bias"), (0, "weight")],  # another order, halves of layers
+    "a bias": [(2, "bias")],
+}
 
 
-class Normed(bm.Network):
+class Normed(bm.WholeNetwork):
     """A user's own: layer normalisation with weights."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Normed(bm.Network):
         return out
 
 
-class Attention(bm.Network):
+class Attention(bm.WholeNetwork):
     """A user's own: attention over the parts of a point, `need_weights` chooses between torch's two ways."""
 
     def __init__(self, need_weights: bool) -> None:
@@ -57,7 +57,7 @@ class Attention(bm.Network):
         return out
 
 
-class Centred(bm.Network):
+class Centred(bm.WholeNetwork):
     """A user's own that looks at the other points of its task."""
 
     pointwise = False
@@ -121,11 +121,16 @@ def _loop(network: bm.Network, phi: Params, x: Tensor) -> Tensor:
         return torch.cat([functional_call(network, v, (x[t : t + 1],)) for t, v in enumerate(values)])
 
 
-@pytest.mark.parametrize("names", SUBSETS, ids=["all", "a layer", "halves", "a bias"])
+@pytest.mark.parametrize("subset", SUBSETS)
 @pytest.mark.parametrize("num_outputs", [2, None])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_mlp_is_the_generic_network(activation: str, num_outputs: int | None, names: list[str]) -> None:
-    network = bm.MLP(3, [5, 4, 4], num_outputs, activation).double()
+def test_mlp_is_the_generic_network(activation: str, num_outputs: int | None, subset: str) -> None:
+    network: bm.Network = bm.MLP(3, [5, 4, 4], activation).double()
+    names = [f"layers.{layer}.{part}" for layer, part in SUBSETS[subset]]
+    if num_outputs is not None:
+        network = network.with_outputs(num_outputs)
+        names = [f"features.{name}" for name in names] + ["output.weight", "output.bias"] * (subset != "a bias")
+        names = ["output.bias", *names[:2]] if subset == "halves" else names
     phi, x = _phi(network, 3, names), _points(network, 3, 4)
     own = list(network.parameters())
     pairs: list[tuple[Callable[[Params, Tensor], Tensor], Callable[[Params, Tensor], Tensor]]] = [
@@ -205,7 +210,7 @@ def test_derivatives_of_the_jacobian(network: bm.Network) -> None:
     _assert_same(list(found), list(expected))
 
 
-@pytest.mark.parametrize("network", [bm.MLP(3, [4], 2).double(), *_users()])
+@pytest.mark.parametrize("network", [bm.MLP(3, [4]).with_outputs(2).double(), *_users()])
 def test_no_graph_where_nothing_needs_one(network: bm.Network) -> None:
     network.requires_grad_(True)
     phi, x = _phi(network, 2), _points(network, 2, 3)
@@ -224,7 +229,7 @@ def test_no_graph_where_nothing_needs_one(network: bm.Network) -> None:
 
 @pytest.mark.parametrize(
     "network",
-    [bm.MLP(3, [4], 2).double(), *_users()],
+    [bm.MLP(3, [4]).with_outputs(2).double(), *_users()],
 )
 def test_use_after_training(network: bm.Network) -> None:
     """eval() and no_grad, in which torch's attention has yet another way."""

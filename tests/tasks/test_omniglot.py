@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.tasks import omniglot as module
+from bayesmeta.tasks.images import omniglot as module
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.omniglot import FILES, SMALL, download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit

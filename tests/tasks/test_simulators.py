@@ -101,7 +101,7 @@ def test_noise_has_the_stated_deviation(noisy: Simulator, clean: Simulator, devi
 def test_sinusoids_span_their_prior() -> None:
     x = torch.linspace(-5.0, 5.0, 201).expand(4000, -1)[..., None]
     for family, low, high in ((Sinusoid.maml(0.0), 0.1, 5.0), (Sinusoid(amplitude=(2.0, 3.0), noise=0.0), 2.0, 3.0)):
-        y = family.outcomes(x, generator())
+        y = family.observe(x, generator())
         top = y.abs().amax(1)  # the grid step .05 misses the maximum by at most 1 - cos(.025) = 3e-4 of it
         assert low * 0.999 <= top.min() < low + 0.01 * (high - low)
         assert high - 0.01 * (high - low) < top.max() <= high
@@ -112,13 +112,13 @@ def test_sinusoids_span_their_prior() -> None:
 @pytest.mark.parametrize(("family", "sign"), [(Sinusoid.maml(0.0), -1.0), (Sinusoid.meta_sgd(0.0), 1.0)])
 def test_the_phase_has_the_published_sign(family: Sinusoid, sign: float) -> None:
     # b ~ U(0, π): at x = 0 the sine of ∓b has one sign
-    y = family.outcomes(torch.zeros(1000, 1, 1), generator())
+    y = family.observe(torch.zeros(1000, 1, 1), generator())
     assert (y * sign >= 0.0).all()
 
 
 def test_meta_sgd_varies_the_frequency() -> None:
     x = torch.linspace(0.0, 5.0, 5001).expand(500, -1)[..., None]
-    y = Sinusoid.meta_sgd(0.0).outcomes(x, generator())[..., 0]
+    y = Sinusoid.meta_sgd(0.0).observe(x, generator())[..., 0]
     curvature = (y[:, 2:] - 2.0 * y[:, 1:-1] + y[:, :-2]).double() / 1e-6  # y'' = -ω² y
     frequency = (-(curvature * y[:, 1:-1]).sum(1) / y[:, 1:-1].square().sum(1)).sqrt()
     # float32 second differences: rounding 1e-7 / 1e-6 is averaged over 5,000 points to about 1 %
@@ -128,7 +128,7 @@ def test_meta_sgd_varies_the_frequency() -> None:
 
 def test_sloped_sinusoids_have_the_moments_of_their_prior() -> None:
     x = torch.tensor([0.0, 5.0]).expand(40_000, -1)[..., None]
-    y = SlopedSinusoid.metal_hard().outcomes(x, generator())[..., 0]
+    y = SlopedSinusoid.metal_hard().observe(x, generator())[..., 0]
     wave = (0.7 + 1.4) ** 2 / 8 + 0.7**2 / 24  # E A² / 2 where the phase is spread over many turns
     # x = 0: offset .8², noise .2²; x = 5: slope .6² * 25 more. 40,000 tasks know a variance to .7 %; four of these
     assert y[:, 0].var().item() == pytest.approx(0.64 + 0.04 + wave, rel=0.03)
@@ -154,7 +154,7 @@ def test_sloped_sinusoids_have_the_moments_of_their_prior() -> None:
 def test_gp_functions_have_the_covariance_of_their_kernel(simulator: GPFunctions, kernel) -> None:
     places = [-1.0, -0.9, 0.1, 0.35]
     x = torch.tensor(places).expand(40_000, -1)[..., None]
-    y = simulator.outcomes(x, generator())[..., 0]
+    y = simulator.observe(x, generator())[..., 0]
     expected = torch.tensor([[kernel(abs(a - b)) + 0.05 * (a == b) for a in places] for b in places])
     # a covariance of unit variances from 40,000 draws is known to sqrt(2 / 40,000) = .007; four of these
     torch.testing.assert_close(torch.cov(y.T), expected, rtol=0.0, atol=0.03)
@@ -178,7 +178,7 @@ def test_cauchy_inputs_are_truncated_normal() -> None:
 
 def test_cauchy_outcomes_scatter_around_the_two_bumps() -> None:
     x = torch.tensor([[-1.0, -1.0], [2.0, 2.0], [-1.0, 2.0]]).expand(20_000, -1, -1)
-    y = Cauchy().outcomes(x, generator())[..., 0]
+    y = Cauchy().observe(x, generator())[..., 0]
     bumps = [6 / math.pi * 1 + 3 / (19 * math.pi) + 1, 6 / (19 * math.pi) + 3 / math.pi + 1, 9 / (10 * math.pi) + 1]
     assert y.mean(0).tolist() == pytest.approx(bumps, abs=0.006)  # deviation .206 / 141 = .0015; four of these
     assert y.var(0).tolist() == pytest.approx([0.0425] * 3, rel=0.04)  # .2² + .05²; known to 1 %; four of these
@@ -186,7 +186,7 @@ def test_cauchy_outcomes_scatter_around_the_two_bumps() -> None:
 
 def test_steps_are_signs_that_switch_three_times() -> None:
     x = torch.linspace(-5.0, 5.0, 2001).expand(300, -1)[..., None]
-    y = Step(noise=0.0).outcomes(x, generator())[..., 0]
+    y = Step(noise=0.0).observe(x, generator())[..., 0]
     assert set(y.unique().tolist()) == {-1.0, 1.0}
     assert (y[:, x[0, :, 0] < -2.5] == -1.0).all()
     assert (y[:, x[0, :, 0] > 2.5] == 1.0).all()
@@ -197,7 +197,7 @@ def test_steps_are_signs_that_switch_three_times() -> None:
 
 def test_sawtooths_rise_or_fall_at_their_frequency_from_0_to_1() -> None:
     x = torch.linspace(-2.0, 2.0, 4001).expand(200, -1)[..., None]
-    y = Sawtooth().outcomes(x, generator())[..., 0]
+    y = Sawtooth().observe(x, generator())[..., 0]
     assert (y >= 0.0).all()
     assert (y < 1.0).all()
     slope = ((y[:, 1:] - y[:, :-1]) / 0.001).median(1).values
@@ -283,4 +283,4 @@ def test_functions_can_be_evaluated_anywhere() -> None:
     simulator = SIMULATORS["eq"]
     assert isinstance(simulator, FunctionSimulator)
     x = torch.linspace(2.0, 6.0, 5).expand(3, -1)[..., None]
-    assert simulator.outcomes(x, generator()).shape == (3, 5, 1)
+    assert simulator.observe(x, generator()).shape == (3, 5, 1)

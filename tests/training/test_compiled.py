@@ -69,7 +69,7 @@ class Written(Learner):
 
 def side(num_points: int) -> Data:
     x = torch.randn(3, num_points, 1, dtype=torch.float64)
-    return Data(x, torch.sin(3.0 * x), torch.ones(3, num_points, dtype=torch.bool))
+    return Data.full(x, torch.sin(3.0 * x))
 
 
 def batch(support: int = 4, query: int = 2) -> TaskBatch:
@@ -84,7 +84,12 @@ def eager(learner: Learner, tasks: TaskBatch, total_points: float) -> tuple[Tens
     return each.detach(), loss.detach(), [p.grad for p in learner.parameters()]
 
 
-def assert_same(step: CompiledStep, learner: Learner, tasks: TaskBatch, total_points: float = torch.inf) -> None:
+def assert_same(
+    step: Callable[[TaskBatch], tuple[Tensor, Tensor]],
+    learner: Learner,
+    tasks: TaskBatch,
+    total_points: float = torch.inf,
+) -> None:
     each, loss, gradients = eager(learner, tasks, total_points)
     for found, expected in zip(step(tasks), (each, loss), strict=True):
         assert not found.requires_grad
@@ -115,6 +120,19 @@ def test_a_compiled_step_is_the_eager_one() -> None:
     learner.log_rate.requires_grad_(True)
     assert_same(step, learner, batch(), 20)
     assert step.compilations == 3
+
+
+def test_a_recording_is_the_step_too() -> None:
+    learner = TinyMAML()
+    step = CompiledStep(learner, learner.loss, total_points=20.0)
+    assert_same(step.record, learner, batch(), 20)
+    assert step.compilations == 0
+    learner = Written(counting)
+    each, _ = CompiledStep(learner, learner.loss).record(batch())
+    assert (each == 6.0).all()
+    assert learner.count == 2.0  # it ran, and once
+    with pytest.raises(UnsupportedError, match="parameters to train, got none that requires gradients in Written"):
+        CompiledStep(learner.requires_grad_(False), learner.loss).record(batch())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 import bayesmeta as bm
+from bayesmeta.data import DataSpec
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
@@ -243,6 +245,71 @@ def test_parts_of_theta_can_be_held() -> None:
     assert learner.prior.location.abs().max() > 0.0
 
 
+# ------------------------------------------------------------------------------------------------- what is checked when
+
+
+def _shown() -> bm.TaskDataset:
+    """Tasks of two classes in the plane."""
+    generator, labels = torch.Generator().manual_seed(0), torch.arange(8) % 2
+    x = torch.randn(6, 8, 2, generator=generator) + labels[:, None]
+    return bm.TaskDataset(bm.Data.full(x, labels.expand(6, 8)))
+
+
+PER_STEP = [
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), None, 2, id="alpaca"),
+    pytest.param(lambda: bm.MAML(bm.MLP(1, [4]), steps=1), None, 2, id="maml"),
+    pytest.param(lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=2), None, 2, id="r2d2"),
+    pytest.param(lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])), None, 2, id="deep kernel"),
+    pytest.param(lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [4]))), None, 4, id="standardized"),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.Evidence(), 2, id="alpaca, evidence"),
+    pytest.param(lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])), bm.Evidence(), 2, id="deep kernel, evidence"),
+    # support and query, and then both joined, in standard units
+    pytest.param(lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [4]))), bm.Evidence(), 3, id="standardized, evidence"),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.MarginalPredictive(), 2, id="alpaca, marginal"),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.JointPredictive(), 2, id="alpaca, joint"),
+]
+
+
+def _count(monkeypatch: pytest.MonkeyPatch, run: Callable[[], object]) -> int:
+    """How often data are checked and converted meanwhile."""
+    calls, original = [], DataSpec.conform
+
+    def counted(spec: DataSpec, data: bm.Data) -> bm.Data:
+        calls.append(spec)
+        return original(spec, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DataSpec, "conform", counted)
+        run()
+    return len(calls)
+
+
+@pytest.mark.parametrize(("make", "objective", "expected"), PER_STEP)
+def test_a_step_checks_support_and_query_once(
+    make: Callable[[], bm.Learner], objective: object, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once more where a learner in standard units gets them."""
+    learner = make()
+    tasks = _shown() if learner.outcomes == bm.Labels(2) else _tasks(6)
+    learner.prepare(tasks.data)  # statistics are taken once
+    few, many = (
+        _count(monkeypatch, lambda steps=steps: fit(learner, tasks, steps, batch_size=3, objective=objective))
+        for steps in (1, 4)
+    )
+    assert many - few == 3 * expected
+
+
+@pytest.mark.parametrize(("wrap", "expected"), [(lambda a: a, 0), (bm.Standardized, 1)], ids=["own", "standardized"])
+def test_an_evaluation_of_the_evidence_checks_nothing_anew(
+    wrap: Callable[[bm.Learner], bm.Learner], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All points are checked before the first one; a learner in standard units gets them anew at each."""
+    learner, problem = wrap(bm.ALPaCA(bm.MLP(1, [4])).double()), bm.MaximumLikelihood()
+    learner.prepare(_tasks().data)
+    data = learner.conform(_tasks().data)
+    assert _count(monkeypatch, lambda: problem(learner, data)) == expected
+
+
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -430,7 +497,7 @@ def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
 
 def _maml(posterior: object = None) -> bm.MAML:
     torch.manual_seed(0)
-    return bm.MAML(bm.MLP(1, [6], 1), steps=2, lr=0.05, posterior=posterior)
+    return bm.MAML(bm.MLP(1, [6]), steps=2, lr=0.05, posterior=posterior)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def _tasks(num_tasks: int = 6, points: int = 4, seed: int = 0) -> bm.TaskDataset
     x = torch.zeros(num_tasks, points, 0, dtype=torch.float64)
     effects = 1.0 + 2.0 * torch.randn(num_tasks, 1, 1, generator=generator, dtype=torch.float64)
     y = effects + 0.5 * torch.randn(num_tasks, points, 1, generator=generator, dtype=torch.float64)
-    return bm.TaskDataset(bm.Data(x, y, torch.ones(num_tasks, points, dtype=torch.bool)))
+    return bm.TaskDataset(bm.Data.full(x, y))
 
 
 def _members() -> list[bm.Learner]:
@@ -127,6 +127,47 @@ def test_vi_finds_the_deviation_of_a_normal_mean() -> None:
     assert abs((location.std() / error).log()) < 0.3
 
 
+class _Breaks(bm.ALPaCA):
+    """Its loss for the second task is NaN from some call on, and it remembers how far it was told the training is."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__(bm.Identity(0))
+        self.calls, self.seen, self.progress = calls, 0, []
+
+    def loss(self, tasks: bm.TaskBatch) -> torch.Tensor:
+        self.seen += 1
+        loss = super().loss(tasks)
+        return torch.where(torch.arange(len(loss)) == 1, math.nan, loss) if self.seen >= self.calls else loss
+
+    def anneal(self, progress: float) -> None:
+        self.progress.append(progress)
+
+
+def test_a_loss_that_breaks_is_named() -> None:
+    tasks, message = _tasks(), "finite losses, got nan at step 3 for task 1"
+    with pytest.raises(bm.InferenceError, match=message):
+        bm.vi_hyper_posterior(_Breaks(3).double(), tasks, steps=5, batch_size=6)
+    with pytest.raises(bm.InferenceError, match=message):
+        bm.svgd_hyper_posterior([_Breaks(4).double(), _Breaks(3).double()], tasks, steps=5, batch_size=6)
+    flat_nowhere = bm.GaussianHyperprior(1e-200, ["prior.location"])  # its square underflows
+    with pytest.raises(bm.InferenceError, match=r"finite loss, got .* at step 1"):
+        bm.vi_hyper_posterior(_members()[1], tasks, flat_nowhere, steps=5)
+
+
+def test_schedules_and_progress(capsys: pytest.CaptureFixture) -> None:
+    found = [
+        bm.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2, num_members=1, progress=True),
+        bm.svgd_hyper_posterior([_Breaks(99).double(), _Breaks(99).double()], _tasks(), steps=2, progress=True),
+    ]
+    for learner in found:
+        assert all(member.progress == [0.0, 0.5, 1.0] for member in learner.learners)
+    shown = capsys.readouterr().err
+    assert "vi:" in shown
+    assert "svgd:" in shown
+    bm.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2)
+    assert capsys.readouterr().err == ""  # no terminal
+
+
 def test_bad_input() -> None:
     tasks, learner = _tasks(), bm.ALPaCA(bm.Identity(0)).double()
     with pytest.raises(bm.DataError):
@@ -139,10 +180,14 @@ def test_bad_input() -> None:
         bm.svgd_hyper_posterior([learner], tasks)
     with pytest.raises(bm.DataError):
         bm.vi_hyper_posterior(learner, tasks, steps=0)
+    with pytest.raises(bm.DataError, match=r"finite lr, got 0\.0"):
+        bm.svgd_hyper_posterior([learner, learner], tasks, lr=0.0)
+    with pytest.raises(bm.DataError, match="num_members >= 1, got 0"):
+        bm.vi_hyper_posterior(learner, tasks, num_members=0)
     with pytest.raises(bm.DataError):
         bm.vi_hyper_posterior(learner, tasks, initial_scale=0.0)
     with pytest.raises(bm.UnsupportedError):
-        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3], 1)).double(), bm.Sinusoid().dataset(3, 4))
+        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3])).double(), bm.Sinusoid().dataset(3, 4))
     with pytest.raises(bm.DataError):
         bm.DeviationHyperprior(scale=0.0)
     with pytest.raises(bm.DataError, match="ALPaCA"):

@@ -90,7 +90,7 @@ def svi(
     _require_counts(steps, num_particles, num_draws, lr)
     model, learner, support = prepared(learner, data, None)
     guide = FullRank() if guide is None else guide
-    with isolated(seed):
+    with isolated(seed), support.x.device:  # where Pyro's flows are made
         if isinstance(guide, TaskGuide):
             fitted = [
                 _fitted(model, _Guide(guide, learner.prior, support.num_tasks), support, steps, lr, num_particles)
@@ -145,7 +145,7 @@ def hyper_svi(
     """
     _require_counts(steps, num_particles, num_draws, lr)
     model, learner, support = prepared(learner, tasks, hyperprior)
-    with isolated(seed):
+    with isolated(seed), support.x.device:  # where Pyro's flows are made
         made, elbo = _fitted(model, guide(model), support, steps, lr, num_particles, in_parallel=False)
         sites = {name: value[None] for name, value in _guide_draws(made, support, num_draws).items()}
     return HyperDraws.of_sites(learner, support, hyperprior, sites, elbo.new_zeros(1, num_draws), elbo)

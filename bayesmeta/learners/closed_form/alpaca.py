@@ -2,8 +2,8 @@
 
 Harrison, Sharma, Pavone 2018 (arXiv:1807.08912), with V = Lambda_0⁻¹ in eq. 4 and the predictive of eqs. 7-9:
 
-    y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)
-    p(y* | x*, D) = N(K_nᵀ φ*, (1 + φ*ᵀ Lambda_n⁻¹ φ*) Σ)
+    y = Wᵀ h(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)
+    p(y* | x*, D) = N(K_nᵀ h*, (1 + h*ᵀ Lambda_n⁻¹ h*) Σ)
 
     phi         W, the last layer, F x C
     prior       matrix normal MN(K_0, V, Σ), explicit
@@ -24,15 +24,15 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import LinearMixedModel
-from bayesmeta.learners.closed_form._base import LastLayerRegression
-from bayesmeta.learners.closed_form._linear_posterior import LinearPosterior, LinearTheta
-from bayesmeta.likelihoods import Gaussian
+from bayesmeta.learners.closed_form.last_layer import LinearLearner
+from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
 from bayesmeta.networks.network import Network
-from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.networks.requirements import require_network
+from bayesmeta.noise import Noise
 from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
 
 
-class ALPaCA(LastLayerRegression, LinearMixedModel):
+class ALPaCA(LinearLearner, LinearMixedModel):
     """Exact Bayesian linear regression on features that all tasks share.
 
     theta = the features' weights, K_0 (`prior.location`), V (`prior.rows`) and Σ (`prior.columns`). With `Identity`
@@ -40,7 +40,7 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
     random effects.
 
     Args:
-        features: φ, a network with `num_outputs` = F features (`MLP`, or a basis).
+        features: h, a network with `num_outputs` = F features (`MLP`, or a basis).
         num_outputs: C.
         rows: V; `FullRows(F)` by default, or `DiagonalRows`, `IsotropicRows`.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
@@ -50,24 +50,16 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
         UnsupportedError: the features are not a `Network`.
     """
 
-    def __init__(
-        self, features: Network, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
-    ) -> None:
-        super().__init__(features, num_outputs)
-        noise = DiagonalNoise(num_outputs) if noise is None else noise
-        rows = FullRows(features.num_outputs) if rows is None else rows
-        if rows.num_features != features.num_outputs or noise.num_outputs != num_outputs:
-            raise ShapeError(
-                f"expected rows over {features.num_outputs} features and noise over {num_outputs} outputs, "
-                f"got {rows.num_features} and {noise.num_outputs}"
-            )
-        self.prior: MatrixNormal = MatrixNormal(rows, noise)
-        self.likelihood: Gaussian = Gaussian(noise)
+    prior: MatrixNormal
 
-    def evidence(self, data: Data) -> Float[Tensor, "B"]:
-        """log p(y | x, theta) of each task, W integrated out, in nats (eq. 10 with the whole task as query)."""
-        theta = self._theta()
-        return torch.cat(theta.in_chunks(partial(linear_gaussian.log_evidence, columns=theta.columns), data))
+    def __init__(
+        self, features: Network, *, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
+    ) -> None:
+        require_network(features)
+        rows = FullRows(features.num_outputs) if rows is None else rows
+        if rows.num_features != features.num_outputs:
+            raise ShapeError(f"expected rows over {features.num_outputs} features, got {rows.num_features}")
+        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(rows, noise))
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
@@ -75,7 +67,7 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
         """
-        data, theta = self.conform(data), self._theta()
+        data, theta = self.conform(data), self.theta()
         location, precision = self._least_squares(data)
         columns = theta.columns
         log_evidence = partial(linear_gaussian.log_evidence, columns=columns)
@@ -108,7 +100,7 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
         scale = torch.where(precision.diagonal() > 0.0, precision.diagonal(), 1.0).sqrt()
         inverse = torch.linalg.pinv(precision / (scale * scale[:, None]), rtol=1e-12, hermitian=True)
         self.prior.location.copy_((inverse @ (moment / scale[:, None])) / scale[:, None])
-        rows, residual = self._theta().whitened(data)
+        rows, residual = self.theta().whitened(data)
         squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
         try:
             self.prior.columns.set_covariance(squares / data.counts.sum())
@@ -119,12 +111,7 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
             ) from error
 
     @override
-    def condition(self, support: Data) -> LinearPosterior:
-        theta = self._theta()
-        beliefs = theta.in_chunks(linear_gaussian.condition, support)
-        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))
-
-    def _theta(self) -> LinearTheta:
+    def theta(self) -> LinearTheta:
         rows = self.prior.rows
         factor = rows.factor().double()
         is_diagonal = isinstance(rows, DiagonalRows | IsotropicRows) and rows.varying == tuple(range(rows.num_features))
@@ -150,6 +137,6 @@ class ALPaCA(LastLayerRegression, LinearMixedModel):
         return torch.linalg.solve(precision, moment), precision
 
     def _normal_equations(self, data: Data) -> tuple[Tensor, Tensor]:
-        theta = self._theta()
+        theta = self.theta()
         design = theta.design(data.x)
         return linear_gaussian.information(theta.rows(design), design, data.y.double(), data.mask)

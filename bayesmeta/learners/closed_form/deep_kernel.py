@@ -2,15 +2,15 @@
 
 Patacchiola, Turner, Crowley, O'Boyle, Storkey 2020 (arXiv:1910.05199), eqs. 5-7:
 
-    y = f(x) + ε,   f ~ GP(m, k(φ(x), φ(x'))),   ε ~ N(0, σ²)
+    y = f(x) + ε,   f ~ GP(m, k(h(x), h(x'))),   ε ~ N(0, σ²)
     max_theta Σ_t log p(y_t | x_t, theta),   y_t all points of a task
 
     phi         f, a function
-    prior       Gaussian process: constant mean m, any kernel of gpytorch on the features φ
+    prior       Gaussian process: constant mean m, any kernel of gpytorch on the features h
     likelihood  Gaussian
     inference   exact, in float64 whatever the precision of the features
 
-Several outputs have Cov(f_c(x), f_c'(x')) = k(φ(x), φ(x')) Σ_cc' / σ̄², with Σ their noise covariance and σ̄² = |Σ|^(1/C)
+Several outputs have Cov(f_c(x), f_c'(x')) = k(h(x), h(x')) Σ_cc' / σ̄², with Σ their noise covariance and σ̄² = |Σ|^(1/C)
 the geometric mean of its variances: for one output k itself, in squared units of y, and for more the matrix-normal form
 of ALPaCA. So all outputs have one kernel matrix and one Cholesky factor, and one with more noise has more signal; where
 that is not so, give each a learner of its own.
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import ShapeError, UnsupportedError
+from bayesmeta.errors import ShapeError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
@@ -33,6 +33,7 @@ from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import GaussianPredictive
@@ -45,7 +46,7 @@ class DeepKernelTransfer(Learner):
     `Identity` features it is a Gaussian process on the inputs, whose hyperparameters are learned from many tasks.
 
     Args:
-        features: φ, a network with `num_outputs` = F features of each point on its own.
+        features: h, a network with `num_outputs` = F features of each point on its own.
         num_outputs: C.
         kernel: k; `RBFKernel()` by default, any `Kernel`, or a gpytorch kernel without batch axes on F features. A
             model folder can store only the former: it holds no foreign objects.
@@ -60,13 +61,14 @@ class DeepKernelTransfer(Learner):
     def __init__(
         self,
         features: Network,
+        *,
         num_outputs: int = 1,
         kernel: Kernel | nn.Module | None = None,
         noise: Noise | None = None,
         hyperprior: Hyperprior | None = None,
     ) -> None:
         super().__init__()
-        _require_pointwise(features)
+        require_pointwise(features)
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
@@ -168,19 +170,6 @@ class DeepKernelPosterior(TaskPosterior):
         cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
         return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
-
-
-def _require_pointwise(features: Network) -> None:
-    if not isinstance(features, Network):
-        raise UnsupportedError(
-            f"expected features that inherit bayesmeta.Network, which says x_shape and num_outputs, "
-            f"got {type(features).__name__}: call yours in the forward of a Network"
-        )
-    if not features.pointwise:
-        raise UnsupportedError(
-            "expected features of each point on its own, got statistics over the points of a task, with which no "
-            "Gaussian process is defined: use norm='group'"
-        )
 
 
 def _zero_padding(rows: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:

@@ -4,7 +4,7 @@ After Almecija, Sharma, Azizan 2022, "Uncertainty-aware meta-learning for multim
 (arXiv:2210.01881), who put a mixture of Gaussians over the weights of a linearised network; here the weights are
 ALPaCA's last layer (Harrison et al. 2018), so that everything stays exact:
 
-    y = Wᵀ φ(x) + ε,   ε ~ N(0, Σ),   W ~ Σ_s π_s MN(K_s, V_s, Σ)
+    y = Wᵀ h(x) + ε,   ε ~ N(0, Σ),   W ~ Σ_s π_s MN(K_s, V_s, Σ)
     p(s | D) ∝ π_s p(D | s),   p(y* | x*, D) = Σ_s p(s | D) N(y*; ALPaCA's predictive under prior s)
 
     phi         W, the last layer, F x C
@@ -27,11 +27,10 @@ from bayesmeta.errors import DataError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.learners.closed_form._base import LastLayerRegression
-from bayesmeta.likelihoods import Gaussian
+from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
-from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.noise import Noise
 from bayesmeta.predictives import GaussianPredictive, MixturePredictive
 from bayesmeta.priors import MatrixNormal, MatrixNormalMixture
 from bayesmeta.typing import Params
@@ -44,24 +43,24 @@ class MixtureALPaCA(LastLayerRegression):
     they were seen. theta = the features' weights, π (`prior.logits`), K_s and V_s (`prior.components`), and Σ.
 
     Args:
-        features: φ, a network with `num_outputs` = F features.
-        num_components: S; with 1 this is ALPaCA.
+        features: h, a network with `num_outputs` = F features.
         num_outputs: C.
+        num_components: S; with 1 this is ALPaCA.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
 
     Raises:
         DataError: no components.
     """
 
+    prior: MatrixNormalMixture
+
     def __init__(
-        self, features: Network, num_components: int = 4, num_outputs: int = 1, noise: Noise | None = None
+        self, features: Network, *, num_outputs: int = 1, num_components: int = 4, noise: Noise | None = None
     ) -> None:
-        super().__init__(features, num_outputs)
         if num_components < 1:
             raise DataError(f"expected at least one component, got {num_components}")
-        noise = DiagonalNoise(num_outputs) if noise is None else noise
-        self.prior: MatrixNormalMixture = MatrixNormalMixture(features.num_outputs, num_components, noise)
-        self.likelihood: Gaussian = Gaussian(noise)
+        prior = lambda noise: MatrixNormalMixture(features.num_outputs, num_components, noise)
+        super().__init__(features, num_outputs, noise, prior)
 
     @classmethod
     def split_prior(
@@ -70,7 +69,10 @@ class MixtureALPaCA(LastLayerRegression):
         """Begin where a trained ALPaCA ended (`split_prior(alpaca.features, alpaca.prior)`): its features and noise are
         copied, and its prior is split into components at draws from it, each with a quarter of its covariance.
         """
-        mixture = cls(copy.deepcopy(features), num_components, prior.columns.num_outputs, copy.deepcopy(prior.columns))
+        noise = copy.deepcopy(prior.columns)
+        mixture = cls(
+            copy.deepcopy(features), num_outputs=noise.num_outputs, num_components=num_components, noise=noise
+        )
         with torch.no_grad():
             locations = prior.sample(num_components, generator)["weight"]
             for component, location in zip(mixture.prior.matrix_normals, locations, strict=True):

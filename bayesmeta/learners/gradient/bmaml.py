@@ -20,55 +20,65 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError
 from bayesmeta.inference.svgd import svgd
-from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.learners.gradient._base import ExplicitWeightLearner, positive_rate
-from bayesmeta.learners.gradient._posteriors import GradientPosterior
+from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_rate
+from bayesmeta.learners.gradient.posteriors import GradientPosterior
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.networks.network import Network
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
 from bayesmeta.priors import IsotropicGaussian
-from bayesmeta.training.objectives import Objective
 from bayesmeta.typing import Params
 
 
 class BMAML(ExplicitWeightLearner):
     """Bayesian MAML.
 
-    theta = the network's weights (the prior mean), the particles' offsets from them (`offsets`), `prior.precision`, the
-    step size (`rate`) and the likelihood's noise. The meta-loss is the predictive of the particles' mixture; `Chaser()`
-    is the paper's other objective.
+    theta = the parameters of the network with its output layer (the prior mean), the particles' offsets from them
+    (`offsets`), `prior.precision`, the step size (`rate`) and the observation noise. The meta-loss is the predictive of
+    the particles' mixture; `Chaser()` is the paper's other objective.
 
     Args:
-        network: f; its weights are the prior mean.
+        network: gives the features; its parameters and those of the output layer are the prior mean.
         num_particles: S.
         steps: n, steps of SVGD.
         lr: the first step size: a step is lr / (N / σ² + precision) of the direction on the sum. The units are those of
             `MAML`, with the prior counted among the data, so that a strong prior does not make steps too long.
         precision: starting precision of the prior.
-        likelihood: p(y | f); `Gaussian()` by default.
-        adapted: beginnings of the names of the weights that tasks adapt; all by default.
         spread: the starting deviation of the offsets of the particles; by default that of the prior.
+        num_outputs: C; 1 by default, or what the likelihood says.
+        likelihood: p(y | f); Gaussian with learned noise by default.
+        adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
-        DataError: no particles, no steps, a rate or precision out of range, a name that the network does not have.
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        DataError: no particles, no steps, a rate or precision out of range, a prefix that no name has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.BMAML(bm.MLP(1, [16, 16]), num_particles=3, steps=2)
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9]))
+        >>> posterior.phi["output.weight"].shape
+        torch.Size([3, 1, 1, 16])
+        >>> posterior.predict([1.5]).mean.shape
+        torch.Size([1, 1, 1])
     """
 
     def __init__(
         self,
         network: Network,
+        *,
         num_particles: int = 5,
         steps: int = 5,
         lr: float = 0.01,
         precision: float = 100.0,
+        spread: float | None = None,
+        num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
         adapted: Sequence[str] | None = None,
-        spread: float | None = None,
     ) -> None:
-        super().__init__(network, likelihood, None, adapted)
+        super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, adapted=adapted)
         if num_particles < 1 or steps < 1:
             raise DataError(f"expected at least one particle and one step, got {num_particles} and {steps}")
         if spread is not None and not 0.0 < spread < math.inf:
@@ -86,16 +96,22 @@ class BMAML(ExplicitWeightLearner):
         return {name: (value + offset)[:, None].expand(-1, num_tasks, *value.shape) for (name, value), offset in pairs}
 
     def climb(self, data: Data, particles: Params, steps: int) -> Params:
-        """`steps` steps of SVGD on the log joint of the data."""
-        curvature = 1.0 / self._unit_rate(data) + self.prior.precision()  # N / σ² + precision
-        return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
+        """`steps` steps of SVGD on the log joint of the data.
 
-    def _map(self, support: Data) -> Params:
+        Raises:
+            InferenceError: the particles run away.
+        """
+        curvature = 1.0 / self.unit_rate(data) + self.prior.precision()  # N / σ² + precision
+        with self._named():
+            return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
+
+    def mode(self, support: Data) -> Params:
+        """The particles where the steps have taken them: each value `S B *shape`."""
         return self.climb(support, self.particles(support.num_tasks), self.steps)
 
-    def condition(self, support: Data) -> TaskPosterior:
-        """The particles where the steps have taken them."""
-        return ParticlePosterior(spec=support.spec, learner=self, support=support, phi=self._found(support))
+    @override
+    def condition(self, support: Data) -> "ParticlePosterior":
+        return ParticlePosterior(spec=support.spec, learner=self, support=support, phi=self.mode(support))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,33 +135,3 @@ class ParticlePosterior(GradientPosterior):
         f = self.learner.forward(self.phi, x).transpose(0, 1)  # B S M K
         components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
         return MixturePredictive(f.new_zeros(f.shape[:2]), components)
-
-
-class Chaser(Objective):
-    """The chaser loss: the particles after n steps on the support should be where `lead` steps more, on support and
-    query, would take them (Yoon et al. 2018, eq. 7): Σ_s |chaser_s - leader_s|², with the leader held fixed.
-
-    It teaches where to start and how to step; the noise and the precision get no reason to be right from it, so fix
-    them or train with the predictive.
-
-    Args:
-        lead: steps of the leader beyond the chaser.
-
-    Raises:
-        DataError: no steps. UnsupportedError (when called): a learner without particles.
-    """
-
-    def __init__(self, lead: int = 1) -> None:
-        if lead < 1:
-            raise DataError(f"expected at least one step of the leader, got {lead}")
-        self.lead = lead
-
-    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """Squared distance of each task; not nats."""
-        if not isinstance(learner, BMAML):
-            raise UnsupportedError(f"expected a BMAML learner for the chaser loss, got {type(learner).__name__}")
-        chaser = learner._found(tasks.support)
-        with torch.no_grad(), learner._named():
-            leader = learner.climb(tasks.joined(), chaser, self.lead)
-        parts = [(chaser[name] - leader[name]).square().flatten(2).sum((0, 2)) for name in chaser]
-        return torch.stack(parts).sum(0)

@@ -5,7 +5,7 @@ Rajeswaran, Finn, Kakade, Levine 2019 (arXiv:1909.04630), eqs. 3-6, with λ = pr
     phi_hat = argmax log p(D | phi) - precision/2 |phi - theta|²
     dphi_hat/dtheta = (I + ∇²(-log p(D | phi_hat)) / precision)⁻¹
 
-    phi         the network's weights, or a named part of them
+    phi         the network's parameters, or a named part of them
     prior       N(theta, I / precision), explicit
     likelihood  any; Gaussian with learned noise by default
     inference   MAP by an inner solver, implicit gradient by conjugate gradients; linearised Laplace around it
@@ -17,12 +17,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.inference.map import Product, implicit_map
 from bayesmeta.inference.solvers import LBFGS, Solver
-from bayesmeta.learners.gradient._base import ExplicitWeightLearner
-from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.learners.gradient.base import ExplicitWeightLearner
+from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.networks.network import Network
 from bayesmeta.priors import IsotropicGaussian
@@ -32,45 +33,59 @@ from bayesmeta.typing import Params
 class IMAML(ExplicitWeightLearner):
     """MAP under an explicit Gaussian prior around theta, differentiated through the optimum.
 
-    theta = the network's weights (the prior mean), `prior.precision`, and the likelihood's noise.
+    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, and the observation
+    noise.
 
     Args:
-        network: f; its weights are the prior mean.
-        precision: starting precision of the prior, of every weight.
+        network: gives the features; its parameters and those of the output layer are the prior mean.
+        precision: starting precision of the prior, the same for every number of phi.
         solver: finds the optimum; `LBFGS()` by default, or `GradientAscent(...)`. Its rates and tolerances are in units
             of the noise per point (a rate is a step size on half the mean squared error for a Gaussian likelihood).
-        likelihood: p(y | f); `Gaussian()` by default.
-        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
-        adapted: beginnings of the names of the weights that tasks adapt; all by default.
         gauss_newton: use Gauss-Newton products for the implicit gradient in place of the Hessian's: an approximation
             that is positive semi-definite wherever the solver stopped.
         solve_steps: largest number of conjugate-gradient steps for the implicit gradient (the paper's is 5).
         solve_tolerance: stop them earlier when the residual is so small, relative to the right-hand side.
+        num_outputs: C; 1 by default, or what the likelihood says.
+        likelihood: p(y | f); Gaussian with learned noise by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()` or `PointEstimate()`.
+        adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
-        DataError: a precision out of range, a name that the network does not have.
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        DataError: a precision out of range, a prefix that no name has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.IMAML(bm.MLP(1, [16, 16]), precision=10.0, solver=bm.GradientAscent(20, 0.1))
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9]))
+        >>> posterior.predict([1.5]).mean.shape
+        torch.Size([1, 1, 1])
+        >>> posterior.sample(20)["features.layers.0.bias"].shape
+        torch.Size([20, 1, 16])
     """
 
     def __init__(
         self,
         network: Network,
+        *,
         precision: float = 1.0,
         solver: Solver | None = None,
-        likelihood: Likelihood | None = None,
-        posterior: Approximation | None = None,
-        adapted: Sequence[str] | None = None,
         gauss_newton: bool = False,
         solve_steps: int = 10,
         solve_tolerance: float = 1e-6,
+        num_outputs: int | None = None,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+        adapted: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(network, likelihood, posterior, adapted)
+        super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
         self.solver = LBFGS(20, 1e-4) if solver is None else solver
         self.gauss_newton, self.solve_steps, self.solve_tolerance = gauss_newton, solve_steps, solve_tolerance
 
-    def _map(self, support: Data) -> Params:
-        joint, unit = self.joint(support), self._unit_rate(support).detach()
+    @override
+    def mode(self, support: Data) -> Params:
+        joint, unit = self.joint(support), self.unit_rate(support).detach()
         return implicit_map(
             lambda phi: unit * joint(phi),  # a positive factor moves no optimum
             self.start(support.num_tasks),

@@ -9,7 +9,7 @@ place of their Kronecker-factored Hessian:
 D is all points of a task, and the determinant has the weight that Laplace's approximation gives it; the paper scores
 query points at the phi_hat of the support, and weighs the determinant by a hyperparameter.
 
-    phi         the network's weights, or a named part of them
+    phi         the network's parameters, or a named part of them
     prior       N(theta, I / precision), explicit
     likelihood  any; Gaussian with learned noise by default
     inference   unrolled MAP; linearised Laplace around it
@@ -20,14 +20,15 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError
 from bayesmeta.inference.laplace import log_determinant
 from bayesmeta.inference.map import unrolled_map
-from bayesmeta.learners.gradient._base import ExplicitWeightLearner, positive_rate
-from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_rate, positive_steps
+from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
+from bayesmeta.linalg import rows_of
 from bayesmeta.networks.network import Network
 from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.typing import Params
@@ -36,37 +37,48 @@ from bayesmeta.typing import Params
 class LLAMA(ExplicitWeightLearner):
     """Lightweight Laplace approximation for meta-adaptation.
 
-    theta = the network's weights (the prior mean), `prior.precision`, the step size (`rate`), the likelihood's noise.
+    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, the step size
+    (`rate`) and the observation noise.
 
     Args:
-        network: f; its weights are the prior mean.
+        network: gives the features; its parameters and those of the output layer are the prior mean.
         steps: k, steps on the log joint.
         lr: the first step size (units as for `MAML`).
-        precision: starting precision of the prior, of every weight.
-        likelihood: p(y | f); `Gaussian()` by default.
-        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
-        adapted: beginnings of the names of the weights that tasks adapt; all by default.
+        precision: starting precision of the prior, the same for every number of phi.
+        num_outputs: C; 1 by default, or what the likelihood says.
+        likelihood: p(y | f); Gaussian with learned noise by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()` or `PointEstimate()`.
+        adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
-        DataError: no steps, a rate or precision out of range, a name that the network does not have.
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        DataError: no steps, a rate or precision out of range, a prefix that no name has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.LLAMA(bm.MLP(1, [16, 16]), steps=5, precision=10.0)
+        >>> task = bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9])
+        >>> learner.adapt(task).predict([1.5]).mean.shape
+        torch.Size([1, 1, 1])
+        >>> learner.log_evidence(task).shape
+        torch.Size([1])
     """
 
     def __init__(
         self,
         network: Network,
+        *,
         steps: int = 5,
         lr: float = 0.01,
         precision: float = 1.0,
+        num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
         posterior: Approximation | None = None,
         adapted: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(network, likelihood, posterior, adapted)
-        if steps < 1:
-            raise DataError(f"expected at least one step, got {steps}")
+        super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
-        self.steps, self.rate = steps, positive_rate(lr)
+        self.steps, self.rate = positive_steps(steps), positive_rate(lr)
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
@@ -78,11 +90,12 @@ class LLAMA(ExplicitWeightLearner):
         noise Gaussian, and the steps have converged.
         """
         phi = self._found(data)
-        distance = torch.stack([(phi[k] - mean).square().flatten(1).sum(1) for k, mean in self.initial.items()]).sum(0)
+        distance = torch.stack([rows_of((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
         fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
-        return fit - 0.5 * log_determinant(self._evidence(data, phi).kernel())
+        return fit - 0.5 * log_determinant(self.curvature(data, phi).kernel())
 
-    def _map(self, support: Data) -> Params:
-        rate = self.rate() * self._unit_rate(support)
+    @override
+    def mode(self, support: Data) -> Params:
+        rate = self.rate() * self.unit_rate(support)
         start = self.start(support.num_tasks)
         return unrolled_map(self.joint(support), start, steps=self.steps, lr=rate)

@@ -7,7 +7,7 @@ Antoniou, Edwards, Storkey 2019 (arXiv:1810.09502), sec. 4:
     derivatives    first order until `first_order_share` of the training, then second
     normalisation  weights and biases of normalisation layers for each step, learned and not adapted
 
-    phi         the network's weights, or a named part of them
+    phi         the network's parameters, or a named part of them
     prior       N(theta, Q), implied by the layers' mean rates and the number of steps
     likelihood  any; Gaussian with learned noise by default
     inference   unrolled MAP; linearised Laplace around it
@@ -21,12 +21,13 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.inference.map import ascend, require_finite
-from bayesmeta.learners.gradient._base import AscentLearner, GradientLearner, positive_rate
-from bayesmeta.learners.gradient._posteriors import Approximation
+from bayesmeta.learners.gradient.base import AscentLearner, GradientLearner, positive_rate, positive_steps
+from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.networks.jacobian import Jacobian
 from bayesmeta.networks.network import Network
@@ -35,24 +36,35 @@ from bayesmeta.typing import LogJoint, Params
 
 
 class MAMLPlusPlus(AscentLearner):
-    """MAML++.
+    """MAML with learned rates per layer and step, a loss after every step, and a normalisation of each step.
 
-    theta = the network's weights, the rates of each layer and step (`rate`), the normalisation of each step
-    (`normalisation`, where the network has such layers) and the likelihood's noise.
+    theta = the parameters of the network with its output layer, the rates of each layer and step (`rate`), the
+    normalisation of each step (`normalisation`, where the network has such layers) and the observation noise.
 
     Args:
-        network: f; its weights are where tasks start.
+        network: gives the features; its parameters and those of the output layer are where tasks start.
         steps: k.
         lr: the first step size of every layer and step (units as for `MAML`).
-        likelihood: p(y | f); `Gaussian()` by default.
-        posterior: `Linearized()` by default, `LinearizedDiagonal()`, or `PointEstimate()`.
-        adapted: beginnings of the names of the weights that tasks adapt; by default all but the normalisation's.
         multi_step_share: share of the training during which earlier steps have a part of the loss.
         first_order_share: share of the training that is first order.
+        num_outputs: C; 1 by default, or what the likelihood says.
+        likelihood: p(y | f); Gaussian with learned noise by default.
+        posterior: `Linearized()` by default, `LinearizedDiagonal()` or `PointEstimate()`.
+        adapted: name prefixes of the parameters that adapt; by default all but the normalisation's.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: the wrong number of outputs.
-        DataError: no steps, a step size or share out of range, a name that the network does not have.
+        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        DataError: no steps, a step size or share out of range, a prefix that no name has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAMLPlusPlus(bm.MLP(1, [40, 40]), steps=3)
+        >>> learner.layers
+        ('features.layers.0', 'features.layers.2', 'output')
+        >>> learner.rate().shape
+        torch.Size([3, 3])
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9])).predict([1.5]).mean.shape
+        torch.Size([1, 1, 1])
     """
 
     progress: Tensor
@@ -60,31 +72,36 @@ class MAMLPlusPlus(AscentLearner):
     def __init__(
         self,
         network: Network,
+        *,
         steps: int = 5,
         lr: float = 0.01,
+        multi_step_share: float = 0.15,
+        first_order_share: float = 0.0,
+        num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
         posterior: Approximation | None = None,
         adapted: Sequence[str] | None = None,
-        multi_step_share: float = 0.15,
-        first_order_share: float = 0.0,
     ) -> None:
-        normal = normalisation_parameters(network) if isinstance(network, Network) else []  # which is told below
-        if adapted is None and normal:
-            adapted = [name for name, _ in network.named_parameters() if name not in normal]
-        super().__init__(network, steps, likelihood, posterior, adapted)
+        super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
         if not 0.0 <= multi_step_share <= 1.0 or not 0.0 <= first_order_share <= 1.0:
             raise DataError(f"expected shares from 0 to 1, got {multi_step_share} and {first_order_share}")
         self.multi_step_share, self.first_order_share = multi_step_share, first_order_share
         self.layers = tuple(dict.fromkeys(_layer(name) for name in self.adapted))
+        self.steps = positive_steps(steps)
         self.rate = positive_rate(lr, (steps, len(self.layers)))
         # the network's own normalisation serves the first forward pass; each further one has its own
-        self.normal_names = tuple(name for name in normal if name not in self.adapted)
-        weights = dict(network.named_parameters())
+        self.normal_names = tuple([n for n in normalisation_parameters(self.network) if n not in self.adapted])
+        weights = dict(self.network.named_parameters())
         self.normalisation = nn.ParameterList(
             nn.Parameter(weights[name].detach().expand(steps, *weights[name].shape).clone())
             for name in self.normal_names
         )
         self.register_buffer("progress", torch.ones(()), persistent=False)  # a learner outside fit is a trained one
+
+    def adapted_by_default(self) -> list[str]:
+        """All parameters of the network but those of its normalisation layers."""
+        normal = normalisation_parameters(self.network)
+        return [name for name in super().adapted_by_default() if name not in normal]
 
     def anneal(self, progress: float) -> None:
         """Move the schedules."""
@@ -97,7 +114,7 @@ class MAMLPlusPlus(AscentLearner):
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi) with the normalisation of the last step."""
-        return super().forward(phi | self._normal(self.steps, next(iter(phi.values()))), x)
+        return super().forward(phi | self._normal(self.steps, phi), x)
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi."""
@@ -119,14 +136,15 @@ class MAMLPlusPlus(AscentLearner):
         others = [-self._log_likelihood_at(j, query)(phi) / count for j, phi in enumerate(path[:-1], 1)]
         return (1.0 - early * (self.steps - 1)) * last + early * torch.stack(others).sum(0)
 
-    def _map(self, support: Data) -> Params:
+    @override
+    def mode(self, support: Data) -> Params:
         return self._path(support)[-1]
 
     def _path(self, support: Data) -> list[Params]:
         """phi after each step."""
         phi, path, values = self.start(support.num_tasks), [], []
         for step, rate in enumerate(self.rate().unbind(0)):
-            lr = self._summed(self._rates(rate), support)
+            lr = self.summed(self._rates(rate), support)
             phi, value = ascend(self._log_likelihood_at(step, support), phi, lr, self.first_order)
             path.append(phi)
             values.append(value)
@@ -142,17 +160,17 @@ class MAMLPlusPlus(AscentLearner):
         given = self.likelihood.given(data)
 
         def log_density(phi: Params) -> Tensor:
-            return given(self.network.stacked(phi | self._normal(step, next(iter(phi.values()))), data.x))
+            return given(self.network.stacked(phi | self._normal(step, phi), data.x))
 
         return log_density
 
-    def _normal(self, step: int, like: Tensor) -> Params:
+    def _normal(self, step: int, phi: Params) -> Params:
         """Normalisation of a step for every task (and draw); the network's own before the first."""
         if step == 0 or not self.normal_names:
             return {}
-        draws = like.shape[: like.ndim - self.initial[self.adapted[0]].ndim]
+        shape = (*self.draw_shape(phi), len(phi[self.adapted[0]]))
         return {
-            name: value[step - 1].expand(*draws, *value.shape[1:])
+            name: value[step - 1].expand(*shape, *value.shape[1:])
             for name, value in zip(self.normal_names, self.normalisation, strict=True)
         }
 

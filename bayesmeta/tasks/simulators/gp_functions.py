@@ -117,7 +117,7 @@ class GPFunctions(FunctionSimulator):
         """m(x), units of y: 0 here."""
         return x.new_zeros(x.shape[:-1])
 
-    def outcomes(self, x: Float[Tensor, "B N D"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
+    def observe(self, x: Float[Tensor, "B N D"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
         """A fresh function for every task, observed with noise at these points; drawn in float64."""
         points = x.double()
         nugget = max(self.noise**2, 1e-8)  # without noise the covariance is singular in floating point

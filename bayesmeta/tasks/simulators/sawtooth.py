@@ -31,7 +31,7 @@ class Sawtooth(FunctionSimulator):
         self.frequency = nondecreasing(frequency, "the frequency")
         self.noise = nonnegative(noise, "the noise deviation")
 
-    def outcomes(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
+    def observe(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
         """A fresh sawtooth for every task."""
         shape = (len(x), 1, 1)
         frequency = uniform(self.frequency, shape, generator)

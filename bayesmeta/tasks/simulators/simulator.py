@@ -49,7 +49,7 @@ class Simulator(TaskSource, Described):
 class FunctionSimulator(Simulator):
     """Tasks that are noisy random functions of independent inputs, uniform on an interval.
 
-    A subclass gives `outcomes`; one with other inputs overrides `inputs`.
+    A subclass gives `observe`; one with other inputs overrides `inputs`.
 
     Args:
         x: (low, high), the interval of the inputs.
@@ -66,13 +66,13 @@ class FunctionSimulator(Simulator):
         return uniform(self.x, (num_tasks, num_points, 1), generator)
 
     @abstractmethod
-    def outcomes(self, x: Float[Tensor, "B N D"], generator: torch.Generator) -> Float[Tensor, "B N C"]:
+    def observe(self, x: Float[Tensor, "B N D"], generator: torch.Generator) -> Float[Tensor, "B N C"]:
         """A fresh function for every task, observed with noise at these points."""
 
     def simulate(self, num_tasks: int, num_points: int, generator: torch.Generator) -> Data:
         """Fresh tasks of `num_points` points each, all real. The generator is the only source of randomness."""
         x = self.inputs(num_tasks, num_points, generator)
-        return Data(x, self.outcomes(x, generator), torch.ones(x.shape[:2], dtype=torch.bool))
+        return Data(x, self.observe(x, generator), torch.ones(x.shape[:2], dtype=torch.bool))
 
 
 def increasing(bounds: tuple[float, float], what: str) -> tuple[float, float]:

@@ -75,7 +75,7 @@ class Sinusoid(FunctionSimulator):
         """Harrison et al. 2018, authors' code: ω ~ U(.999, 1), b ~ U(0, 3.14) added, noise *variance* .02."""
         return cls(phase=(0.0, 3.14), frequency=(0.999, 1.0), noise=math.sqrt(0.02), phase_sign=1)
 
-    def outcomes(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
+    def observe(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
         """A fresh sinusoid for every task, observed with noise at these points."""
         shape = (len(x), 1, 1)
         amplitude, phase, frequency = (

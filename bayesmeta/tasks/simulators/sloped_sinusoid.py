@@ -65,7 +65,7 @@ class SlopedSinusoid(FunctionSimulator):
         """Sinusoid-Hard of MetaL-Benchmark."""
         return cls((0.5, 0.6), (0.7, 1.4), (1.0, 2.0), (0.0, 2.0), (5.0, 0.8), noise=0.2)
 
-    def outcomes(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
+    def observe(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
         """A fresh function for every task, observed with noise at these points."""
         shape = (len(x), 1, 1)
         slope, x_shift, y_shift = (normal(m, shape, generator) for m in (self.slope, self.x_shift, self.y_shift))

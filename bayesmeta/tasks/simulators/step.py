@@ -39,7 +39,7 @@ class Step(FunctionSimulator):
         if noise > 0.0:
             self.oracle = StepOracle(self.switches, num_switches, self.noise**2)
 
-    def outcomes(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
+    def observe(self, x: Float[Tensor, "B N 1"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:
         """A fresh step function for every task, observed with noise at these points."""
         switches = uniform(self.switches, (len(x), 1, self.num_switches), generator)
         f = 2.0 * ((x > switches).sum(-1, keepdim=True) % 2) - 1.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import bayesmeta as bm
 from bayesmeta.description import describe
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.heads import GaussianProcessHead
 from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.kernels import (
     CosineSimilarityKernel,
@@ -165,8 +166,8 @@ def test_a_linear_kernel_is_alpaca(noise: Callable[[], bm.Noise]) -> None:
     """V = variance / σ̄² in units of the noise, for two outputs with noise of different sizes."""
     torch.manual_seed(0)
     features = bm.MLP(2, [8, 4])
-    learner = DeepKernelTransfer(features, 2, LinearKernel(1.7), noise()).double()
-    alpaca = bm.ALPaCA(features, 2, bm.IsotropicRows(4), learner.likelihood.noise).double()
+    learner = DeepKernelTransfer(features, num_outputs=2, kernel=LinearKernel(1.7), noise=noise()).double()
+    alpaca = bm.ALPaCA(features, num_outputs=2, rows=bm.IsotropicRows(4), noise=learner.likelihood.noise).double()
     with torch.no_grad():
         for parameter in learner.likelihood.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
@@ -290,9 +291,17 @@ class Statistics(bm.Network):
         return x - x.mean(1, keepdim=True)
 
 
+def _head(kernel: object) -> GaussianProcessHead:
+    return GaussianProcessHead(3, kernel=kernel)
+
+
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("kind", [DeepKernelTransfer, DeepKernelClassifier])
-def test_what_it_refuses_when_made(kind: type) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [DeepKernelTransfer, lambda net, *, kernel=None: DeepKernelClassifier(net, head=kernel and _head(kernel))],
+    ids=["transfer", "classifier"],
+)
+def test_what_it_refuses_when_made(kind: Callable[..., object]) -> None:
     net = bm.MLP(2, [3])
     for kernel in (gpytorch.kernels.RBFKernel(ard_num_dims=2), gpytorch.kernels.SpectralMixtureKernel(4, 2)):
         with pytest.raises(ShapeError, match=r"expected a kernel on 3 features, got one that refuses them: .* Got 3"):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.heads import GaussianProcessHead
 from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.kernels import RBFKernel
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
@@ -23,12 +24,14 @@ def _labelled(seed: int = 0) -> tuple[bm.Data, Tensor]:
 
 def test_scores_are_regressions_of_one_class_against_the_rest() -> None:
     torch.manual_seed(0)
-    learner = DeepKernelClassifier(bm.MLP(2, [8, 3]), kernel=RBFKernel(), noise=0.2).double()
+    learner = DeepKernelClassifier(
+        bm.MLP(2, [8, 3]), head=GaussianProcessHead(3, kernel=RBFKernel(), noise=0.2)
+    ).double()
     support, query = _labelled()
     posterior = learner.adapt(support)
     mean, variance = posterior.scores.at(posterior.learner.rows(query))
     regression = DeepKernelTransfer(learner.features, kernel=RBFKernel(), noise=bm.DiagonalNoise(1, 0.2)).double()
-    regression.kernel.load_state_dict(learner.kernel.state_dict())
+    regression.kernel.load_state_dict(learner.head.kernel.state_dict())
     for c in range(3):
         y = torch.where(support.y == c, 1.0, -1.0).double()[..., None]
         expected = regression.adapt(bm.Data(support.x, y, support.mask)).predict(query)
@@ -46,7 +49,7 @@ def test_a_constant_mean_would_change_no_probability() -> None:
     mean, variance = posterior.scores.at(rows)
     white = torch.linalg.solve_triangular(posterior.scores.belief.factor, support.mask.double()[..., None], upper=False)
     constant, _ = type(posterior.scores.belief)(posterior.scores.belief.factor, white, support.mask).predict(
-        posterior.scores.kernel(posterior.rows, rows) / posterior.scores.noise, variance[..., 0]
+        posterior.scores.kernel(posterior.examples.rows, rows) / posterior.scores.noise, variance[..., 0]
     )
     shifted = learner.softmax(mean + 0.4 * (1.0 - constant), variance).softmax(-1)  # f = m + k S⁻¹ (y - m)
     torch.testing.assert_close(shifted, learner.softmax(mean, variance).softmax(-1), **CLOSE)

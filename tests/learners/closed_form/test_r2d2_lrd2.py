@@ -1,6 +1,7 @@
 """R2-D2 and LR-D2: the normal equations, ALPaCA, scikit-learn, finite differences; what they refuse."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 import bayesmeta as bm
+from bayesmeta.heads import HeadClassifier, LogisticHead, RidgeHead
 from bayesmeta.inference import linear_gaussian
-from bayesmeta.learners.closed_form._classifier import HeadClassifier
 
 D = torch.float64
 
@@ -22,7 +23,7 @@ def _support(seed: int = 0, points: int = 6, classes: int = 3, tasks: int = 2) -
     return bm.Data(x, labels, torch.ones(tasks, points, dtype=torch.bool))
 
 
-def _learner(kind: type[HeadClassifier], **arguments: float) -> HeadClassifier:
+def _learner(kind: type[HeadClassifier], **arguments: Any) -> HeadClassifier:
     torch.manual_seed(0)
     return kind(bm.MLP(2, [16, 8]), **arguments).double()
 
@@ -31,11 +32,11 @@ def _learner(kind: type[HeadClassifier], **arguments: float) -> HeadClassifier:
 @given(seed=st.integers(0, 10**6), points=st.integers(3, 20), ridge=st.sampled_from([0.01, 1.0, 50.0]))
 def test_the_head_solves_the_normal_equations(seed: int, points: int, ridge: float) -> None:
     """More points than features, and fewer."""
-    learner, support = _learner(bm.R2D2, ridge=ridge), _support(seed, points)
+    learner, support = _learner(bm.R2D2, head=RidgeHead(ridge)), _support(seed, points)
     posterior, query = learner.adapt(support), _support(seed + 1).x
     mean, variance = posterior.scores.at(posterior.learner.rows(query))
     with torch.no_grad():
-        rows, at, ridge_ = learner.rows(support.x), learner.rows(query), learner.ridge()
+        rows, at, ridge_ = learner.rows(support.x), learner.rows(query), learner.head.ridge()
     targets = torch.eye(3, dtype=D)[support.y]
     inverse = torch.linalg.inv(rows.mT @ rows + ridge_ * torch.eye(8, dtype=D))
     torch.testing.assert_close(mean, at @ inverse @ rows.mT @ targets, rtol=1e-9, atol=1e-9)
@@ -59,8 +60,8 @@ def test_primal_and_dual_are_one(seed: int, points: int) -> None:
 def test_the_regressor_is_alpaca_with_its_prior() -> None:
     torch.manual_seed(0)
     features, ridge = bm.MLP(1, [8, 4]), 3.0
-    learner = bm.R2D2Regressor(features, 2, ridge, bm.FullNoise(2)).double()
-    other = bm.ALPaCA(features, 2, bm.IsotropicRows(4, 1.0 / ridge), bm.FullNoise(2)).double()
+    learner = bm.R2D2Regressor(features, num_outputs=2, ridge=ridge, noise=bm.FullNoise(2)).double()
+    other = bm.ALPaCA(features, num_outputs=2, rows=bm.IsotropicRows(4, 1.0 / ridge), noise=bm.FullNoise(2)).double()
     with torch.no_grad():
         for parameter in learner.likelihood.noise.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -96,10 +97,14 @@ def test_the_ridge_prior_draws_what_it_says() -> None:
 
 
 def test_lrd2_is_a_converged_logistic_regression() -> None:
-    learner, support, query = _learner(bm.LRD2, ridge=0.5), _support(3, 12, tasks=1), _support(4, tasks=1).x
+    learner, support, query = (
+        _learner(bm.LRD2, head=LogisticHead(0.5)),
+        _support(3, 12, tasks=1),
+        _support(4, tasks=1).x,
+    )
     posterior = learner.adapt(support)
     with torch.no_grad():
-        rows, at, ridge = learner.rows(support.x)[0], learner.rows(query)[0], learner.ridge().item()
+        rows, at, ridge = learner.rows(support.x)[0], learner.rows(query)[0], learner.head.ridge().item()
     other = LogisticRegression(C=1.0 / ridge, fit_intercept=False, tol=1e-12, max_iter=10_000, solver="newton-cg")
     other.fit(rows.numpy(), support.y[0].numpy())
     mean, _ = posterior.scores.at(posterior.learner.rows(query))
@@ -156,7 +161,7 @@ def test_bad_input(kind: type[HeadClassifier]) -> None:
         (lambda: kind(torch.nn.Linear(2, 3)), bm.UnsupportedError, "inherit bayesmeta.Network"),
         (lambda: kind(bm.Conv4((1, 8, 8), 8, norm="task")), bm.UnsupportedError, "norm='group'"),
         (lambda: kind(features, num_classes=1), bm.DataError, "at least 2 classes, got 1"),
-        (lambda: kind(features, ridge=0.0), bm.DataError, "strictly between"),
+        (lambda: kind(features, head=RidgeHead(0.0)), bm.DataError, "strictly between"),
         (lambda: kind(features, scale=-1.0), bm.DataError, "strictly between"),
         (lambda: kind(features, spread=math.inf), bm.DataError, "strictly between"),
     ):
@@ -188,7 +193,7 @@ def test_the_head_learns_faster_than_the_features() -> None:
     optimizer = learner.configure_optimizer(1e-3)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in learner.features.parameters()} == {1e-3}
-    assert {rates[id(p.raw)] for p in (learner.ridge, learner.scale, learner.spread)} == {1e-2}
+    assert {rates[id(p.raw)] for p in (learner.head.ridge, learner.scale, learner.spread)} == {1e-2}
     assert len(rates) == len(list(learner.parameters()))
     learner.features.requires_grad_(False)
     assert len(learner.configure_optimizer().param_groups) == 1

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 import bayesmeta as bm
-from bayesmeta.learners.gradient._base import GradientLearner
+from bayesmeta.learners.gradient.base import GradientLearner
 from tests.saved import Saved
 
 D = torch.float64
@@ -254,23 +254,25 @@ def _moved(learner: GradientLearner) -> GradientLearner:
     return learner
 
 
-def _mlp(inputs: int, outputs: int, activation: str) -> bm.MLP:
-    return bm.MLP(inputs, [6, 5], outputs, activation)
+def _mlp(inputs: int, activation: str) -> bm.MLP:
+    return bm.MLP(inputs, [6, 5], activation)
 
 
 def _conv(norm: str = "group") -> bm.Conv4:
-    return bm.Conv4((1, 8, 8), 4, 3, norm, num_groups=1)
+    return bm.Conv4((1, 8, 8), 4, norm, num_groups=1)
 
 
 POINT = bm.PointEstimate()
 LEARNERS: dict[str, Callable[..., GradientLearner]] = {
-    "maml": lambda f, k, l: bm.MAML(f, k, 0.1, l, POINT),
-    "first-order": lambda f, k, l: bm.FirstOrderMAML(f, k, 0.1, l, POINT),
-    "meta-sgd": lambda f, k, l: bm.MetaSGD(f, k, 0.1, l, POINT),
-    "alpha": lambda f, k, l: bm.AlphaMAML(f, k, 0.1, l, POINT),
-    "anil": lambda f, k, l: bm.MAML(f, k, 0.1, l, POINT, [list(f.state_dict())[-1].rpartition(".")[0]]),
-    "checkpoint": lambda f, k, l: bm.MAML(f, k, 0.1, l, POINT, checkpoint=True),
-    "checkpoint-meta-sgd": lambda f, k, l: bm.MetaSGD(f, k, 0.1, l, POINT, ["layers.2", "layers.4"], True),
+    "maml": lambda f, k, l: bm.MAML(f, steps=k, lr=0.1, likelihood=l, posterior=POINT),
+    "first-order": lambda f, k, l: bm.FirstOrderMAML(f, steps=k, lr=0.1, likelihood=l, posterior=POINT),
+    "meta-sgd": lambda f, k, l: bm.MetaSGD(f, steps=k, lr=0.1, likelihood=l, posterior=POINT),
+    "alpha": lambda f, k, l: bm.AlphaMAML(f, steps=k, lr=0.1, likelihood=l, posterior=POINT),
+    "anil": lambda f, k, l: bm.MAML(f, steps=k, lr=0.1, likelihood=l, posterior=POINT, adapted=["output"]),
+    "checkpoint": lambda f, k, l: bm.MAML(f, steps=k, lr=0.1, likelihood=l, posterior=POINT, checkpoint=True),
+    "checkpoint-meta-sgd": lambda f, k, l: bm.MetaSGD(
+        f, steps=k, lr=0.1, likelihood=l, posterior=POINT, adapted=["features.layers.2", "output"], checkpoint=True
+    ),
 }
 
 
@@ -279,13 +281,13 @@ LEARNERS: dict[str, Callable[..., GradientLearner]] = {
 @pytest.mark.parametrize("name", LEARNERS)
 def test_ascent_on_an_mlp(name: str, activation: str, steps: int) -> None:
     noise = bm.FullNoise(2, 0.5) if activation == "tanh" else bm.DiagonalNoise(2, 0.5)
-    learner = _moved(LEARNERS[name](_mlp(2, 2, activation), steps, bm.Gaussian(noise)))
+    learner = _moved(LEARNERS[name](_mlp(2, activation), steps, bm.Gaussian(noise)))
     _compare(learner, _regression(2, 2), _point)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_ascent_on_classes(name: str) -> None:
-    _compare(_moved(LEARNERS[name](_mlp(2, 3, "tanh"), 3, bm.Categorical(3))), _classes(), _point)
+    _compare(_moved(LEARNERS[name](_mlp(2, "tanh"), 3, bm.Categorical(3))), _classes(), _point)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -312,17 +314,17 @@ def test_maml_plus_plus(kind: str, steps: int) -> None:
         )
         tasks, steps = _images(ragged=kind == "images"), min(steps, 3)
     elif kind == "classes":
-        network, likelihood, tasks = _mlp(2, 3, "tanh"), bm.Categorical(3), _classes()
+        network, likelihood, tasks = _mlp(2, "tanh"), bm.Categorical(3), _classes()
     else:
-        network, likelihood, tasks = _mlp(2, 2, "relu"), bm.Gaussian(bm.DiagonalNoise(2, 0.5)), _regression(2, 2)
-    learner = _moved(bm.MAMLPlusPlus(network, steps, 0.1, likelihood, POINT))
+        network, likelihood, tasks = _mlp(2, "relu"), bm.Gaussian(bm.DiagonalNoise(2, 0.5)), _regression(2, 2)
+    learner = _moved(bm.MAMLPlusPlus(network, steps=steps, lr=0.1, likelihood=likelihood, posterior=POINT))
     learner.anneal(0.05)
     _compare(learner, tasks, _maml_plus_plus, {"rtol": 1e-7, "atol": 1e-8} if kind.startswith("images") else CLOSE)
 
 
 def test_the_schedules_of_maml_plus_plus() -> None:
     """After the shares: the last step alone, and second derivatives; before: first-order gradients."""
-    learner = _moved(bm.MAMLPlusPlus(_mlp(1, 1, "tanh"), 3, 0.2, None, POINT, first_order_share=0.5))
+    learner = _moved(bm.MAMLPlusPlus(_mlp(1, "tanh"), steps=3, lr=0.2, posterior=POINT, first_order_share=0.5))
     tasks = _regression()
     first, second = [], []
     for progress, results in ((0.4, first), (0.6, second)):
@@ -344,16 +346,28 @@ def test_the_schedules_of_maml_plus_plus() -> None:
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_cavia(activation: str, steps: int) -> None:
     likelihood = bm.Gaussian(bm.DiagonalNoise(2, 0.5))
-    _compare(_moved(bm.CAVIA(_mlp(5, 2, activation), 3, steps, 0.5, likelihood, POINT)), _regression(2, 2), _point)
-    learner = _moved(bm.CAVIA(_mlp(5, 3, activation), 3, steps, 0.5, bm.Categorical(3), POINT))
+    _compare(
+        _moved(
+            bm.CAVIA(_mlp(2, activation), num_context=3, steps=steps, lr=0.5, likelihood=likelihood, posterior=POINT)
+        ),
+        _regression(2, 2),
+        _point,
+    )
+    learner = _moved(
+        bm.CAVIA(_mlp(2, activation), num_context=3, steps=steps, lr=0.5, likelihood=bm.Categorical(3), posterior=POINT)
+    )
     _compare(learner, _classes(), _point)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
-@pytest.mark.parametrize("adapted", [None, ["layers.4"]])
+@pytest.mark.parametrize("adapted", [None, ["output"]])
 def test_llama(adapted: list[str] | None, steps: int) -> None:
     likelihood = bm.Gaussian(bm.FullNoise(2, 0.5))
-    learner = _moved(bm.LLAMA(_mlp(1, 2, "tanh"), steps, 0.1, 2.0, likelihood, POINT, adapted))
+    learner = _moved(
+        bm.LLAMA(
+            _mlp(1, "tanh"), steps=steps, lr=0.1, precision=2.0, likelihood=likelihood, posterior=POINT, adapted=adapted
+        )
+    )
     tasks = _regression(1, 2)
     _compare(learner, tasks, _evidence, DENSE)
     found = learner.adapt(tasks.support)  # and the adaptation itself
@@ -367,18 +381,45 @@ def test_llama(adapted: list[str] | None, steps: int) -> None:
 def test_bmaml(steps: int, particles: int) -> None:
     """2 particles have one pair, 4 have six: an even number, of which the lower middle one is the median."""
     likelihood = bm.Gaussian(bm.FullNoise(2, 0.5))
-    _compare(_moved(bm.BMAML(_mlp(1, 2, "tanh"), particles, steps, 0.1, 4.0, likelihood)), _regression(1, 2), _bmaml)
-    learner = _moved(bm.BMAML(_mlp(2, 3, "tanh"), particles, steps, 0.1, 4.0, bm.Categorical(3), ["layers.4"]))
+    _compare(
+        _moved(
+            bm.BMAML(
+                _mlp(1, "tanh"), num_particles=particles, steps=steps, lr=0.1, precision=4.0, likelihood=likelihood
+            )
+        ),
+        _regression(1, 2),
+        _bmaml,
+    )
+    learner = _moved(
+        bm.BMAML(
+            _mlp(2, "tanh"),
+            num_particles=particles,
+            steps=steps,
+            lr=0.1,
+            precision=4.0,
+            likelihood=bm.Categorical(3),
+            adapted=["output"],
+        )
+    )
     _compare(learner, _classes(), _bmaml)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("name", ["maml", "anil", "meta-sgd", "full noise", "checkpoint"])
 def test_the_linearised_predictive(name: str, steps: int) -> None:
-    network, noise = bm.MLP(1, [4, 3], 2), (bm.FullNoise if name == "full noise" else bm.DiagonalNoise)(2, 0.5)
-    adapted = ["layers.2", "layers.4"] if name == "anil" else None
+    network, noise = bm.MLP(1, [4, 3]), (bm.FullNoise if name == "full noise" else bm.DiagonalNoise)(2, 0.5)
+    adapted = ["features.layers.2", "output"] if name == "anil" else None
     make = bm.MetaSGD if name == "meta-sgd" else bm.MAML
-    learner = _moved(make(network, steps, 0.05, bm.Gaussian(noise), None, adapted, name == "checkpoint"))
+    learner = _moved(
+        make(
+            network,
+            steps=steps,
+            lr=0.05,
+            likelihood=bm.Gaussian(noise),
+            adapted=adapted,
+            checkpoint=name == "checkpoint",
+        )
+    )
     _compare(learner, _regression(1, 2), _linearised, DENSE)
 
 
@@ -392,8 +433,8 @@ def test_checkpoints_keep_phi_alone() -> None:
         for points in (10, 100):
             for steps in (5, 6):
                 torch.manual_seed(0)
-                network = bm.MLP(1, [8, 8], 1)
-                learner = bm.MAML(network, steps, 0.01, None, POINT, checkpoint=checkpoint).double()
+                network = bm.MLP(1, [8, 8])
+                learner = bm.MAML(network, steps=steps, lr=0.01, posterior=POINT, checkpoint=checkpoint).double()
                 x = torch.randn(3, points + 4, 1, dtype=D)
                 mask = torch.ones(3, points + 4, dtype=torch.bool)
                 sides = (bm.Data(x[:, part], x[:, part].sin(), mask[:, part]) for part in (slice(4, None), slice(4)))
@@ -402,7 +443,7 @@ def test_checkpoints_keep_phi_alone() -> None:
                     loss = learner.meta_loss(tasks)
                 saved[checkpoint, points, steps] = kept.numbers
                 assert loss.requires_grad
-    size = 3 * sum(p.numel() for p in network.parameters())
+    size = 3 * sum(p.numel() for p in learner.network.parameters())
     per_step = {key[:2]: saved[key] - saved[*key[:2], 5] for key in saved if key[2] == 6}
     assert per_step[True, 10] == per_step[True, 100] <= 1.2 * size  # rates are next to nothing
     assert per_step[False, 100] > 4 * per_step[False, 10] > 4 * size

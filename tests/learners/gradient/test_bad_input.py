@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import bayesmeta as bm
-from bayesmeta.learners.gradient._base import GradientLearner
-from bayesmeta.training.hypergradient import HypergradientAdam
+from bayesmeta.learners.gradient.base import GradientLearner
+from bayesmeta.learners.gradient.hypergradient import HypergradientAdam
 
 D = torch.float64
 
 
-class Wrapped(bm.Network):
+class Wrapped(bm.WholeNetwork):
     """Two dense layers with something between."""
 
     def __init__(self, between: nn.Module) -> None:
@@ -25,6 +25,36 @@ class Wrapped(bm.Network):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.between(self.first(x)))
+
+
+class Nothing(bm.WholeNetwork):
+    """All of f, and no parameters."""
+
+    x_shape, num_outputs = (1,), 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Constant(bm.Network):
+    """A network without inputs, which takes a context."""
+
+    x_shape, num_outputs = (0,), 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones(*x.shape[:2], 1)
+
+    def with_context(self, size: int) -> bm.MLP:
+        """Of the context alone."""
+        return bm.MLP(size, [4])
+
+
+class Unwidened(Constant):
+    """A context that it does not take."""
+
+    def with_context(self, size: int) -> bm.MLP:
+        """One input too many."""
+        return bm.MLP(size + 1, [4])
 
 
 WEIGHTS: dict[str, Callable[..., GradientLearner]] = {
@@ -37,7 +67,7 @@ WEIGHTS: dict[str, Callable[..., GradientLearner]] = {
     "LLAMA": bm.LLAMA,
     "BMAML": bm.BMAML,
 }
-ALL = WEIGHTS | {"CAVIA": lambda network, **arguments: bm.CAVIA(network, 1, **arguments)}
+ALL = WEIGHTS | {"CAVIA": lambda network, **arguments: bm.CAVIA(network, num_context=1, **arguments)}
 
 
 def _data(points: int = 3, num_outputs: int = 1, tasks: int = 2) -> bm.Data:
@@ -85,53 +115,81 @@ def test_a_network_that_is_no_network(name: str, network: object) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_wrong_outputs(name: str) -> None:
-    network = bm.MLP(2, [4], 3)
-    with pytest.raises(bm.ShapeError, match="expected a network with 2 outputs for Categorical, got 3"):
-        ALL[name](network, likelihood=bm.Categorical(2))
-    with pytest.raises(bm.ShapeError, match="expected a network with 2 outputs for HeteroscedasticGaussian, got 3"):
-        ALL[name](network, likelihood=bm.HeteroscedasticGaussian(1))
+    """Of a network that is all of f; and of the learner, where the likelihood has another number."""
+    network = bm.MLP(1, [4]).with_outputs(3)
+    if name != "CAVIA":  # whose network is made anew
+        with pytest.raises(bm.ShapeError, match=r"expected a network with 1 outputs, got 3 \(Gaussian needs 1\)"):
+            ALL[name](network)
+    for likelihood in (bm.Categorical(2), bm.HeteroscedasticGaussian(1)):
+        title = type(likelihood).__name__
+        if name != "CAVIA":
+            with pytest.raises(bm.ShapeError, match=rf"expected a network with 2 outputs, got 3 \({title} needs 2\)"):
+                ALL[name](network, likelihood=likelihood)
+        with pytest.raises(bm.ShapeError, match=f"expected num_outputs as {title} has it, .*got 3: leave"):
+            ALL[name](bm.MLP(1, [4]), likelihood=likelihood, num_outputs=3)
+    with pytest.raises(bm.DataError, match="at least one"):
+        ALL[name](bm.MLP(1, [4]), num_outputs=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_number_of_outputs_is_the_learners(name: str) -> None:
+    assert ALL[name](bm.MLP(1, [4])).outcomes == bm.Numbers(1)
+    learner = ALL[name](bm.MLP(1, [4]), num_outputs=2)
+    assert learner.outcomes == bm.Numbers(2)
+    assert learner.adapt(_data(num_outputs=2)).predict(torch.zeros(2, 1, 1)).mean.shape == (2, 1, 2)
+    assert ALL[name](bm.MLP(1, [4]), likelihood=bm.HeteroscedasticGaussian(2), num_outputs=2).network.num_outputs == 4
+    assert ALL[name](bm.MLP(1, [4]), likelihood=bm.Categorical(3), num_outputs=3).network.num_outputs == 3
 
 
 def test_contexts() -> None:
-    with pytest.raises(bm.ShapeError, match=r"inputs are vectors of D \+ 4 numbers, got.* \(3,\)"):
-        bm.CAVIA(bm.MLP(3, [4], 1), num_context=4)
-    with pytest.raises(bm.ShapeError, match="inputs are vectors"):
-        bm.CAVIA(bm.Conv4((1, 8, 8), 16, 1), num_context=1)
+    with pytest.raises(
+        bm.ShapeError, match=r"add 4 numbers to inputs that are vectors, got.* \(0,\) before and \(5,\)"
+    ):
+        bm.CAVIA(Unwidened(), num_context=4)
+    with pytest.raises(bm.UnsupportedError, match=r"got Conv4: write Conv4.with_context\(size\), which returns"):
+        bm.CAVIA(bm.Conv4((1, 8, 8), 16), num_context=1)
     with pytest.raises(bm.DataError, match="context of at least one number and one step, got 0 and 1"):
-        bm.CAVIA(bm.MLP(3, [4], 1), num_context=0)
-    constant = bm.CAVIA(bm.MLP(2, [4], 1), num_context=2)  # no inputs at all: the mean of a task
+        bm.CAVIA(bm.MLP(3, [4]), num_context=0)
+    learner = bm.CAVIA(bm.MLP(3, [4], "relu").double().with_outputs(1), num_context=2)
+    assert (learner.x_shape, learner.network.x_shape) == ((3,), (5,))
+    assert [layer for layer in learner.network.modules() if isinstance(layer, nn.ReLU)]
+    assert {p.dtype for p in learner.network.parameters()} == {D}
+    constant = bm.CAVIA(Constant(), num_context=2)  # no inputs at all: the mean of a task
     data = bm.Data(torch.zeros(2, 3, 0), torch.randn(2, 3, 1), torch.ones(2, 3, dtype=torch.bool))
     assert torch.isfinite(constant.adapt(data).predict(torch.zeros(2, 1, 0)).stddev).all()
 
 
-@pytest.mark.parametrize("beginning", ["layers.7", "layer", "layers.0.weights", "", "weight"])
+@pytest.mark.parametrize(
+    "beginning", ["features.layers.7", "features.layer", "features.layers.0.weights", "layers.0", "", "weight"]
+)
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_unknown_weights(name: str, beginning: str) -> None:
-    with pytest.raises(bm.DataError, match=rf"among \['layers.0.weight'.*got '{beginning}'"):
-        WEIGHTS[name](bm.MLP(1, [4], 1), adapted=["layers.0", beginning])
+    with pytest.raises(bm.DataError, match=rf"among \['features.layers.0.weight'.*got '{beginning}'"):
+        WEIGHTS[name](bm.MLP(1, [4]), adapted=["features.layers.0", beginning])
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_beginnings_are_those_of_whole_names(name: str) -> None:
-    """layers.2 is not layers.20."""
-    network = bm.MLP(1, [2] * 11, 1)
-    learner = WEIGHTS[name](network, adapted=["layers.2", "layers.4.bias"])
-    assert learner.adapted == ("layers.2.weight", "layers.2.bias", "layers.4.bias")
-    with pytest.raises(bm.DataError, match="expected weights to adapt, got none"):
+    """features.layers.2 is not features.layers.20."""
+    network = bm.MLP(1, [2] * 11)
+    learner = WEIGHTS[name](network, adapted=["features.layers.2", "features.layers.4.bias"])
+    assert learner.adapted == ("features.layers.2.weight", "features.layers.2.bias", "features.layers.4.bias")
+    with pytest.raises(bm.DataError, match="expected parameters to adapt, got none"):
         WEIGHTS[name](network, adapted=[])
-    with pytest.raises(bm.DataError, match="expected weights to adapt, got none: Identity has"):
-        WEIGHTS[name](bm.Identity(0))
+    with pytest.raises(bm.DataError, match="expected parameters to adapt, got none: Nothing has"):
+        WEIGHTS[name](Nothing())
+    assert WEIGHTS[name](bm.Identity(0)).adapted == ("output.weight", "output.bias")
 
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "IMAML"])
 def test_steps_and_rates_out_of_range(name: str) -> None:
     for arguments in ({"steps": 0}, {"steps": -1}, {"lr": 0.0}, {"lr": -0.1}, {"lr": 1e9}, {"lr": math.nan}):
         with pytest.raises(bm.DataError, match=r"one step|strictly between"):
-            ALL[name](bm.MLP(2, [4], 1), **arguments)
+            ALL[name](bm.MLP(1, [4]), **arguments)
 
 
 def test_other_arguments_out_of_range() -> None:
-    network = bm.MLP(1, [4], 1)
+    network = bm.MLP(1, [4])
     for make, message in (
         (lambda: bm.BMAML(network, num_particles=0), "one particle and one step, got 0 and 5"),
         (lambda: bm.BMAML(network, spread=0.0), "finite spread of the particles, got 0.0"),
@@ -152,8 +210,7 @@ def test_other_arguments_out_of_range() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_labels_out_of_range(name: str) -> None:
-    num_inputs = 2 if name == "CAVIA" else 1
-    learner = ALL[name](bm.MLP(num_inputs, [4], 3), likelihood=bm.Categorical(3))
+    learner = ALL[name](bm.MLP(1, [4]), likelihood=bm.Categorical(3))
     x, mask = torch.randn(1, 4, 1), torch.ones(1, 4, dtype=torch.bool)
     with pytest.raises(bm.DataError, match="expected labels from 0 to 2, got labels from 0 to 3"):
         learner.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask))
@@ -161,14 +218,14 @@ def test_labels_out_of_range(name: str) -> None:
     assert torch.isfinite(hidden.predict(x).marginals.probs).all()  # padding may be anything
     with pytest.raises(bm.DataError, match=r"expected labels for .*, got numbers"):
         learner.adapt(bm.Data(x, torch.randn(1, 4, 3), mask))
-    regression = ALL[name](bm.MLP(num_inputs, [4], 1))
+    regression = ALL[name](bm.MLP(1, [4]))
     with pytest.raises(bm.DataError, match=r"expected numbers for .*, got labels"):
         regression.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_statistics_of_a_task_and_padding(name: str) -> None:
-    learner = WEIGHTS[name](bm.Conv4((1, 8, 8), 8, 3, norm="task"), likelihood=bm.Categorical(3))
+    learner = WEIGHTS[name](bm.Conv4((1, 8, 8), 8, norm="task"), likelihood=bm.Categorical(3))
     x, labels, mask = torch.randn(2, 6, 1, 8, 8), torch.arange(6).expand(2, -1) % 3, torch.ones(2, 6, dtype=torch.bool)
     whole = bm.Data(x, labels, mask)
     assert torch.isfinite(learner.adapt(whole).predict(x).marginals.probs).all()
@@ -179,7 +236,7 @@ def test_statistics_of_a_task_and_padding(name: str) -> None:
         lambda: learner.meta_loss(bm.TaskBatch(whole, padded)),
         lambda: learner.adapt(whole).update(padded),
     ):
-        with pytest.raises(bm.DataError, match=r"tasks of one size, got padding: Conv4 .*norm='group'"):
+        with pytest.raises(bm.DataError, match=r"tasks of one size, got padding: the network of .*norm='group'"):
             call()
 
 
@@ -187,7 +244,7 @@ def test_statistics_of_a_task_and_padding(name: str) -> None:
 
 
 def test_the_inner_rate_moves_down_its_hypergradient() -> None:
-    learner = bm.AlphaMAML(bm.MLP(1, [4], 1), 2, 0.05, inner_hyper_lr=0.3).double()
+    learner = bm.AlphaMAML(bm.MLP(1, [4]), steps=2, lr=0.05, inner_hyper_lr=0.3).double()
     optimizer = learner.configure_optimizer(0.01)
     tasks = bm.TaskBatch(_data(6), _data(4))
     loss = learner.meta_loss(tasks).mean()
@@ -202,7 +259,7 @@ def test_the_inner_rate_moves_down_its_hypergradient() -> None:
 
 
 def test_a_fixed_rate_has_no_step() -> None:
-    learner = bm.AlphaMAML(bm.MLP(1, [4], 1), 2, 0.05)
+    learner = bm.AlphaMAML(bm.MLP(1, [4]), steps=2, lr=0.05)
     learner.rate.requires_grad_(False)
     before = learner.rate().item()
     bm.fit(learner, bm.Sinusoid(), steps=3, batch_size=2)
@@ -248,19 +305,19 @@ def test_the_factor_grows_on_a_long_slope_and_multiplies_the_step() -> None:
 
 
 def _bmaml(particles: int = 3, steps: int = 2, precision: float = 4.0) -> bm.BMAML:
-    return bm.BMAML(bm.MLP(1, [4], 1), particles, steps, 0.05, precision).double()
+    return bm.BMAML(bm.MLP(1, [4]), num_particles=particles, steps=steps, lr=0.05, precision=precision).double()
 
 
 def test_one_particle_is_the_map_under_the_prior() -> None:
     """BMAML with a particle that starts at theta is LLAMA's adaptation, and steps enough reach IMAML's optimum."""
-    network = bm.MLP(1, [4], 1)
+    network = bm.MLP(1, [4]).with_outputs(1)
     # BMAML's steps are shorter by 1 + precision σ² / N = 2. The smallest curvature is half of what they are measured
     # in, and there is one optimum: (1 - 0.1 / 2)^600 = 1e-13
-    llama = bm.LLAMA(network, 3, 0.05, 50.0).double()
-    imaml = bm.IMAML(network, 50.0, bm.LBFGS(200, 1e-12)).double()
+    llama = bm.LLAMA(network, steps=3, lr=0.05, precision=50.0).double()
+    imaml = bm.IMAML(network, precision=50.0, solver=bm.LBFGS(200, 1e-12)).double()
     support = _data(5).to(D)
     for steps, other, atol in ((3, llama, 1e-12), (600, imaml, 1e-9)):
-        learner = bm.BMAML(network, 1, steps, 0.1, 50.0).double()
+        learner = bm.BMAML(network, num_particles=1, steps=steps, lr=0.1, precision=50.0).double()
         with torch.no_grad():
             learner.rate.set(llama.rate() * (1.0 + llama.prior.precision() * llama.likelihood.unit() / 5))
             for offset in learner.offsets:
@@ -295,14 +352,14 @@ def test_the_chaser_follows_a_leader_that_is_held() -> None:
     loss = bm.Chaser(2)(learner, tasks)
     assert loss.shape == (2,)
     with torch.no_grad():
-        chaser = learner._found(tasks.support)
+        chaser = learner.condition(tasks.support).phi
         leader = learner.climb(tasks.support.append(tasks.query), chaser, 2)
     expected = sum((chaser[name] - leader[name]).square().transpose(0, 1).flatten(1).sum(1) for name in chaser)
     torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0.0)  # rounding
     # the gradient is that of the distance to a constant
     parameters = [p for p in learner.parameters() if p.numel()]
     found = torch.autograd.grad(loss.sum(), parameters)
-    moving = learner._found(tasks.support)
+    moving = learner.condition(tasks.support).phi
     distance = sum((moving[name] - leader[name]).square().sum() for name in moving)
     for a, b in zip(found, torch.autograd.grad(distance, parameters), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
@@ -322,7 +379,7 @@ def test_a_chaser_at_the_optimum_is_not_led_away() -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALL if name != "BMAML"])
 def test_the_chaser_needs_particles(name: str) -> None:
-    learner = ALL[name](bm.MLP(2 if name == "CAVIA" else 1, [4], 1))
+    learner = ALL[name](bm.MLP(1, [4]))
     with pytest.raises(bm.UnsupportedError, match=f"expected a BMAML learner for the chaser loss, got {name}"):
         bm.Chaser()(learner, bm.TaskBatch(_data(), _data()))
     with pytest.raises(bm.UnsupportedError, match="expected a BMAML learner"):
@@ -331,7 +388,7 @@ def test_the_chaser_needs_particles(name: str) -> None:
 
 def test_the_chaser_trains() -> None:
     """On tasks with a level in common, which nothing needs to lead to any more."""
-    learner, x = bm.BMAML(bm.MLP(1, [8], 1), 3, 2, 0.05), torch.randn(8, 8, 1)
+    learner, x = bm.BMAML(bm.MLP(1, [8]), num_particles=3, steps=2, lr=0.05), torch.randn(8, 8, 1)
     y, mask = 3.0 + 0.3 * torch.randn(8, 8, 1), torch.ones(8, 8, dtype=torch.bool)
     tasks = bm.TaskBatch(*(bm.Data(x[:, part], y[:, part], mask[:, part]) for part in (slice(4), slice(4, None))))
     learner.likelihood.requires_grad_(False)

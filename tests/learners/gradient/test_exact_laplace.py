@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import bayesmeta as bm
-from bayesmeta.learners.gradient._base import GradientLearner
+from bayesmeta.learners.gradient.base import GradientLearner
 
 D = torch.float64
 PRECISION, NOISE = 5.0, 0.3
 CLOSE = {"rtol": 1e-7, "atol": 1e-7}  # the optimum is found to 1e-9 or better
 
 
-class LastLayer(bm.Network):
+class LastLayer(bm.WholeNetwork):
     """Features that all tasks share, and a last layer without bias."""
 
     def __init__(self, num_outputs: int) -> None:
@@ -35,15 +35,15 @@ class Basis(bm.Network):
 
     def __init__(self, num_context: int) -> None:
         super().__init__()
-        self.level, self.slopes = bm.MLP(1, [4], 1), bm.MLP(1, [num_context])
+        self.level, self.slopes = bm.MLP(1, [4]).with_outputs(1), bm.MLP(1, [num_context])
         self.x_shape, self.num_outputs = (1,), 1 + num_context
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.level(x), self.slopes(x)], -1)
 
 
-class LinearInContext(bm.Network):
-    """h(x) + U(x) c, of the inputs [x, c]."""
+class LinearInContext(bm.WholeNetwork):
+    """h(x) + U(x) c, of the inputs [x, c]: `Level(basis)` with a context."""
 
     def __init__(self, basis: Basis) -> None:
         super().__init__()
@@ -53,6 +53,22 @@ class LinearInContext(bm.Network):
     def forward(self, x: Tensor) -> Tensor:
         values = self.basis(x[..., :1])
         return values[..., :1] + (values[..., 1:] * x[..., 1:]).sum(-1, keepdim=True)
+
+
+class Level(bm.WholeNetwork):
+    """h(x), which takes a context as `LinearInContext`."""
+
+    def __init__(self, basis: Basis) -> None:
+        super().__init__()
+        self.basis = basis
+        self.x_shape, self.num_outputs = (1,), 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.basis(x)[..., :1]
+
+    def with_context(self, size: int) -> LinearInContext:
+        """With the basis as it is."""
+        return LinearInContext(self.basis)
 
 
 def _tasks(num_outputs: int = 1) -> bm.TaskBatch:
@@ -70,13 +86,28 @@ def _gaussian(num_outputs: int = 1) -> bm.Gaussian:
 
 def _imaml(num_outputs: int, posterior: bm.Linearized | None = None) -> bm.IMAML:
     solver, network = bm.LBFGS(200, 1e-12), LastLayer(num_outputs)
-    return bm.IMAML(network, PRECISION, solver, _gaussian(num_outputs), posterior, adapted=["head"]).double()
+    return bm.IMAML(
+        network,
+        precision=PRECISION,
+        solver=solver,
+        likelihood=_gaussian(num_outputs),
+        posterior=posterior,
+        adapted=["head"],
+    ).double()
 
 
 def _llama(num_outputs: int, posterior: bm.Linearized | None = None) -> bm.LLAMA:
     # λ = |φ|² N + precision σ² is below 5 + 1.5 and above 1.5 / 6, per point: 400 steps at 0.2 leave 0.95^400 = 1e-9
     network = LastLayer(num_outputs)
-    return bm.LLAMA(network, 400, 0.2, PRECISION, _gaussian(num_outputs), posterior, adapted=["head"]).double()
+    return bm.LLAMA(
+        network,
+        steps=400,
+        lr=0.2,
+        precision=PRECISION,
+        likelihood=_gaussian(num_outputs),
+        posterior=posterior,
+        adapted=["head"],
+    ).double()
 
 
 def _alpaca(learner: bm.IMAML | bm.LLAMA) -> bm.ALPaCA:
@@ -84,7 +115,10 @@ def _alpaca(learner: bm.IMAML | bm.LLAMA) -> bm.ALPaCA:
     network, noise = learner.network, learner.likelihood.noise
     precision = learner.prior.precision().item()
     alpaca = bm.ALPaCA(
-        network.features, network.num_outputs, bm.IsotropicRows(5, 1.0 / (precision * NOISE)), noise
+        network.features,
+        num_outputs=network.num_outputs,
+        rows=bm.IsotropicRows(5, 1.0 / (precision * NOISE)),
+        noise=noise,
     ).double()
     with torch.no_grad():
         alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(precision * NOISE))  # in float64
@@ -143,8 +177,10 @@ def test_the_gradient_of_llamas_evidence_is_exact() -> None:
 def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
     basis = Basis(3)
     # the level has the coefficient 1 in all tasks; U Uᵀ <= 3, and the prior's σ² / N = 0.05 is the smallest curvature
-    learner = bm.CAVIA(LinearInContext(basis), 3, 2000, 0.3, _gaussian()).double()
-    alpaca = bm.ALPaCA(basis, 1, bm.IsotropicRows(4, varying=[1, 2, 3]), learner.likelihood.noise).double()
+    learner = bm.CAVIA(Level(basis), num_context=3, steps=2000, lr=0.3, likelihood=_gaussian()).double()
+    alpaca = bm.ALPaCA(
+        basis, num_outputs=1, rows=bm.IsotropicRows(4, varying=[1, 2, 3]), noise=learner.likelihood.noise
+    ).double()
     with torch.no_grad():
         learner.likelihood.noise.value.set(torch.full((1,), NOISE, dtype=D))
         alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(NOISE))
@@ -216,17 +252,23 @@ def _dense_covariance(learner: GradientLearner, support: bm.Data, phi: dict[str,
     return scale[:, None] * (vectors * spread @ vectors.mT) * scale
 
 
-def _mlp(num_inputs: int = 1, num_outputs: int = 1) -> bm.MLP:
-    return bm.MLP(num_inputs, [4, 3], num_outputs)
+def _mlp() -> bm.MLP:
+    return bm.MLP(1, [4, 3])
 
 
 MAKERS: dict[str, Callable[[bm.Likelihood, int, bm.Linearized], GradientLearner]] = {
-    "maml": lambda likelihood, k, p: bm.MAML(_mlp(1, k), 3, 0.3, likelihood, p),
-    "maml, last layer": lambda likelihood, k, p: bm.MAML(_mlp(1, k), 3, 0.3, likelihood, p, ["layers.4"]),
-    "meta-sgd": lambda likelihood, k, p: bm.MetaSGD(_mlp(1, k), 4, 0.2, likelihood, p),
-    "llama": lambda likelihood, k, p: bm.LLAMA(_mlp(1, k), 5, 0.2, 3.0, likelihood, p),
-    "imaml": lambda likelihood, k, p: bm.IMAML(_mlp(1, k), 3.0, None, likelihood, p),
-    "cavia": lambda likelihood, k, p: bm.CAVIA(_mlp(3, k), 2, 2, 0.5, likelihood, p),
+    "maml": lambda likelihood, k, p: bm.MAML(_mlp(), steps=3, lr=0.3, likelihood=likelihood, posterior=p),
+    "maml, last layer": lambda likelihood, k, p: bm.MAML(
+        _mlp(), steps=3, lr=0.3, likelihood=likelihood, posterior=p, adapted=["output"]
+    ),
+    "meta-sgd": lambda likelihood, k, p: bm.MetaSGD(_mlp(), steps=4, lr=0.2, likelihood=likelihood, posterior=p),
+    "llama": lambda likelihood, k, p: bm.LLAMA(
+        _mlp(), steps=5, lr=0.2, precision=3.0, likelihood=likelihood, posterior=p
+    ),
+    "imaml": lambda likelihood, k, p: bm.IMAML(_mlp(), precision=3.0, likelihood=likelihood, posterior=p),
+    "cavia": lambda likelihood, k, p: bm.CAVIA(
+        _mlp(), num_context=2, steps=2, lr=0.5, likelihood=likelihood, posterior=p
+    ),
 }
 
 

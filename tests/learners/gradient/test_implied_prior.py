@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import bayesmeta as bm
-from bayesmeta.learners.gradient._base import AscentLearner
+from bayesmeta.learners.gradient.base import AscentLearner
 
 D = torch.float64
 # float64; with rate times curvature <= 0.8 and 8 steps the prior's condition is below 0.2^-8 = 4e5, so that a dense
@@ -17,7 +17,7 @@ D = torch.float64
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
 
 
-class Linear(bm.Network):
+class Linear(bm.WholeNetwork):
     """W x + b: linear in its weights."""
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
@@ -66,7 +66,9 @@ def _problem(
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     likelihood = bm.Gaussian(_noise(outputs, full, generator))
-    learner = (bm.MetaSGD if meta_sgd else bm.MAML)(Linear(inputs, outputs), steps, 1.0, likelihood).double()
+    learner = (bm.MetaSGD if meta_sgd else bm.MAML)(
+        Linear(inputs, outputs), steps=steps, lr=1.0, likelihood=likelihood
+    ).double()
     tasks = bm.TaskBatch(
         _data(inputs, outputs, 6, generator, ragged=True), _data(inputs, outputs, 3, generator, ragged=False)
     )

@@ -1,41 +1,89 @@
-"""What is believed around the phi that adaptation has found: a point, a linearised Gaussian, or particles."""
+"""The posterior around the phi that adaptation has found: a point, or a Gaussian with the network linearised."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Independent, Normal
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
-from bayesmeta.inference.laplace import Belief
-from bayesmeta.learner import Refit, TaskPosterior
+from bayesmeta.inference.laplace import Belief, DiagonalBelief
+from bayesmeta.learner import Learner, Refit, TaskPosterior
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import cholesky
+from bayesmeta.networks.jacobian import Jacobian
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.typing import Params
 
-if TYPE_CHECKING:
-    from bayesmeta.learners.gradient._base import GradientLearner
+
+class LinearizableLearner(Learner):
+    """A learner whose network can be linearised in phi: what an `Approximation` asks of it.
+
+    Attributes:
+        likelihood: p(y | f).
+    """
+
+    likelihood: Likelihood
+
+    @abstractmethod
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
+        """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
+
+    @abstractmethod
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
+        """The derivative of f in the P numbers of phi."""
+
+    @abstractmethod
+    def belief(self, support: Data, phi: Params) -> Belief:
+        """The Gaussian around phi that the linearised network and the support give."""
+
+    @abstractmethod
+    def diagonal_belief(self, support: Data, phi: Params) -> DiagonalBelief:
+        """The same with the diagonal of the Gauss-Newton matrix alone."""
 
 
 class Approximation(Described, ABC):
-    """How a learner's phi_hat becomes p(phi | D, theta)."""
+    """How phi_hat of a learner becomes the posterior p(phi | D, theta). A subclass gives `of`.
+
+    Example:
+        >>> class Sharp(Approximation):
+        ...     def of(self, learner, support, phi):
+        ...         return PointPosterior(spec=support.spec, learner=learner, support=support, phi=phi)
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), posterior=Sharp())
+        >>> type(learner.adapt(bm.Data.from_arrays([0.0], [1.0]))).__name__
+        'PointPosterior'
+    """
 
     @abstractmethod
-    def of(self, learner: "GradientLearner", support: Data, phi: Params) -> TaskPosterior:
-        """The posterior around phi."""
+    def of(self, learner: LinearizableLearner, support: Data, phi: Params) -> TaskPosterior:
+        """The posterior around phi.
+
+        Args:
+            learner: whose phi it is.
+            support: the data that phi was found from.
+            phi: phi_hat, each value `B *shape`.
+        """
 
 
 class PointEstimate(Approximation):
-    """All belief at phi_hat: the plain method of the papers, whose only uncertainty is the likelihood's noise."""
+    """A point mass at phi_hat: the method of the papers, whose only uncertainty is the observation noise.
 
-    def of(self, learner: "GradientLearner", support: Data, phi: Params) -> "PointPosterior":
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), posterior=bm.PointEstimate())
+        >>> prediction = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0])).predict([0.5])
+        >>> torch.equal(prediction.variance[0, 0], learner.likelihood.noise.variance())
+        True
+    """
+
+    def of(self, learner: LinearizableLearner, support: Data, phi: Params) -> "PointPosterior":
         """The point."""
         return PointPosterior(spec=support.spec, learner=learner, support=support, phi=phi)
 
@@ -52,6 +100,15 @@ class Linearized(Approximation):
 
     Raises:
         DataError: a negative number of draws.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), posterior=bm.Linearized())
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0]))
+        >>> posterior.predict([0.5, 5.0]).noiseless.stddev.shape
+        torch.Size([1, 2, 1])
+        >>> posterior.sample(10)["output.weight"].shape
+        torch.Size([10, 1, 1, 8])
     """
 
     def __init__(self, draws: int = 0) -> None:
@@ -59,21 +116,30 @@ class Linearized(Approximation):
             raise DataError(f"expected a number of draws that is not negative, got {draws}")
         self.draws = draws
 
-    def of(self, learner: "GradientLearner", support: Data, phi: Params) -> "LinearizedPosterior":
+    def of(self, learner: LinearizableLearner, support: Data, phi: Params) -> "LinearizedPosterior":
         """The Gaussian around phi, all correlations included, through the kernel of the support's points."""
         belief = self._belief(learner, support, phi)
         return LinearizedPosterior(
             spec=support.spec, learner=learner, support=support, phi=phi, belief=belief, draws=self.draws
         )
 
-    def _belief(self, learner: "GradientLearner", support: Data, phi: Params) -> Belief:
+    def _belief(self, learner: LinearizableLearner, support: Data, phi: Params) -> Belief:
         return learner.belief(support, phi)
 
 
 class LinearizedDiagonal(Linearized):
-    """`Linearized` with the diagonal of G alone: cheaper for very many support points, and too sure or too unsure."""
+    """`Linearized` with the diagonal of G alone.
 
-    def _belief(self, learner: "GradientLearner", support: Data, phi: Params) -> Belief:
+    It is cheaper for very many support points. Without its correlations the posterior may be too wide or too narrow.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), posterior=bm.LinearizedDiagonal())
+        >>> type(learner.adapt(bm.Data.from_arrays([0.0], [1.0])).belief).__name__
+        'DiagonalBelief'
+    """
+
+    def _belief(self, learner: LinearizableLearner, support: Data, phi: Params) -> Belief:
         return learner.diagonal_belief(support, phi)
 
 
@@ -85,7 +151,7 @@ class GradientPosterior(Refit):
         phi: phi_hat, each value `B *shape` (`S B *shape` for particles).
     """
 
-    learner: "GradientLearner"
+    learner: LinearizableLearner
     phi: Params
 
     @property
@@ -98,6 +164,7 @@ class GradientPosterior(Refit):
 class PointPosterior(GradientPosterior):
     """phi | D = phi_hat."""
 
+    @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         return IndependentPredictive(self.learner.likelihood(self.learner.forward(self.phi, x)))
 
@@ -123,6 +190,7 @@ class LinearizedPosterior(GradientPosterior):
             start += size
         return draws
 
+    @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         likelihood = self.learner.likelihood
         f = self.learner.forward(self.phi, x).double()

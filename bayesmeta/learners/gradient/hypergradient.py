@@ -29,6 +29,16 @@ class HypergradientAdam(torch.optim.Optimizer):
         rates_lr: step size on `rates`.
         betas: as for Adam.
         eps: as for Adam.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.tensor([100.0]))
+        >>> optimizer = HypergradientAdam([weight], [], lr=0.1, hyper_lr=0.02, rates_lr=1.0)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     weight.square().sum().backward()
+        ...     optimizer.step()
+        >>> round(optimizer.param_groups[0]["factor"], 4)  # every step but the first points where the last one went
+        1.0404
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
@@ -105,6 +106,7 @@ class LinearPosterior(TaskPosterior):
         draws = mean + root @ normal @ columns.mT
         return {"weight": self.theta.location + self.theta.factor @ draws}
 
+    @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         beliefs, counts = self._chunks(x.shape[1])
         rows, means, variances = [], [], []
@@ -121,6 +123,7 @@ class LinearPosterior(TaskPosterior):
             columns=self.theta.columns,
         )
 
+    @override
     def extended(self, data: Data) -> "LinearPosterior":
         beliefs, counts = self._chunks(self.theta.factor.shape[1])
         parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]

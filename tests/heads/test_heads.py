@@ -1,4 +1,4 @@
-"""MetaOptNet's heads against a second library, explicit inverses and draws; and what all of them keep."""
+"""Heads against a second library, explicit inverses and draws; and what all of them keep."""
 
 import math
 from collections.abc import Callable
@@ -7,29 +7,37 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.svm import LinearSVC
-from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.heads.classes import Classes
-from bayesmeta.learners.closed_form.metaoptnet import Head, MetaOptNet, NearestMeanHead, RidgeHead, SVMHead
+from bayesmeta.heads import (
+    Classes,
+    Examples,
+    GaussianProcessHead,
+    Head,
+    LogisticHead,
+    NearestMeanHead,
+    RidgeHead,
+    SVMHead,
+)
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 
 D = torch.float64
-HEADS: list[Callable[[], Head]] = [SVMHead, RidgeHead, NearestMeanHead]
+HEADS: list[Callable[[], Head]] = [SVMHead, RidgeHead, NearestMeanHead, LogisticHead]
 heads = pytest.mark.parametrize("make", HEADS, ids=lambda make: make.__name__)
 
 
-def _points(*counts: int, features: int = 6, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Classes]:
-    """One task with so many examples of each class: rows, unit vectors, mask, classes."""
+def _points(*counts: int, features: int = 6, scale: float = 1.0) -> Examples:
+    """One task with so many examples of each class."""
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     rows = scale * (torch.randn(len(counts), features, dtype=D)[labels] + torch.randn(len(labels), features, dtype=D))
     targets = torch.eye(len(counts), dtype=D)[labels]
     mask, classes = torch.ones(1, len(labels), dtype=torch.bool), torch.ones(1, len(counts), dtype=torch.bool)
-    return rows[None], targets[None], mask, Classes(classes)
+    return Examples(rows[None], targets[None], mask, Classes(classes))
 
 
 def _learner(head: Head, num_classes: int | None = 3) -> MetaOptNet:
     torch.manual_seed(0)
-    learner = MetaOptNet(bm.MLP(2, [8, 8]), num_classes, head, scale=3.0).double()
+    learner = MetaOptNet(bm.MLP(2, [8, 8]), num_classes=num_classes, head=head, scale=3.0).double()
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -57,11 +65,12 @@ def _batch(seed: int = 0, num_tasks: int = 4, support: int = 6, query: int = 4) 
 
 @pytest.mark.parametrize("penalty", [0.02, 0.1, 1.0])
 def test_the_svm_is_that_of_liblinear(penalty: float) -> None:
-    rows, targets, _, _ = task = _points(5, 3, 6, 1, features=8)
+    examples = _points(5, 3, 6, 1, features=8)
+    rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 7, 8, dtype=D)
     head = SVMHead().double()
     head.penalty.set(penalty)  # in this precision
-    mean, variance = head.solve(*task).at(queries)
+    mean, variance = head.solve(examples).at(queries)
     other = LinearSVC(C=penalty, multi_class="crammer_singer", fit_intercept=False, tol=1e-12, max_iter=10**6)
     expected = other.fit(rows[0].numpy(), targets[0].argmax(-1).numpy()).decision_function(queries[0].numpy())
     # liblinear stops at its tolerance in the gradient of α; its weights err by the square root of the objective's error
@@ -74,9 +83,10 @@ def test_the_svm_is_that_of_liblinear(penalty: float) -> None:
 
 @pytest.mark.parametrize("features", [4, 40])
 def test_ridge_is_the_formula(features: int) -> None:
-    rows, targets, mask, classes = _points(3, 2, 4, features=features, scale=5.0)
+    examples = _points(3, 2, 4, features=features, scale=5.0)
+    rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 7, features, dtype=D)
-    mean, variance = RidgeHead().solve(rows, targets, mask, classes).at(queries)
+    mean, variance = RidgeHead(50.0).double().solve(examples).at(queries)
     noisy = rows[0].mT @ rows[0] + 50.0 * torch.eye(features, dtype=D)
     torch.testing.assert_close(mean[0], queries[0] @ torch.linalg.solve(noisy, rows[0].mT @ targets[0]))
     torch.testing.assert_close(variance[0, :, 0], (queries[0] * torch.linalg.solve(noisy, queries[0].mT).mT).sum(-1))
@@ -85,9 +95,10 @@ def test_ridge_is_the_formula(features: int) -> None:
 def test_nearest_means_have_the_moments_of_draws() -> None:
     """Of -|x - μ_c|² / F less its average over classes, with μ drawn from the conjugate posterior."""
     counts, tau2, size = torch.tensor([3, 1, 0]), 2.0, 6
-    rows, targets, mask, classes = _points(*counts.tolist(), features=size)
+    examples = _points(*counts.tolist(), features=size)
+    rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 5, size, dtype=D)
-    mean, variance = NearestMeanHead(tau2).double().solve(rows, targets, mask, classes).at(queries)
+    mean, variance = NearestMeanHead(tau2).double().solve(examples).at(queries)
     spread = tau2 / (1.0 + counts * tau2)
     center = spread[:, None] * (targets[0].mT @ rows[0])
     draws = 200_000
@@ -100,21 +111,23 @@ def test_nearest_means_have_the_moments_of_draws() -> None:
 
 
 def test_nearest_means_tend_to_prototypes() -> None:
-    rows, targets, mask, classes = _points(2, 2, 2)
+    examples = _points(2, 2, 2)
+    rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 5, 6, dtype=D)
-    mean, variance = NearestMeanHead(9e5).double().solve(rows, targets, mask, classes).at(queries)
+    mean, variance = NearestMeanHead(9e5).double().solve(examples).at(queries)
     prototypes = targets[0].mT @ rows[0] / 2.0
     expected = -torch.cdist(queries[0], prototypes).square() / 6.0
     # the prior moves means by 1 / (n τ²)
     torch.testing.assert_close(mean[0].log_softmax(-1), expected.log_softmax(-1), rtol=0.0, atol=1e-5)
-    few = NearestMeanHead(9e5).double().solve(*(v[:, ::2] for v in (rows, targets, mask)), classes).at(queries)
+    half = Examples(rows[:, ::2], targets[:, ::2], examples.mask[:, ::2], examples.classes)
+    few = NearestMeanHead(9e5).double().solve(half).at(queries)
     assert (few[1].mean() > 1.5 * variance.mean()).all()  # one example has about twice the variance of two
 
 
 def test_a_class_without_an_example() -> None:
     labels, x = torch.tensor([0, 0, 1]), torch.tensor([[2.0, 0.0], [2.0, 0.1], [-2.0, 0.0]], dtype=D)
     for make in HEADS:
-        learner = MetaOptNet(bm.Identity(2), 3, make(), scale=20.0).double()
+        learner = MetaOptNet(bm.Identity(2), num_classes=3, head=make(), scale=20.0).double()
         probs = learner.adapt(bm.Data.from_labels(x, labels)).predict(x).probs[0]
         assert torch.isfinite(probs).all()
         assert (probs.argmax(-1) == labels).all()
@@ -125,7 +138,7 @@ def test_a_class_without_an_example() -> None:
 @heads
 def test_what_is_far_is_less_certain_than_without_a_variance(make: Callable[[], Head]) -> None:
     x, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=D), torch.tensor([0, 1])
-    learner = MetaOptNet(bm.Identity(2), 2, make(), scale=10.0).double()
+    learner = MetaOptNet(bm.Identity(2), num_classes=2, head=make(), scale=10.0).double()
     far = torch.tensor([[1.0, 10.0]], dtype=D)  # as near to each class as the first point but for the new direction
     posterior = learner.adapt(bm.Data.from_labels(x, labels))
     near, away = posterior.predict(x[:1]).probs[0, 0], posterior.predict(far).probs[0, 0]
@@ -210,16 +223,16 @@ def test_a_model_folder_keeps_the_head(tmp_path: object) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_refused() -> None:
     features = bm.MLP(2, [4])
-    with pytest.raises(bm.UnsupportedError, match=r"expected a head such as SVMHead\(\), got 'svm'"):
-        MetaOptNet(features, 3, "svm")
-    with pytest.raises(bm.DataError, match="expected a positive ridge, got 0"):
-        RidgeHead(0.0)
-    for head in (SVMHead, NearestMeanHead):
+    with pytest.raises(bm.UnsupportedError, match=r"expected a head such as RidgeHead\(\), got 'svm'"):
+        MetaOptNet(features, num_classes=3, head="svm")
+    with pytest.raises(bm.ShapeError, match="expected a head on 4 features, got one on 3"):
+        MetaOptNet(features, head=GaussianProcessHead(3))
+    for head in (SVMHead, NearestMeanHead, RidgeHead, LogisticHead):
         with pytest.raises(bm.DataError, match="expected values strictly between"):
             head(-1.0)
     with pytest.raises(bm.DataError, match="expected at least 2 classes, got 1"):
-        MetaOptNet(features, 1)
-    learner = MetaOptNet(features, 2)
+        MetaOptNet(features, num_classes=1)
+    learner = MetaOptNet(features, num_classes=2)
     with pytest.raises(bm.DataError, match="expected labels from 0 to 1, got labels from 0 to 2"):
         learner.adapt(bm.Data.from_labels(torch.rand(3, 2), [0, 1, 2]))
     with pytest.raises(bm.DataError, match=r"expected labels for MetaOptNet .*, got numbers"):

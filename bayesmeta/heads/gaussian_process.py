@@ -1,0 +1,78 @@
+"""A Gaussian process for each class, on labels as numbers.
+
+    y_nc = ±1 = f_c(x_n) + ε_nc,   f_c ~ GP(0, k(h(x), h(x'))),   ε_nc ~ N(0, σ²)
+
+A constant mean would change no probability: it is the same for all classes.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.inference import gaussian_process
+from bayesmeta.inference.gaussian_process import GaussianProcess
+from bayesmeta.kernels import CosineSimilarityKernel, Gram, Kernel, build, log_prior
+from bayesmeta.noise import Positive
+
+LABEL_NOISE_BOUNDS = (1e-6, 1e6)
+
+
+class GaussianProcessHead(Head):
+    """Gaussian process regression on labels of ±1, one class against the rest, all with one kernel.
+
+    theta = the kernel's parameters (`kernel`) and the noise variance of the labels (`noise`).
+
+    Args:
+        num_features: F, features of the kernel.
+        kernel: k; `CosineSimilarityKernel()` by default, any `Kernel`, or a gpytorch kernel without batch axes on F
+            features. A model folder can store only the former: it holds no foreign objects.
+        noise: starting noise variance of the labels.
+
+    Raises:
+        ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
+            points. DataError: a noise variance out of bounds. InferenceError (when solved): the kernel matrix plus
+            noise is not positive definite.
+    """
+
+    def __init__(self, num_features: int, *, kernel: Kernel | nn.Module | None = None, noise: float = 0.1) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.kernel = build(CosineSimilarityKernel() if kernel is None else kernel, num_features)
+        self.noise = Positive((), noise, LABEL_NOISE_BOUNDS)
+
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        """log p of the kernel's parameters under the priors that it has registered, in nats."""
+        return log_prior(self.kernel)
+
+    @override
+    def solve(self, examples: Examples) -> "GaussianProcessScores":
+        kernel, noise = Gram(self.kernel), self.noise().double()
+        labels = 2.0 * examples.targets - 1.0
+        belief = gaussian_process.condition(kernel(examples.rows, examples.rows) / noise, labels, examples.mask)
+        return GaussianProcessScores(kernel, noise, examples.rows, belief)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianProcessScores(Scores):
+    """Scores of a Gaussian process on labels of ±1: all classes have one variance.
+
+    Attributes:
+        kernel: k.
+        noise: noise variance of the labels.
+        support: features of the support.
+        belief: the Gaussian process in units of the noise.
+    """
+
+    kernel: Gram
+    noise: Float[Tensor, ""]
+    support: Float[Tensor, "B N F"]
+    belief: GaussianProcess
+
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
+        """Posterior mean and variance, of a score between labels of -1 and 1."""
+        cross, prior = self.kernel(self.support, rows) / self.noise, self.kernel.diagonal(rows) / self.noise
+        mean, variance = self.belief.predict(cross, prior)
+        return mean, (self.noise * variance)[..., None]

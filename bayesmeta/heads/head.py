@@ -1,0 +1,91 @@
+"""A head: how the features of labelled examples become a belief about the scores of classes.
+
+    f_c(x) = score of class c at x;   a head gives its mean m_c(x) and variance v_c(x) given the examples
+
+A head is a last layer that is solved within the network, in float64, and differentiated through its solution. It knows
+nothing of images, of the network before it, or of the softmax behind it (`HeadClassifier`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from bayesmeta.description import Described
+from bayesmeta.heads.classes import Classes, one_hot
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """The labelled examples of each task as a head sees them: features and labels, padding at zero.
+
+    Attributes:
+        rows: features Φ, float64, zero where padded.
+        targets: labels as unit vectors Y, float64, zero where padded.
+        mask: True = real.
+        classes: which classes each task has.
+
+    Example:
+        >>> rows, labels = torch.randn(1, 4, 6, dtype=torch.float64), torch.tensor([[0, 1, 1, 2]])
+        >>> examples = Examples.of(rows, labels, torch.ones(1, 4, dtype=torch.bool), num_classes=3)
+        >>> examples.targets[0].argmax(-1).tolist()
+        [0, 1, 1, 2]
+    """
+
+    rows: Float[Tensor, "B N F"]
+    targets: Float[Tensor, "B N C"]
+    mask: Bool[Tensor, "B N"]
+    classes: Classes
+
+    @classmethod
+    def of(
+        cls,
+        rows: Float[Tensor, "B N F"],
+        labels: Int[Tensor, "B N"],
+        mask: Bool[Tensor, "B N"],
+        num_classes: int | None,
+    ) -> "Examples":
+        """From features and labels; `num_classes` as for `Classes.of`, which says what it raises."""
+        classes = Classes.of(labels, mask, num_classes)
+        targets = one_hot(labels, classes.num_classes, mask)
+        return cls(torch.where(mask[..., None], rows.double(), 0.0), targets, mask, classes)
+
+
+class Scores(ABC):
+    """The belief about the scores of the classes of each task, given its examples: a value."""
+
+    @abstractmethod
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M #C"]]:
+        """Mean and variance of every class's score; where all classes have one variance, a single column.
+
+        Args:
+            rows: features of the query points, float64.
+        """
+
+
+class Head(Described, nn.Module, ABC):
+    """How the features of examples become a belief about scores. A subclass gives `solve`; its parameters are theta's.
+
+    Attributes:
+        num_features: F, where the head is made for so many features; None where any will do.
+
+    Example:
+        >>> from bayesmeta.heads import RidgeHead
+        >>> rows, labels = torch.eye(3, dtype=torch.float64)[None], torch.tensor([[0, 1, 2]])
+        >>> examples = Examples.of(rows, labels, torch.ones(1, 3, dtype=torch.bool), num_classes=3)
+        >>> mean, variance = RidgeHead(1.0).solve(examples).at(rows)
+        >>> [round(value, 3) for value in mean[0, 0].tolist()]
+        [0.5, 0.0, 0.0]
+    """
+
+    num_features: int | None = None
+
+    @abstractmethod
+    def solve(self, examples: Examples) -> Scores:
+        """The belief about the scores, differentiable in the rows and in the head's own parameters."""
+
+    def log_hyperprior(self) -> Float[Tensor, ""]:
+        """log p of the head's own parameters, in nats, up to a constant: 0 unless a subclass has one."""
+        return torch.zeros(())

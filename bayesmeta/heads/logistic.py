@@ -1,0 +1,58 @@
+"""Multinomial logistic regression, solved to its optimum by Newton's method.
+
+W = argmax Σ_n log softmax(Wᵀ h(x_n))_{y_n} - λ/2 |W|²,   with Laplace's approximation around it
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.inference.logistic import LogisticBelief, logistic
+from bayesmeta.noise import Positive
+
+RIDGE_BOUNDS = (1e-6, 1e6)
+
+
+class LogisticHead(Head):
+    """Multinomial logistic regression under W ~ N(0, I / λ). theta = `ridge`.
+
+    Args:
+        ridge: starting λ.
+
+    Raises:
+        DataError: a ridge out of bounds. InferenceError (when solved): Newton's method does not arrive.
+    """
+
+    def __init__(self, ridge: float = 1.0) -> None:
+        super().__init__()
+        self.ridge = Positive((), ridge, RIDGE_BOUNDS)
+
+    @override
+    def solve(self, examples: Examples) -> "LogisticScores":
+        deviation = self.ridge().to(examples.rows.dtype).rsqrt()
+        white = examples.rows * deviation
+        belief = logistic(white @ white.mT, examples.targets, examples.mask, examples.classes.mask)
+        return LogisticScores(deviation, white, belief)
+
+
+@dataclass(frozen=True, eq=False)
+class LogisticScores(Scores):
+    """Scores of logistic regression: each class has a variance of its own.
+
+    Attributes:
+        deviation: the prior's, by which features are whitened.
+        support: whitened features of the support.
+        belief: Laplace's approximation at the support.
+    """
+
+    deviation: Float[Tensor, ""]
+    support: Float[Tensor, "B N F"]
+    belief: LogisticBelief
+
+    @override
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
+        white = rows * self.deviation
+        return self.belief.predict(white @ self.support.mT, white.square().sum(-1))

@@ -1,0 +1,60 @@
+"""Ridge regression on unit vectors, in closed form.
+
+    W = Φᵀ (Φ Φᵀ + λ I)⁻¹ Y,   f(x) = Wᵀ h(x)         in the space of points, or of features if smaller
+    v(x) = hᵀ (ΦᵀΦ + λ I)⁻¹ h                         of every class
+
+Read as inference, W is the posterior mean under W ~ N(0, I / λ) and unit vectors y = Wᵀ h(x) + ε, ε ~ N(0, I), and v
+the posterior variance of a score.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.inference import linear_gaussian
+from bayesmeta.inference.linear_gaussian import LinearGaussian
+from bayesmeta.noise import Positive
+
+RIDGE_BOUNDS = (1e-6, 1e6)
+
+
+class RidgeHead(Head):
+    """Ridge regression on unit vectors. theta = `ridge`, which is learned; `head.requires_grad_(False)` keeps it.
+
+    Args:
+        ridge: starting λ, in units of the variance of a label, 1.
+
+    Raises:
+        DataError: a ridge out of bounds.
+    """
+
+    def __init__(self, ridge: float = 1.0) -> None:
+        super().__init__()
+        self.ridge = Positive((), ridge, RIDGE_BOUNDS)
+
+    @override
+    def solve(self, examples: Examples) -> "RidgeScores":
+        deviation = self.ridge().to(examples.rows.dtype).rsqrt()
+        belief = linear_gaussian.condition(examples.rows * deviation, examples.targets, examples.mask)
+        return RidgeScores(belief, deviation)
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeScores(Scores):
+    """Posterior mean and variance of the scores: all classes have one variance.
+
+    Attributes:
+        belief: of the whitened weights, labels having variance 1.
+        deviation: the prior's, by which features are whitened.
+    """
+
+    belief: LinearGaussian
+    deviation: Float[Tensor, ""]
+
+    @override
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
+        mean, variance = self.belief.predict(rows * self.deviation)
+        return mean, variance[..., None]

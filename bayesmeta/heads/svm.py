@@ -1,0 +1,68 @@
+"""The support vector machine of Crammer & Singer 2001, by its dual.
+
+    ½ Σ_c |w_c|² + κ Σ_n max_c (f_c(x_n) + [c ≠ y_n] - f_{y_n}(x_n)),   f(x) = αᵀ k(x),   k(x) = Φ h(x)
+
+A hinge has no curvature, and so no Laplace variance. The variance of a score is that of the least-squares support
+vector machine at the same penalty (Suykens & Vandewalle 1999), κ/2 error² in place of the hinge, for all classes:
+
+    v(x) = k(x, x) - k(x)ᵀ (K + I/κ)⁻¹ k(x)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.inference.svm import svm_dual
+from bayesmeta.linalg import cholesky, solve_lower, squared_norms
+from bayesmeta.noise import Positive
+
+PENALTY_BOUNDS = (1e-6, 1e6)
+
+
+class SVMHead(Head):
+    """A multiclass support vector machine, differentiated through its optimum. theta = `penalty`.
+
+    Args:
+        penalty: starting κ, nats for a unit of hinge, and the largest weight of a point.
+
+    Raises:
+        DataError: a penalty out of bounds. InferenceError (when solved): the optimality conditions are not met.
+    """
+
+    def __init__(self, penalty: float = 0.1) -> None:
+        super().__init__()
+        self.penalty = Positive((), penalty, PENALTY_BOUNDS)
+
+    @override
+    def solve(self, examples: Examples) -> "DualScores":
+        rows = examples.rows
+        penalty, kernel = self.penalty().to(rows.dtype), rows @ rows.mT
+        dual = svm_dual(kernel, examples.targets, examples.mask, examples.classes.mask, penalty)
+        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+        return DualScores(rows, dual, cholesky(kernel + eye / penalty, "support covariance"))
+
+
+@dataclass(frozen=True, eq=False)
+class DualScores(Scores):
+    """αᵀ k(x), with the variance that a Gaussian process of the same kernel has: all classes have one.
+
+    Attributes:
+        rows: Φ of the support, zero where padded.
+        dual: α.
+        factor: the Cholesky factor of K + I/κ.
+    """
+
+    rows: Float[Tensor, "B N F"]
+    dual: Float[Tensor, "B N C"]
+    factor: Float[Tensor, "B N N"]
+
+    @override
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
+        cross = self.rows @ rows.mT
+        explained = solve_lower(self.factor, cross).square().sum(-2)
+        variance = (squared_norms(rows) - explained).clamp(min=0.0)  # only rounding is below zero
+        return cross.mT @ self.dual, variance[..., None]

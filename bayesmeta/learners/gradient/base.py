@@ -1,0 +1,395 @@
+"""What gradient-based learners share: phi is found by ascent on a log joint, and a posterior put around where it ends.
+
+GradientLearner         `mode` finds phi_hat; an `Approximation` makes a posterior of it (`posteriors`)
+WeightLearner           phi is the parameters of the network, or some of them
+AscentLearner           k steps on the log likelihood: the prior is implied by the steps (MAML and its kin)
+ExplicitWeightLearner   the prior is written down (iMAML, LLAMA, BMAML)
+"""
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bayesmeta.data import Data
+from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
+from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, ExplicitPrior, GaussNewton, Shrinkage
+from bayesmeta.inference.map import unrolled_map
+from bayesmeta.learner import ExplicitLearner, TaskPosterior
+from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
+from bayesmeta.likelihoods import Gaussian, Likelihood
+from bayesmeta.networks.jacobian import Jacobian, jacobian
+from bayesmeta.networks.network import Network
+from bayesmeta.noise import DiagonalNoise, Positive
+from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
+from bayesmeta.typing import LogJoint, Params
+
+RATE_BOUNDS = (1e-8, 1e3)
+# layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
+UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
+    (
+        NORMALISATION,
+        "use nn.GroupNorm or nn.LayerNorm, or Conv4(norm='task') for statistics of a task",
+    ),
+    (DROPOUT, "leave it out: the prior regularises"),
+    (nn.RNNBase, "use an MLP on a fixed window, or attention"),
+    (nn.RNNCellBase, "use an MLP on a fixed window, or attention"),
+)
+
+
+class GradientLearner(LinearizableLearner):
+    """A learner that ascends log p(D | phi), or the log joint, from a start that all tasks share.
+
+    Step sizes are measured in units of the noise: a step is phi + α σ² ∇ log p / N, with σ² = `likelihood.unit()`. For
+    a Gaussian likelihood α is then the step size on half the mean squared error, whatever noise has been learned; for
+    labels (σ² = 1) it is that on the mean negative log likelihood.
+
+    A subclass gives `start`, `forward`, `mode`, `shrinkage` and `squares`. `WeightLearner` has an example.
+
+    Args:
+        network: gives the features; the learner adds a dense layer named `output` (`Network.with_outputs`).
+        num_outputs: C, how many numbers are predicted at a point; 1 by default, or what the likelihood says.
+        likelihood: p(y | f); Gaussian with learned noise by default.
+        posterior: the approximation of the posterior around phi_hat; `Linearized()` by default.
+
+    Attributes:
+        network: f: the network with its output layer.
+
+    Raises:
+        UnsupportedError: not a `Network`, or one with layers that do not work with stacked weights; they are named.
+        ShapeError: `num_outputs` is not the likelihood's, or a `WholeNetwork` does not have the outputs that the
+            likelihood needs.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        num_outputs: int | None = None,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+    ) -> None:
+        super().__init__()
+        require_supported(network)
+        if likelihood is None:
+            likelihood = Gaussian(DiagonalNoise(1 if num_outputs is None else num_outputs))
+        elif num_outputs is not None and num_outputs != likelihood.outcomes.count:
+            raise ShapeError(
+                f"expected num_outputs as {type(likelihood).__name__} has it, {likelihood.outcomes.count}, "
+                f"got {num_outputs}: leave num_outputs out"
+            )
+        try:
+            self.network = network.with_outputs(likelihood.network_outputs)
+        except ShapeError as error:
+            raise ShapeError(f"{error} ({type(likelihood).__name__} needs {likelihood.network_outputs})") from error
+        self.likelihood = likelihood
+        self.posterior = Linearized() if posterior is None else posterior
+        self.x_shape, self.outcomes = network.x_shape, likelihood.outcomes
+
+    def conform(self, data: Data) -> Data:
+        """`data` in the learner's precision and on its device.
+
+        Raises:
+            ShapeError: the data do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
+                for labels; tasks of different sizes, where the network takes statistics over the points of a task.
+        """
+        data = super().conform(data)
+        if not self.network.pointwise and not torch.compiler.is_compiling() and not bool(data.mask.all()):
+            raise DataError(
+                f"expected tasks of one size, got padding: the network of {self.title} takes statistics over the "
+                "points of a task, padding included. Give all tasks as many points, or use norm='group'"
+            )
+        return data
+
+    @abstractmethod
+    def start(self, num_tasks: int) -> Params:
+        """Where the ascent of every task begins: each value `B *shape`."""
+
+    @abstractmethod
+    def mode(self, support: Data) -> Params:
+        """phi_hat, where the ascent of every task ends: each value `B *shape`, differentiable in theta."""
+
+    @abstractmethod
+    def shrinkage(self) -> Shrinkage:
+        """How what the support says about a direction of phi shrinks its variance."""
+
+    @abstractmethod
+    def squares(self, support: Data) -> Params:
+        """S²: prior variances, or step sizes on the sum over points; broadcastable to `B *shape`."""
+
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
+        """The derivative of f in the P numbers of phi."""
+        return jacobian(self.forward, phi, x, theta=self.parameters(), pointwise=self.network.pointwise)
+
+    def log_likelihood(self, data: Data) -> LogJoint:
+        """phi -> log p(y | x, phi) of each task, in nats."""
+        given = self.likelihood.given(data)
+        return lambda phi: given(self.forward(phi, data.x))
+
+    def belief(self, support: Data, phi: Params) -> Belief:
+        """The Gaussian around phi that the linearised network and the support give."""
+        return self.shrinkage().full(self.curvature(support, phi))
+
+    def diagonal_belief(self, support: Data, phi: Params) -> DiagonalBelief:
+        """The same with the diagonal of the Gauss-Newton matrix alone."""
+        return self.shrinkage().diagonal(self.curvature(support, phi))
+
+    def curvature(self, support: Data, phi: Params) -> GaussNewton:
+        """The generalised Gauss-Newton matrix of the support at phi, with S²."""
+        root = self.likelihood.curvature_root(self.forward(phi, support.x))
+        shapes = {name: value.shape[1:] for name, value in phi.items()}
+        return GaussNewton.of(self.jacobian(phi, support.x), root, support.mask, self.squares(support), shapes)
+
+    def unit_rate(self, support: Data) -> Float[Tensor, "B"]:
+        """σ² / N: a step size of 1 on the sum over points. No points count as one, so that a prior is left."""
+        return self.likelihood.unit() / support.counts.clamp(min=1).to(support.x.dtype)
+
+    def condition(self, support: Data) -> TaskPosterior:
+        """The posterior around phi_hat."""
+        return self.posterior.of(self, support, self._found(support))
+
+    def _found(self, support: Data) -> Params:
+        with self._named():
+            return self.mode(support)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Failures say whose they are."""
+        try:
+            yield
+        except InferenceError as error:
+            raise InferenceError(f"{self.title}: {error}", task=error.task) from error
+
+
+class WeightLearner(GradientLearner):
+    """phi is the parameters of the network, or a named part of them; the rest is shared by all tasks.
+
+    Args:
+        network: gives the features; its parameters, and those of the output layer, are where tasks start.
+        num_outputs: C; as for `GradientLearner`.
+        likelihood: as for `GradientLearner`.
+        posterior: as for `GradientLearner`.
+        adapted: name prefixes of the parameters that adapt (`["output"]`: the output layer alone, as ANIL, Raghu et al.
+            2020); all by default.
+
+    Attributes:
+        adapted: the names of the parameters that adapt, in full.
+
+    Raises:
+        UnsupportedError, ShapeError: as for `GradientLearner`.
+        DataError: a prefix that no name has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Unchanged(WeightLearner):
+        ...     def mode(self, support: Data) -> Params:
+        ...         return self.start(support.num_tasks)
+        ...
+        ...     def shrinkage(self) -> Shrinkage:
+        ...         return ExplicitPrior()
+        ...
+        ...     def squares(self, support: Data) -> Params:
+        ...         return {name: torch.ones_like(value) for name, value in self.initial.items()}
+        >>> learner = Unchanged(bm.MLP(1, [8]), adapted=["output"])
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 2.0, 3.0]))
+        >>> posterior.sample(7)["output.weight"].shape
+        torch.Size([7, 1, 1, 8])
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        num_outputs: int | None = None,
+        likelihood: Likelihood | None = None,
+        posterior: Approximation | None = None,
+        adapted: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior)
+        shapes = {name: value.shape for name, value in self.network.named_parameters()}
+        for prefix in adapted or ():
+            if not any(_begins(name, prefix) for name in shapes):
+                raise DataError(f"expected the prefix of a parameter's name among {list(shapes)}, got {prefix!r}")
+        self.adapted = tuple(
+            self.adapted_by_default()
+            if adapted is None
+            else [name for name in shapes if any(_begins(name, prefix) for prefix in adapted)]
+        )
+        if not self.adapted:
+            raise DataError(f"expected parameters to adapt, got none: {type(network).__name__} has {list(shapes)}")
+        # paths and numbers: a walk through named_parameters at every step would cost more than the step, and references
+        # to modules would be copied with every posterior
+        self._dims = tuple([len(shapes[name]) for name in self.adapted])
+        owners: dict[str, list[tuple[str, str]]] = {}
+        for name in self.adapted:
+            owner, _, key = name.rpartition(".")
+            owners.setdefault(owner, []).append((name, key))
+        self._paths = tuple([(tuple(filter(None, path.split("."))), tuple(keys)) for path, keys in owners.items()])
+
+    def adapted_by_default(self) -> list[str]:
+        """The names of the parameters that adapt where the constructor is not told: all of the network's."""
+        return [name for name, _ in self.network.named_parameters()]
+
+    @property
+    def initial(self) -> Params:
+        """theta's part of phi: each value `*shape`."""
+        found = {}
+        for path, keys in self._paths:
+            owner = self.network
+            for part in path:
+                owner = getattr(owner, part)
+            for name, key in keys:
+                found[name] = getattr(owner, key)
+        return found
+
+    def start(self, num_tasks: int) -> Params:
+        """The network's own parameters."""
+        return {name: value.expand(num_tasks, *value.shape) for name, value in self.initial.items()}
+
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
+        """f(x; phi)."""
+        return over_draws(self.network.stacked, phi, x, self.draw_shape(phi))
+
+    def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
+        """The derivative of f in the P numbers of phi, in the network's own way."""
+        return self.network.jacobian(phi, x)
+
+    def draw_shape(self, phi: Params) -> torch.Size:
+        """The axes of phi before those of its tasks: none, or those of draws."""
+        value = phi[self.adapted[0]]
+        return value.shape[: value.ndim - self._dims[0] - 1]
+
+
+class AscentLearner(WeightLearner):
+    """k steps on the log likelihood from theta: MAP under the prior N(theta, Q) that the steps imply.
+
+    A subclass gives `steps` and `rates`; one with `first_order` leaves out the second derivatives of the meta-gradient.
+
+    Attributes:
+        steps: k.
+        checkpoint: keep phi alone of each step and compute the rest anew in the backward pass, to save memory.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class TwoSteps(AscentLearner):
+        ...     steps = 2
+        ...
+        ...     def rates(self) -> Params:
+        ...         return {name: value.new_tensor(0.1) for name, value in self.initial.items()}
+        >>> learner = TwoSteps(bm.MLP(1, [8]))
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])).mean["output.weight"].shape
+        torch.Size([1, 1, 8])
+    """
+
+    steps: int
+    checkpoint: bool = False
+    first_order: bool = False
+
+    @abstractmethod
+    def rates(self) -> Params:
+        """α of each parameter, in units of the noise; broadcastable to its `*shape`. Their mean, where steps differ."""
+
+    def implied_prior(self, support: Data) -> ImpliedPrior:
+        """The prior under which the steps on this support are the MAP.
+
+        It is exact for a linear network and Gaussian noise, and for others its linearisation at theta. (The posterior
+        of `adapt` linearises at phi_hat.)
+
+        Raises:
+            InferenceError: a rate times a curvature is 1 or more: then there is none.
+        """
+        support = self.conform(support)
+        with torch.no_grad():
+            return implied_prior(self.initial, self.steps, self.curvature(support, self.start(support.num_tasks)))
+
+    def mode(self, support: Data) -> Params:
+        """Where the steps end."""
+        given = self.log_likelihood(support)
+        return unrolled_map(
+            # a graph that is made anew in the backward pass must not share parts between steps
+            (lambda phi: self.log_likelihood(support)(phi)) if self.checkpoint else given,
+            self.start(support.num_tasks),
+            steps=self.steps,
+            lr=self.summed(self.rates(), support),
+            first_order=self.first_order,
+            checkpoint=[p for p in self.parameters() if p.requires_grad] if self.checkpoint else None,
+        )
+
+    def shrinkage(self) -> Shrinkage:
+        """That of the prior that the steps imply."""
+        return EarlyStopping(self.steps)
+
+    def squares(self, support: Data) -> Params:
+        """The step sizes on the sum over points."""
+        return self.summed(self.rates(), support)
+
+    def summed(self, rates: Params, support: Data) -> Params:
+        """Step sizes on the sum over points: α σ² / N."""
+        unit = self.unit_rate(support)
+        by_dims = {dims: unit.reshape(-1, *[1] * dims) for dims in set(self._dims)}
+        return {name: by_dims[dims] * rates[name] for name, dims in zip(self.adapted, self._dims, strict=True)}
+
+
+class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
+    """phi is parameters under a prior that is written down, `prior`, whose mean is the network's own parameters."""
+
+    prior: IsotropicGaussian
+
+    def shrinkage(self) -> Shrinkage:
+        """Bayes' rule under the prior."""
+        return ExplicitPrior()
+
+    def squares(self, support: Data) -> Params:
+        """The prior variances."""
+        return self.prior.variance()
+
+
+def positive_steps(steps: int) -> int:
+    """A number of steps. Raises DataError for none."""
+    if steps < 1:
+        raise DataError(f"expected at least one step, got {steps}")
+    return steps
+
+
+def positive_rate(lr: float, shape: tuple[int, ...] = ()) -> Positive:
+    """Learned step sizes. Raises DataError for one outside `RATE_BOUNDS`."""
+    return Positive(shape, lr, RATE_BOUNDS)
+
+
+def over_draws(
+    function: Callable[[Params, Tensor], Tensor], phi: Params, x: Float[Tensor, "B M *x"], draws: torch.Size
+) -> Float[Tensor, "*s B M K"]:
+    """function(phi, x), also for phi with axes of draws before its tasks: all S B are evaluated as one batch."""
+    if not draws:
+        return function(phi, x)
+    count = draws.numel()
+    flat = {key: each.flatten(0, len(draws)) for key, each in phi.items()}
+    repeated = x.expand(count, *x.shape).flatten(0, 1)
+    return function(flat, repeated).unflatten(0, (*draws, len(x)))
+
+
+def require_supported(network: Network) -> None:
+    """Raise UnsupportedError where this is no `Network`, or has a layer that does not work with stacked weights."""
+    if not isinstance(network, Network):
+        raise UnsupportedError(
+            f"expected a network that inherits bayesmeta.Network, which says x_shape and num_outputs, "
+            f"got {type(network).__name__}: call yours in the forward of a Network"
+        )
+    for name, layer in network.named_modules():
+        for kind, remedy in UNSUPPORTED:
+            is_plain = isinstance(layer, INSTANCE_NORMALISATION) and not layer.track_running_stats
+            is_off = isinstance(layer, DROPOUT) and layer.p == 0.0
+            if isinstance(layer, kind) and not is_plain and not is_off:
+                raise UnsupportedError(
+                    f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "
+                    f"as {name!r} in {type(network).__name__}: {remedy}"
+                )
+
+
+def _begins(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix.rstrip(".") + ".")

@@ -1,0 +1,257 @@
+"""The training loop: gradients down a cosine schedule, guarded, with validation, a progress bar and a history.
+
+Whoever trains gives a `Step`, which computes gradients, and `train` does the rest. `fit` moves theta itself,
+`svgd_hyper_posterior` particles of theta, and `vi_hyper_posterior` the mean and deviation of a Gaussian over theta.
+"""
+
+import contextlib
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bayesmeta.data import TaskBatch
+from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.learner import Learner
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.source import Split, TaskSource
+from bayesmeta.training.objectives import Objective
+from bayesmeta.training.result import FitResult
+
+CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
+
+LossOf = Callable[[TaskBatch], Tensor]
+"""Checked tasks -> the loss of each, `B`."""
+
+
+def losses_of(learner: Learner, objective: Objective | None) -> LossOf:
+    """The loss that an objective gives a learner: the learner's own `loss` where there is no objective."""
+    return learner.loss if objective is None else partial(objective.loss, learner)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Tasks to train on: another batch of them at every step, divided anew into support and query.
+
+    Attributes:
+        source: where tasks are drawn from.
+        size: the number of tasks in a batch.
+        split: how points are divided into support and query.
+        generator: the only source of randomness.
+    """
+
+    source: TaskSource
+    size: int
+    split: Split
+    generator: torch.Generator
+
+    def draw(self) -> TaskBatch:
+        """The next batch."""
+        return self.source.draw(self.size, self.split, self.generator)
+
+    @property
+    def total_points(self) -> float:
+        """The number of points of all tasks, which a hyperprior is divided by; infinite for a simulator."""
+        return float(self.source.data.counts.sum()) if isinstance(self.source, TaskDataset) else math.inf
+
+
+class Step(ABC):
+    """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories."""
+
+    @abstractmethod
+    def gradient(self, step: int) -> Tensor:
+        """Set `.grad` of what the optimizer moves (it is None before), and return the loss.
+
+        Args:
+            step: the number of the step, from 1, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite (`guarded`, `require_finite`).
+        """
+
+    @abstractmethod
+    def anneal(self, progress: float) -> None:
+        """Set the schedules of the learners that are trained, as `Learner.anneal` does."""
+
+
+class Validation:
+    """Tasks that are never trained on: their loss is followed, and the theta with the lowest is kept.
+
+    Args:
+        learner: whose theta is trained.
+        loss_of: the loss to follow.
+        tasks: checked tasks, already divided into support and query.
+        every: the number of steps between two looks.
+        patience: how many looks in a row may find nothing better before the training ends; None: any number.
+        save: called whenever a theta is better than all before.
+
+    Attributes:
+        scores: (step, mean loss) of every look so far.
+        best_step: the step whose theta was best; 0 before the first look.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        loss_of: LossOf,
+        tasks: TaskBatch,
+        every: int,
+        patience: int | None,
+        save: Callable[[], None],
+    ) -> None:
+        self.learner, self.loss_of, self.every, self.patience, self.save = learner, loss_of, every, patience, save
+        self.parts = [tasks.select(slice(i, i + CHUNK)) for i in range(0, tasks.num_tasks, CHUNK)]
+        self.scores: list[tuple[int, float]] = []
+        self.best_step = 0
+        self._lowest = math.inf
+        self._best: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def look(self, step: int) -> None:
+        """Compute the loss, and keep theta where it is the lowest so far.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+        score = float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+        self.scores.append((step, score))
+        if score < self._lowest:
+            self._lowest, self.best_step = score, step
+            self._best = {key: value.clone() for key, value in self.learner.state_dict().items()}
+            self.save()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether patience has run out."""
+        last = self.scores[-1][0] if self.scores else 0
+        return self.patience is not None and (last - self.best_step) // self.every >= self.patience
+
+    def restore(self) -> None:
+        """Give the learner the best theta."""
+        self.learner.load_state_dict(self._best)
+
+
+def train(
+    step: Step,
+    optimizer: torch.optim.Optimizer,
+    steps: int,
+    *,
+    max_norm: float = math.inf,
+    validation: Validation | None = None,
+    progress: bool | None = None,
+    title: str = "fit",
+) -> FitResult:
+    """Follow gradients down a cosine schedule that ends at zero.
+
+    Args:
+        step: computes the gradients.
+        optimizer: what it moves is what `step` computes gradients of.
+        steps: the number of steps.
+        max_norm: longer gradients are shortened to this norm; infinite leaves all as they are.
+        validation: what to follow meanwhile; its best theta is what the learner has in the end.
+        progress: whether to show a progress bar; None shows it on a terminal only.
+        title: what the progress bar is called.
+
+    Returns:
+        The history.
+
+    Raises:
+        InferenceError: a loss or gradient that is not finite; the step is named, and what the optimizer moves goes back
+            to where the loss was last finite.
+    """
+    start = time.perf_counter()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda done: 0.5 * (1.0 + math.cos(math.pi * done / steps))
+    )
+    losses: list[float] = []
+    bar = tqdm(total=steps, disable=None if progress is None else not progress, desc=title, leave=False)
+    with bar, restoring(parameters) as keep:
+        for number in range(1, steps + 1):
+            step.anneal((number - 1) / steps)
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(step.gradient(number).item())
+            if not math.isfinite(losses[-1]):
+                raise InferenceError(f"expected a finite loss, got {losses[-1]} at step {number}: lower lr")
+            keep()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+            if not bool(torch.isfinite(norm)):
+                raise InferenceError(f"expected a finite gradient, got norm {norm.item()} at step {number}: lower lr")
+            optimizer.step()
+            scheduler.step()
+            bar.update()
+            if number % 50 == 0:
+                seen = validation.scores if validation is not None else []
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
+            if validation is not None and (number % validation.every == 0 or number == steps):
+                validation.look(number)
+                if validation.is_exhausted:
+                    break
+    step.anneal(1.0)
+    if validation is None:
+        return FitResult(tuple(losses), (), len(losses), False, time.perf_counter() - start)
+    validation.restore()
+    stopped, seconds = validation.is_exhausted, time.perf_counter() - start
+    return FitResult(tuple(losses), tuple(validation.scores), validation.best_step, stopped, seconds)
+
+
+@contextlib.contextmanager
+def restoring(parameters: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
+    """When a computation in the block fails, the parameters go back to where they were when they were last kept.
+
+    Yields:
+        A function that keeps the parameters as they are now. They are kept once before the block.
+    """
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        yield lambda: _assign(kept, parameters)
+    except InferenceError:
+        _assign(parameters, kept)
+        raise
+
+
+@torch.no_grad()
+def _assign(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for target, value in zip(targets, values, strict=True):
+        target.copy_(value)
+
+
+def guarded(loss_of: LossOf, batch: TaskBatch, step: int) -> Tensor:
+    """The losses of a batch, `B`.
+
+    Raises:
+        InferenceError: a loss cannot be computed, or is not finite; the message names the step, and the task where it
+            is the failure of one.
+    """
+    try:
+        each = loss_of(batch)
+    except InferenceError as error:
+        name = "" if error.task is None or batch.names is None else f" ({batch.names[error.task]!r})"
+        raise InferenceError(f"at step {step}{name}: {error}", task=error.task) from error
+    require_finite(each, batch, step)
+    return each
+
+
+def require_finite(each: Tensor, batch: TaskBatch, step: int) -> None:
+    """Raise InferenceError with step and task where a loss of the batch is not finite."""
+    if not bool(torch.isfinite(each).all()):
+        position = int((~torch.isfinite(each)).nonzero()[0])
+        name = position if batch.names is None else batch.names[position]
+        raise InferenceError(
+            f"expected finite losses, got {each[position].item()} at step {step} for task {name!r}. "
+            "Likely causes: a learning rate that is too high (lower lr), data far from unit scale (use Standardized)"
+        )
+
+
+def require_whole(**numbers: object) -> None:
+    """Raise DataError where one of these arguments is not a whole number of at least one."""
+    for name, value in numbers.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise DataError(f"expected a whole number {name} >= 1, got {value}")

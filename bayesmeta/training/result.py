@@ -1,0 +1,50 @@
+"""What a meta-training leaves behind, besides theta."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The history of a meta-training.
+
+    Attributes:
+        losses: the loss of every step, nats per point.
+        validation: (step, loss on the validation tasks) in order.
+        best_step: the step whose theta the learner now has.
+        stopped_early: whether patience ran out (or a full-batch fit found nothing more to gain) before the last step.
+        seconds: wall time.
+
+    Example:
+        >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
+        >>> result
+        FitResult(3 steps in 0.4 s, last loss 1.1000 nats per point)
+        >>> result.frame()
+           step  loss  validation
+        0     1   1.5         NaN
+        1     2   1.2         1.3
+        2     3   1.1         NaN
+    """
+
+    losses: tuple[float, ...]
+    validation: tuple[tuple[int, float], ...]
+    best_step: int
+    stopped_early: bool
+    seconds: float
+
+    def frame(self) -> "pd.DataFrame":
+        """The history as a table: step, loss, validation (NaN between validations)."""
+        import pandas as pd
+
+        table = pd.DataFrame({"step": range(1, len(self.losses) + 1), "loss": self.losses})
+        validation = pd.DataFrame(list(self.validation), columns=["step", "validation"])
+        return table.merge(validation, on="step", how="left")
+
+    def __repr__(self) -> str:
+        """The end of the history."""
+        last = self.losses[-1] if self.losses else math.nan
+        return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point)"
