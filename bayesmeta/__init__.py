@@ -9,12 +9,11 @@ The whole of it in four lines:
 """
 
 from bayesmeta import heads, plotting
-from bayesmeta.calibration.conformal import (
+from bayesmeta.calibration.conformal import HierarchicalConformal, SplitConformal
+from bayesmeta.calibration.conformity_scores import (
     CentralProbability,
     CumulativeProbability,
-    HierarchicalConformal,
     MissingProbability,
-    SplitConformal,
     StandardizedResidual,
 )
 from bayesmeta.calibration.few_shot_conformal import FewShotConformal

@@ -45,7 +45,7 @@ class TaskPosterior(OneLine, ABC):
 
     Example:
         >>> import bayesmeta as bm
-        >>> posterior = bm.MAML(bm.MLP(1, [8], 1)).adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
+        >>> posterior = bm.MAML(bm.MLP(1, [8])).adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
         >>> posterior
         posterior of 1 task after 2 points
         >>> posterior.update(bm.Data.from_arrays([2.0], [1.1]))

@@ -26,7 +26,10 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.calibration.conformal import ConformityScore, hierarchical_quantile, require_tasks, split_quantile
+from bayesmeta.calibration.conformal import hierarchical_quantile, require_tasks, split_quantile
+from bayesmeta.calibration.conformity_scores import (
+    ConformityScore,
+)
 from bayesmeta.calibration.few_shot_conformal import leave_one_out_scores
 from bayesmeta.calibration.score_quantiles import ScoreQuantiles, fit_score_quantiles
 from benchmarks._report import verdict

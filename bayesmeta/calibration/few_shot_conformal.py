@@ -26,10 +26,9 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.calibration.conformal import (
-    ConformalPosterior,
+from bayesmeta.calibration.conformal import ConformalPosterior, TaskConformal
+from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
-    TaskConformal,
     choose_score,
     score_outcomes,
     scored_tasks,

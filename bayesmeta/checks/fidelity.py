@@ -27,6 +27,7 @@ from bayesmeta.checks.sbc import labels
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
+from bayesmeta.one_line import several
 from bayesmeta.predictives import Predictive
 from bayesmeta.typing import ArrayLike, Params
 
@@ -153,7 +154,9 @@ class Fidelity:
         """Averages over tasks."""
         means = self.table().mean()
         shown = ", ".join(f"{name} {value:.3g}" for name, value in means.items())
-        return f"{len(self.predictive_kl)} tasks: {shown}"
+        return f"{several(len(self.predictive_kl), 'task')}: {shown}"
+
+    __repr__ = __str__
 
 
 def sliced_wasserstein(

@@ -217,6 +217,8 @@ class RankStatistics:
     Example:
         >>> ranks = torch.arange(200) % 100  # as even as can be
         >>> statistics = RankStatistics(torch.stack([ranks, 30 + ranks * 2 // 5], 1), ("right", "wide"), num_draws=99)
+        >>> statistics
+        RankStatistics(200 simulations, 2 quantities, 99 draws)
         >>> statistics.verdicts()
         ('uniform', 'too wide')
     """
@@ -225,6 +227,10 @@ class RankStatistics:
     names: tuple[str, ...]
     num_draws: int
     title: str = "posterior"
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"RankStatistics({len(self.ranks)} simulations, {len(self.names)} quantities, {self.num_draws} draws)"
 
     def counts(self, bins: int | None = None) -> Int[Tensor, "bins Q"]:
         """How many ranks fall into each of equal bins.

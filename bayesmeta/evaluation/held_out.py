@@ -19,13 +19,14 @@ from torch.distributions import Bernoulli, Categorical
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import OneLine
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOut(OneLine):
     """What was predicted of some points, next to what came.
 
     Attributes:
@@ -37,6 +38,10 @@ class HeldOut:
     predictive: Predictive
     y: Shaped[Tensor, "B M *c"]
     mask: Bool[Tensor, "B M"]
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"held-out {self.predictive!r}"
 
     @classmethod
     def of(cls, predictive: Predictive, data: Data) -> "HeldOut":
@@ -80,8 +85,8 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         >>> tasks = bm.Sinusoid().dataset(num_tasks=5, num_points=8, seed=0)
         >>> batch = tasks.divided(bm.RandomSplit.at(3), 0)
         >>> learner = bm.ALPaCA(bm.MLP(1, [8, 4]))
-        >>> [each.predictive for each in predicted(learner, batch.support, batch.query, batch_size=3)]
-        [prediction at 5 points of 3 tasks, prediction at 5 points of 2 tasks]
+        >>> list(predicted(learner, batch.support, batch.query, batch_size=3))
+        [held-out prediction at 5 points of 3 tasks, held-out prediction at 5 points of 2 tasks]
     """
     require_batch(batch_size)
     for chunk in torch.arange(support.num_tasks, device=support.x.device).split(batch_size):

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from bayesmeta.calibration.conformal import (
-    CentralProbability,
-    ConformityScore,
-    CumulativeProbability,
     HierarchicalConformal,
-    MissingProbability,
     SplitConformal,
-    StandardizedResidual,
     hierarchical_quantile,
     require_tasks,
     split_quantile,
+)
+from bayesmeta.calibration.conformity_scores import (
+    CentralProbability,
+    ConformityScore,
+    CumulativeProbability,
+    MissingProbability,
+    StandardizedResidual,
 )
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError

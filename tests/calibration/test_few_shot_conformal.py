@@ -5,13 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from bayesmeta.calibration.conformal import (
+from bayesmeta.calibration.conformal import HierarchicalConformal, hierarchical_quantile
+from bayesmeta.calibration.conformity_scores import (
     CentralProbability,
     CumulativeProbability,
-    HierarchicalConformal,
     MissingProbability,
     StandardizedResidual,
-    hierarchical_quantile,
 )
 from bayesmeta.calibration.few_shot_conformal import FewShotConformal, leave_one_out_scores
 from bayesmeta.calibration.score_quantiles import LEVELS, ScoreQuantiles, fit_score_quantiles

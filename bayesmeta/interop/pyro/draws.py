@@ -19,6 +19,7 @@ from bayesmeta.interop.pyro._theta import find, stored_shape
 from bayesmeta.interop.pyro.programs import program
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.noise import Positive
+from bayesmeta.one_line import several
 from bayesmeta.snapshot import snapshot
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
@@ -43,6 +44,10 @@ class HyperDraws:
     phi: Params
     divergent: Float[Tensor, "chains S"]
     elbo: Float[Tensor, "steps"]
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"{self.divergent.numel()} draws of theta and of phi of {several(self.support.num_tasks, 'task')}"
 
     @classmethod
     def of_sites(
