@@ -7,10 +7,10 @@ from torch import Tensor
 
 from bayesmeta.calibration.conformal import (
     CentralProbability,
+    ConformityScore,
     CumulativeProbability,
     HierarchicalConformal,
     MissingProbability,
-    ConformityScore,
     SplitConformal,
     StandardizedResidual,
     hierarchical_quantile,

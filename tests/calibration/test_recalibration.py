@@ -10,7 +10,6 @@ import bayesmeta as bm
 from bayesmeta.calibration.recalibration import isotonic_recalibration, temperature_scaling, variance_scaling
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
-from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import IndependentPredictive, Predictive
