@@ -75,6 +75,11 @@ def update_root(
     return new_root, gain
 
 
+def flattened(value: Tensor, dims: int = 1) -> Tensor:
+    """All axes after the first `dims` as one, which has the length 1 where there are none."""
+    return value.flatten(dims) if value.ndim > dims else value[..., None]
+
+
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], right: Float[Tensor, "B P"], steps: int, tolerance: float = 1e-6
 ) -> Float[Tensor, "B P"]:
@@ -100,7 +105,7 @@ def conjugate_gradient(
         curvature, length = (direction * image).sum(1), direction.square().sum(1)
         steepest = torch.maximum(steepest, curvature / torch.where(length > 0.0, length, 1.0))
         active = active & (curvature > rounding * steepest * length) & (squared > limit)
-        if not bool(active.any()):
+        if not torch.compiler.is_compiling() and not bool(active.any()):  # going on would change nothing
             break
         size = torch.where(active, squared / torch.where(active, curvature, 1.0), 0.0)
         solution = solution + size[:, None] * direction

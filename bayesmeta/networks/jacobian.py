@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesmeta.linalg import flattened
 from bayesmeta.typing import Params
 
 
@@ -229,4 +230,4 @@ def _gradient(out: Tensor, leaves: Params, keep: bool) -> Tensor:
     gradients = torch.autograd.grad(
         out.sum(), list(leaves.values()), retain_graph=True, create_graph=keep, materialize_grads=True
     )
-    return torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+    return torch.cat([flattened(gradient) for gradient in gradients], 1)

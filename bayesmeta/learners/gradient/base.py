@@ -7,6 +7,7 @@ ExplicitWeightLearner   the prior is written down (iMAML, LLAMA, BMAML)
 """
 
 import contextlib
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
@@ -259,10 +260,10 @@ class WeightLearner(GradientLearner):
         """The derivative of f in the P numbers of phi, in the network's own way."""
         return self.network.jacobian(phi, x)
 
-    def draw_shape(self, phi: Params) -> torch.Size:
+    def draw_shape(self, phi: Params) -> tuple[int, ...]:
         """The axes of phi before those of its tasks: none, or those of draws."""
         value = phi[self.adapted[0]]
-        return value.shape[: value.ndim - self._dims[0] - 1]
+        return tuple(value.shape[: value.ndim - self._dims[0] - 1])
 
 
 class AscentLearner(WeightLearner):
@@ -362,12 +363,12 @@ def positive_rate(lr: float, shape: tuple[int, ...] = ()) -> Positive:
 
 
 def over_draws(
-    function: Callable[[Params, Tensor], Tensor], phi: Params, x: Float[Tensor, "B M *x"], draws: torch.Size
+    function: Callable[[Params, Tensor], Tensor], phi: Params, x: Float[Tensor, "B M *x"], draws: tuple[int, ...]
 ) -> Float[Tensor, "*s B M K"]:
     """function(phi, x), also for phi with axes of draws before its tasks: all S B are evaluated as one batch."""
     if not draws:
         return function(phi, x)
-    count = draws.numel()
+    count = math.prod(draws)
     flat = {key: each.flatten(0, len(draws)) for key, each in phi.items()}
     repeated = x.expand(count, *x.shape).flatten(0, 1)
     return function(flat, repeated).unflatten(0, (*draws, len(x)))

@@ -93,7 +93,7 @@ class CAVIA(GradientLearner, ExplicitLearner):
 
     def forward(self, phi: Params, x: Float[Tensor, "B M D"]) -> Float[Tensor, "*s B M K"]:
         """network([x, c])."""
-        return over_draws(self._with_context, phi, x, phi["context"].shape[:-2])
+        return over_draws(self._with_context, phi, x, tuple(phi["context"].shape[:-2]))
 
     def _with_context(self, phi: Params, x: Tensor) -> Tensor:
         context = phi["context"][:, None].expand(-1, x.shape[1], -1)
