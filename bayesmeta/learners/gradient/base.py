@@ -253,7 +253,7 @@ class WeightLearner(GradientLearner):
         return {name: value.expand(num_tasks, *value.shape) for name, value in self.initial.items()}
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
-        """f(x; phi)."""
+        """f(x; phi), for one phi a task or for S draws of it."""
         return over_draws(self.network.stacked, phi, x, self.draw_shape(phi))
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
@@ -337,7 +337,26 @@ class AscentLearner(WeightLearner):
 
 
 class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
-    """phi is parameters under a prior that is written down, `prior`, whose mean is the network's own parameters."""
+    """phi is parameters of the network under a prior that is written down, whose mean is the network's own parameters.
+
+    A subclass gives `mode`, and sets `prior` in its constructor. Its arguments are those of `WeightLearner`.
+
+    Attributes:
+        prior: N(theta, I / precision).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class PriorMean(ExplicitWeightLearner):
+        ...     def __init__(self, network: Network) -> None:
+        ...         super().__init__(network)
+        ...         self.prior = IsotropicGaussian(self.initial, precision=10.0)
+        ...
+        ...     def mode(self, support: Data) -> Params:
+        ...         return self.start(support.num_tasks)
+        >>> learner = PriorMean(bm.MLP(1, [8]))
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])).predict([1.0]).mean.shape
+        torch.Size([1, 1, 1])
+    """
 
     prior: IsotropicGaussian
 
