@@ -168,6 +168,7 @@ FROZEN = {
 DRAWN = {
     "a_batch_equals_a_loop_over_its_tasks": "tasks of a batch have random numbers of their own",
     "float32_agrees_with_float64": "theta that is rounded sends chains along other trajectories",
+    "log_density_of_draws_and_evidence_agree": "the evidence is the learner's own, exact; predictives are by draws",
 }
 JUMPS = {"densities_integrate_to_one": "the density jumps at the knots: integrated in tests/calibration"}
 

@@ -34,7 +34,7 @@ from bayesmeta.typing import ArrayLike
 
 
 class ConformityScore(ABC):
-    """How badly outcomes fit a prediction: the larger, the worse."""
+    """How badly outcomes fit a prediction: the larger, the worse (a nonconformity score, in the words of some)."""
 
     @abstractmethod
     def __call__(self, predictive: Predictive, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M *c"]:
@@ -64,25 +64,44 @@ class LabelScore(ConformityScore):
 
 
 class StandardizedResidual(IntervalScore):
-    """|y - mean| / stddev: intervals around the predictive mean, in predictive deviations."""
+    """|y - mean| / stddev, which gives intervals around the predictive mean, in predictive standard deviations.
+
+    Example:
+        >>> from torch.distributions import Independent, Normal
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 1, 1), 2.0), 1))
+        >>> score = StandardizedResidual()
+        >>> score(predictive, torch.full((1, 1, 1), -3.0)).item()
+        1.5
+        >>> [end.item() for end in score.interval(predictive, torch.full((1, 1, 1), 2.0))]
+        [-4.0, 4.0]
+    """
 
     def __call__(self, predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """Deviations between outcome and mean."""
+        """How many standard deviations lie between outcome and mean."""
         return (y - predictive.mean).abs() / predictive.stddev
 
     def interval(
         self, predictive: Predictive, threshold: Float[Tensor, "#B 1 C"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """Mean ± threshold deviations."""
+        """The mean, less and plus so many standard deviations."""
         reach = threshold.to(predictive.mean) * predictive.stddev
         return predictive.mean - reach, predictive.mean + reach
 
 
 class CentralProbability(IntervalScore):
-    """2 |F(y) - 1/2|, the smallest central interval that holds y: these intervals follow a skewed predictive.
+    """2 |F(y) - 1/2|, the probability of the smallest central interval that holds y: intervals follow a skewed
+    predictive.
 
     It cannot tell tails apart where F rounds to 0 or 1. Where many outcomes lie there, the region is the whole line,
     and `StandardizedResidual` the better score.
+
+    Example:
+        >>> from torch.distributions import Independent, Normal
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 1, 1), 2.0), 1))
+        >>> round(CentralProbability()(predictive, torch.full((1, 1, 1), 2.0 * 1.645)).item(), 2)
+        0.9
     """
 
     def __call__(self, predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
@@ -106,7 +125,16 @@ class CentralProbability(IntervalScore):
 
 
 class MissingProbability(LabelScore):
-    """1 - p(c): the sets hold every class that is probable enough (Sadinle, Lei, Wasserman 2019). Sets may be empty."""
+    """1 - p(c), which gives sets of every class that is probable enough (Sadinle, Lei, Wasserman 2019). They may be
+    empty.
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.5, 0.25, 0.25]]])))
+        >>> MissingProbability().all(predictive)
+        tensor([[[0.5000, 0.7500, 0.7500]]])
+    """
 
     def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
         """One less the probability of each class."""
@@ -114,9 +142,17 @@ class MissingProbability(LabelScore):
 
 
 class CumulativeProbability(LabelScore):
-    """Σ of the probabilities of all classes that are as probable as c or more (Romano, Sesia, Candès 2020).
+    """The sum of the probabilities of all classes that are as probable as c or more (Romano, Sesia, Candès 2020).
 
-    Without the randomisation of the paper: sets are a little too large, and more even over easy and hard points.
+    There is no randomisation, which the paper has: sets are a little too large, and more even over easy and hard
+    points.
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.5, 0.25, 0.25]]])))
+        >>> CumulativeProbability().all(predictive)
+        tensor([[[0.5000, 1.0000, 1.0000]]])
     """
 
     def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
@@ -265,7 +301,7 @@ class HierarchicalConformal(TaskConformal):
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.Sinusoid()
+        >>> simulator = bm.GPFunctions.eq()
         >>> conformal = HierarchicalConformal(simulator.oracle, simulator.dataset(40, 10, seed=0), shots=5)
         >>> conformal
         HierarchicalConformal(40 tasks at 5 shots: levels up to 0.976)
@@ -320,6 +356,15 @@ class SplitConformal:
     Args:
         learner: a trained learner; it is left as it was.
         score: `StandardizedResidual` for numbers and `MissingProbability` for labels unless given.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.GPFunctions.eq()
+        >>> task = simulator.dataset(1, 40, seed=0).data
+        >>> support, calibration, new = (task.points(part) for part in (slice(5), slice(5, 35), slice(35, 40)))
+        >>> lower, upper = SplitConformal(simulator.oracle).adapt(support, calibration).interval(new.x, level=0.9)
+        >>> lower.shape
+        torch.Size([1, 5, 1])
     """
 
     def __init__(self, learner: Learner, score: ConformityScore | None = None) -> None:
@@ -365,6 +410,12 @@ def hierarchical_quantile(
     """The `level`-quantile of scores of K tasks, each of weight 1/(K + 1) in all, and of ∞ with weight 1/(K + 1).
 
     Leading axes are separate problems. Tasks have at least one point.
+
+    Example:
+        >>> scores = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [0.0]]])
+        >>> mask = torch.tensor([[True, True], [True, True], [True, False]])
+        >>> hierarchical_quantile(scores, mask, 0.5), hierarchical_quantile(scores, mask, 0.9)
+        (tensor([4.]), tensor([inf]))
     """
     tasks = mask.shape[-2]
     weights = mask / (mask.sum(-1, keepdim=True) * (tasks + 1.0)).double()
@@ -373,7 +424,12 @@ def hierarchical_quantile(
 
 
 def split_quantile(scores: Float[Tensor, "*s N C"], mask: Bool[Tensor, "*s N"], level: float) -> Float[Tensor, "*s C"]:
-    """The `level`-quantile of N scores and ∞, all of one weight: the ⌈(N + 1) level⌉-th smallest, or ∞."""
+    """The `level`-quantile of N scores and ∞, all of one weight: the ⌈(N + 1) level⌉-th smallest, or ∞.
+
+    Example:
+        >>> split_quantile(torch.arange(19.0)[:, None], torch.ones(19, dtype=torch.bool), 0.95)
+        tensor([18.])
+    """
     weights = mask / (mask.sum(-1, keepdim=True) + 1.0).double()
     return _weighted_quantile(torch.where(mask[..., None], scores, math.inf), weights, level)
 
@@ -390,7 +446,12 @@ def require_tasks(tasks: int, level: float) -> None:
 
 
 def choose_score(score: ConformityScore | None, data: Data) -> ConformityScore:
-    """The score, or the default one for such outcomes. Raises DataError for a score of the other kind."""
+    """The score, or the default one for such outcomes. Raises DataError for a score of the other kind.
+
+    Example:
+        >>> choose_score(None, Data.from_labels([0.0, 1.0], [0, 1])).__class__.__name__
+        'MissingProbability'
+    """
     is_regression = data.y.is_floating_point()
     if score is None:
         return StandardizedResidual() if is_regression else MissingProbability()

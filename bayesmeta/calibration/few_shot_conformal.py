@@ -71,7 +71,7 @@ class FewShotConformal(TaskConformal):
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.Sinusoid()
+        >>> simulator = bm.GPFunctions.eq()
         >>> training, calibration = (simulator.dataset(40, 10, seed=seed) for seed in (0, 1))
         >>> conformal = FewShotConformal(simulator.oracle, training, calibration, shots=5)
         >>> conformal

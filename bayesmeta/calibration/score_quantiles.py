@@ -125,6 +125,15 @@ def fit_score_quantiles(
 
     Raises:
         DataError: fewer than ten tasks, or no finite score.
+
+    Example:
+        >>> hard = 1.0 + 9.0 * (torch.arange(40) % 2)[:, None, None]  # every other task has scores ten times as large
+        >>> draws = hard * torch.rand(40, 12, 1, generator=torch.Generator().manual_seed(0))
+        >>> known, new, real = draws[:, :6], draws[:, 6:], torch.ones(40, 6, dtype=torch.bool)
+        >>> quantiles = fit_score_quantiles(known, real, new, real, steps=100)
+        >>> medians = quantiles.scores(torch.zeros(1).double(), quantiles.knots(known[:2], real[:2]))
+        >>> bool(medians[0] < medians[1])
+        True
     """
     if len(scores) < 2 * FOLDS:
         raise DataError(

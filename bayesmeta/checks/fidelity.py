@@ -63,6 +63,13 @@ def fidelity(
     Raises:
         ShapeError: the posteriors are of different tasks, phi or outcomes. DataError: fewer than two draws, or no
             projections. UnsupportedError: the reference has no draws of phi though the other one has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, support = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.5])
+        >>> exact, early = learner.adapt(support), learner.adapt(support.points(slice(1)))
+        >>> [bool(fidelity(each, exact, [0.5], num_draws=100).predictive_kl > 1e-3) for each in (exact, early)]
+        [False, True]
     """
     if num_draws < 2 or num_projections < 1:
         raise DataError(f"expected at least 2 draws and a projection, got {num_draws} and {num_projections}")
@@ -159,6 +166,11 @@ def sliced_wasserstein(
 
     Raises:
         ShapeError: the draws are of different numbers, tasks or lengths.
+
+    Example:
+        >>> a = torch.randn(1000, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> round(sliced_wasserstein(a, a + 3.0).item(), 2)  # |m| / √P = 6 / 2
+        3.0
     """
     if a.shape != b.shape:
         raise ShapeError(f"expected as many draws of the same numbers, got {tuple(a.shape)} and {tuple(b.shape)}")

@@ -73,6 +73,15 @@ def sbc(
     Raises:
         DataError: too few simulations, or an S + 1 without a divisor from 2 to 20. ShapeError: x is not of the
             learner's inputs, or the judge's phi is another. UnsupportedError: the judge's posterior has no draws.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Polynomial(1, 1)).double()
+        >>> ranks = sbc(learner, torch.rand(200, 4, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+        >>> ranks.names
+        ('weight[0,0]', 'weight[1,0]', 'log likelihood', 'log joint')
+        >>> ranks.is_uniform()
+        True
     """
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     if tuple(mask.shape) != tuple(x.shape[:2]):
@@ -133,6 +142,13 @@ def predictive_sbc(
 
     Raises:
         DataError: as for `sbc`. UnsupportedError: a learner whose prior predictive takes points as independent.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, x = bm.DeepKernelTransfer(bm.Identity(1)).double(), torch.linspace(0, 1, 5).double()
+        >>> ranks = predictive_sbc(learner, x[:3, None].expand(100, 3, 1), x[3:, None].expand(100, 2, 1))
+        >>> ranks.names, ranks.is_uniform()
+        (('y[0,0]', 'y[1,0]', 'log density'), True)
     """
     mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
     outcomes = learner.outcomes
@@ -197,6 +213,12 @@ class RankStatistics:
         names: the Q test quantities.
         num_draws: S.
         title: the name of the learner that was judged.
+
+    Example:
+        >>> ranks = torch.arange(200) % 100  # as even as can be
+        >>> statistics = RankStatistics(torch.stack([ranks, 30 + ranks * 2 // 5], 1), ("right", "wide"), num_draws=99)
+        >>> statistics.verdicts()
+        ('uniform', 'too wide')
     """
 
     ranks: Int[Tensor, "B Q"]
@@ -310,7 +332,12 @@ class RankStatistics:
 
 
 def labels(name: str, shape: tuple[int, ...]) -> list[str]:
-    """Names of the numbers in a tensor: `weight[0,1]`, or the name alone for a single number."""
+    """Names of the numbers in a tensor: `weight[0,1]`, or the name alone for a single number.
+
+    Example:
+        >>> labels("weight", (2, 1)), labels("scale", ())
+        (['weight[0,0]', 'weight[1,0]'], ['scale'])
+    """
     places = itertools.product(*map(range, shape))
     return [f"{name}[{','.join(map(str, place))}]" for place in places] if shape else [name]
 

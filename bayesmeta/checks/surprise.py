@@ -67,6 +67,16 @@ class Surprise:
         split: how points are chosen.
         seed: of the choice.
         batch_size: tasks adapted to at once.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.tasks.simulators.gp_functions import ExponentiatedQuadratic
+        >>> simulator, louder = bm.GPFunctions.eq(), bm.GPFunctions(ExponentiatedQuadratic(0.25, variance=25.0))
+        >>> surprise = Surprise.fit(simulator.oracle, simulator.dataset(99, 11, seed=0), shots=[10])
+        >>> surprise
+        Surprise(99 tasks at 10 shots)
+        >>> [bool(surprise.p_value(each.dataset(1, 10, seed=1).data) > 0.02) for each in (simulator, louder)]
+        [True, False]
     """
 
     learner: Learner
@@ -229,6 +239,12 @@ def shrinkage(learner: Learner, support: Data, x: ArrayLike | None = None) -> Fl
         UnsupportedError: f and its noise do not separate, or outcomes are labels; or a prior that is certain of f at
             every point of a task, as that of a point estimate is.
         ShapeError: the data do not have the learner's inputs or outputs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Polynomial(1, 0))
+        >>> [round(shrinkage(learner, bm.Data.from_arrays([0.0] * n, [1.0] * n), [0.0]).item(), 2) for n in (0, 1, 9)]
+        [1.0, 0.5, 0.1]
     """
     learner = learner.frozen()
     support = learner.conform(support)

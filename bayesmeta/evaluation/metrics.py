@@ -30,7 +30,15 @@ _MOST_COMPONENTS = 128  # up to here the closed-form CRPS, quadratic in the comp
 def joint_nll(
     predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """-log p(y_1..y_M | x, D, theta) / M, nats per point: how well the points are predicted together."""
+    """-log p(y_1..y_M | x, D, theta) / M, nats per point: how well the points are predicted together.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> joint_nll(predictive, torch.zeros(1, 2, 1))  # log √(2π)
+        tensor([0.9189], dtype=torch.float64)
+    """
     if y.shape[1] == 0:
         return torch.full((len(y),), math.nan, dtype=torch.float64, device=y.device)
     count = _mask(y, mask).sum(-1)
@@ -40,7 +48,15 @@ def joint_nll(
 def marginal_nll(
     predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """-Σ_m log p(y_m | x_m, D, theta) / M, nats per point: each point on its own, jointly over its outputs."""
+    """-Σ_m log p(y_m | x_m, D, theta) / M, nats per point: each point on its own, jointly over its outputs.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> marginal_nll(predictive, torch.tensor([[[0.0], [9.0]]]), torch.tensor([[True, False]]))
+        tensor([0.9189], dtype=torch.float64)
+    """
     return average(-predictive.marginal_log_prob(_zeroed(y, mask)), _mask(y, mask))
 
 
@@ -72,6 +88,13 @@ def crps(
 
     It is the absolute error when the predictive is a point. Gaussians and mixtures of them have a closed form (Grimit
     et al. 2006); other predictives, and mixtures of more than 128 components, are integrated numerically.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> crps(predictive, torch.zeros(1, 2, 1))  # (√2 - 1) / √π
+        tensor([0.2337], dtype=torch.float64)
     """
     gaussians = _gaussians(predictive)
     if gaussians is not None and gaussians[0].shape[-1] <= _MOST_COMPONENTS:
@@ -80,7 +103,15 @@ def crps(
 
 
 def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-    """Probability integral transform F(y) of each output of each point: uniform on (0, 1) under the true predictive."""
+    """Probability integral transform F(y) of each output of each point: uniform on (0, 1) under the true predictive.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> pit(predictive, torch.tensor([[[0.0], [1.645]]])).flatten()
+        tensor([0.5000, 0.9500])
+    """
     return predictive.cdf(y)
 
 
@@ -91,6 +122,13 @@ def coverage(
 
     Raises:
         DataError: a level outside (0, 1).
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> coverage(predictive, torch.tensor([[[0.5], [2.5]]]), level=0.9)
+        tensor([0.5000], dtype=torch.float64)
     """
     check_level(level)
     inside = (pit(predictive, y) - 0.5).abs() <= level / 2.0  # F(lower) = (1 - level)/2, F(upper) = (1 + level)/2
@@ -115,12 +153,28 @@ def sharpness(predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None) -
 def accuracy(
     predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """Share of the labels that are the most probable class."""
+    """Share of the labels that are the most probable class.
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])))
+        >>> accuracy(predictive, torch.tensor([[0, 0]]))
+        tensor([0.5000], dtype=torch.float64)
+    """
     return average(is_correct(predictive, y).double(), _mask(y, mask))
 
 
 def brier(predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-    """Brier score Σ_c (p_c - 1{y = c})², between 0 and 2 (Brier's own definition, summed over the classes)."""
+    """Brier score Σ_c (p_c - 1{y = c})², between 0 and 2 (Brier's own definition, summed over the classes).
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])))
+        >>> brier(predictive, torch.tensor([[0, 0]]))  # (2 · 0.1² + 2 · 0.6²) / 2
+        tensor([0.3700], dtype=torch.float64)
+    """
     probs = predictive.probs
     truth = torch.nn.functional.one_hot(_zeroed(y, mask), probs.shape[-1])
     return average((probs - truth).square().sum(-1), _mask(y, mask))
@@ -139,7 +193,13 @@ def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Bool[Tensor, "B
 def pooled(
     values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
 ) -> tuple[Shaped[Tensor, "1 B*M *c"], Bool[Tensor, "1 B*M"]]:
-    """The points of all tasks as those of a single one: `error(*pooled(pit, mask))` has one entry."""
+    """The points of all tasks as those of a single one: `error(*pooled(pit, mask))` has one entry.
+
+    Example:
+        >>> transforms, mask = pooled(torch.rand(3, 5, 1))
+        >>> transforms.shape, root_mean_square_calibration_error(transforms, mask).shape
+        (torch.Size([1, 15, 1]), torch.Size([1]))
+    """
     return values.flatten(0, 1)[None], _mask(values, mask).flatten()[None]
 
 
@@ -152,6 +212,10 @@ def calibration_curve(
 
     Raises:
         DataError: a level outside (0, 1).
+
+    Example:
+        >>> calibration_curve(torch.tensor([[[0.1], [0.4], [0.6], [0.9]]]), levels=(0.25, 0.5))
+        tensor([[0.2500, 0.5000]], dtype=torch.float64)
     """
     levels = torch.as_tensor(levels, dtype=torch.float64, device=pit.device)
     if levels.numel() == 0 or bool(((levels <= 0.0) | (levels >= 1.0)).any()):
@@ -174,7 +238,13 @@ def root_mean_square_calibration_error(
     mask: Bool[Tensor, "B M"] | None = None,
     levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
 ) -> Float[Tensor, "B"]:
-    """sqrt(mean_j (p_j - p̂_j)²): the code of PACOH's Gaussian processes and of MetaL-Benchmark."""
+    """sqrt(mean_j (p_j - p̂_j)²): the code of PACOH's Gaussian processes and of MetaL-Benchmark.
+
+    Example:
+        >>> even = torch.arange(0.005, 1.0, 0.01)[None, :, None]
+        >>> round(root_mean_square_calibration_error(even).item(), 2)
+        0.0
+    """
     return _gaps(pit, mask, levels).square().mean(-1).sqrt()
 
 
@@ -214,7 +284,12 @@ def ece(
     mask: Bool[Tensor, "B M"] | None = None,
     bins: int = 15,
 ) -> Float[Tensor, ""]:
-    """Expected calibration error Σ_k n_k/n |accuracy_k - confidence_k|, pooled over all points (Guo et al. 2017)."""
+    """Expected calibration error Σ_k n_k/n |accuracy_k - confidence_k|, pooled over all points (Guo et al. 2017).
+
+    Example:
+        >>> ece(torch.tensor([[0.8, 0.8, 0.8, 0.8]]), torch.tensor([[True, True, False, False]]))
+        tensor(0.3000, dtype=torch.float64)
+    """
     count, hits, total = (value.sum(0) for value in confidence_bins(confidence, correct, mask, bins))
     return (hits - total).abs().sum() / count.sum()
 

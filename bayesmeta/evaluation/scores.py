@@ -94,6 +94,15 @@ class Evaluation:
         level: what `coverage` and `width` are about.
         num_bootstrap: resamplings of the tasks.
         seed: of the division into support and query, and of the bootstrap.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.GPFunctions.eq()
+        >>> evaluation = bm.evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[0, 5])
+        >>> evaluation.shots, len(evaluation.per_task(5))
+        ((0, 5), 30)
+        >>> bool(evaluation.worst(1)["nll"].item() == evaluation.per_task(5)["nll"].max())
+        True
     """
 
     results: tuple[ShotScores, ...]

@@ -152,6 +152,16 @@ class TemperatureScaled(Recalibrated):
 
     Attributes:
         log_temperatures: `len(shots)`; zero until fitted.
+
+    Example:
+        >>> import math
+        >>> import bayesmeta as bm
+        >>> learner, task = bm.R2D2(bm.Identity(1), num_classes=2), bm.Data.from_labels([0.0, 1.0], [0, 1])
+        >>> calmer = TemperatureScaled(learner)
+        >>> _ = calmer.log_temperatures.fill_(math.log(10.0))
+        >>> sure, calm = (each.adapt(task).predict([0.0]).probs.amax() for each in (learner, calmer))
+        >>> bool(0.5 < calm < sure)
+        True
     """
 
     log_temperatures: Tensor
@@ -178,6 +188,17 @@ class IsotonicRecalibrated(Recalibrated):
 
     Raises:
         DataError: the number of outputs is neither given nor known. ShapeError: it is not the learner's.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, nothing = bm.ALPaCA(bm.Identity(1)).double(), bm.Data.from_arrays([], [])
+        >>> mapped = IsotonicRecalibrated(learner)
+        >>> _ = mapped.maps.square_()  # R(p) = p² at the levels: outcomes are larger than the learner says
+        >>> predictions = [each.adapt(nothing).predict([1.0]) for each in (learner, mapped)]
+        >>> bool(predictions[1].mean > predictions[0].mean)
+        True
+        >>> round(predictions[1].cdf(predictions[0].quantile(0.5)).item(), 2)
+        0.25
     """
 
     maps: Tensor

@@ -107,11 +107,10 @@ class Sampled(Untrainable):
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.ALPaCA(bm.Identity(1))
-        >>> exact, sampler = learner.adapt(bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0])), bm.NUTS(8, 50, 50)
-        >>> drawn = Sampled(learner, sampler).adapt(bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0]))
+        >>> learner, support = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0])
+        >>> exact, drawn = learner.adapt(support), Sampled(learner, bm.NUTS(32, 20, 30)).adapt(support)
         >>> drawn.draws["weight"].shape, bool((drawn.mean["weight"] - exact.mean["weight"]).abs().max() < 0.2)
-        (torch.Size([400, 1, 2, 1]), True)
+        (torch.Size([640, 1, 1, 1]), True)
     """
 
     learner: ExplicitLearner

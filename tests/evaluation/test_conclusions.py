@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, ttest_1samp
 
-from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, main_shots, mean_share, ratio, unlike
+from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, main_shots, unlike
+from bayesmeta.evaluation.conclusions.intervals import mean_share, ratio
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks

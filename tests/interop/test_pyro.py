@@ -1,6 +1,7 @@
 """Pyro programs: densities are the learners', samplers and guides find exact posteriors, diagrams show the model."""
 
 import math
+import pickle
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -308,7 +309,6 @@ def test_nuts_is_the_exact_posterior_and_ours() -> None:
     assert torch.get_default_dtype() == torch.float32
     assert posterior.draws["weight"].shape == (200, 2, 2, 1)
     chains = posterior.chains
-    assert chains is not None
     assert chains.divergent.sum() == 0.0
     assert (chains.leapfrogs >= 1.0).all()
     assert (chains.step_size > 0.1).all()
@@ -378,6 +378,21 @@ def test_flows_and_other_guides_of_pyro() -> None:
     assert torch.equal(
         svi(learner, data, flow, steps=5).draws["weight"], svi(learner, data, flow, steps=5).draws["weight"]
     )
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.errors.ConvergenceWarning")  # few draws
+def test_posteriors_are_values_that_can_be_stored() -> None:
+    learner, data = _alpaca(), _points(1)
+    short = NUTS(num_chains=2, num_draws=6, num_warmup=20, max_depth=3)
+    for posterior in (
+        nuts(learner, data, short, seed=3),
+        svi(learner, data, steps=5, num_particles=2, num_draws=7, seed=3),
+        svi(learner, data, partial(AutoIAFNormal, hidden_dim=[8], num_transforms=1), steps=5, num_draws=7),
+    ):
+        stored = pickle.loads(pickle.dumps(posterior))
+        assert torch.equal(stored.update(data).draws["weight"], posterior.update(data).draws["weight"])
+        assert stored.update(data).draws["weight"].shape == posterior.draws["weight"].shape
+        assert repr(stored.update(data)).startswith("posterior of 1 task after ")
 
 
 def test_guides_for_weights_of_a_network() -> None:
