@@ -75,6 +75,11 @@ def update_root(
     return new_root, gain
 
 
+def flattened(value: Tensor, dims: int = 1) -> Tensor:
+    """All axes after the first `dims` as one, which has the length 1 where there are none."""
+    return value.flatten(dims) if value.ndim > dims else value[..., None]
+
+
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], right: Float[Tensor, "B P"], steps: int, tolerance: float = 1e-6
 ) -> Float[Tensor, "B P"]:
@@ -100,7 +105,7 @@ def conjugate_gradient(
         curvature, length = (direction * image).sum(1), direction.square().sum(1)
         steepest = torch.maximum(steepest, curvature / torch.where(length > 0.0, length, 1.0))
         active = active & (curvature > rounding * steepest * length) & (squared > limit)
-        if not bool(active.any()):
+        if not torch.compiler.is_compiling() and not bool(active.any()):  # going on would change nothing
             break
         size = torch.where(active, squared / torch.where(active, curvature, 1.0), 0.0)
         solution = solution + size[:, None] * direction
@@ -152,11 +157,3 @@ class _MatrixFunction(torch.autograd.Function):
         gamma = torch.where(near, 0.5 * (slope[..., :, None] + slope[..., None, :]), quotient)
         inner = vectors.mT @ (0.5 * (cotangent + cotangent.mT)) @ vectors
         return vectors @ (gamma * inner) @ vectors.mT, None
-
-
-def rows_of(value: Float[Tensor, "*shape"], lead: int = 1) -> Float[Tensor, "*rows"]:
-    """All numbers behind the first `lead` axes in one row; a row of one number where there are no further axes.
-
-    phi holds single numbers too, `B`, which `flatten(1)` refuses.
-    """
-    return value.flatten(lead) if value.ndim > lead else value[..., None]

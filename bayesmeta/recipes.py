@@ -39,6 +39,10 @@ class Training:
         seed: of the tasks and points that are drawn, and of the validation tasks.
         validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
         progress: show a progress bar; None shows it on a terminal only.
+
+    Example:
+        >>> Training(steps=100).seed
+        0
     """
 
     steps: int = 5_000
@@ -55,6 +59,11 @@ class Recipe:
         summary: one line for people who choose.
         build: (D, C) -> an untrained learner.
         train: trains it in place.
+
+    Example:
+        >>> learner = recipe("maml").build(3, 1)  # three inputs, one outcome
+        >>> learner.x_shape
+        (3,)
     """
 
     summary: str

@@ -100,14 +100,14 @@ class UnderImpliedPrior(bm.ExplicitLearner):
     def __init__(self, learner: AscentLearner) -> None:
         super().__init__()
         self.learner = learner
-        self.likelihood, self.x_shape, self.num_outputs = learner.likelihood, learner.x_shape, learner.num_outputs
+        self.likelihood, self.x_shape, self.outcomes = learner.likelihood, learner.x_shape, learner.outcomes
         self.prior: bm.Prior = bm.IsotropicGaussian({k: v.detach() for k, v in learner.initial.items()}, 10.0)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi)."""
         return self.learner(phi, x)
 
-    def log_joint(self, data: Data) -> LogJoint:
+    def joint(self, data: Data) -> LogJoint:
         """log p(y | phi) + log N(phi; theta, Q), up to a constant."""
         likelihood, prior = self.learner.log_likelihood(data), self.learner.implied_prior(data)
         loss = 1.0 / (prior.steps + prior.excess) - 1.0 / prior.steps  # of precision, along the seen directions
@@ -129,11 +129,12 @@ class LogisticHead(bm.ExplicitLearner):
 
     def __init__(self, learner: bm.LRD2) -> None:
         super().__init__()
-        assert learner.outcomes.count is not None
+        num_classes = learner.outcomes.count
+        assert num_classes is not None
         self.features, self.x_shape, self.outcomes = learner.features, learner.x_shape, learner.outcomes
-        zeros = torch.zeros(learner.features.num_outputs, learner.num_classes, dtype=torch.float64)
-        self.prior: bm.Prior = bm.IsotropicGaussian({"weight": zeros}, learner.ridge().item())
-        self.likelihood: bm.Likelihood = bm.Categorical(learner.num_classes)
+        zeros = torch.zeros(learner.features.num_outputs, num_classes, dtype=torch.float64)
+        self.prior: bm.Prior = bm.IsotropicGaussian({"weight": zeros}, learner.head.ridge().item())
+        self.likelihood: bm.Likelihood = bm.Categorical(num_classes)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """φ(x) W."""

@@ -35,7 +35,7 @@ POINT_STEPS = 20_000
 class Method:
     """A learner from a trained network, and how it goes on from there."""
 
-    make: Callable[[bm.MLP, int], bm.Learner]
+    make: Callable[[bm.Network, int], bm.Learner]
     steps: int
     lr: float
     objective: bm.MarginalPredictive | None = None  # None: the learner's own

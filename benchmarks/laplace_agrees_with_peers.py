@@ -66,7 +66,8 @@ class Bayesmeta:
         self.likelihood = bm.Gaussian(bm.DiagonalNoise(y.shape[-1])).to(x.dtype)
         self.likelihood.noise.value.set(NOISE)  # in this precision
         weights = [dict(each.named_parameters()) for each, *_ in tasks]
-        self.phi = {f"layers.{name}": torch.stack([w[name].detach() for w in weights]) for name in weights[0]}
+        names = zip((name for name, _ in self.network.named_parameters()), weights[0], strict=True)
+        self.phi = {own: torch.stack([w[name].detach() for w in weights]) for own, name in names}
         self.x, self.query_x = torch.stack([task[1] for task in tasks]), torch.stack([task[3] for task in tasks])
 
     @torch.no_grad()

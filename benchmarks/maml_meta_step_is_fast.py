@@ -117,7 +117,9 @@ class Bayesmeta:
             assert own.shape == value.shape
             own.data = value.data
         kind = bm.FirstOrderMAML if setting.first_order else bm.MAML
-        learner = kind(network, setting.steps, setting.lr, likelihood, posterior=bm.PointEstimate()).to(dtype)
+        learner = kind(
+            network, steps=setting.steps, lr=setting.lr, likelihood=likelihood, posterior=bm.PointEstimate()
+        ).to(dtype)
         learner.rate.set(setting.lr)  # in this precision
         learner.requires_grad_(False)
         network.requires_grad_(True)

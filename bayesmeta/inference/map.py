@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.inference.solvers import Solver
-from bayesmeta.linalg import conjugate_gradient, rows_of
+from bayesmeta.linalg import conjugate_gradient, flattened
 from bayesmeta.typing import LogJoint, Params
 
 Rates = float | Tensor | Params
@@ -119,12 +119,12 @@ def implicit_map(
 
     def solve(right: Sequence[Tensor]) -> list[Tensor]:
         shapes = [value.shape for value in at.values()]
-        flat = torch.cat([rows_of(value) for value in right], 1)
+        flat = torch.cat([flattened(value) for value in right], 1)
 
         def flat_product(vector: Tensor) -> Tensor:
             parts = _split(vector, shapes)
             result = product(dict(zip(at, parts, strict=True)))
-            return torch.cat([rows_of(value) for value in result.values()], 1)
+            return torch.cat([flattened(value) for value in result.values()], 1)
 
         return _split(conjugate_gradient(flat_product, flat, solve_steps, tolerance), shapes)
 
@@ -173,7 +173,7 @@ def require_finite(phi: Params, values: Sequence[Float[Tensor, "B"]]) -> None:
     """Raise InferenceError for the first step and task whose log joint, or phi after the last, is not finite."""
     if torch.compiler.is_compiling():  # no decisions in recorded code: the loss is looked at after it
         return
-    last = torch.stack([rows_of(value.detach()).sum(1) for value in phi.values()]).sum(0)
+    last = torch.stack([flattened(value.detach()).sum(1) for value in phi.values()]).sum(0)
     history = torch.stack([*values, last])
     if bool(torch.isfinite(history).all()):
         return

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError
 from bayesmeta.inference.map import require_finite
-from bayesmeta.linalg import rows_of
+from bayesmeta.linalg import flattened
 from bayesmeta.typing import LogJoint, Params
 
 
@@ -37,7 +37,7 @@ def svgd(log_joint: LogJoint, particles: Params, *, steps: int, lr: float | Tens
         raise DataError(f"expected steps >= 0, got {steps}")
     keep = torch.is_grad_enabled()
     shapes = {name: value.shape for name, value in particles.items()}
-    flat = torch.cat([rows_of(value, 2) for value in particles.values()], 2)  # S B P
+    flat = torch.cat([flattened(value, 2) for value in particles.values()], 2)  # S B P
     rate = torch.as_tensor(lr, dtype=flat.dtype, device=flat.device)
     values = []
     for _ in range(steps):

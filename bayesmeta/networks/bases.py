@@ -13,10 +13,17 @@ from bayesmeta.networks.network import Network
 
 
 class Identity(Network):
-    """1, x_1, ..., x_D: with ALPaCA and the evidence this is a linear mixed model.
+    """The features 1, x_1, ..., x_D: with ALPaCA and the evidence this is a linear mixed model.
 
     Args:
         num_inputs: D; 0 gives the constant alone.
+
+    Raises:
+        DataError: a negative number of inputs.
+
+    Example:
+        >>> Identity(2)(torch.tensor([[[3.0, 4.0]]]))
+        tensor([[[1., 3., 4.]]])
     """
 
     def __init__(self, num_inputs: int) -> None:
@@ -26,7 +33,7 @@ class Identity(Network):
         self.x_shape, self.num_outputs = (num_inputs,), num_inputs + 1
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
-        """Intercept, then the inputs."""
+        """The constant, then the inputs."""
         return torch.cat([torch.ones_like(x[..., :1]) if x.shape[-1] else x.new_ones(*x.shape[:2], 1), x], -1)
 
 
@@ -36,6 +43,15 @@ class Polynomial(Network):
     Args:
         num_inputs: D.
         degree: largest total degree.
+
+    Raises:
+        DataError: no inputs, or a negative degree.
+
+    Example:
+        >>> Polynomial(2, 2).powers
+        ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0))
+        >>> Polynomial(1, 3)(torch.tensor([[[2.0]]]))
+        tensor([[[1., 2., 4., 8.]]])
     """
 
     def __init__(self, num_inputs: int, degree: int) -> None:
@@ -51,19 +67,26 @@ class Polynomial(Network):
         self.x_shape, self.num_outputs = (num_inputs,), len(self.powers)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
-        """The monomials."""
+        """The monomials, in the order of `powers`."""
         powers = torch.tensor(self.powers, dtype=x.dtype, device=x.device)
         return (x[..., None, :] ** powers).prod(-1)
 
 
 class RadialBasis(Network):
-    """1 and Gaussian bumps exp(-|x - c|² / 2 width²) on a regular grid of centres.
+    """The constant 1, and Gaussian bumps exp(-|x - c|² / 2 width²) on a regular grid of centres.
 
     Args:
         num_inputs: D.
         num_centers: centres along each input.
         bounds: (lowest, highest) centre along each input.
         width: standard deviation of a bump, units of x; the distance between centres by default.
+
+    Raises:
+        DataError: no inputs, fewer than two centres, bounds that are not in order, or a width that is not positive.
+
+    Example:
+        >>> RadialBasis(1, 3, bounds=(-1.0, 1.0))(torch.tensor([[[0.0]]])).round(decimals=3)
+        tensor([[[1.0000, 0.6070, 1.0000, 0.6070]]])
     """
 
     def __init__(
@@ -82,7 +105,7 @@ class RadialBasis(Network):
         self.x_shape, self.num_outputs = (num_inputs,), len(self.centers) + 1
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
-        """Constant, then the bumps."""
+        """The constant, then the bumps."""
         squared = (x[..., None, :] - self.centers.to(x)).square().sum(-1)
         return torch.cat([x.new_ones(*x.shape[:2], 1), (-0.5 * squared / self.width**2).exp()], -1)
 
@@ -93,6 +116,14 @@ class Spline(Network):
     Args:
         knots: increasing positions, units of x.
         degree: 1 for broken lines, 3 for cubic splines.
+
+    Raises:
+        DataError: knots that do not increase, or a degree below 1.
+
+    Example:
+        >>> Spline([0.0, 1.0], degree=1)(torch.tensor([[[-1.0], [3.0]]]))
+        tensor([[[ 1., -1.,  0.,  0.],
+                 [ 1.,  3.,  3.,  2.]]])
     """
 
     def __init__(self, knots: Sequence[float], degree: int = 3) -> None:

@@ -16,7 +16,16 @@ Back = Callable[[Float[Tensor, "B N K F"]], dict[str, Factor]]
 
 
 class DenseNetwork(Network):
-    """A network of dense layers: it says how derivatives come back through it. A subclass gives `pullback`."""
+    """A network of dense layers: it says how derivatives come back through it. A subclass gives `pullback`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> network = bm.MLP(1, [40, 40]).with_outputs(1)
+        >>> phi = {name: value.expand(3, *value.shape) for name, value in network.named_parameters()}
+        >>> rows = network.jacobian(phi, torch.zeros(3, 5, 1))
+        >>> type(rows).__name__, rows.dense().shape
+        ('FactoredJacobian', torch.Size([3, 5, 1, 1761]))
+    """
 
     @abstractmethod
     def pullback(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N F"], Back]:

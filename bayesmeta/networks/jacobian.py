@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.linalg import rows_of
+from bayesmeta.linalg import flattened
 from bayesmeta.typing import Params
 
 
@@ -45,47 +45,56 @@ class DenseJacobian(Jacobian):
     """A Jacobian that is written out.
 
     Attributes:
-        rows: `B N K P`.
+        rows: the derivatives, `B N K P`.
         shapes: of the values of phi, by name.
+
+    Example:
+        >>> slope = DenseJacobian(torch.tensor([[[[2.0]], [[3.0]]]]), {"a": torch.Size([1])})
+        >>> slope.gram(slope, {"a": torch.tensor(10.0)}).tolist()
+        [[[40.0, 60.0], [60.0, 90.0]]]
     """
 
     rows: Float[Tensor, "B N K P"]
     shapes: Mapping[str, torch.Size]
 
     def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
-        """A product over all of phi."""
+        """J D J'ᵀ as one product over all of phi."""
         right = other.dense().double()
         left = self.rows.double() * flat_diagonal(diagonal, self.shapes)[:, None, None]
         return left.flatten(1, 2) @ right.flatten(1, 2).mT
 
     def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
-        """A product over all of phi."""
+        """J D J'ᵀ as one product over all of phi."""
         rows = self.rows.double()
         return rows * flat_diagonal(diagonal, self.shapes)[:, None, None] @ rows.mT
 
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "DenseJacobian":
-        """Rᵀ J."""
+        """The rows multiplied by Rᵀ."""
         return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
 
     def dense(self) -> Float[Tensor, "B N K P"]:
-        """As it is."""
+        """The rows."""
         return self.rows
 
 
 @dataclass(frozen=True, eq=False)
 class Factor:
-    """One weight's part of a Jacobian: δ aᵀ, or δ alone for a bias.
+    """The part of a Jacobian that belongs to one parameter: δ aᵀ for a weight, δ alone for a bias.
 
     Attributes:
         delta: δ, `B N K O`.
         inputs: a, `B N I`; None for a bias.
+
+    Example:
+        >>> Factor(torch.tensor([[[[2.0]]]]), torch.tensor([[[3.0, 4.0]]])).dense()
+        tensor([[[[6., 8.]]]])
     """
 
     delta: Float[Tensor, "B N K O"]
     inputs: Float[Tensor, "B N I"] | None = None
 
     def dense(self) -> Float[Tensor, "B N K Q"]:
-        """Written out."""
+        """The part written out, each row flattened."""
         if self.inputs is None:
             return self.delta
         return (self.delta[..., None] * self.inputs[:, :, None, None]).flatten(3)
@@ -97,12 +106,17 @@ class FactoredJacobian(Jacobian):
 
     Attributes:
         factors: by the names of phi, in its order.
+
+    Example:
+        >>> bias = FactoredJacobian({"bias": Factor(torch.eye(2)[None, None])})  # of a point with two outputs
+        >>> bias.blocks({"bias": torch.tensor(4.0)}).tolist()
+        [[[[4.0, 0.0], [0.0, 4.0]]]]
     """
 
     factors: Mapping[str, Factor]
 
     def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
-        """Layer by layer."""
+        """J D J'ᵀ as a sum over layers."""
         if not isinstance(other, FactoredJacobian):
             return other.gram(self, diagonal).mT
         count, other_count = self._num_outputs, other._num_outputs
@@ -124,7 +138,7 @@ class FactoredJacobian(Jacobian):
         return total
 
     def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
-        """Layer by layer."""
+        """J D J'ᵀ as a sum over layers."""
         total: Tensor | float = 0.0
         for name, factor in self.factors.items():
             spread, delta = _by_task(diagonal[name], factor), factor.delta.double()
@@ -141,7 +155,7 @@ class FactoredJacobian(Jacobian):
         return total
 
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "FactoredJacobian":
-        """Rᵀ δ."""
+        """The factors, with Rᵀ δ in place of δ."""
         real = mask[..., None, None]
         return FactoredJacobian(
             {
@@ -151,7 +165,7 @@ class FactoredJacobian(Jacobian):
         )
 
     def dense(self) -> Float[Tensor, "B N K P"]:
-        """Written out."""
+        """All parts written out, side by side."""
         return torch.cat([factor.dense() for factor in self.factors.values()], -1)
 
     @property
@@ -230,4 +244,4 @@ def _gradient(out: Tensor, leaves: Params, keep: bool) -> Tensor:
     gradients = torch.autograd.grad(
         out.sum(), list(leaves.values()), retain_graph=True, create_graph=keep, materialize_grads=True
     )
-    return torch.cat([rows_of(gradient) for gradient in gradients], 1)
+    return torch.cat([flattened(gradient) for gradient in gradients], 1)

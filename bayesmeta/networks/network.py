@@ -102,8 +102,8 @@ class Network(Described, nn.Module, ABC):
         name = type(self).__name__
         raise UnsupportedError(
             f"expected a network that can have a context among its inputs, such as MLP, got {name}: write "
-            f"{name}.with_context(size), which returns a Network with x_shape (D + size,) whose last {size} inputs are "
-            "the context"
+            f"{name}.with_context(size), which returns a Network with x_shape (D + size,) whose last inputs are the "
+            "context"
         )
 
     def _one_task(self, weights: Params, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from bayesmeta.errors import DataError
 
 
 class TaskNorm(nn.Module):
-    """Per channel (z - mean) / sqrt(variance + eps) · weight + bias, over the points of a task and their map.
+    """Every channel as (z - mean) / sqrt(variance + eps) · weight + bias, over the points of a task and their map.
 
     It is transductive: the output at a point depends on the other points of its task at this very call, and there are
     no running statistics, in training as in use. Every point counts, so it expects tasks without padding.
@@ -20,6 +20,11 @@ class TaskNorm(nn.Module):
 
     Raises:
         DataError: no channels; in `forward` a single number per channel, whose variance is zero.
+
+    Example:
+        >>> z = TaskNorm(2)(torch.tensor([[[1.0, 10.0], [3.0, 30.0]]]))
+        >>> z.round(decimals=3).tolist()
+        [[[-1.0, -1.0], [1.0, 1.0]]]
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-5) -> None:

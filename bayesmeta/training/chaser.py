@@ -11,6 +11,7 @@ from bayesmeta.data import TaskBatch
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.learners.gradient.bmaml import BMAML
+from bayesmeta.linalg import flattened
 from bayesmeta.training.objectives import Objective
 
 
@@ -47,5 +48,5 @@ class Chaser(Objective):
         chaser = learner.mode(tasks.support)
         with torch.no_grad():
             leader = learner.climb(tasks.joined(), chaser, self.lead)
-        parts = [(chaser[name] - leader[name]).square().flatten(2).sum((0, 2)) for name in chaser]
+        parts = [flattened((chaser[name] - leader[name]).square(), 2).sum((0, 2)) for name in chaser]
         return torch.stack(parts).sum(0)

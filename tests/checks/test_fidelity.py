@@ -238,7 +238,7 @@ class Renamed(TaskPosterior):
     inner: TaskPosterior
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        return {"layers.2.weight": self.inner.sample(num_draws, generator)["weight"].mT}
+        return {"output.weight": self.inner.sample(num_draws, generator)["weight"].mT}
 
     def at(self, x: Tensor) -> Predictive:
         return self.inner.predict(x)

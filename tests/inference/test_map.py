@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import bayesmeta as bm
 from bayesmeta.inference.map import implicit_map, unrolled_map
 from bayesmeta.linalg import conjugate_gradient, matrix_function
+from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.typing import LogJoint, Params
 from tests.saved import Saved
 
@@ -489,3 +490,21 @@ def test_the_memory_of_an_optimum_does_not_grow_with_its_search() -> None:
     assert kept["imaml", 1] == kept["imaml", 100] > 0
     assert kept["imaml, gauss-newton", 1] == kept["imaml, gauss-newton", 100] > 0
     assert kept["maml", 100] > 30 * kept["maml", 1]
+
+
+@pytest.mark.parametrize("gauss_newton", [False, True])
+def test_fixed_steps_can_be_recorded(gauss_newton: bool) -> None:
+    """A recording knows no values: it takes what is left when all tasks have stopped, and that changes nothing."""
+    solver = bm.GradientAscent(20, 0.1, tolerance=0.05)
+    learner, tasks = _imaml(solver=solver, gauss_newton=gauss_newton, solve_steps=10, solve_tolerance=0.1), _tasks()
+    step, theta = CompiledStep(learner, learner.loss), list(learner.parameters())
+    buffers = list(learner.buffers())
+    points = [value for side in (tasks.support, tasks.query) for value in (side.x, side.y, side.mask)]
+    recorded, reached = step._record([value.detach() for value in (*theta, *buffers, *points)])
+    for scale in (1.0, 0.5):
+        points[1] = scale * tasks.support.y
+        losses, _, *found = recorded(*[value.detach() for value in (*theta, *buffers, *points)])
+        expected = learner.loss(bm.TaskBatch(bm.Data(*points[:3]), tasks.query))
+        torch.testing.assert_close(losses, expected.detach(), rtol=1e-12, atol=1e-12)  # the same operations
+        gradients = torch.autograd.grad(expected.mean(), [theta[index] for index in reached])
+        torch.testing.assert_close(found, list(gradients), rtol=1e-12, atol=1e-12)

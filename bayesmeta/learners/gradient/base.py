@@ -7,6 +7,7 @@ ExplicitWeightLearner   the prior is written down (iMAML, LLAMA, BMAML)
 """
 
 import contextlib
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
@@ -252,17 +253,17 @@ class WeightLearner(GradientLearner):
         return {name: value.expand(num_tasks, *value.shape) for name, value in self.initial.items()}
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
-        """f(x; phi)."""
+        """f(x; phi), for one phi a task or for S draws of it."""
         return over_draws(self.network.stacked, phi, x, self.draw_shape(phi))
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi, in the network's own way."""
         return self.network.jacobian(phi, x)
 
-    def draw_shape(self, phi: Params) -> torch.Size:
+    def draw_shape(self, phi: Params) -> tuple[int, ...]:
         """The axes of phi before those of its tasks: none, or those of draws."""
         value = phi[self.adapted[0]]
-        return value.shape[: value.ndim - self._dims[0] - 1]
+        return tuple(value.shape[: value.ndim - self._dims[0] - 1])
 
 
 class AscentLearner(WeightLearner):
@@ -336,7 +337,26 @@ class AscentLearner(WeightLearner):
 
 
 class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
-    """phi is parameters under a prior that is written down, `prior`, whose mean is the network's own parameters."""
+    """phi is parameters of the network under a prior that is written down, whose mean is the network's own parameters.
+
+    A subclass gives `mode`, and sets `prior` in its constructor. Its arguments are those of `WeightLearner`.
+
+    Attributes:
+        prior: N(theta, I / precision).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class PriorMean(ExplicitWeightLearner):
+        ...     def __init__(self, network: Network) -> None:
+        ...         super().__init__(network)
+        ...         self.prior = IsotropicGaussian(self.initial, precision=10.0)
+        ...
+        ...     def mode(self, support: Data) -> Params:
+        ...         return self.start(support.num_tasks)
+        >>> learner = PriorMean(bm.MLP(1, [8]))
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 2.0, 3.0])).predict([1.0]).mean.shape
+        torch.Size([1, 1, 1])
+    """
 
     prior: IsotropicGaussian
 
@@ -362,12 +382,12 @@ def positive_rate(lr: float, shape: tuple[int, ...] = ()) -> Positive:
 
 
 def over_draws(
-    function: Callable[[Params, Tensor], Tensor], phi: Params, x: Float[Tensor, "B M *x"], draws: torch.Size
+    function: Callable[[Params, Tensor], Tensor], phi: Params, x: Float[Tensor, "B M *x"], draws: tuple[int, ...]
 ) -> Float[Tensor, "*s B M K"]:
     """function(phi, x), also for phi with axes of draws before its tasks: all S B are evaluated as one batch."""
     if not draws:
         return function(phi, x)
-    count = draws.numel()
+    count = math.prod(draws)
     flat = {key: each.flatten(0, len(draws)) for key, each in phi.items()}
     repeated = x.expand(count, *x.shape).flatten(0, 1)
     return function(flat, repeated).unflatten(0, (*draws, len(x)))

@@ -116,7 +116,7 @@ class BMAML(ExplicitWeightLearner):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ParticlePosterior(GradientPosterior):
-    """phi | D = 1/S Σ_s δ(phi - phi^s), the particles `S B *shape`."""
+    """The mixture of point masses phi | D = 1/S Σ_s δ(phi - phi^s), with the particles `S B *shape`."""
 
     @property
     def mean(self) -> Params:

@@ -88,12 +88,12 @@ class CAVIA(GradientLearner, ExplicitLearner):
         self.prior: StandardNormal = StandardNormal({"context": (num_context,)})
 
     def start(self, num_tasks: int) -> Params:
-        """Zero."""
+        """The prior mean of the context, zero."""
         return {name: value.expand(num_tasks, *value.shape) for name, value in self.prior.mean.items()}
 
     def forward(self, phi: Params, x: Float[Tensor, "B M D"]) -> Float[Tensor, "*s B M K"]:
-        """network([x, c])."""
-        return over_draws(self._with_context, phi, x, phi["context"].shape[:-2])
+        """f(x; c) = network([x, c])."""
+        return over_draws(self._with_context, phi, x, tuple(phi["context"].shape[:-2]))
 
     def _with_context(self, phi: Params, x: Tensor) -> Tensor:
         context = phi["context"][:, None].expand(-1, x.shape[1], -1)

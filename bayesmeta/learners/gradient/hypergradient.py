@@ -58,7 +58,7 @@ class HypergradientAdam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of all groups."""
+        """Take one step of all groups; the loss of the closure, where one is given."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -28,7 +28,7 @@ from bayesmeta.inference.map import unrolled_map
 from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_rate, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.linalg import rows_of
+from bayesmeta.linalg import flattened
 from bayesmeta.networks.network import Network
 from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.typing import Params
@@ -90,7 +90,7 @@ class LLAMA(ExplicitWeightLearner):
         noise Gaussian, and the steps have converged.
         """
         phi = self._found(data)
-        distance = torch.stack([rows_of((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
+        distance = torch.stack([flattened((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
         fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
         return fit - 0.5 * log_determinant(self.curvature(data, phi).kernel())
 

@@ -104,7 +104,7 @@ class MAMLPlusPlus(AscentLearner):
         return [name for name in super().adapted_by_default() if name not in normal]
 
     def anneal(self, progress: float) -> None:
-        """Move the schedules."""
+        """Set the schedules to this share of the training."""
         self.progress.fill_(progress)
         self.first_order = progress < self.first_order_share
 

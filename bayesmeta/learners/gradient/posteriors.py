@@ -84,7 +84,7 @@ class PointEstimate(Approximation):
     """
 
     def of(self, learner: LinearizableLearner, support: Data, phi: Params) -> "PointPosterior":
-        """The point."""
+        """The point mass at phi."""
         return PointPosterior(spec=support.spec, learner=learner, support=support, phi=phi)
 
 
@@ -145,7 +145,7 @@ class LinearizedDiagonal(Linearized):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GradientPosterior(Refit):
-    """A posterior around a phi that was found by a climb.
+    """A posterior around a phi that ascent has found.
 
     Attributes:
         phi: phi_hat, each value `B *shape` (`S B *shape` for particles).
@@ -162,7 +162,7 @@ class GradientPosterior(Refit):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PointPosterior(GradientPosterior):
-    """phi | D = phi_hat."""
+    """The point mass phi | D = phi_hat."""
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -171,7 +171,7 @@ class PointPosterior(GradientPosterior):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearizedPosterior(GradientPosterior):
-    """phi | D ~ N(phi_hat, Cov), with f linear in phi.
+    """The Gaussian phi | D ~ N(phi_hat, Cov), with the network linearised in phi.
 
     Attributes:
         belief: Cov.
