@@ -451,6 +451,7 @@ def test_eight_schools() -> None:
     assert weights.max() < 20.0
     at = draws.learner_at(50)
     torch.testing.assert_close(at.prior.location.detach(), draws.theta["prior.location"][1, 10])
+    assert repr(draws) == "80 draws of theta and of phi of 8 tasks"
     averaged = draws.hyper_posterior(20)
     assert len(averaged.learners) == 20
     new = averaged.adapt(bm.Data.from_arrays(torch.tensor([[0.1]], dtype=D), torch.tensor([[0.5]], dtype=D)))
