@@ -228,7 +228,8 @@ def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
     made = kernel.make(num_features) if isinstance(kernel, Kernel) else kernel
     if not isinstance(made, gpytorch.kernels.Kernel):
         raise UnsupportedError(
-            f"expected a kernel, such as bayesmeta.RBFKernel() or a gpytorch.kernels.Kernel, got {type(made).__name__}"
+            "expected a kernel, such as bayesmeta.kernels.RBFKernel() or a gpytorch.kernels.Kernel, "
+            f"got {type(made).__name__}"
         )
     if made.batch_shape:
         raise UnsupportedError(

@@ -1,10 +1,10 @@
 """MetaL-Benchmark: what 20 meta-training tasks give, beside the published rows and the Bayes-optimal predictor.
 
 Data: exactly the published ones (seeded), `bayesmeta.tasks.metal_benchmark`. Metrics as published: joint log density of
-the 100 test points / 100, RMSE of the noisy outcomes, root mean square calibration error, each per task and then averaged
-over 100 test tasks. The published rows pick the best iterate on the test set; ours never see it. The report prints
-other Sinusoid-Hard rows than the README; both are shown. Within a task all errors share one posterior, so that the
-calibration error of the exact Bayes predictor is far from 0: it is the row to compare with.
+the 100 test points / 100, RMSE of the noisy outcomes, root mean square calibration error, each per task and then
+averaged over 100 test tasks. The published rows pick the best iterate on the test set; ours never see it. The report
+prints other Sinusoid-Hard rows than the README; both are shown. Within a task all errors share one posterior, so that
+the calibration error of the exact Bayes predictor is far from 0: it is the row to compare with.
 """
 
 import time

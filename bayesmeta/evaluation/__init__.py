@@ -2,4 +2,7 @@
 
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 
-__all__ = ["Evaluation", "ShotScores"]
+__all__ = [
+    "Evaluation",
+    "ShotScores",
+]

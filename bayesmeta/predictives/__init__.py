@@ -5,7 +5,8 @@ from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
 from bayesmeta.predictives.gaussian import GaussianPredictive
 from bayesmeta.predictives.independent import IndependentPredictive
 from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
-from bayesmeta.predictives.predictive import LOG_2PI, Predictive
+from bayesmeta.predictives.predictive import LOG_2PI
+from bayesmeta.predictives.predictive import Predictive as Predictive  # public as bayesmeta.Predictive
 
 __all__ = [
     "LOG_2PI",
@@ -15,5 +16,4 @@ __all__ = [
     "GaussianPredictive",
     "IndependentPredictive",
     "MixturePredictive",
-    "Predictive",
 ]

@@ -1,6 +1,5 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
-from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
@@ -39,7 +38,6 @@ __all__ = [
     "SlopedSinusoid",
     "Split",
     "Step",
-    "TaskDataset",
     "TaskMixture",
     "TaskSource",
     "download_omniglot",

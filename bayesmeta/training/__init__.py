@@ -1,4 +1,4 @@
-"""Meta-training: what is maximised, compiled steps, draws of theta. The verbs are `bayesmeta.fit` and `fit_evidence`."""
+"""Meta-training: objectives, compiled steps, draws of theta. Its verbs, `fit` and `fit_evidence`, are at the root."""
 
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep

@@ -80,7 +80,7 @@ def test_joint_density_is_torchs_of_the_real_points(seed: int, points: int, outp
     y = predictive.mean + torch.randn(predictive.mean.shape, dtype=D)
     mask = _mask(bits, points)
     found = predictive.log_prob(y, mask)
-    joint = predictive.latent_covariance() + torch.block_diag(*[predictive.columns] * points)
+    joint = predictive.latent_covariance() + torch.block_diag(*[predictive.noise_covariance] * points)
     torch.testing.assert_close(predictive.covariance(), joint, **CLOSE)
     for b in range(2):
         real = mask[b].repeat_interleave(outputs)
@@ -137,7 +137,7 @@ def test_the_joint_covariance_is_computed_only_where_it_is_asked_for() -> None:
         raise AssertionError
 
     full = _dense()
-    predictive = DenseGaussianPredictive(full.location, full.blocks, refuse, full.columns)
+    predictive = DenseGaussianPredictive(full.location, full.blocks, refuse, full.noise_covariance)
     for value in (predictive.mean, predictive.stddev, predictive.quantile(0.2), predictive.noiseless.stddev):
         assert value.shape == (2, 3, 2)
     assert predictive.marginal_log_prob(predictive.mean).shape == (2, 3)
@@ -191,7 +191,7 @@ def test_precision_is_that_of_the_location(dtype: torch.dtype, noise: float) -> 
     exact = _dense(noise=noise)
     joint = exact.latent_covariance().to(dtype)
     tensors = (t.to(dtype) for t in (exact.location, exact.blocks))
-    predictive = DenseGaussianPredictive(*tensors, lambda: joint, exact.columns.to(dtype), noise)
+    predictive = DenseGaussianPredictive(*tensors, lambda: joint, exact.noise_covariance.to(dtype), noise)
     y = exact.mean + 0.3
     for value in (predictive.log_prob(y), predictive.sample(), predictive.stddev, predictive.marginals.mean):
         assert value.dtype == dtype
@@ -281,6 +281,6 @@ def test_noise_is_not_repaired_in_silence() -> None:
     full = _dense()
     wrong = full.blocks - 1e3 * torch.ones_like(full.blocks[0, 0])
     for noise in (1.0, 0.0):
-        predictive = DenseGaussianPredictive(full.location, wrong, full.latent_covariance, full.columns, noise)
+        predictive = DenseGaussianPredictive(full.location, wrong, full.latent_covariance, full.noise_covariance, noise)
         with pytest.raises(InferenceError, match="predictive covariance of a point"):
             _ = predictive.marginals

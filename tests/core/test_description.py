@@ -131,10 +131,10 @@ def test_plain_modules_are_refused_as_features_at_once() -> None:
                 "class": "ALPaCA",
                 "arguments": {
                     "features": {"class": "Identity", "arguments": {"num_inputs": 1}},
-                    "rows": {"class": "FullCovariance", "arguments": {"num_features": 7}},
+                    "covariance": {"class": "FullCovariance", "arguments": {"num_features": 7}},
                 },
             },
-            "ALPaCA accepts.*expected rows over 2 features",
+            "ALPaCA accepts.*expected a covariance over 2 features",
         ),
     ],
 )

@@ -91,7 +91,7 @@ def test_wrong_kinds_are_told() -> None:
     for bad, message in (([np.nan], "x to be finite, got nan"), (["a"], "x to hold numbers, got 'a'")):
         with pytest.raises(DataError, match=message):
             posterior.predict(bad)
-    with pytest.raises(ShapeError, match="expected rows over 8 features, got 7"):
+    with pytest.raises(ShapeError, match="expected a covariance over 8 features, got one over 7"):
         bm.ALPaCA(bm.MLP(1, [8]), covariance=bm.priors.FullCovariance(7))
     with pytest.raises(ShapeError, match="expected noise over 2 outputs, got 1"):
         bm.ALPaCA(bm.MLP(1, [8]), num_outputs=2, noise=bm.noise.DiagonalNoise(1))

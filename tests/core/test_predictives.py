@@ -127,7 +127,7 @@ def test_joint_density_is_scipys_of_the_explicit_kronecker_covariance(
         expected = 0.0
         if real.any():
             rows = predictive.covariance()[b][real][:, real]
-            covariance = np.kron(rows, predictive.columns)  # of vec in row-major order: points, then outputs
+            covariance = np.kron(rows, predictive.output_covariance)  # of vec in row-major order: points, then outputs
             joint = stats.multivariate_normal(predictive.mean[b][real].flatten(), covariance)
             expected = joint.logpdf(y[b][real].flatten())
         assert math.isclose(found[b].item(), expected, rel_tol=1e-8, abs_tol=1e-8)  # conditioning up to 1e6
@@ -149,7 +149,7 @@ def test_draws_have_the_joint_covariance(outputs: int, noise: float) -> None:
     draws = predictive.sample((40_000,), torch.Generator().manual_seed(0))
     assert draws.shape == (40_000, 2, 3, outputs)
     for b in range(2):
-        expected = torch.tensor(np.kron(predictive.covariance()[b], predictive.columns))
+        expected = torch.tensor(np.kron(predictive.covariance()[b], predictive.output_covariance))
         flat = draws[:, b].flatten(1)
         spread = expected.diagonal().sqrt()
         # a covariance of 40,000 draws has a relative error of 1 / 200; four of them
@@ -177,7 +177,7 @@ def test_noiseless_removes_the_noise_and_nothing_else() -> None:
         assert (f.variance < predictive.variance).all()
     scale = torch.tensor([10.0, 0.1], dtype=D)
     removed = _affine(_gaussian()).variance - _affine(_gaussian()).noiseless.variance
-    expected = scale.square() * _gaussian().columns.diagonal()
+    expected = scale.square() * _gaussian().output_covariance.diagonal()
     torch.testing.assert_close(removed, expected.expand_as(removed), **CLOSE)
     for predictive in (_student(), _affine(_student()), LABELS["categorical"]()):
         with pytest.raises(UnsupportedError, match="does not separate f from its noise"):
@@ -297,11 +297,11 @@ def _crop(predictive: Predictive) -> Predictive:
     if isinstance(predictive, GaussianPredictive):
         rows = predictive.covariance()[:, :0, :0]
         location, variance = predictive.location[:, :0], predictive.latent_variance[:, :0]
-        return GaussianPredictive(location, variance, lambda: rows, predictive.columns)
+        return GaussianPredictive(location, variance, lambda: rows, predictive.output_covariance)
     if isinstance(predictive, DenseGaussianPredictive):
         joint = predictive.covariance()[:, :0, :0]
         location, blocks = predictive.location[:, :0], predictive.blocks[:, :0]
-        return DenseGaussianPredictive(location, blocks, lambda: joint, predictive.columns)
+        return DenseGaussianPredictive(location, blocks, lambda: joint, predictive.noise_covariance)
     size = len(predictive.mean)
     if isinstance(predictive.marginals.base_dist, StudentT):
         nothing = torch.zeros(size, 0, 2, dtype=D)

@@ -10,7 +10,7 @@ from scipy import stats
 
 import bayesmeta as bm
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.priors import Rows
+from bayesmeta.priors import FeatureCovariance
 
 CLOSE = {"rtol": 1e-7, "atol": 1e-7}  # float64; learned variances feel their bounds by 1e-8 of their value
 D = torch.float64
@@ -61,7 +61,7 @@ def test_full_gaussian_is_scipys() -> None:
 def test_matrix_normal_is_scipys() -> None:
     prior = _shaken(bm.priors.MatrixNormal(bm.priors.FullCovariance(3), bm.noise.FullNoise(2)))
     weight = torch.randn(4, 3, 2, dtype=D)
-    rows, columns = (c.covariance().detach().numpy() for c in (prior.covariance, prior.noise))
+    rows, columns = (c.detach().numpy() for c in (prior.covariance.matrix(), prior.noise.covariance()))
     expected = stats.matrix_normal(prior.location.detach(), rows, columns).logpdf(weight)
     np.testing.assert_allclose(prior.log_prob({"weight": weight}).detach(), expected, rtol=1e-9)
 
@@ -124,10 +124,10 @@ def test_wrong_phi_is_refused(which: str) -> None:
 )
 @pytest.mark.parametrize("varying", [None, [0, 1, 2, 3], [1, 3], [3, 0], [], np.array([2, 1])])
 @pytest.mark.usefixtures("unchecked")
-def test_factors(make: type[Rows], varying: object) -> None:
+def test_factors(make: type[FeatureCovariance], varying: object) -> None:
     rows = _shaken(make(4, 2.0, varying))
     chosen = list(range(4)) if varying is None else [int(i) for i in varying]
-    factor, covariance = rows.factor(), rows.covariance()
+    factor, covariance = rows.factor(), rows.matrix()
     assert factor.shape == (4, len(chosen))
     torch.testing.assert_close(covariance, factor @ factor.mT)
     inside = covariance[chosen][:, chosen]
@@ -145,7 +145,7 @@ def test_factors(make: type[Rows], varying: object) -> None:
 
 def test_starting_covariance_is_the_variance_asked_for() -> None:
     for make in (bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance):
-        torch.testing.assert_close(make(3, 0.25).covariance(), 0.25 * torch.eye(3))
+        torch.testing.assert_close(make(3, 0.25).matrix(), 0.25 * torch.eye(3))
 
 
 def test_a_prior_with_fixed_effects_samples_but_has_no_density() -> None:
@@ -180,7 +180,7 @@ def test_rows_take_a_covariance(make: type[bm.priors.FullCovariance]) -> None:
     root = torch.randn(4, 4, dtype=torch.float64)
     covariance = root @ root.mT + torch.eye(4, dtype=torch.float64)
     rows = make(4, varying=[0, 2, 3]).double()
-    rows.set_covariance(covariance)
+    rows.set_matrix(covariance)
     index = [0, 2, 3]
     wanted = torch.zeros(4, 4, dtype=torch.float64)
     block = covariance[index][:, index]
@@ -190,6 +190,6 @@ def test_rows_take_a_covariance(make: type[bm.priors.FullCovariance]) -> None:
         block = block.diagonal().mean() * torch.eye(3, dtype=torch.float64)
     for i, a in enumerate(index):
         wanted[a, index] = block[i]
-    torch.testing.assert_close(rows.covariance().detach(), wanted)  # default tolerances of float64: rounding only
+    torch.testing.assert_close(rows.matrix().detach(), wanted)  # default tolerances of float64: rounding only
     with pytest.raises(bm.InferenceError, match="positive definite prior covariance"):
-        rows.set_covariance(-covariance)
+        rows.set_matrix(-covariance)

@@ -104,7 +104,7 @@ def _moments(posterior: bm.TaskPosterior) -> tuple[Tensor, Tensor]:
     inverse = torch.linalg.inv(features)
     mean = (inverse @ noiseless.mean)[..., 0]
     # the covariance is in units of the noise
-    return mean, inverse @ (noiseless.latent_covariance() * noiseless.columns) @ inverse.mT
+    return mean, inverse @ (noiseless.latent_covariance() * noiseless.output_covariance) @ inverse.mT
 
 
 # ------------------------------------------------------------------------------------------------------------- density

@@ -363,7 +363,7 @@ def test_gaussian_processes_equal_gpytorch() -> None:
     batch = draw(simulator, 5, (1, 12), 6)
     assert isinstance(simulator.oracle, GaussianProcessOracle)
     prediction = simulator.oracle.adapt(batch.support).predict(batch.query.x)
-    covariance = prediction.covariance() * prediction.columns
+    covariance = prediction.covariance() * prediction.output_covariance
     for task in range(5):
         real = batch.support.mask[task]
         x, y = batch.support.x[task, real], batch.support.y[task, real, 0]

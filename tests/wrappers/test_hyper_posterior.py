@@ -216,7 +216,7 @@ def test_the_deviation_hyperprior_is_a_density() -> None:
     for scale in (0.5, 2.5):
         prior = bm.hyperpriors.DeviationHyperprior(scale)
         # the noise at log deviation 0, the ratio along the grid
-        theta = [{"columns.value.raw": torch.zeros(1), "rows.log_diagonal": g[None]} for g in grid]
+        theta = [{"noise.value.raw": torch.zeros(1), "covariance.log_diagonal": g[None]} for g in grid]
         density = torch.stack([prior.log_prob(each) for each in theta])
         values.append((torch.trapezoid(density.exp(), grid) / prior._half_t(torch.zeros(())).exp()).item() / scale)
     assert abs(values[0] / values[1] - 1.0) < 1e-4

@@ -112,7 +112,7 @@ def test_it_is_gpytorch_task_by_task(name: str) -> None:
     learner, (support, query) = _learner(name), _tasks()
     prediction = learner.adapt(support).predict(query)
     evidence = learner.log_evidence(support).detach()
-    covariance = prediction.latent_covariance() * prediction.columns
+    covariance = prediction.latent_covariance() * prediction.output_covariance
     with torch.no_grad():
         rows, at = learner.features(support.x), learner.features(query)
         for b in (1, 2):
@@ -180,7 +180,7 @@ def test_a_linear_kernel_is_alpaca(noise: Callable[[], bm.noise.Noise]) -> None:
     a, b = learner.adapt(support).predict(query), alpaca.adapt(support).predict(query)
     torch.testing.assert_close(a.mean, b.mean, **CLOSE)
     torch.testing.assert_close(a.covariance(), b.covariance(), **CLOSE)
-    torch.testing.assert_close(a.columns, b.columns, **CLOSE)
+    torch.testing.assert_close(a.output_covariance, b.output_covariance, **CLOSE)
     torch.testing.assert_close(learner.log_evidence(support), alpaca.log_evidence(support), **CLOSE)
 
 
