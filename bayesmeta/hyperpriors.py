@@ -79,12 +79,12 @@ class DeviationHyperprior(Hyperprior):
 
     def log_prob(self, theta: Params) -> Float[Tensor, ""]:
         """Σ of log densities of the parameters, which are logs of deviations, in nats."""
-        noise = 0.5 * self._find(theta, "columns.value.raw").double()  # log deviation, far from its bounds
-        ratio = self._find(theta, "rows.log_diagonal", "rows.log_scale").double()
+        noise = 0.5 * self._find(theta, "noise.value.raw").double()  # log deviation, far from its bounds
+        ratio = self._find(theta, "covariance.log_diagonal", "covariance.log_scale").double()
         if len(noise) != 1:
             raise DataError(f"expected one output, got {len(noise)}: write a Hyperprior of your own")
         total = self._half_t(noise).sum() + self._half_t(ratio + noise).sum()
-        below = [value for key, value in theta.items() if key.endswith("rows.below")]
+        below = [value for key, value in theta.items() if key.endswith("covariance.below")]
         return total - 0.5 * sum((value.double().square().sum() for value in below), torch.zeros_like(total))
 
     def _half_t(self, log_deviation: Tensor) -> Tensor:

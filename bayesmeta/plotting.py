@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesmeta.checks.sbc import RankStatistics
+from bayesmeta.checks.rank_statistics import RankStatistics
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics

@@ -163,7 +163,7 @@ class FullGaussian(Prior):
         super().__init__()
         self.name = name
         self.location = nn.Parameter(torch.zeros(num_parameters))
-        self.rows = FullRows(num_parameters, variance)
+        self.covariance = FullCovariance(num_parameters, variance)
 
     @property
     def mean(self) -> Params:
@@ -173,7 +173,7 @@ class FullGaussian(Prior):
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
         """Multivariate Gaussian log density, in nats."""
         difference = _value(phi, self.name, self.location) - self.location
-        factor = self.rows.factor().to(difference.dtype)
+        factor = self.covariance.factor().to(difference.dtype)
         white = solve_lower(factor, difference[..., None])[..., 0]
         return -0.5 * (white.square().sum(-1) + logdet(factor) + len(self.location) * LOG_2PI)
 
@@ -181,10 +181,10 @@ class FullGaussian(Prior):
         """mean + L * normal."""
         like = self.location
         normal = common_normals((num_tasks, len(like)), like, generator)
-        return {self.name: self.location + normal @ self.rows.factor().mT}
+        return {self.name: self.location + normal @ self.covariance.factor().mT}
 
 
-class Rows(Described, nn.Module, ABC):
+class FeatureCovariance(Described, nn.Module, ABC):
     """V = L Lᵀ, the covariance over the F features of a matrix-normal prior (relative to the noise).
 
     Its inverse is ALPaCA's Lambda_0, and V itself is lme4's relative covariance. A feature that is left out of
@@ -203,7 +203,7 @@ class Rows(Described, nn.Module, ABC):
         """Lower triangular factor over the R varying features."""
 
     @abstractmethod
-    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+    def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Assign V over the varying features, or the nearest this type can hold (a diagonal type keeps the diagonal).
 
         Raises:
@@ -223,13 +223,13 @@ class Rows(Described, nn.Module, ABC):
         factor = square.new_zeros(self.num_features, len(self.varying))
         return factor.index_put((torch.tensor(self.varying, device=square.device, dtype=torch.long),), square)
 
-    def covariance(self) -> Float[Tensor, "F F"]:
+    def matrix(self) -> Float[Tensor, "F F"]:
         """V = L Lᵀ."""
         factor = self.factor()
         return factor @ factor.mT
 
 
-class FullRows(Rows):
+class FullCovariance(FeatureCovariance):
     """Any covariance over features.
 
     Args:
@@ -252,7 +252,7 @@ class FullRows(Rows):
         return scale[:, None] * unit.index_put((rows, columns), self.below)
 
     @torch.no_grad()
-    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+    def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Assign V over the varying features."""
         factor = self._chosen(covariance)
         scale = factor.diagonal()
@@ -261,8 +261,8 @@ class FullRows(Rows):
         self.below.copy_((factor / scale[:, None])[rows, columns])
 
 
-class DiagonalRows(Rows):
-    """Independent features, each with its own variance. Arguments as in `FullRows`."""
+class DiagonalCovariance(FeatureCovariance):
+    """Independent features, each with its own variance. Arguments as in `FullCovariance`."""
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
@@ -273,13 +273,13 @@ class DiagonalRows(Rows):
         return torch.diag(self.log_diagonal.exp())
 
     @torch.no_grad()
-    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+    def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Keep the variances of the varying features."""
         self.log_diagonal.copy_(0.5 * self._chosen(covariance).square().sum(-1).log())
 
 
-class IsotropicRows(Rows):
-    """Independent features of one common variance. Arguments as in `FullRows`."""
+class IsotropicCovariance(FeatureCovariance):
+    """Independent features of one common variance. Arguments as in `FullCovariance`."""
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
@@ -291,7 +291,7 @@ class IsotropicRows(Rows):
         return self.log_scale.exp() * eye
 
     @torch.no_grad()
-    def set_covariance(self, covariance: Float[Tensor, "F F"]) -> None:
+    def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Keep the mean variance of the varying features."""
         self.log_scale.copy_(0.5 * self._chosen(covariance).square().sum(-1).mean().log())
 
@@ -300,15 +300,15 @@ class MatrixNormal(Prior):
     """W ~ MN(K_0, V, Σ): Cov(W_fc, W_f'c') = V_ff' Σ_cc' (Harrison et al. 2018, eq. 4, with V = Lambda_0⁻¹).
 
     Args:
-        rows: V, over the F features.
-        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+        covariance: V, the prior covariance over the F features, relative to the noise.
+        noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
     """
 
-    def __init__(self, rows: Rows, columns: Noise | None = None) -> None:
+    def __init__(self, covariance: FeatureCovariance, noise: Noise | None = None) -> None:
         super().__init__()
-        self.rows = rows
-        self.columns = DiagonalNoise(1) if columns is None else columns
-        self.location = nn.Parameter(torch.zeros(rows.num_features, self.columns.num_outputs))
+        self.covariance = covariance
+        self.noise = DiagonalNoise(1) if noise is None else noise
+        self.location = nn.Parameter(torch.zeros(covariance.num_features, self.noise.num_outputs))
 
     @property
     def mean(self) -> Params:
@@ -317,23 +317,23 @@ class MatrixNormal(Prior):
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
         """Matrix-normal log density, in nats. Raises UnsupportedError when some feature does not vary."""
-        rows = self.rows.factor()
-        if rows.shape[0] != rows.shape[1]:
+        factor = self.covariance.factor()
+        if factor.shape[0] != factor.shape[1]:
             raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
         difference = _value(phi, "weight", self.location) - self.location
-        rows = rows.to(difference.dtype)  # draws of an exact posterior are in float64
-        columns = cholesky(self.columns.covariance().to(difference.dtype), "noise covariance")
-        white = solve_lower(columns, solve_lower(rows, difference).mT)
+        factor = factor.to(difference.dtype)  # draws of an exact posterior are in float64
+        noise = cholesky(self.noise.covariance().to(difference.dtype), "noise covariance")
+        white = solve_lower(noise, solve_lower(factor, difference).mT)
         size_f, size_c = self.location.shape
-        determinant = size_c * logdet(rows) + size_f * logdet(columns)
+        determinant = size_c * logdet(factor) + size_f * logdet(noise)
         return -0.5 * (white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
         """K_0 + L Z Lcᵀ with standard normal Z."""
-        rows, columns = self.rows.factor(), cholesky(self.columns.covariance(), "noise covariance")
-        shape = (num_tasks, rows.shape[1], columns.shape[0])
-        normal = common_normals(shape, rows, generator)
-        return {"weight": self.location + rows @ normal @ columns.mT}
+        factor, noise = self.covariance.factor(), cholesky(self.noise.covariance(), "noise covariance")
+        shape = (num_tasks, factor.shape[1], noise.shape[0])
+        normal = common_normals(shape, factor, generator)
+        return {"weight": self.location + factor @ normal @ noise.mT}
 
 
 class Ridge(Prior):
@@ -341,39 +341,39 @@ class Ridge(Prior):
 
     Args:
         num_features: F.
-        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+        noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
         precision: starting precision, the ridge.
         bounds: smallest and largest precision.
     """
 
     def __init__(
-        self, num_features: int, columns: Noise, precision: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
+        self, num_features: int, noise: Noise, precision: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
     ) -> None:
         super().__init__()
-        self.num_features, self.columns = num_features, columns
+        self.num_features, self.noise = num_features, noise
         self.precision = Positive((), precision, bounds)
 
     @property
     def mean(self) -> Params:
         """Zeros, `F C`."""
-        return {"weight": self.precision.raw.new_zeros(self.num_features, self.columns.num_outputs)}
+        return {"weight": self.precision.raw.new_zeros(self.num_features, self.noise.num_outputs)}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
         """Matrix-normal log density, in nats."""
         weight = _value(phi, "weight", self.mean["weight"])
-        columns = cholesky(self.columns.covariance().to(weight.dtype), "noise covariance")
+        noise = cholesky(self.noise.covariance().to(weight.dtype), "noise covariance")
         precision = self.precision().to(weight.dtype)
-        white = solve_lower(columns, weight.mT)
+        white = solve_lower(noise, weight.mT)
         size_f, size_c = weight.shape[-2:]
-        determinant = size_f * logdet(columns) - size_f * size_c * precision.log()
+        determinant = size_f * logdet(noise) - size_f * size_c * precision.log()
         return -0.5 * (precision * white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
         """Z Lcᵀ / √precision with standard normal Z."""
-        columns = cholesky(self.columns.covariance(), "noise covariance")
-        shape = (num_tasks, self.num_features, len(columns))
-        normal = common_normals(shape, columns, generator)
-        return {"weight": normal @ columns.mT / self.precision().sqrt()}
+        noise = cholesky(self.noise.covariance(), "noise covariance")
+        shape = (num_tasks, self.num_features, len(noise))
+        normal = common_normals(shape, noise, generator)
+        return {"weight": normal @ noise.mT / self.precision().sqrt()}
 
 
 def _value(phi: Params, name: str, mean: Tensor) -> Tensor:
@@ -397,22 +397,22 @@ class MatrixNormalMixture(Prior):
     Args:
         num_features: F.
         num_components: S.
-        columns: Σ, over the C outputs; the same object as the noise of the likelihood.
+        noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
     """
 
-    def __init__(self, num_features: int, num_components: int, columns: Noise | None = None) -> None:
+    def __init__(self, num_features: int, num_components: int, noise: Noise | None = None) -> None:
         super().__init__()
-        self.columns = DiagonalNoise(1) if columns is None else columns
+        self.noise = DiagonalNoise(1) if noise is None else noise
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.components = nn.ModuleList(
-            MatrixNormal(FullRows(num_features), self.columns) for _ in range(num_components)
+            MatrixNormal(FullCovariance(num_features), self.noise) for _ in range(num_components)
         )
         for component in self.matrix_normals:  # equal components would stay equal
             nn.init.normal_(component.location, std=num_features**-0.5)
 
     @property
     def matrix_normals(self) -> list[MatrixNormal]:
-        """The components; their `rows` are `FullRows`."""
+        """The components; their `covariance` is a `FullCovariance`."""
         return [component for component in self.components if isinstance(component, MatrixNormal)]
 
     @property

@@ -21,7 +21,7 @@ from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.networks.bases import Identity, RadialBasis
 from bayesmeta.networks.mlp import MLP
-from bayesmeta.priors import DiagonalRows
+from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
@@ -97,7 +97,9 @@ def _by_evidence(learner: Learner, tasks: TaskDataset, training: Training) -> Fi
 def _bumps(num_inputs: int, num_outputs: int) -> Learner:
     features = RadialBasis(num_inputs, 8)
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
-    return Standardized(ALPaCA(features, num_outputs=num_outputs, rows=DiagonalRows(features.num_outputs))).double()
+    return Standardized(
+        ALPaCA(features, num_outputs=num_outputs, covariance=DiagonalCovariance(features.num_outputs))
+    ).double()
 
 
 HIDDEN = (40, 40)  # the network of the papers

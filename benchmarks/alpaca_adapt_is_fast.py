@@ -50,9 +50,11 @@ class Given(bm.Network):
 class Bayesmeta:
     """(a) this library."""
 
-    def __init__(self, features: int, rows: type[bm.FullRows | bm.IsotropicRows], device: str) -> None:
-        noise = bm.DiagonalNoise(1, NOISE)
-        self.learner = bm.ALPaCA(Given(features), rows=rows(features, RELATIVE), noise=noise).to(device)
+    def __init__(
+        self, features: int, rows: type[bm.priors.FullCovariance | bm.priors.IsotropicCovariance], device: str
+    ) -> None:
+        noise = bm.noise.DiagonalNoise(1, NOISE)
+        self.learner = bm.ALPaCA(Given(features), covariance=rows(features, RELATIVE), noise=noise).to(device)
 
     def tasks(self, batch: Batch) -> bm.TaskBatch:
         x, y, query_x, query_y = batch
@@ -69,7 +71,7 @@ class Bayesmeta:
 
     def evidence(self, batch: Batch) -> Tensor:
         support = self.tasks(batch).support
-        each = bm.Evidence()(self.learner, bm.TaskBatch(support, bm.Data.empty(support)))  # nats per point
+        each = bm.training.Evidence()(self.learner, bm.TaskBatch(support, bm.Data.empty(support)))  # nats per point
         return each.sum() * support.num_points
 
 
@@ -257,8 +259,8 @@ FEWER = {"loop": 128, "sequential": 64, "gpytorch loop": 8}
 def measure(features: int, points: int, num_tasks: int, device: str, rounds: int) -> dict[str, dict[str, float]]:
     """Microseconds a task, by operation and method."""
     methods = {
-        "bayesmeta": Bayesmeta(features, bm.IsotropicRows, device),
-        "full V": Bayesmeta(features, bm.FullRows, device),
+        "bayesmeta": Bayesmeta(features, bm.priors.IsotropicCovariance, device),
+        "full V": Bayesmeta(features, bm.priors.FullCovariance, device),
         "loop": Loop(features, device),
         "sequential": Sequential(features, device),
         "gpytorch batch": GPyTorchBatch(),

@@ -40,7 +40,7 @@ class Score:
     nll_paper_error: float
 
 
-def score(learner: bm.Learner, tasks: bm.TaskDataset, shots: int, split: type[bm.Split], query: int) -> Score:
+def score(learner: bm.Learner, tasks: bm.TaskDataset, shots: int, split: type[bm.tasks.Split], query: int) -> Score:
     """Scores after `shots` context points."""
     batch = tasks.divided(split.at(shots, query), seed=0)
     prediction = learner.adapt(batch.support).predict(batch.query.x)
@@ -77,37 +77,61 @@ def best_linear_step(shots: int) -> Score:
         lambda a, b: product(a, b.mT) - product(a, left) * product(b, left).mT,
         0.05,
     )
-    return score(oracle, bm.Step().dataset(1000, 49, seed=1), shots, bm.RandomSplit, 20)
+    return score(oracle, bm.tasks.Step().dataset(1000, 49, seed=1), shots, bm.tasks.RandomSplit, 20)
 
 
 def sinusoid(steps: int = 10_000) -> dict[int, Score]:
     """y = A sin(f x + b): tanh 128-128-32."""
     torch.manual_seed(0)
-    tasks = bm.Sinusoid.alpaca()
+    tasks = bm.tasks.Sinusoid.alpaca()
     learner = bm.ALPaCA(bm.MLP(1, [128, 128, 32]))
-    bm.fit(learner, tasks, steps, batch_size=32, lr=3e-3, split=bm.RandomSplit((5, 5), 5), objective=bm.Evidence())
+    bm.fit(
+        learner,
+        tasks,
+        steps,
+        batch_size=32,
+        lr=3e-3,
+        split=bm.tasks.RandomSplit((5, 5), 5),
+        objective=bm.training.Evidence(),
+    )
     test = tasks.dataset(1000, 40, seed=1)
-    return {shots: score(learner, test, shots, bm.RandomSplit, 20) for shots in SINUSOID}
+    return {shots: score(learner, test, shots, bm.tasks.RandomSplit, 20) for shots in SINUSOID}
 
 
 def step(steps: int = 6_000) -> dict[int, Score]:
     """Three switches between -1 and 1: tanh 128-128-128."""
     torch.manual_seed(0)
-    tasks = bm.Step()
+    tasks = bm.tasks.Step()
     learner = bm.ALPaCA(bm.MLP(1, [128, 128, 128]))
-    bm.fit(learner, tasks, steps, batch_size=40, lr=3e-3, split=bm.RandomSplit((15, 15), 15), objective=bm.Evidence())
+    bm.fit(
+        learner,
+        tasks,
+        steps,
+        batch_size=40,
+        lr=3e-3,
+        split=bm.tasks.RandomSplit((15, 15), 15),
+        objective=bm.training.Evidence(),
+    )
     test = tasks.dataset(1000, 49, seed=1)
-    return {shots: score(learner, test, shots, bm.RandomSplit, 20) for shots in STEP}
+    return {shots: score(learner, test, shots, bm.tasks.RandomSplit, 20) for shots in STEP}
 
 
 def pendulum(steps: int = 4_000) -> dict[int, Score]:
     """State after a time step of a pendulum of unknown mass and length: tanh 128-128-16, two outputs."""
     torch.manual_seed(0)
-    tasks = bm.Pendulum()
-    learner = bm.ALPaCA(bm.MLP(2, [128, 128, 16]), num_outputs=2, noise=bm.DiagonalNoise(2, 1e-3))
-    bm.fit(learner, tasks, steps, batch_size=32, lr=3e-3, split=bm.PrefixSplit((30, 30), 30), objective=bm.Evidence())
+    tasks = bm.tasks.Pendulum()
+    learner = bm.ALPaCA(bm.MLP(2, [128, 128, 16]), num_outputs=2, noise=bm.noise.DiagonalNoise(2, 1e-3))
+    bm.fit(
+        learner,
+        tasks,
+        steps,
+        batch_size=32,
+        lr=3e-3,
+        split=bm.tasks.PrefixSplit((30, 30), 30),
+        objective=bm.training.Evidence(),
+    )
     test = tasks.dataset(500, 60, seed=1)
-    return {shots: score(learner, test, shots, bm.PrefixSplit, 1) for shots in PENDULUM}
+    return {shots: score(learner, test, shots, bm.tasks.PrefixSplit, 1) for shots in PENDULUM}
 
 
 EXPERIMENTS = {"sinusoid": (sinusoid, SINUSOID), "step": (step, STEP), "pendulum": (pendulum, PENDULUM)}

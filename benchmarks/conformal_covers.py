@@ -85,10 +85,10 @@ def cases() -> dict[str, Case]:
         for scale in (30.0, 0.1)
     )
     return {
-        "sine waves, straight lines": Case(waves, straight, bm.StandardizedResidual()),
-        "sine waves, constants": Case(waves, constant, bm.StandardizedResidual()),
-        "clouds, too sure": Case(clouds, sure, bm.MissingProbability()),
-        "clouds, too timid": Case(clouds, timid, bm.MissingProbability()),
+        "sine waves, straight lines": Case(waves, straight, bm.calibration.StandardizedResidual()),
+        "sine waves, constants": Case(waves, constant, bm.calibration.StandardizedResidual()),
+        "clouds, too sure": Case(clouds, sure, bm.calibration.MissingProbability()),
+        "clouds, too timid": Case(clouds, timid, bm.calibration.MissingProbability()),
     }
 
 
@@ -115,7 +115,7 @@ def scored(case: Case, num_tasks: int, generator: torch.Generator, sized: bool =
     scores = scores if scores.ndim == 3 else scores[..., None]
 
     def size(thresholds: Tensor) -> Tensor:
-        if isinstance(case.score, bm.StandardizedResidual):
+        if isinstance(case.score, bm.calibration.StandardizedResidual):
             return (2.0 * thresholds[:, None, None] * predictive.stddev).mean((1, 2))
         return (case.score.all(predictive) <= thresholds[:, None, None] + 1e-12).double().sum(-1).mean(1)  # type: ignore[attr-defined]
 
@@ -182,7 +182,7 @@ def exact_split() -> bool:
     y = x.sin() + torch.randn(x.shape, generator=generator, dtype=torch.float64)
     parts = (slice(SHOTS), slice(SHOTS, -1), slice(-1, None))
     support, own, query = (bm.Data(x[:, p], y[:, p], torch.ones(y[:, p, 0].shape, dtype=torch.bool)) for p in parts)
-    posterior = bm.SplitConformal(case.learner).adapt(support, own)
+    posterior = bm.calibration.SplitConformal(case.learner).adapt(support, own)
     print("\nexact split conformal from 16 points of the task")
     whole = {}
     for level in (0.8, 0.9, 0.94, 0.95):
@@ -193,11 +193,13 @@ def exact_split() -> bool:
     return whole[0.94] == 0.0 and whole[0.95] == 1.0
 
 
-def pixels(images: bm.ImageClasses, num_tasks: int, seed: int) -> Tensor:
+def pixels(images: bm.tasks.ImageClasses, num_tasks: int, seed: int) -> Tensor:
     """10-way episodes of raw pixels, 14 x 14, `T 10 20 196`."""
     parts = []
     for first in range(0, num_tasks, 50):
-        data = bm.Episodes(images, ways=WAYS).dataset(min(50, num_tasks - first), PER_CLASS, seed=seed + first).data
+        data = (
+            bm.tasks.Episodes(images, ways=WAYS).dataset(min(50, num_tasks - first), PER_CLASS, seed=seed + first).data
+        )
         small = torch.nn.functional.avg_pool2d(data.x.flatten(0, 1), 2).unflatten(0, data.y.shape).flatten(2)
         order = data.y.argsort(dim=-1, stable=True)
         parts.append(small.gather(1, order[..., None].expand_as(small)).unflatten(1, (WAYS, PER_CLASS)))
@@ -257,7 +259,7 @@ def own(scores: Tensor, dim: int) -> Tensor:
 
 def few_shot_setting(folder: Path) -> None:
     """10 ways, 16 shots, on Omniglot: sets by class as in the paper, and for all classes together as in the library."""
-    train, rest = bm.omniglot(folder / "omniglot" / "omniglot_background.npz").split(0.5, seed=0)
+    train, rest = bm.tasks.omniglot(folder / "omniglot" / "omniglot_background.npz").split(0.5, seed=0)
     learning, episodes = (
         Episodes.in_parts(pixels(part, n, seed)) for part, n, seed in ((train, 150, 0), (rest, 300, 1000))
     )

@@ -56,14 +56,14 @@ class Score:
     coverage: float
 
 
-def tasks(x: tuple[float, float]) -> bm.Sinusoid:
+def tasks(x: tuple[float, float]) -> bm.tasks.Sinusoid:
     """The paper's functions."""
-    return bm.Sinusoid(noise=0.1, phase_sign=1, x=x)
+    return bm.tasks.Sinusoid(noise=0.1, phase_sign=1, x=x)
 
 
 def score(learner: bm.Learner, x: tuple[float, float]) -> Score:
     """500 tasks, 5 support and 195 query points."""
-    batch = tasks(x).dataset(500, 200, seed=1).divided(bm.RandomSplit.at(5), seed=0)
+    batch = tasks(x).dataset(500, 200, seed=1).divided(bm.tasks.RandomSplit.at(5), seed=0)
     y = batch.query.y
     prediction = learner.adapt(batch.support).predict(batch.query.x)
     each = (prediction.mean - y).square().mean((1, 2))
@@ -108,7 +108,7 @@ LEARNERS: dict[str, Callable[[], bm.Learner]] = {
 def train(make: Callable[[], bm.Learner]) -> tuple[bm.Learner, list[tuple[float, bm.Learner]]]:
     """The start with the largest evidence, trained on; and all starts with their evidence, nats per point."""
     held_out = tasks(IN_RANGE).dataset(500, 10, seed=2).data
-    split, objective = bm.RandomSplit.at(5, 5), bm.Evidence()
+    split, objective = bm.tasks.RandomSplit.at(5, 5), bm.training.Evidence()
     starts = []
     for seed in range(6):
         torch.manual_seed(seed)

@@ -26,7 +26,12 @@ TABLES: dict[str, tuple[list[str], str, bool, Callable[[], bm.ALPaCA]]] = {
     "rail": ([], "travel", False, lambda: bm.ALPaCA(bm.Identity(0))),
     "dyestuff": ([], "Yield", False, lambda: bm.ALPaCA(bm.Identity(0))),
     "orange": (["age"], "circumference", False, lambda: bm.ALPaCA(bm.Identity(1))),
-    "cefamandole": (["Time"], "conc", True, lambda: bm.ALPaCA(bm.Polynomial(1, 2), rows=bm.DiagonalRows(3))),
+    "cefamandole": (
+        ["Time"],
+        "conc",
+        True,
+        lambda: bm.ALPaCA(bm.Polynomial(1, 2), covariance=bm.priors.DiagonalCovariance(3)),
+    ),
 }
 
 
@@ -66,7 +71,7 @@ def main() -> None:
         parser.error("expected BAYESMETA_DATA, the folder that holds rail/rail.csv")
     torch.set_num_threads(1)
     folder = Path(os.environ["BAYESMETA_DATA"])
-    sampler = bm.NUTS(arguments.chains, arguments.draws, arguments.warmup, metric=bm.DenseMetric())
+    sampler = bm.inference.NUTS(arguments.chains, arguments.draws, arguments.warmup, metric=bm.inference.DenseMetric())
     rows, start, doubts = [], time.perf_counter(), 0
     for name, (_, _, _, make) in TABLES.items():
         tasks = read(name, folder)
@@ -76,10 +81,10 @@ def main() -> None:
             bm.fit_evidence(plug_in, train)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", bm.ConvergenceWarning)
-                full = bm.nuts_hyper_posterior(
+                full = bm.training.nuts_hyper_posterior(
                     bm.Standardized(make().double()),
                     train,
-                    bm.DeviationHyperprior(),
+                    bm.hyperpriors.DeviationHyperprior(),
                     sampler=sampler,
                     num_members=200,
                     seed=left_out,

@@ -30,7 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.checks.fidelity import fidelity
+from bayesmeta.checks.reference import fidelity
 from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
 from bayesmeta.inference.nuts import NUTS, DenseMetric
@@ -44,7 +44,7 @@ TASKS, SUPPORT, QUERY = 8, 10, 10
 SAMPLER = NUTS(num_chains=8, num_draws=75, num_warmup=150, metric=DenseMetric(), max_depth=6)
 
 
-class Linear(bm.Simulator):
+class Linear(bm.tasks.Simulator):
     """y = a x + b + ε."""
 
     def __init__(self) -> None: ...
@@ -57,7 +57,7 @@ class Linear(bm.Simulator):
         return Data(x, y, torch.ones(x.shape[:2], dtype=torch.bool))
 
 
-class Logistic(bm.Simulator):
+class Logistic(bm.tasks.Simulator):
     """y ~ Bernoulli(sigmoid(aᵀx + b))."""
 
     def __init__(self) -> None: ...
@@ -75,22 +75,24 @@ class Logistic(bm.Simulator):
 class Family:
     """Tasks, and the networks that learn them."""
 
-    tasks: Callable[[], bm.Simulator]
+    tasks: Callable[[], bm.tasks.Simulator]
     network: Callable[[], bm.MLP]
-    likelihood: Callable[[], bm.Likelihood]
+    likelihood: Callable[[], bm.likelihoods.Likelihood]
     adapted: tuple[str, ...] | None  # None: all weights
     labels: bool = False
 
 
 FAMILIES = {
-    "linear": Family(Linear, lambda: bm.MLP(1, [6]), lambda: bm.Gaussian(bm.DiagonalNoise(1, 0.1)), ("output",)),
+    "linear": Family(
+        Linear, lambda: bm.MLP(1, [6]), lambda: bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.1)), ("output",)
+    ),
     "sinusoid": Family(
-        lambda: bm.Sinusoid(amplitude=(0.5, 1.5), x=(-3.0, 3.0), noise=0.2),
+        lambda: bm.tasks.Sinusoid(amplitude=(0.5, 1.5), x=(-3.0, 3.0), noise=0.2),
         lambda: bm.MLP(1, [6]),
-        lambda: bm.Gaussian(bm.DiagonalNoise(1, 0.1)),
+        lambda: bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.1)),
         None,
     ),
-    "logistic": Family(Logistic, lambda: bm.MLP(2, [6]), bm.Bernoulli, ("output",), labels=True),
+    "logistic": Family(Logistic, lambda: bm.MLP(2, [6]), bm.likelihoods.Bernoulli, ("output",), labels=True),
 }
 
 
@@ -101,7 +103,9 @@ class UnderImpliedPrior(bm.ExplicitLearner):
         super().__init__()
         self.learner = learner
         self.likelihood, self.x_shape, self.outcomes = learner.likelihood, learner.x_shape, learner.outcomes
-        self.prior: bm.Prior = bm.IsotropicGaussian({k: v.detach() for k, v in learner.initial.items()}, 10.0)
+        self.prior: bm.priors.Prior = bm.priors.IsotropicGaussian(
+            {k: v.detach() for k, v in learner.initial.items()}, 10.0
+        )
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi)."""
@@ -133,8 +137,8 @@ class LogisticHead(bm.ExplicitLearner):
         assert num_classes is not None
         self.features, self.x_shape, self.outcomes = learner.features, learner.x_shape, learner.outcomes
         zeros = torch.zeros(learner.features.num_outputs, num_classes, dtype=torch.float64)
-        self.prior: bm.Prior = bm.IsotropicGaussian({"weight": zeros}, learner.head.ridge().item())
-        self.likelihood: bm.Likelihood = bm.Categorical(num_classes)
+        self.prior: bm.priors.Prior = bm.priors.IsotropicGaussian({"weight": zeros}, learner.head.ridge().item())
+        self.likelihood: bm.likelihoods.Likelihood = bm.likelihoods.Categorical(num_classes)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """φ(x) W."""
@@ -146,7 +150,7 @@ class LogisticHead(bm.ExplicitLearner):
 
 def trained(learner: bm.Learner, family: Family, steps: int) -> bm.Learner:
     """Meta-trained briefly, then in float64."""
-    split, objective = bm.RandomSplit((1, 12), 10), bm.MarginalPredictive()
+    split, objective = bm.tasks.RandomSplit((1, 12), 10), bm.training.MarginalPredictive()
     bm.fit(learner, family.tasks(), steps, batch_size=20, lr=1e-2, split=split, objective=objective, progress=False)
     return learner.double()
 
@@ -156,7 +160,12 @@ def models(family: Family, steps: int) -> Iterator[tuple[bm.ExplicitLearner, dic
     torch.manual_seed(0)
     common = {"likelihood": family.likelihood(), "adapted": family.adapted}
     imaml = bm.IMAML(
-        family.network(), precision=5.0, solver=bm.LBFGS(40, 1e-6), gauss_newton=True, solve_steps=20, **common
+        family.network(),
+        precision=5.0,
+        solver=bm.inference.LBFGS(40, 1e-6),
+        gauss_newton=True,
+        solve_steps=20,
+        **common,
     )
     trained(imaml, family, steps)
     precision = imaml.prior.precision().item()

@@ -61,12 +61,12 @@ def score(learner: bm.Learner, tasks: bm.TaskBatch) -> Score:
     return Score(each.mean().item(), each.std().item() / len(each) ** 0.5, 2.0 * few.std().item() / 600**0.5)
 
 
-def fresh(tasks: bm.Simulator, shots: int) -> bm.TaskBatch:
+def fresh(tasks: bm.tasks.Simulator, shots: int) -> bm.TaskBatch:
     """Test tasks of `shots` support points."""
-    return tasks.dataset(4_000, 120, seed=1).divided(bm.RandomSplit.at(shots, 100), seed=0)
+    return tasks.dataset(4_000, 120, seed=1).divided(bm.tasks.RandomSplit.at(shots, 100), seed=0)
 
 
-def on_grid(tasks: bm.Sinusoid, shots: int) -> bm.TaskBatch:
+def on_grid(tasks: bm.tasks.Sinusoid, shots: int) -> bm.TaskBatch:
     """Test tasks whose query is the function at 100 equidistant points."""
     generator = torch.Generator().manual_seed(1)
     grid = torch.linspace(*tasks.x, 100)[None, :, None].expand(4_000, -1, -1)
@@ -82,9 +82,9 @@ def network() -> bm.MLP:
     return bm.MLP(1, [40, 40], "relu")
 
 
-def squared_error() -> bm.Likelihood:
+def squared_error() -> bm.likelihoods.Likelihood:
     """Its negative log density is the squared error and a constant."""
-    return bm.Gaussian(bm.DiagonalNoise(1, 0.5)).requires_grad_(False)
+    return bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.5)).requires_grad_(False)
 
 
 def one_step() -> bm.MAML:
@@ -96,8 +96,8 @@ def one_step() -> bm.MAML:
 
 def maml(steps: int = 70_000) -> dict[int, Score]:
     """Trained with 10 points and one step; tested with 5 points, after 1, 5 and 10 steps."""
-    learner, tasks = one_step(), bm.Sinusoid.maml(noise=0.0)
-    bm.fit(learner, tasks, steps, batch_size=25, split=bm.RandomSplit((10, 10), 10), compile=True)
+    learner, tasks = one_step(), bm.tasks.Sinusoid.maml(noise=0.0)
+    bm.fit(learner, tasks, steps, batch_size=25, split=bm.tasks.RandomSplit((10, 10), 10), compile=True)
     test, scores = fresh(tasks, 5), {}
     for count in MAML:
         learner.steps = count
@@ -107,22 +107,22 @@ def maml(steps: int = 70_000) -> dict[int, Score]:
 
 def meta_sgd(steps: int = 20_000) -> tuple[dict[int, Score], dict[int, Score]]:
     """Meta-SGD, and MAML trained alike: 5 shots and 10 query points. The paper took 60,000 steps."""
-    tasks, both = bm.Sinusoid.meta_sgd(noise=0.0), []
+    tasks, both = bm.tasks.Sinusoid.meta_sgd(noise=0.0), []
     learned = bm.MetaSGD(network(), steps=1, lr=0.05, likelihood=squared_error(), posterior=bm.PointEstimate())
     for learner in (learned, one_step()):
-        bm.fit(learner, tasks, steps, batch_size=25, split=bm.RandomSplit((5, 5), 10), compile=True)
+        bm.fit(learner, tasks, steps, batch_size=25, split=bm.tasks.RandomSplit((5, 5), 10), compile=True)
         both.append({shots: score(learner, fresh(tasks, shots)) for shots in META_SGD})
     return both[0], both[1]
 
 
 def cavia(num_context: int, steps: int = 15_000) -> Score:
     """10 shots, one step of 1.0 on the context. The paper took 50,000 steps."""
-    tasks = bm.Sinusoid.maml(noise=0.0)
+    tasks = bm.tasks.Sinusoid.maml(noise=0.0)
     learner = bm.CAVIA(
         network(), num_context=num_context, steps=1, lr=2.0, likelihood=squared_error(), posterior=bm.PointEstimate()
     )
     learner.rate.requires_grad_(False)
-    bm.fit(learner, tasks, steps, batch_size=25, split=bm.RandomSplit((10, 10), 10), compile=True)
+    bm.fit(learner, tasks, steps, batch_size=25, split=bm.tasks.RandomSplit((10, 10), 10), compile=True)
     return score(learner, on_grid(tasks, 10))
 
 
@@ -144,11 +144,11 @@ def imaml(steps: int = 2_500) -> dict[str, dict[int, Score]]:
     (the Hessian is indefinite where a solver stops early, and learned more slowly). At test each takes more steps than
     in training where that helps: iMAML 25, the MAMLs the best of 1, 5 and 10.
     """
-    tasks, split = bm.Sinusoid.maml(noise=0.0), bm.RandomSplit((5, 10), 10)
+    tasks, split = bm.tasks.Sinusoid.maml(noise=0.0), bm.tasks.RandomSplit((5, 10), 10)
     implicit = bm.IMAML(
         network(),
         precision=5.0,
-        solver=bm.LBFGS(8, 1e-2),
+        solver=bm.inference.LBFGS(8, 1e-2),
         likelihood=squared_error(),
         posterior=bm.PointEstimate(),
         gauss_newton=True,
@@ -156,7 +156,7 @@ def imaml(steps: int = 2_500) -> dict[str, dict[int, Score]]:
     )
     five = bm.MAML(network(), steps=5, lr=0.02, likelihood=squared_error(), posterior=bm.PointEstimate())
     bm.fit(implicit, tasks, steps, batch_size=25, lr=3e-3, split=split)
-    implicit.solver = bm.LBFGS(25, 1e-3)
+    implicit.solver = bm.inference.LBFGS(25, 1e-3)
     scores = {"iMAML": {shots: score(implicit, fresh(tasks, shots)) for shots in SHOTS}}
     for name, learner in {"one step": one_step(), "five steps": five}.items():
         bm.fit(learner, tasks, steps, batch_size=25, lr=3e-3, split=split, compile=True)

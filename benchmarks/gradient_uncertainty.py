@@ -24,9 +24,9 @@ from benchmarks._report import verdict
 SHOTS = (1, 3, 5, 10)
 # the tasks, and the inner steps of MAML (Laplace): on the second family meta-training with 25 diverges, from a rate of
 # 0.03 as from 0.06, at the 1,431st and the 492nd step
-FAMILIES: dict[str, tuple[Callable[[], bm.Simulator], int]] = {
-    "MAML's sinusoids": (lambda: bm.Sinusoid.maml(noise=0.1), 25),
-    "Sinusoid-Hard": (bm.SlopedSinusoid.metal_hard, 10),
+FAMILIES: dict[str, tuple[Callable[[], bm.tasks.Simulator], int]] = {
+    "MAML's sinusoids": (lambda: bm.tasks.Sinusoid.maml(noise=0.1), 25),
+    "Sinusoid-Hard": (bm.tasks.SlopedSinusoid.metal_hard, 10),
 }
 POINT_STEPS = 20_000
 
@@ -38,7 +38,7 @@ class Method:
     make: Callable[[bm.Network, int], bm.Learner]
     steps: int
     lr: float
-    objective: bm.MarginalPredictive | None = None  # None: the learner's own
+    objective: bm.training.MarginalPredictive | None = None  # None: the learner's own
     compile: bool = True
 
 
@@ -47,20 +47,20 @@ METHODS = {
         lambda network, steps: bm.MAML(network, steps=steps, lr=0.06, likelihood=_noise()),
         4_000,
         2e-3,
-        bm.MarginalPredictive(),
+        bm.training.MarginalPredictive(),
     ),
     "iMAML (Laplace)": Method(
         lambda network, _: bm.IMAML(
             network,
             precision=10.0,
-            solver=bm.LBFGS(12, 1e-3),
+            solver=bm.inference.LBFGS(12, 1e-3),
             gauss_newton=True,
             solve_steps=8,
             likelihood=_noise(),
         ),
         3_000,
         2e-3,
-        bm.MarginalPredictive(),
+        bm.training.MarginalPredictive(),
         compile=False,  # its solver stops on a tolerance
     ),
     "LLAMA": Method(
@@ -71,22 +71,22 @@ METHODS = {
         lambda network, _: bm.BMAML(network, lr=0.15, precision=10.0, spread=0.03, likelihood=_noise()),
         3_000,
         1e-3,
-        bm.MarginalPredictive(),
+        bm.training.MarginalPredictive(),
         compile=False,
     ),
 }
 
 
-def _noise() -> bm.Gaussian:
+def _noise() -> bm.likelihoods.Gaussian:
     """A starting variance near what is left to noise in the end, of outcomes standardised to variance 1."""
-    return bm.Gaussian(bm.DiagonalNoise(1, 0.02))
+    return bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.02))
 
 
 def train(
-    learner: bm.Learner, tasks: bm.Simulator, steps: int, lr: float, objective: Objective | None, compile: bool
+    learner: bm.Learner, tasks: bm.tasks.Simulator, steps: int, lr: float, objective: Objective | None, compile: bool
 ) -> bm.Learner:
     """Meta-train, and say how long it took."""
-    start, split = time.perf_counter(), bm.RandomSplit((1, 20), 10)
+    start, split = time.perf_counter(), bm.tasks.RandomSplit((1, 20), 10)
     bm.fit(
         learner, tasks, steps, batch_size=25, lr=lr, split=split, objective=objective, compile=compile, progress=False
     )
@@ -94,7 +94,7 @@ def train(
     return learner
 
 
-def learners(tasks: bm.Simulator, inner: int, share: float) -> Iterator[tuple[str, bm.Learner]]:
+def learners(tasks: bm.tasks.Simulator, inner: int, share: float) -> Iterator[tuple[str, bm.Learner]]:
     """Every learner with its name, meta-trained for `share` of its steps."""
     torch.manual_seed(0)
     network = bm.MLP(1, [40, 40]).with_outputs(1)  # output layer included: the others start from all of it
@@ -109,7 +109,7 @@ def learners(tasks: bm.Simulator, inner: int, share: float) -> Iterator[tuple[st
         except bm.InferenceError as error:
             print(f"  {name} is left out: {error}", flush=True)
     alpaca = bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64, 32])))
-    yield "ALPaCA", train(alpaca, tasks, int(10_000 * share), 3e-3, bm.Evidence(), False)
+    yield "ALPaCA", train(alpaca, tasks, int(10_000 * share), 3e-3, bm.training.Evidence(), False)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def network() -> bm.MLP:
 def learners(steps: int) -> dict[str, bm.Learner]:
     """The same network, adapted for `steps` steps."""
     point = bm.PointEstimate()
-    ascent = bm.GradientAscent(steps, lr=0.01)
+    ascent = bm.inference.GradientAscent(steps, lr=0.01)
     return {
         "iMAML": bm.IMAML(network(), precision=10.0, solver=ascent, posterior=point, solve_steps=5),
         "MAML": bm.MAML(network(), steps=steps, lr=0.01, posterior=point),
@@ -46,7 +46,7 @@ def peak(learner: bm.Learner, tasks: bm.TaskBatch) -> float:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
-    batch = bm.Sinusoid.maml().draw(25, bm.RandomSplit.at(10, 10), torch.Generator().manual_seed(0))
+    batch = bm.tasks.Sinusoid.maml().draw(25, bm.tasks.RandomSplit.at(10, 10), torch.Generator().manual_seed(0))
     rows = {steps: {name: peak(each, batch) for name, each in learners(steps).items()} for steps in STEPS}
     print("peak MB of a meta-step by inner steps")
     print(f"{'steps':>6}" + "".join(f"{name:>20}" for name in rows[1]))

@@ -36,11 +36,11 @@ def trained() -> bm.MAML:
     torch.manual_seed(SEED)
     learner = bm.MAML(bm.MLP(1, [20, 20]), steps=5, lr=0.003)
     learner.rate.requires_grad_(False)
-    bm.fit(learner, bm.Sinusoid.maml(noise=0.1), 500, lr=1e-2, split=bm.RandomSplit((5, 5), 10), seed=SEED)
+    bm.fit(learner, bm.tasks.Sinusoid.maml(noise=0.1), 500, lr=1e-2, split=bm.tasks.RandomSplit((5, 5), 10), seed=SEED)
     return learner.double()
 
 
-def disagreement(learner: bm.MAML, support: bm.Data, prior: bm.ImpliedPrior) -> float:
+def disagreement(learner: bm.MAML, support: bm.Data, prior: bm.inference.ImpliedPrior) -> float:
     """The largest difference between the steps and the MAP, over the largest change that the steps make."""
     rows = learner.jacobian(learner.start(1), support.x).dense()[0, :, 0]  # N P
     noise = learner.likelihood.unit()
@@ -55,7 +55,7 @@ def disagreement(learner: bm.MAML, support: bm.Data, prior: bm.ImpliedPrior) -> 
     return ((change - best).abs().max() / change.abs().max()).item()
 
 
-def draw_functions(ax: Axes, learner: bm.MAML, support: bm.Data, prior: bm.ImpliedPrior) -> None:
+def draw_functions(ax: Axes, learner: bm.MAML, support: bm.Data, prior: bm.inference.ImpliedPrior) -> None:
     grid = torch.linspace(-5.0, 5.0, 201, dtype=torch.float64)
     start = learner.start(1)
     mean = learner.forward(start, grid[None, :, None])[0, :, 0]

@@ -34,18 +34,18 @@ def best_joint_gaussian() -> bm.ALPaCA:
     """
     mean, square = 2.55, (5.0**3 - 0.1**3) / (3 * 4.9)
     learner = bm.ALPaCA(SineAndCosine()).double()
-    learner.prior.columns.set_covariance(torch.tensor([[0.01]]))
+    learner.prior.noise.set_covariance(torch.tensor([[0.01]]))
     with torch.no_grad():
         learner.prior.location.copy_(torch.tensor([[0.0], [-mean * 2 / math.pi]]))
     variances = torch.tensor([square / 2, square / 2 - (mean * 2 / math.pi) ** 2])
-    learner.prior.rows.set_covariance(torch.diag(variances / 0.01))
+    learner.prior.covariance.set_matrix(torch.diag(variances / 0.01))
     return learner
 
 
 def main() -> None:
     """Print its regret at 0 to 3 points."""
     torch.set_num_threads(1)
-    learner, tasks = best_joint_gaussian(), bm.Sinusoid.maml(noise=0.1)
+    learner, tasks = best_joint_gaussian(), bm.tasks.Sinusoid.maml(noise=0.1)
     table = bm.evaluate(learner, tasks.dataset(1_000, 40, seed=1), (0, 1, 2, 3), query=20).table()
     print("tasks of the demonstration")
     print(table[["regret", "regret_low", "regret_high", "floor", "coverage"]].round(4).to_string())

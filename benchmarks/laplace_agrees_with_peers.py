@@ -63,7 +63,7 @@ class Bayesmeta:
     def __init__(self, tasks: list[Task]) -> None:
         _, x, y, _ = tasks[0]
         self.network = bm.MLP(x.shape[-1], [WIDTH, WIDTH]).with_outputs(y.shape[-1]).to(x.dtype)
-        self.likelihood = bm.Gaussian(bm.DiagonalNoise(y.shape[-1])).to(x.dtype)
+        self.likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(y.shape[-1])).to(x.dtype)
         self.likelihood.noise.value.set(NOISE)  # in this precision
         weights = [dict(each.named_parameters()) for each, *_ in tasks]
         names = zip((name for name, _ in self.network.named_parameters()), weights[0], strict=True)

@@ -105,12 +105,12 @@ class Bayesmeta:
     def __init__(self, setting: Setting, dtype: torch.dtype, compiled: bool = False) -> None:
         network: bm.Network
         if setting.images:
-            network, likelihood = bm.Conv4((1, 28, 28), 64).with_outputs(5), bm.Categorical(5)
+            network, likelihood = bm.Conv4((1, 28, 28), 64).with_outputs(5), bm.likelihoods.Categorical(5)
             self.constant = 0.0
         else:
             network, likelihood = (
                 bm.MLP(1, [40, 40], activation="relu").with_outputs(1),
-                bm.Gaussian(bm.DiagonalNoise(1, 1.0)),
+                bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 1.0)),
             )
             self.constant = 0.5 * math.log(2.0 * math.pi)
         for own, value in zip(network.parameters(), setting.network().parameters(), strict=True):

@@ -1,7 +1,7 @@
 """MetaL-Benchmark: what 20 meta-training tasks give, beside the published rows and the Bayes-optimal predictor.
 
-Data: exactly the published ones (seeded), `bayesmeta.metal_benchmark`. Metrics as published: joint log density of the
-100 test points / 100, RMSE of the noisy outcomes, root mean square calibration error, each per task and then averaged
+Data: exactly the published ones (seeded), `bayesmeta.tasks.metal_benchmark`. Metrics as published: joint log density of
+the 100 test points / 100, RMSE of the noisy outcomes, root mean square calibration error, each per task and then averaged
 over 100 test tasks. The published rows pick the best iterate on the test set; ours never see it. The report prints
 other Sinusoid-Hard rows than the README; both are shown. Within a task all errors share one posterior, so that the
 calibration error of the exact Bayes predictor is far from 0: it is the row to compare with.
@@ -50,16 +50,19 @@ def mlp(num_inputs: int) -> bm.Learner:
 def bumps(num_inputs: int) -> bm.Learner:
     """Fixed Gaussian bumps with one prior variance each: a sparse Gaussian process whose spectrum is learned."""
     features = bm.RadialBasis(num_inputs, 24 if num_inputs == 1 else 9)
-    return bm.Standardized(bm.ALPaCA(features, rows=bm.DiagonalRows(features.num_outputs)))
+    return bm.Standardized(bm.ALPaCA(features, covariance=bm.priors.DiagonalCovariance(features.num_outputs)))
 
 
 def train(
-    learner: bm.Learner, tasks: bm.TaskDataset, objective: bm.Evidence | bm.MarginalPredictive, seed: int
+    learner: bm.Learner,
+    tasks: bm.TaskDataset,
+    objective: bm.training.Evidence | bm.training.MarginalPredictive,
+    seed: int,
 ) -> None:
     """Adam, 5 tasks a step; a quarter of the meta-training tasks stops it early."""
     fit_tasks, held_out = tasks.split(0.25, seed)
     most = int(tasks.data.counts.max())
-    split = bm.RandomSplit((0, most - 1))
+    split = bm.tasks.RandomSplit((0, most - 1))
     bm.fit(
         learner, fit_tasks, 4_000, batch_size=5, lr=2e-3, objective=objective, split=split, seed=seed,
         validation=held_out, validate_every=50, patience=15,
@@ -67,15 +70,15 @@ def train(
 
 
 LEARNERS = {
-    "ours: MLP features, evidence": (mlp, bm.Evidence()),
-    "ours: MLP features, predictive": (mlp, bm.MarginalPredictive()),
-    "ours: bumps, evidence": (bumps, bm.Evidence()),
+    "ours: MLP features, evidence": (mlp, bm.training.Evidence()),
+    "ours: MLP features, predictive": (mlp, bm.training.MarginalPredictive()),
+    "ours: bumps, evidence": (bumps, bm.training.Evidence()),
 }
 
 
 def scores(learner: bm.Learner, test: bm.TaskDataset, context: int) -> tuple[float, float, float]:
     """The three published metrics, per task and then averaged."""
-    batch = test.divided(bm.PrefixSplit.at(context))
+    batch = test.divided(bm.tasks.PrefixSplit.at(context))
     prediction = learner.adapt(batch.support).predict(batch.query.x)
     y, mask = batch.query.y, batch.query.mask
     density = -metrics.joint_nll(prediction, y, mask).mean()
@@ -85,7 +88,7 @@ def scores(learner: bm.Learner, test: bm.TaskDataset, context: int) -> tuple[flo
 
 def rows(name: str, context: int, seeds: int = 3) -> dict[str, tuple[float, float, float]]:
     """Our rows, averaged over seeds, and the oracle's."""
-    train_tasks, test = bm.metal_benchmark(name, context=context)
+    train_tasks, test = bm.tasks.metal_benchmark(name, context=context)
     assert test.oracle is not None
     found = {}
     for label, (build, objective) in LEARNERS.items():

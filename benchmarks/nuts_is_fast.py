@@ -36,7 +36,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)
-    learner = bm.ALPaCA(bm.Identity(INPUTS), noise=bm.DiagonalNoise(1, 1.0)).double()
+    learner = bm.ALPaCA(bm.Identity(INPUTS), noise=bm.noise.DiagonalNoise(1, 1.0)).double()
     x, y = torch.randn(TASKS, POINTS, INPUTS).double(), torch.zeros(TASKS, POINTS, 1).double()
     blank = Data(x, y, torch.ones(TASKS, POINTS, dtype=torch.bool))
     data = Data(x, prior_predictive(learner, blank, num_draws=1)["y"][0], blank.mask)

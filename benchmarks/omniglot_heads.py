@@ -52,22 +52,28 @@ def main() -> None:
     if "BAYESMETA_DATA" not in os.environ:
         parser.error("expected BAYESMETA_DATA, the folder that holds omniglot/omniglot_background.npz")
     torch.set_num_threads(arguments.threads)
-    characters = bm.omniglot(Path(os.environ["BAYESMETA_DATA"]) / "omniglot" / "omniglot_background.npz")
+    characters = bm.tasks.omniglot(Path(os.environ["BAYESMETA_DATA"]) / "omniglot" / "omniglot_background.npz")
     train, test = characters.split_groups(5 / 30, seed=0)
     print(f"{train.num_classes} characters to train on; kept out: {', '.join(map(str, test.group_names))}", flush=True)
     best, worst_ece = dict.fromkeys(BARS, 0.0), 0.0
     for name in arguments.method or METHODS:
         torch.manual_seed(0)
         learner, start = METHODS[name](), time.perf_counter()
-        episodes = bm.Episodes(train.rotated(), ways=(5, 30))
+        episodes = bm.tasks.Episodes(train.rotated(), ways=(5, 30))
         bm.fit(
-            learner, episodes, arguments.steps, batch_size=1, lr=2e-3, split=bm.ClassSplit((1, 5), 3), progress=False
+            learner,
+            episodes,
+            arguments.steps,
+            batch_size=1,
+            lr=2e-3,
+            split=bm.tasks.ClassSplit((1, 5), 3),
+            progress=False,
         )
         print(f"\n{name}: {arguments.steps} episodes in {time.perf_counter() - start:.0f} s", flush=True)
         print(f"{'ways':>5}{'shots':>6}{'accuracy, %':>18}{'NLL':>18}{'Brier':>8}{'ECE':>8}")
         for ways, query in ((5, 15), (20, 5)):
-            tasks = bm.Episodes(test, ways=ways).dataset(arguments.episodes, 5 + query, seed=1)
-            table = bm.evaluate(learner, tasks, (1, 5), split=bm.ClassSplit, query=query, batch_size=4).table()
+            tasks = bm.tasks.Episodes(test, ways=ways).dataset(arguments.episodes, 5 + query, seed=1)
+            table = bm.evaluate(learner, tasks, (1, 5), split=bm.tasks.ClassSplit, query=query, batch_size=4).table()
             for shots in (1, 5):
                 row = table.loc[shots]
                 accuracy = f"{100 * row.accuracy:.2f} ± {50 * (row.accuracy_high - row.accuracy_low):.2f}"

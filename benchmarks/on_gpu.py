@@ -152,8 +152,8 @@ def episodes(device: str, tasks: int) -> Call:
 
 
 def chains(device: str, tasks: int) -> Call:
-    learner = bm.ALPaCA(bm.Identity(INPUTS), noise=bm.DiagonalNoise(1, 1.0)).double().to(device)
-    sampled = bm.Sampled(learner, bm.NUTS(CHAINS, DRAWS, WARMUP, max_depth=3), SEED)
+    learner = bm.ALPaCA(bm.Identity(INPUTS), noise=bm.noise.DiagonalNoise(1, 1.0)).double().to(device)
+    sampled = bm.Sampled(learner, bm.inference.NUTS(CHAINS, DRAWS, WARMUP, max_depth=3), SEED)
     generator = torch.Generator(device).manual_seed(SEED)
     x = torch.randn(tasks, SUPPORT, INPUTS, generator=generator, device=device, dtype=torch.float64)
     data = full(x, x.sum(-1, keepdim=True))

@@ -21,9 +21,9 @@ SEED, WAYS, SHOTS, QUERIES, CHANNELS = 0, 5, 1, 5, 64
 BATCHES = {"cpu": (1, 4, 16, 64), "cuda": (1, 4, 16, 64, 256, 1_024)}
 
 
-def draw(source: bm.Episodes, size: int, generator: torch.Generator) -> bm.TaskBatch:
+def draw(source: bm.tasks.Episodes, size: int, generator: torch.Generator) -> bm.TaskBatch:
     """Fresh episodes."""
-    return source.draw(size, bm.ClassSplit.at(SHOTS, QUERIES), generator)
+    return source.draw(size, bm.tasks.ClassSplit.at(SHOTS, QUERIES), generator)
 
 
 def step(learner: bm.Learner, optimizer: torch.optim.Optimizer, new: Callable[[], bm.TaskBatch]) -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     pixels = torch.randint(0, 256, (1_000 * 20, 1, 28, 28), generator=generator, dtype=torch.uint8)
     labels = torch.arange(1_000).repeat_interleave(20)
-    source = bm.Episodes(bm.ImageClasses.from_arrays(pixels, labels).to(arguments.device), ways=WAYS)
+    source = bm.tasks.Episodes(bm.tasks.ImageClasses.from_arrays(pixels, labels).to(arguments.device), ways=WAYS)
     torch.manual_seed(SEED)
     learner = bm.R2D2(bm.Conv4((1, 28, 28), CHANNELS), num_classes=WAYS).to(arguments.device)
     optimizer = learner.configure_optimizer(1e-3)

@@ -68,7 +68,7 @@ def compare(name: str, folder: Path) -> list[str]:
             learners[method] = RECIPES[method].build(len(x), 1)
             RECIPES[method].train(learners[method], train, Training(progress=False))
         features = bm.Identity(len(x))
-        pooled = bm.ALPaCA(features, rows=bm.FullRows(features.num_outputs, varying=[])).double()
+        pooled = bm.ALPaCA(features, covariance=bm.priors.FullCovariance(features.num_outputs, varying=[])).double()
         bm.fit_evidence(pooled, train)
         learners["complete pooling"] = pooled
         for label, learner in learners.items():
@@ -80,7 +80,7 @@ def compare(name: str, folder: Path) -> list[str]:
                     )
         for shot in (s for s in shots if s >= 3):
             enough = test.select([i for i, n in enumerate(test.data.counts.tolist()) if n > shot])
-            batch = enough.divided(bm.RandomSplit.at(shot, query), seed=0)
+            batch = enough.divided(bm.tasks.RandomSplit.at(shot, query), seed=0)
             errors, hits = separate_fit(batch.support, batch.query)
             collected.setdefault(("separate fits", shot), []).append(
                 (float(errors.mean()), float(hits.mean()), float("nan"), len(errors))

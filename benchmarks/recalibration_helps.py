@@ -61,7 +61,7 @@ def trained(tasks: bm.TaskDataset, steps: int, seed: int) -> bm.Learner:
     torch.manual_seed(seed)
     num_inputs = tasks.data.x.shape[-1]
     learner = bm.Standardized(bm.ALPaCA(bm.MLP(num_inputs, [32, 32]), num_outputs=1))
-    bm.fit(learner, tasks, steps, lr=3e-3, split=bm.RandomSplit((0, 10), 30), seed=seed, progress=False)
+    bm.fit(learner, tasks, steps, lr=3e-3, split=bm.tasks.RandomSplit((0, 10), 30), seed=seed, progress=False)
     return learner
 
 
@@ -81,7 +81,7 @@ def conformal_coverage(
 ) -> pd.DataFrame:
     """For each test task, the share of its points in the conformal interval, and its width over the learner's own."""
     conformal = HierarchicalConformal(learner, calibration, shots, query=query)
-    batch = test.divided(bm.RandomSplit.at(shots, query), seed)
+    batch = test.divided(bm.tasks.RandomSplit.at(shots, query), seed)
     posterior, (x, y, mask) = conformal.adapt(batch.support), (batch.query.x, batch.query.y, batch.query.mask)
     lower, upper = posterior.interval(x, LEVEL)
     inside = ((lower <= y) & (y <= upper))[..., 0].double()

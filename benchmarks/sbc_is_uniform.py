@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.checks.sbc import RankStatistics, predictive_sbc, sbc
+from bayesmeta.checks.rank_statistics import RankStatistics, predictive_sbc, sbc
 from bayesmeta.errors import ConvergenceWarning
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.wrappers.sampled import Sampled
@@ -32,7 +32,7 @@ def _linear_imaml(posterior: bm.Linearized) -> bm.IMAML:
     return bm.IMAML(
         bm.MLP(1, [4]),
         precision=1.0,
-        solver=bm.LBFGS(100, 1e-10),
+        solver=bm.inference.LBFGS(100, 1e-10),
         posterior=posterior,
         adapted=["output"],
         solve_tolerance=1e-10,
@@ -41,18 +41,21 @@ def _linear_imaml(posterior: bm.Linearized) -> bm.IMAML:
 
 EXACT: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA": (lambda: bm.ALPaCA(bm.MLP(1, [16, 6])), 1),
-    "ALPaCA, diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), rows=bm.DiagonalRows(6)), 1),
-    "ALPaCA, isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4)), 1),
-    "ALPaCA, fixed effects": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.FullRows(4, varying=[0, 1])), 1),
-    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)), 2),
+    "ALPaCA, diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), covariance=bm.priors.DiagonalCovariance(6)), 1),
+    "ALPaCA, isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.IsotropicCovariance(4)), 1),
+    "ALPaCA, fixed effects": (
+        lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.FullCovariance(4, varying=[0, 1])),
+        1,
+    ),
+    "ALPaCA, two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.noise.FullNoise(2)), 2),
     "MixtureALPaCA": (lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 4]), num_components=3), 1),
     "MixtureALPaCA, two outputs": (
-        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.FullNoise(2)),
+        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.noise.FullNoise(2)),
         2,
     ),
     "R2D2Regressor": (lambda: bm.R2D2Regressor(bm.MLP(1, [16, 6])), 1),
     "R2D2Regressor, two outputs": (
-        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.FullNoise(2)),
+        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 4]), num_outputs=2, noise=bm.noise.FullNoise(2)),
         2,
     ),
     "iMAML, f linear in phi": (lambda: _linear_imaml(bm.Linearized()), 1),
@@ -61,11 +64,13 @@ SAMPLED: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA": (lambda: bm.ALPaCA(bm.MLP(1, [16, 4])), 1),
     "CAVIA": (lambda: bm.CAVIA(bm.MLP(1, [8]), num_context=2), 1),
     "iMAML, Bernoulli": (
-        lambda: bm.IMAML(bm.MLP(2, [3]), precision=1.0, likelihood=bm.Bernoulli(), adapted=["output"]),
+        lambda: bm.IMAML(bm.MLP(2, [3]), precision=1.0, likelihood=bm.likelihoods.Bernoulli(), adapted=["output"]),
         2,
     ),
     "iMAML, a network": (
-        lambda: bm.IMAML(bm.MLP(1, [2]), precision=1.0, likelihood=bm.Gaussian(bm.DiagonalNoise(1, 0.5))),
+        lambda: bm.IMAML(
+            bm.MLP(1, [2]), precision=1.0, likelihood=bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.5))
+        ),
         1,
     ),
 }
@@ -138,7 +143,10 @@ def main() -> None:
             passed = report(name, "NUTS" if kind == "NUTS" else "itself", ranks, time.perf_counter() - start)
             (seen if kind == "wrong" else failures).extend([] if passed else [f"{name} ({kind})"])
     torch.manual_seed(seed)
-    for name, kernel in (("DeepKernelTransfer", bm.RBFKernel()), ("DeepKernelTransfer, Matérn", bm.MaternKernel())):
+    for name, kernel in (
+        ("DeepKernelTransfer", bm.kernels.RBFKernel()),
+        ("DeepKernelTransfer, Matérn", bm.kernels.MaternKernel()),
+    ):
         learner = off_start(bm.DeepKernelTransfer(bm.MLP(1, [16, 4]), kernel=kernel))
         start = time.perf_counter()
         ranks = predictive_sbc(learner, *points(1, seed)[:1], points(1, seed + 1)[0][:, :3], points(1, seed)[1])

@@ -32,22 +32,22 @@ BARS = {"frequency": 2.0, "amplitude": 2.5, "noise": 5.0}
 SETS, REFERENCES, NEW, SHIFTED = 40, 199, 100, 400
 
 
-def family(**changes: object) -> bm.Sinusoid:
+def family(**changes: object) -> bm.tasks.Sinusoid:
     """The family, or one with something else about it."""
-    return bm.Sinusoid(phase=(0.0, 2 * math.pi), **{**FAMILY, **changes})
+    return bm.tasks.Sinusoid(phase=(0.0, 2 * math.pi), **{**FAMILY, **changes})
 
 
-def shifted(what: str, factor: float) -> bm.Sinusoid:
+def shifted(what: str, factor: float) -> bm.tasks.Sinusoid:
     """The family with one of its properties times a factor."""
     value = FAMILY[what]
     return family(**{what: factor * value if what == "noise" else tuple(factor * end for end in value)})
 
 
-def trained(tasks: bm.TaskSource, steps: int) -> bm.Learner:
+def trained(tasks: bm.tasks.TaskSource, steps: int) -> bm.Learner:
     """ALPaCA on a network of two layers of 64."""
     torch.manual_seed(0)
     learner = bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=1)
-    bm.fit(learner, tasks, steps, lr=3e-3, split=bm.RandomSplit((0, 10), 20), seed=0, progress=False)
+    bm.fit(learner, tasks, steps, lr=3e-3, split=bm.tasks.RandomSplit((0, 10), 20), seed=0, progress=False)
     return learner
 
 
@@ -65,7 +65,7 @@ def false_alarms(p_values: Sequence[Tensor]) -> tuple[list[str], Tensor]:
     return [f"{m:.4f} ± {1.96 * e:.4f}" for m, e in zip(mean, error, strict=True)], (mean - levels) / error
 
 
-def ceiling(other: bm.Sinusoid, shots: int) -> float:
+def ceiling(other: bm.tasks.Sinusoid, shots: int) -> float:
     """AUC of the likelihood ratio between the families, on 200 tasks of each."""
     oracles = [each.oracle for each in (other, family())]
     ratios = []
@@ -87,8 +87,8 @@ def main() -> None:
     learner = trained(family(), 2000)
     pool = family().dataset(SETS * (REFERENCES + NEW), max(SHOTS) + 1, seed=1)
     parts = torch.arange(len(pool)).split(REFERENCES + NEW)
-    points = {shot: pool.divided(bm.RandomSplit.at(shot), seed=3).support for shot in SHOTS}
-    fitted = [bm.Surprise.fit(learner, pool.select(part[:REFERENCES].tolist()), SHOTS) for part in parts]
+    points = {shot: pool.divided(bm.tasks.RandomSplit.at(shot), seed=3).support for shot in SHOTS}
+    fitted = [bm.checks.Surprise.fit(learner, pool.select(part[:REFERENCES].tolist()), SHOTS) for part in parts]
     print("false alarms on tasks of the family, at levels")
     row("shots", LEVELS)
     usual, off = {}, []
@@ -121,7 +121,7 @@ def main() -> None:
 
     few = family().dataset(200, 11, seed=5)
     overfit = trained(few, 2000)
-    reference = bm.Surprise.fit(overfit, few, SHOTS)
+    reference = bm.checks.Surprise.fit(overfit, few, SHOTS)
     print("\nfalse alarms where the reference tasks are the 200 tasks of the training")
     row("shots", LEVELS)
     for shot in SHOTS:

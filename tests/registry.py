@@ -129,7 +129,7 @@ GRADIENT = [
     _gradient("maml-point", lambda: bm.MAML(_mlp(), steps=2, lr=0.05, posterior=bm.PointEstimate())),
     _gradient(
         "maml-two-outputs-full-noise",
-        lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.05, likelihood=bm.Gaussian(bm.FullNoise(2))),
+        lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.05, likelihood=bm.likelihoods.Gaussian(bm.noise.FullNoise(2))),
         num_outputs=2,
         num_inputs=2,
     ),
@@ -150,7 +150,11 @@ GRADIENT = [
         "imaml",
         # update and a permutation change nothing up to the solver's tolerance, which is therefore tight
         lambda: bm.IMAML(
-            _mlp(), precision=100.0, solver=bm.LBFGS(100, 1e-12, history=30), solve_steps=60, solve_tolerance=1e-12
+            _mlp(),
+            precision=100.0,
+            solver=bm.inference.LBFGS(100, 1e-12, history=30),
+            solve_steps=60,
+            solve_tolerance=1e-12,
         ),
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
         exceptions=AS_USED | ITERATES,
@@ -174,19 +178,19 @@ JUMPS = {"densities_integrate_to_one": "the density jumps at the knots: integrat
 
 
 def _variance_scaled() -> Learner:
-    learner = bm.VarianceScaled(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 2, 5))
+    learner = bm.wrappers.VarianceScaled(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 2, 5))
     learner.log_factors.copy_(torch.tensor([0.3, -0.2, 0.1]))
     return learner
 
 
 def _temperature_scaled() -> Learner:
-    learner = bm.TemperatureScaled(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), (0, 2, 5))
+    learner = bm.wrappers.TemperatureScaled(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), (0, 2, 5))
     learner.log_temperatures.copy_(torch.tensor([0.3, -0.2, 0.1]))
     return learner
 
 
 def _isotonic() -> Learner:
-    learner = bm.IsotonicRecalibrated(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 4))
+    learner = bm.wrappers.IsotonicRecalibrated(bm.ALPaCA(bm.MLP(1, [16, 8])), (0, 4))
     learner.maps.pow_(1.3)
     return learner
 
@@ -196,7 +200,7 @@ def _hyper_posterior() -> Learner:
 
 
 def _sampled() -> Learner:
-    return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.NUTS(num_chains=8, num_draws=15, num_warmup=25))
+    return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.inference.NUTS(num_chains=8, num_draws=15, num_warmup=25))
 
 
 CASES = [
@@ -204,19 +208,20 @@ CASES = [
     Case("alpaca-many-points", lambda: bm.ALPaCA(bm.Identity(1))),  # more points than features: feature space
     Case(
         "alpaca-two-outputs-full-noise",
-        lambda: bm.ALPaCA(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.FullNoise(2)),
+        lambda: bm.ALPaCA(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.noise.FullNoise(2)),
         num_outputs=2,
         num_inputs=2,
     ),
-    Case("alpaca-diagonal-rows", lambda: bm.ALPaCA(bm.RadialBasis(1, 7), rows=bm.DiagonalRows(8))),
-    Case("alpaca-isotropic-rows", lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4))),
+    Case("alpaca-diagonal-rows", lambda: bm.ALPaCA(bm.RadialBasis(1, 7), covariance=bm.priors.DiagonalCovariance(8))),
+    Case("alpaca-isotropic-rows", lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.IsotropicCovariance(4))),
     Case(
-        "alpaca-fixed-effects", lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1]))
+        "alpaca-fixed-effects",
+        lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
     ),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",
-        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.FullNoise(2)),
+        lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2, num_outputs=2, noise=bm.noise.FullNoise(2)),
         num_outputs=2,
         num_inputs=2,
     ),
@@ -224,7 +229,7 @@ CASES = [
     Case("r2d2-regressor", lambda: bm.R2D2Regressor(bm.MLP(1, [16, 8]))),
     Case(
         "r2d2-regressor-two-outputs",
-        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.FullNoise(2)),
+        lambda: bm.R2D2Regressor(bm.MLP(2, [16, 8]), num_outputs=2, noise=bm.noise.FullNoise(2)),
         num_outputs=2,
         num_inputs=2,
     ),
@@ -245,17 +250,17 @@ CASES = [
     _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])), exceptions=COMPARES),
     _kernel(
         "deep-kernel-on-inputs",
-        lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.MaternKernel()),
+        lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.MaternKernel()),
         exceptions=COMPARES,
     ),
     _kernel(
         "deep-kernel-spectral-mixture",
-        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), kernel=bm.SpectralMixtureKernel(2)),
+        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), kernel=bm.kernels.SpectralMixtureKernel(2)),
     ),
     _kernel(
         "deep-kernel-two-outputs-full-noise",
         lambda: bm.DeepKernelTransfer(
-            bm.MLP(2, [16, 8]), num_outputs=2, kernel=bm.LinearKernel(), noise=bm.FullNoise(2)
+            bm.MLP(2, [16, 8]), num_outputs=2, kernel=bm.kernels.LinearKernel(), noise=bm.noise.FullNoise(2)
         ),
         num_outputs=2,
         num_inputs=2,

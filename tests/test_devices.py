@@ -27,7 +27,7 @@ BEYOND_THE_PRETENCE = {
     "a compiled step": "inductor knows the pretended device neither by name nor by the memory of its tensors",
 }
 
-SHORT = bm.NUTS(num_chains=2, num_draws=4, num_warmup=20, max_depth=2)
+SHORT = bm.inference.NUTS(num_chains=2, num_draws=4, num_warmup=20, max_depth=2)
 # a real device sums in another order, which solvers and eigenvectors amplify
 SAME = {"rtol": 1e-5, "atol": 1e-7}
 
@@ -123,7 +123,7 @@ def classifier(device: torch.device) -> bm.R2D2:
 
 
 def numbers(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
-    return bm.Sinusoid().dataset(num_tasks=num_tasks, num_points=points, seed=0)
+    return bm.tasks.Sinusoid().dataset(num_tasks=num_tasks, num_points=points, seed=0)
 
 
 def labels(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
@@ -136,7 +136,7 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
     for make, arguments in (
         (lambda: bm.Standardized(alpaca(torch.device("cpu"))), {"validation": held_out, "validate_every": 2}),
         (lambda: bm.MAMLPlusPlus(bm.MLP(1, [4]), steps=2).double(), {}),
-        (lambda: alpaca(torch.device("cpu")), {"objective": bm.Evidence()}),
+        (lambda: alpaca(torch.device("cpu")), {"objective": bm.training.Evidence()}),
     ):
         torch.manual_seed(0)
         reference = make()
@@ -144,17 +144,17 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
         results = [bm.fit(each, train, steps=3, batch_size=3, **arguments) for each in (reference, learner)]
         assert results[1].losses == pytest.approx(results[0].losses, rel=1e-5)
         same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
-    episodes = bm.Episodes(images(device), ways=2)
+    episodes = bm.tasks.Episodes(images(device), ways=2)
     learner = bm.R2D2(bm.Conv4((1, 16, 16), 4, num_groups=2), num_classes=2).to(device)
     result = bm.fit(
-        learner, episodes, steps=1, batch_size=2, split=bm.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
+        learner, episodes, steps=1, batch_size=2, split=bm.tasks.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
     )
     assert len(result.losses) == 1
 
 
-def images(device: torch.device) -> bm.ImageClasses:
+def images(device: torch.device) -> bm.tasks.ImageClasses:
     pixels = torch.randint(0, 256, (12, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return bm.ImageClasses.from_arrays(pixels, torch.arange(4).repeat_interleave(3)).to(device)
+    return bm.tasks.ImageClasses.from_arrays(pixels, torch.arange(4).repeat_interleave(3)).to(device)
 
 
 def test_evaluate(device: torch.device) -> None:
@@ -166,7 +166,7 @@ def test_evaluate(device: torch.device) -> None:
 
 
 def test_fit_evidence(device: torch.device) -> None:
-    problems: list[bm.EvidenceProblem] = [bm.MaximumLikelihood(), bm.RestrictedMaximumLikelihood()]
+    problems: list[bm.EvidenceProblem] = [bm.training.MaximumLikelihood(), bm.training.RestrictedMaximumLikelihood()]
     for problem in problems:
         reference, learner = linear(torch.device("cpu")), linear(device)
         for each in (reference, learner):
@@ -179,19 +179,22 @@ def test_surprise_and_shrinkage(device: torch.device) -> None:
         found = []
         for at in (torch.device("cpu"), device):
             support = tasks.data.select(slice(3)).to(device=at)
-            surprise = bm.Surprise.fit(make(at), tasks, [2, 3])
+            surprise = bm.checks.Surprise.fit(make(at), tasks, [2, 3])
             found.append([surprise.p_value(support), surprise.smallest_p_value(support)])
             assert 0.25 <= make(at).surprise(support.select(slice(1)), num_draws=3) <= 1.0
             if make is alpaca:
-                found[-1].append(bm.shrinkage(make(at), support))
-            again = bm.Surprise.from_json(make(at), surprise.to_json())
+                found[-1].append(bm.checks.shrinkage(make(at), support))
+            again = bm.checks.Surprise.from_json(make(at), surprise.to_json())
             torch.testing.assert_close(again.p_value(support), found[-1][0])
         torch.testing.assert_close(found[1], found[0], **SAME)
 
 
-@pytest.mark.parametrize("method", [bm.variance_scaling, bm.isotonic_recalibration, bm.temperature_scaling])
+@pytest.mark.parametrize(
+    "method",
+    [bm.calibration.variance_scaling, bm.calibration.isotonic_recalibration, bm.calibration.temperature_scaling],
+)
 def test_recalibration(device: torch.device, method: Callable[..., bm.Learner]) -> None:
-    make, tasks = (classifier, labels(24)) if method is bm.temperature_scaling else (alpaca, numbers(24))
+    make, tasks = (classifier, labels(24)) if method is bm.calibration.temperature_scaling else (alpaca, numbers(24))
     support = tasks.data.select(slice(2))
     values = []
     for at in (torch.device("cpu"), device):
@@ -207,9 +210,9 @@ def test_conformal_regions(device: torch.device) -> None:
             learner, regions = make(at), []
             five = bm.Data(tasks.data.x[:2, :5], tasks.data.y[:2, :5], tasks.data.mask[:2, :5])
             for posterior in (
-                bm.HierarchicalConformal(learner, tasks).adapt(five),
-                bm.SplitConformal(learner).adapt(five, five),
-                bm.FewShotConformal(learner, tasks, tasks).adapt(five),
+                bm.calibration.HierarchicalConformal(learner, tasks).adapt(five),
+                bm.calibration.SplitConformal(learner).adapt(five, five),
+                bm.calibration.FewShotConformal(learner, tasks, tasks).adapt(five),
             ):
                 if make is alpaca:
                     regions += [*posterior.interval(tasks.data.x[:2], 0.6)]
@@ -226,22 +229,31 @@ def test_conformal_regions(device: torch.device) -> None:
 def test_sbc_and_fidelity(device: torch.device) -> None:
     learner = linear(device)
     x = torch.linspace(-1.0, 1.0, 3, dtype=torch.float64)[None, :, None].expand(20, -1, -1)
-    assert bm.sbc(learner, x, num_draws=9).ranks.shape[0] == 20
-    assert bm.predictive_sbc(learner, x, x[:, :1], num_draws=9).ranks.shape[0] == 20
+    assert bm.checks.sbc(learner, x, num_draws=9).ranks.shape[0] == 20
+    assert bm.checks.predictive_sbc(learner, x, x[:, :1], num_draws=9).ranks.shape[0] == 20
     support = numbers().data.select(slice(2))
     exact, approximate = learner.adapt(support), alpaca(device).adapt(support)
-    assert bm.fidelity(exact, exact, support.x, num_draws=5).predictive_kl.abs().max() < 1e-6
-    assert bm.fidelity(bm.Sampled(learner, SHORT).adapt(support), exact, support.x, num_draws=5).parameters is not None
+    assert bm.checks.fidelity(exact, exact, support.x, num_draws=5).predictive_kl.abs().max() < 1e-6
+    assert (
+        bm.checks.fidelity(bm.Sampled(learner, SHORT).adapt(support), exact, support.x, num_draws=5).parameters
+        is not None
+    )
     with pytest.raises(bm.ShapeError):
-        bm.fidelity(approximate, exact, support.x, num_draws=5)
+        bm.checks.fidelity(approximate, exact, support.x, num_draws=5)
 
 
 def test_hyper_posteriors(device: torch.device) -> None:
     tasks, x = numbers(6, 4), torch.zeros(6, 2, 1)
     for found in (
-        bm.nuts_hyper_posterior(linear(device), tasks, bm.DeviationHyperprior(), sampler=SHORT, num_members=2),
-        bm.svgd_hyper_posterior([alpaca(device) for _ in range(2)], tasks, bm.GaussianHyperprior(), steps=2),
-        bm.vi_hyper_posterior(alpaca(device), tasks, bm.GaussianHyperprior(), steps=2, num_members=2),
+        bm.training.nuts_hyper_posterior(
+            linear(device), tasks, bm.hyperpriors.DeviationHyperprior(), sampler=SHORT, num_members=2
+        ),
+        bm.training.svgd_hyper_posterior(
+            [alpaca(device) for _ in range(2)], tasks, bm.hyperpriors.GaussianHyperprior(), steps=2
+        ),
+        bm.training.vi_hyper_posterior(
+            alpaca(device), tasks, bm.hyperpriors.GaussianHyperprior(), steps=2, num_members=2
+        ),
     ):
         posterior = found.adapt(tasks.data)
         assert on(posterior.predict(x).mean, device).isfinite().all()
@@ -259,7 +271,7 @@ def test_saving_and_loading(device: torch.device, tmp_path: Path) -> None:
     tasks = numbers().data
     learner = bm.Standardized(alpaca(device))
     learner.prepare(tasks)
-    learner = bm.variance_scaling(learner, numbers(24), [0, 3])
+    learner = bm.calibration.variance_scaling(learner, numbers(24), [0, 3])
     bm.save(learner, tmp_path / "model")
     loaded = bm.load(tmp_path / "model")  # on the CPU
     values = summary(learner.adapt(tasks).predict(tasks.x), tasks.y.to(device))
@@ -301,8 +313,12 @@ def test_to_pyro(device: torch.device) -> None:
     for posterior in (
         svi(network, support, steps=1, num_draws=2),
         svi(network, support, AutoIAFNormal, steps=1, num_draws=2),
-        hyper_svi(learner, support, bm.DeviationHyperprior(), steps=1, num_draws=4).hyper_posterior(2).adapt(support),
-        hyper_nuts(learner, support, bm.DeviationHyperprior(), sampler=SHORT).hyper_posterior(2).adapt(support),
+        hyper_svi(learner, support, bm.hyperpriors.DeviationHyperprior(), steps=1, num_draws=4)
+        .hyper_posterior(2)
+        .adapt(support),
+        hyper_nuts(learner, support, bm.hyperpriors.DeviationHyperprior(), sampler=SHORT)
+        .hyper_posterior(2)
+        .adapt(support),
     ):
         on(posterior.predict(support.x).mean, device)
     one = support.select(slice(1))
@@ -313,5 +329,5 @@ def test_to_pyro(device: torch.device) -> None:
 def test_to_arviz_and_a_report(device: torch.device) -> None:
     learner, tasks = linear(device), numbers()
     to_arviz(learner, tasks, tasks.data, num_draws=2)
-    reference = bm.Surprise.fit(learner, tasks, [2])
+    reference = bm.checks.Surprise.fit(learner, tasks, [2])
     assert "ALPaCA" in str(report(learner, tasks, [2], num_bootstrap=2, examples=1, surprise=reference))

@@ -186,7 +186,7 @@ class HierarchicalConformal(TaskConformal):
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> conformal = HierarchicalConformal(simulator.oracle, simulator.dataset(40, 10, seed=0), shots=5)
         >>> conformal
         HierarchicalConformal(40 tasks at 5 shots: levels up to 0.976)
@@ -247,7 +247,7 @@ class SplitConformal:
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> task = simulator.dataset(1, 40, seed=0).data
         >>> support, calibration, new = (task.points(part) for part in (slice(5), slice(5, 35), slice(35, 40)))
         >>> lower, upper = SplitConformal(simulator.oracle).adapt(support, calibration).interval(new.x, level=0.9)

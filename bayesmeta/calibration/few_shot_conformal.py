@@ -70,7 +70,7 @@ class FewShotConformal(TaskConformal):
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> training, calibration = (simulator.dataset(40, 10, seed=seed) for seed in (0, 1))
         >>> conformal = FewShotConformal(simulator.oracle, training, calibration, shots=5)
         >>> conformal
@@ -145,7 +145,8 @@ def leave_one_out_scores(
     Example:
         >>> import bayesmeta as bm
         >>> learner, support = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 5.0, 0.0])
-        >>> leave_one_out_scores(learner, learner.conform(support), bm.StandardizedResidual()).argmax().item()
+        >>> score = bm.calibration.StandardizedResidual()
+        >>> leave_one_out_scores(learner, learner.conform(support), score).argmax().item()
         1
     """
     outputs = support.y.shape[2:] if support.y.is_floating_point() else (1,)

@@ -82,8 +82,8 @@ def variance_scaling(
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
-        >>> sure = bm.VarianceScaled(simulator.oracle, [5])
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> sure = bm.wrappers.VarianceScaled(simulator.oracle, [5])
         >>> _ = sure.log_factors.fill_(-1.0)
         >>> wider = variance_scaling(sure, simulator.dataset(100, 10, seed=0), [5])
         >>> round(wider.log_factors.item())
@@ -129,10 +129,10 @@ def temperature_scaling(
 
     Example:
         >>> import bayesmeta as bm
-        >>> blobs = bm.GaussianBlobs(ways=3)
-        >>> sure = bm.TemperatureScaled(blobs.oracle, [2])
+        >>> blobs = bm.tasks.GaussianBlobs(ways=3)
+        >>> sure = bm.wrappers.TemperatureScaled(blobs.oracle, [2])
         >>> _ = sure.log_temperatures.fill_(-1.0)
-        >>> calmer = temperature_scaling(sure, blobs.episodes(100, 6), [2], split=bm.ClassSplit)
+        >>> calmer = temperature_scaling(sure, blobs.episodes(100, 6), [2], split=bm.tasks.ClassSplit)
         >>> round(calmer.log_temperatures.item())
         1
     """
@@ -181,8 +181,8 @@ def isotonic_recalibration(
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
-        >>> sure = bm.VarianceScaled(simulator.oracle, [5])
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> sure = bm.wrappers.VarianceScaled(simulator.oracle, [5])
         >>> _ = sure.log_factors.fill_(-0.5)
         >>> tasks = simulator.dataset(100, 10, seed=0)
         >>> mapped = isotonic_recalibration(sure, tasks, [5])

@@ -1,1 +1,5 @@
-"""Scores of predictions and the evaluation of learners."""
+"""How good predictions are: scores by shots. The verb is `bayesmeta.evaluate`; `metrics` are the scores one by one."""
+
+from bayesmeta.evaluation.scores import Evaluation, ShotScores
+
+__all__ = ["Evaluation", "ShotScores"]

@@ -57,7 +57,7 @@ def evaluate(
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> evaluation = evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[0, 5], num_bootstrap=0)
         >>> evaluation.table()[["tasks", "points", "regret"]].values.tolist()
         [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]

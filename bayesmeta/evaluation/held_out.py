@@ -82,8 +82,8 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=5, num_points=8, seed=0)
-        >>> batch = tasks.divided(bm.RandomSplit.at(3), 0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=5, num_points=8, seed=0)
+        >>> batch = tasks.divided(bm.tasks.RandomSplit.at(3), 0)
         >>> learner = bm.ALPaCA(bm.MLP(1, [8, 4]))
         >>> list(predicted(learner, batch.support, batch.query, batch_size=3))
         [held-out prediction at 5 points of 3 tasks, held-out prediction at 5 points of 2 tasks]
@@ -144,7 +144,7 @@ def with_room(tasks: TaskDataset, shots: int, split: type[Split], fewest: int, k
     Example:
         >>> import bayesmeta as bm
         >>> tasks = bm.TaskDataset(bm.Data.stack([bm.Data.from_arrays([0.0] * n, [0.0] * n) for n in (2, 5, 7)]))
-        >>> with_room(tasks, 4, bm.RandomSplit, 2, "calibration")
+        >>> with_room(tasks, 4, bm.tasks.RandomSplit, 2, "calibration")
         TaskDataset(2 tasks, 5 to 7 points each)
     """
     positions = (split.room(tasks.data) >= shots).nonzero().flatten()

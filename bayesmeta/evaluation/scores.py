@@ -97,7 +97,7 @@ class Evaluation:
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> evaluation = bm.evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[0, 5])
         >>> evaluation.shots, len(evaluation.per_task(5))
         ((0, 5), 30)

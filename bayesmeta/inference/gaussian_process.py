@@ -111,7 +111,7 @@ def prefix_log_probs(
     kernel: Float[Tensor, "B N N"],
     residual: Float[Tensor, "B N C"],
     mask: Bool[Tensor, "B N"],
-    columns: Float[Tensor, "C C"],
+    output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B N"]:
     """log p(r_n | r_1..r_n-1) for every n, in nats, from one Cholesky factor; 0 at padding. Their sum is the evidence.
 
@@ -121,15 +121,15 @@ def prefix_log_probs(
         kernel: K in units of Σ.
         residual: R, units of y.
         mask: True = real.
-        columns: Σ, squared units of y.
+        output_covariance: Σ, squared units of y.
 
     Raises:
         InferenceError: S or Σ is not positive definite.
     """
     belief = condition(kernel, residual, mask)
-    outputs = cholesky(columns, "noise covariance")
+    outputs = cholesky(output_covariance, "noise covariance")
     white = solve_lower(outputs, belief.white.mT).mT
-    num_outputs = columns.shape[-1]
+    num_outputs = output_covariance.shape[-1]
     spread = 2.0 * num_outputs * belief.factor.diagonal(dim1=-2, dim2=-1).log()
     each = -0.5 * (white.square().sum(-1) + spread + logdet(outputs) + num_outputs * LOG_2PI)
     return torch.where(mask, each, 0.0)
@@ -139,10 +139,10 @@ def log_evidence(
     kernel: Float[Tensor, "B N N"],
     residual: Float[Tensor, "B N C"],
     mask: Bool[Tensor, "B N"],
-    columns: Float[Tensor, "C C"],
+    output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B"]:
     """log p(R) of the real points of each task, F integrated out, in nats; arguments as for `prefix_log_probs`."""
-    return prefix_log_probs(kernel, residual, mask, columns).sum(-1)
+    return prefix_log_probs(kernel, residual, mask, output_covariance).sum(-1)
 
 
 def _factor(kernel: Tensor, mask: Tensor, explained: Tensor | float = 0.0) -> Tensor:

@@ -147,7 +147,7 @@ def prefix_log_probs(
     rows: Float[Tensor, "B N R"],
     residual: Float[Tensor, "B N C"],
     mask: Bool[Tensor, "B N"],
-    columns: Float[Tensor, "C C"],
+    output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B N"]:
     """log p(r_n | r_1..r_n-1) for every n, in nats, from one N x N Cholesky; 0 at padding. Their sum is the evidence.
 
@@ -155,9 +155,9 @@ def prefix_log_probs(
     """
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows), "support covariance")
-    outputs = cholesky(columns, "noise covariance")
+    outputs = cholesky(output_covariance, "noise covariance")
     white = solve_lower(outputs, solve_lower(factor, residual).mT).mT
-    num_outputs = columns.shape[-1]
+    num_outputs = output_covariance.shape[-1]
     spread = 2.0 * num_outputs * factor.diagonal(dim1=-2, dim2=-1).log()
     each = -0.5 * (white.square().sum(-1) + spread + logdet(outputs) + num_outputs * LOG_2PI)
     return torch.where(mask, each, 0.0)
@@ -167,20 +167,20 @@ def log_evidence(
     rows: Float[Tensor, "B N R"],
     residual: Float[Tensor, "B N C"],
     mask: Bool[Tensor, "B N"],
-    columns: Float[Tensor, "C C"],
+    output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B"]:
     """log p(R) of the real points of each task, Z integrated out, in nats; in the smaller of the two spaces."""
     if rows.shape[1] < rows.shape[2]:
-        return prefix_log_probs(rows, residual, mask, columns).sum(-1)
+        return prefix_log_probs(rows, residual, mask, output_covariance).sum(-1)
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows.mT), "posterior precision")
     mean = torch.cholesky_solve(rows.mT @ residual, factor)
     # Rᵀ S⁻¹ R = (R - Φm)ᵀ(R - Φm) + mᵀm: a sum of squares, where RᵀR - RᵀΦm would cancel
     stacked = torch.cat([residual - rows @ mean, mean], 1)
-    outputs = cholesky(columns, "noise covariance")
+    outputs = cholesky(output_covariance, "noise covariance")
     quadratic = solve_lower(outputs, stacked.mT).square().sum((-1, -2))
     count = mask.sum(-1).to(rows.dtype)
-    num_outputs = columns.shape[-1]
+    num_outputs = output_covariance.shape[-1]
     determinant = num_outputs * logdet(factor) + count * logdet(outputs)
     return -0.5 * (quadratic + determinant + count * num_outputs * LOG_2PI)
 

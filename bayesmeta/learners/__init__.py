@@ -1,1 +1,16 @@
-"""Meta-learners, by family; one method a file."""
+"""Meta-learners, by family, one method a file. Here are the classes that a method of your own may inherit."""
+
+from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
+from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
+from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
+
+__all__ = [
+    "Approximation",
+    "AscentLearner",
+    "ExplicitWeightLearner",
+    "GradientLearner",
+    "LastLayerRegression",
+    "LinearLearner",
+    "LinearizableLearner",
+    "WeightLearner",
+]

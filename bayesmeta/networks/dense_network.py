@@ -70,7 +70,8 @@ class DenseNetworkOutput(DenseOutput, DenseNetwork):
         own, weight, bias = self._parts(phi, len(x))
         features, features_back = self.features.pullback(own, x)
 
-        def back(delta: Float[Tensor, "B N K O"]) -> dict[str, Factor]:
+        # axes in this annotation, `B N K O`, would be parsed at every call of the method
+        def back(delta: Tensor) -> dict[str, Factor]:
             beneath = features_back(delta_times(delta, weight))
             factors = {PREFIX + name: factor for name, factor in beneath.items()}
             return factors | {"output.weight": Factor(delta, features), "output.bias": Factor(delta)}

@@ -80,7 +80,8 @@ class MLP(DenseNetwork):
                 x, slope = _with_slope(step, x)
                 slopes.append(slope[:, :, None])
 
-        def back(delta: Float[Tensor, "B N K F"]) -> dict[str, Factor]:
+        # axes in this annotation, `B N K O`, would be parsed at every call of the method
+        def back(delta: Tensor) -> dict[str, Factor]:
             factors: dict[str, Factor] = {}
             for index in reversed(range(len(inputs))):
                 delta = delta * slopes[index]

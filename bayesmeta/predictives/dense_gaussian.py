@@ -31,14 +31,14 @@ class DenseGaussianPredictive(Predictive):
         blocks: the covariance of f at each point over outputs, `B M C C`, squared units of y.
         latent_covariance: computes the covariance of f over all points, `B MC MC`, squared units of y; called only
             where the joint distribution is asked for.
-        columns: Σ, the noise covariance, `C C`, squared units of y.
+        noise_covariance: Σ, the noise covariance, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
     """
 
     location: Float[Tensor, "B M C"]
     blocks: Float[Tensor, "B M C C"]
     latent_covariance: Callable[[], Tensor]
-    columns: Float[Tensor, "C C"]
+    noise_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
 
     @property
@@ -54,7 +54,7 @@ class DenseGaussianPredictive(Predictive):
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
         """Predictive variance, squared units of y."""
-        return self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.columns.diagonal()
+        return self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.noise_covariance.diagonal()
 
     @property
     def marginals(self) -> Distribution:
@@ -63,7 +63,7 @@ class DenseGaussianPredictive(Predictive):
         Raises:
             InferenceError: with two outputs or more, the covariance at a point is not positive definite.
         """
-        num_outputs = self.columns.shape[-1]
+        num_outputs = self.noise_covariance.shape[-1]
         floor = torch.zeros_like(self.location)
         if self.noise == 0.0:
             precision = torch.finfo(self.location.dtype)
@@ -71,14 +71,14 @@ class DenseGaussianPredictive(Predictive):
             floor = 32.0 * num_outputs * precision.eps * self.variance.detach() + precision.tiny
         if num_outputs == 1:
             return Independent(Normal(self.location, (self.variance + floor).sqrt(), validate_args=False), 1)
-        covariance = self.blocks + self.noise * self.columns + torch.diag_embed(floor)
+        covariance = self.blocks + self.noise * self.noise_covariance + torch.diag_embed(floor)
         factor = cholesky(covariance, "predictive covariance of a point")
         return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
 
     def covariance(self) -> Float[Tensor, "B MC MC"]:
         """The covariance over all points and outputs, noise included, squared units of y."""
-        eye = torch.eye(self.location.shape[1], dtype=self.columns.dtype, device=self.columns.device)
-        return self.latent_covariance() + self.noise * torch.kron(eye, self.columns)
+        eye = torch.eye(self.location.shape[1], dtype=self.noise_covariance.dtype, device=self.noise_covariance.device)
+        return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats.

@@ -22,14 +22,14 @@ class GaussianPredictive(Predictive):
         location: the mean, `B M C`, units of y.
         latent_variance: the diagonal of R, `B M`.
         latent_covariance: computes R, `B M M`; called only where the joint distribution is asked for.
-        columns: Σ, `C C`, squared units of y.
+        output_covariance: Σ, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
     """
 
     location: Float[Tensor, "B M C"]
     latent_variance: Float[Tensor, "B M"]
     latent_covariance: Callable[[], Tensor]
-    columns: Float[Tensor, "C C"]
+    output_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
 
     @property
@@ -43,22 +43,22 @@ class GaussianPredictive(Predictive):
         return self.location.shape
 
     @property
-    def row_variance(self) -> Float[Tensor, "B M"]:
+    def point_variance(self) -> Float[Tensor, "B M"]:
         """The diagonal of R + noise I."""
         return self.latent_variance + self.noise
 
     @property
     def marginals(self) -> Distribution:
         """Gaussians of batch shape (B, M), event shape (C,)."""
-        if self.columns.shape[-1] == 1:
+        if self.output_covariance.shape[-1] == 1:
             return Independent(Normal(self.location, self.stddev, validate_args=False), 1)
-        factor = self.row_variance.sqrt()[..., None, None] * cholesky(self.columns, "noise covariance")
+        factor = self.point_variance.sqrt()[..., None, None] * cholesky(self.output_covariance, "noise covariance")
         return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
         """Predictive variance, squared units of y."""
-        return self.row_variance[..., None] * self.columns.diagonal()
+        return self.point_variance[..., None] * self.output_covariance.diagonal()
 
     def covariance(self) -> Float[Tensor, "B M M"]:
         """R + noise I, the covariance over points in units of Σ."""
@@ -73,12 +73,12 @@ class GaussianPredictive(Predictive):
         both = mask[..., :, None] & mask[..., None, :]
         eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
         rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
-        columns = cholesky(self.columns, "noise covariance")
+        output_covariance = cholesky(self.output_covariance, "noise covariance")
         residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
-        white = solve_lower(columns, solve_lower(rows, residual).mT)  # Lc⁻¹ (Lr⁻¹ R)ᵀ
+        white = solve_lower(output_covariance, solve_lower(rows, residual).mT)  # Lc⁻¹ (Lr⁻¹ R)ᵀ
         count = mask.sum(-1).to(self.location.dtype)
-        num_outputs = self.columns.shape[-1]
-        determinant = num_outputs * logdet(rows) + count * logdet(columns)
+        num_outputs = self.output_covariance.shape[-1]
+        determinant = num_outputs * logdet(rows) + count * logdet(output_covariance)
         return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
 
     def rsample(
@@ -90,10 +90,10 @@ class GaussianPredictive(Predictive):
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular
             values, vectors = torch.linalg.eigh(self.latent_covariance())
             rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
-        columns = cholesky(self.columns, "noise covariance")
+        output_covariance = cholesky(self.output_covariance, "noise covariance")
         shape = (*sample_shape, *self.location.shape)
         normal = common_normals(shape, self.location, generator)
-        return self.location + rows @ normal @ columns.mT
+        return self.location + rows @ normal @ output_covariance.mT
 
     @property
     def noiseless(self) -> "GaussianPredictive":

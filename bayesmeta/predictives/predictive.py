@@ -23,7 +23,7 @@ class Predictive(OneLine, ABC):
     Example:
         >>> import bayesmeta as bm
         >>> distribution = torch.distributions.Independent(Normal(torch.tensor([[[0.5], [2.0]]]), 0.1), 1)
-        >>> bm.IndependentPredictive(distribution)
+        >>> bm.predictives.IndependentPredictive(distribution)
         prediction at 2 points: mean [0.5, 2], sd [0.1, 0.1]
     """
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-import bayesmeta
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
@@ -23,6 +22,7 @@ from bayesmeta.reporting.figures import Panel
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.tasks.table import Schema
+from bayesmeta.version import VERSION
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -310,7 +310,7 @@ def report(
         ("Learner", evaluation.learner),
         ("Tasks", f"{len(tasks)}, of {int(tasks.data.counts.min())} to {int(tasks.data.counts.max())} points"),
         ("Division", f"{how.get(split.__name__, split.__name__)}, seed {seed}"),
-        ("Made with", f"bayesmeta {bayesmeta.__version__}"),
+        ("Made with", f"bayesmeta {VERSION}"),
     ]
     seen = {str(name) for name in trained_on} & {str(name) for name in tasks.names}
     warning = (

@@ -1,1 +1,49 @@
-"""Where tasks come from: tables, arrays, and simulators with exact oracles."""
+"""Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
+
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.images.episodes import Episodes
+from bayesmeta.tasks.images.image_classes import ImageClasses
+from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
+from bayesmeta.tasks.oracles.oracle import Oracle
+from bayesmeta.tasks.simulators.cauchy import Cauchy
+from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
+from bayesmeta.tasks.simulators.gp_functions import GPFunctions
+from bayesmeta.tasks.simulators.metal_benchmark import metal_benchmark
+from bayesmeta.tasks.simulators.pendulum import Pendulum
+from bayesmeta.tasks.simulators.sawtooth import Sawtooth
+from bayesmeta.tasks.simulators.simulator import FunctionSimulator, Simulator
+from bayesmeta.tasks.simulators.sinusoid import Sinusoid
+from bayesmeta.tasks.simulators.sloped_sinusoid import SlopedSinusoid
+from bayesmeta.tasks.simulators.step import Step
+from bayesmeta.tasks.simulators.task_mixture import TaskMixture
+from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, RandomSplit, Split, TaskSource
+from bayesmeta.tasks.table import Schema
+
+__all__ = [
+    "Cauchy",
+    "ClassSplit",
+    "Episodes",
+    "FunctionSimulator",
+    "GPFunctions",
+    "GaussianBlobs",
+    "ImageClasses",
+    "Oracle",
+    "OrderedSplit",
+    "Pendulum",
+    "PrefixSplit",
+    "RandomSplit",
+    "Sawtooth",
+    "Schema",
+    "Simulator",
+    "Sinusoid",
+    "SlopedSinusoid",
+    "Split",
+    "Step",
+    "TaskDataset",
+    "TaskMixture",
+    "TaskSource",
+    "download_omniglot",
+    "metal_benchmark",
+    "omniglot",
+    "omniglot_runs",
+]

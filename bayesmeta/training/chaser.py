@@ -32,7 +32,7 @@ class Chaser(Objective):
         >>> import bayesmeta as bm
         >>> learner = bm.BMAML(bm.MLP(1, [8]), num_particles=3, steps=2)
         >>> task = bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0])
-        >>> bm.Chaser(lead=1)(learner, bm.TaskBatch(task, task)).shape
+        >>> bm.training.Chaser(lead=1)(learner, bm.TaskBatch(task, task)).shape
         torch.Size([1])
     """
 

@@ -55,7 +55,7 @@ class CompiledStep:
         >>> import bayesmeta as bm
         >>> from bayesmeta.training.compiled import CompiledStep
         >>> learner = bm.ALPaCA(bm.Identity(1))
-        >>> batch = learner.conform_tasks(bm.Sinusoid().dataset(3, 8, seed=0).divided(bm.RandomSplit.at(5)))
+        >>> batch = learner.conform_tasks(bm.tasks.Sinusoid().dataset(3, 8, seed=0).divided(bm.tasks.RandomSplit.at(5)))
         >>> step = CompiledStep(learner, learner.loss)
         >>> losses, mean = step.record(batch)
         >>> losses.shape, learner.prior.location.grad.shape, step.compilations

@@ -80,7 +80,7 @@ def fit(
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=20, num_points=8, seed=0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=20, num_points=8, seed=0)
         >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
         >>> result = bm.fit(learner, tasks, steps=50, lr=0.01, progress=False)
         >>> len(result.losses), result.losses[-1] < result.losses[0]

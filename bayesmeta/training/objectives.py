@@ -23,8 +23,8 @@ class Objective(ABC):
         ...         query = tasks.query
         ...         error = (learner.condition(tasks.support).at(query.x).mean - query.y).square().sum(-1)
         ...         return (error * query.mask).sum(-1) / query.counts
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
-        >>> SquaredError()(bm.ALPaCA(bm.MLP(1, [8])), tasks.divided(bm.RandomSplit.at(5))).shape
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> SquaredError()(bm.ALPaCA(bm.MLP(1, [8])), tasks.divided(bm.tasks.RandomSplit.at(5))).shape
         torch.Size([3])
     """
 
@@ -48,9 +48,9 @@ class JointPredictive(Objective):
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.RandomSplit.at(5))
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.tasks.RandomSplit.at(5))
         >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
-        >>> losses = bm.JointPredictive()(learner, tasks)
+        >>> losses = bm.training.JointPredictive()(learner, tasks)
         >>> prediction = learner.adapt(tasks.support).predict(tasks.query.x)
         >>> bool(((losses + prediction.log_prob(tasks.query.y) / 3).abs() < 1e-9).all())
         True
@@ -67,9 +67,10 @@ class MarginalPredictive(Objective):
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
-        >>> learner, one = bm.ALPaCA(bm.MLP(1, [8])).double(), tasks.divided(bm.RandomSplit.at(7))  # one query point
-        >>> difference = bm.MarginalPredictive()(learner, one) - bm.JointPredictive()(learner, one)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
+        >>> one = tasks.divided(bm.tasks.RandomSplit.at(7))  # one query point
+        >>> difference = bm.training.MarginalPredictive()(learner, one) - bm.training.JointPredictive()(learner, one)
         >>> bool(difference.abs().max() < 1e-9)
         True
     """
@@ -88,9 +89,10 @@ class Evidence(Objective):
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0)
         >>> learner = bm.ALPaCA(bm.MLP(1, [8])).double()
-        >>> losses = bm.Evidence()(learner, tasks.divided(bm.RandomSplit.at(5)))  # however they are divided
+        >>> divided = tasks.divided(bm.tasks.RandomSplit.at(5))  # however they are divided
+        >>> losses = bm.training.Evidence()(learner, divided)
         >>> bool(((losses + learner.log_evidence(tasks.data) / 8).abs() < 1e-9).all())
         True
     """
@@ -138,7 +140,7 @@ class MaximumLikelihood(EvidenceProblem):
         >>> import bayesmeta as bm
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], [0.1, 0.9, 2.2]), ([0.0, 1.0, 3.0], [1.2, 1.8, 4.1])])
         >>> learner = bm.ALPaCA(bm.Identity(1)).double()
-        >>> bool(bm.MaximumLikelihood()(learner, tasks.data) == learner.log_evidence(tasks.data).sum())
+        >>> bool(bm.training.MaximumLikelihood()(learner, tasks.data) == learner.log_evidence(tasks.data).sum())
         True
     """
 
@@ -155,7 +157,7 @@ class RestrictedMaximumLikelihood(EvidenceProblem):
         >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1], [1.3, 2.9, 4.2, 5.6]]
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], each) for each in y])
         >>> learner = bm.ALPaCA(bm.Identity(1)).double()
-        >>> result = bm.fit_evidence(learner, tasks, bm.RestrictedMaximumLikelihood())
+        >>> result = bm.fit_evidence(learner, tasks, bm.training.RestrictedMaximumLikelihood())
         >>> result.stopped_early  # nothing more to gain
         True
     """

@@ -72,10 +72,11 @@ def nuts_hyper_posterior(
         >>> import bayesmeta as bm
         >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
-        >>> learner = bm.ALPaCA(bm.Identity(1), rows=bm.IsotropicRows(2)).double()
-        >>> few = bm.NUTS(num_chains=4, num_draws=4, num_warmup=20, max_depth=3)  # far more in earnest
+        >>> learner = bm.ALPaCA(bm.Identity(1), covariance=bm.priors.IsotropicCovariance(2)).double()
+        >>> few = bm.inference.NUTS(num_chains=4, num_draws=4, num_warmup=20, max_depth=3)  # far more in earnest
+        >>> hyperprior = bm.hyperpriors.DeviationHyperprior()
         >>> with warnings.catch_warnings(action="ignore", category=bm.ConvergenceWarning):
-        ...     full = bm.nuts_hyper_posterior(learner, tasks, bm.DeviationHyperprior(), sampler=few, num_members=5)
+        ...     full = nuts_hyper_posterior(learner, tasks, hyperprior, sampler=few, num_members=5)
         >>> len(full.learners), full.adapt(tasks.data).predict(tasks.data.x).mean.shape
         (5, torch.Size([3, 3, 1]))
     """
@@ -152,9 +153,9 @@ def svgd_hyper_posterior(
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
         >>> learners = [bm.ALPaCA(bm.MLP(1, [8])) for _ in range(3)]
-        >>> full = bm.svgd_hyper_posterior(learners, tasks, bm.GaussianHyperprior(), steps=5, lr=0.01)
+        >>> full = svgd_hyper_posterior(learners, tasks, bm.hyperpriors.GaussianHyperprior(), steps=5, lr=0.01)
         >>> len(full.learners)
         3
     """
@@ -212,9 +213,10 @@ def vi_hyper_posterior(
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
         >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
-        >>> full = bm.vi_hyper_posterior(learner, tasks, bm.GaussianHyperprior(), steps=5, lr=0.01, num_members=4)
+        >>> hyperprior = bm.hyperpriors.GaussianHyperprior()
+        >>> full = vi_hyper_posterior(learner, tasks, hyperprior, steps=5, lr=0.01, num_members=4)
         >>> len(full.learners)
         4
     """

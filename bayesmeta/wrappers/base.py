@@ -103,7 +103,7 @@ class Untrainable(Wrapper):
     Example:
         >>> import bayesmeta as bm
         >>> try:
-        ...     bm.VarianceScaled(bm.ALPaCA(bm.Identity(1))).configure_optimizer()
+        ...     bm.wrappers.VarianceScaled(bm.ALPaCA(bm.Identity(1))).configure_optimizer()
         ... except bm.UnsupportedError as error:
         ...     print(str(error).split(":")[0])
         expected a learner to train, got VarianceScaled, whose theta is final

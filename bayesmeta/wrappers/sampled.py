@@ -108,7 +108,7 @@ class Sampled(Untrainable):
     Example:
         >>> import bayesmeta as bm
         >>> learner, support = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([1.0, 2.0], [1.0, 2.0])
-        >>> exact, drawn = learner.adapt(support), Sampled(learner, bm.NUTS(32, 20, 30)).adapt(support)
+        >>> exact, drawn = learner.adapt(support), Sampled(learner, bm.inference.NUTS(32, 20, 30)).adapt(support)
         >>> drawn.draws["weight"].shape, bool((drawn.mean["weight"] - exact.mean["weight"]).abs().max() < 0.2)
         (torch.Size([640, 1, 1, 1]), True)
     """

@@ -25,7 +25,7 @@ SHOTS = (0, 2, 8)
 
 def alpaca(num_outputs: int = 1, num_inputs: int = 1) -> bm.ALPaCA:
     torch.manual_seed(0)
-    noise = bm.FullNoise(num_outputs)
+    noise = bm.noise.FullNoise(num_outputs)
     learner = bm.ALPaCA(bm.MLP(num_inputs, [8, 4]), num_outputs=num_outputs, noise=noise).double()
     with torch.no_grad():
         for parameter in learner.parameters():

@@ -19,7 +19,7 @@ from torch.distributions import (
 )
 
 import bayesmeta as bm
-from bayesmeta.checks.fidelity import fidelity, sliced_wasserstein
+from bayesmeta.checks.reference import fidelity, sliced_wasserstein
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
@@ -202,21 +202,21 @@ def test_laplace_is_exact_where_f_is_linear_in_phi_and_a_point_is_not() -> None:
     with torch.no_grad():
         network.output.weight.zero_()
         network.output.bias.zero_()
-    noise = bm.Gaussian(bm.DiagonalNoise(1, 0.04))
+    noise = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.04))
     data = _tasks()
 
     def learner(posterior: bm.PointEstimate | bm.Linearized) -> bm.Learner:
         return bm.IMAML(
             network,
             precision=1.0,
-            solver=bm.LBFGS(100, 1e-10),
+            solver=bm.inference.LBFGS(100, 1e-10),
             likelihood=noise,
             posterior=posterior,
             adapted=["output.weight"],
             solve_tolerance=1e-10,
         ).double()
 
-    exact = bm.R2D2Regressor(features, ridge=0.04, noise=bm.DiagonalNoise(1, 0.04)).double().adapt(data)
+    exact = bm.R2D2Regressor(features, ridge=0.04, noise=bm.noise.DiagonalNoise(1, 0.04)).double().adapt(data)
     laplace, diagonal, point = (
         fidelity(learner(posterior).adapt(data), exact_named(exact), X)
         for posterior in (bm.Linearized(), bm.LinearizedDiagonal(), bm.PointEstimate())

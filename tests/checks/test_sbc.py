@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 
 import bayesmeta as bm
 from bayesmeta import plotting
-from bayesmeta.checks.sbc import RankStatistics, predictive_sbc, sbc, standard_quantities
+from bayesmeta.checks.rank_statistics import RankStatistics, predictive_sbc, sbc, standard_quantities
 from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning, DataError, ShapeError, UnsupportedError
 from bayesmeta.inference.nuts import NUTS
@@ -43,10 +43,13 @@ def trained(learner: Learner) -> Learner:
 
 EXACT: dict[str, tuple[Callable[[], ExplicitLearner], int]] = {
     "full rows": (lambda: bm.ALPaCA(bm.MLP(1, [16, 4])), 1),
-    "diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 4), rows=bm.DiagonalRows(5)), 1),
-    "isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), rows=bm.IsotropicRows(4)), 1),
-    "fixed effects": (lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), rows=bm.FullRows(5, varying=[0, 1])), 1),
-    "two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [4]), num_outputs=2, noise=bm.FullNoise(2)), 2),
+    "diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 4), covariance=bm.priors.DiagonalCovariance(5)), 1),
+    "isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.IsotropicCovariance(4)), 1),
+    "fixed effects": (
+        lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
+        1,
+    ),
+    "two outputs": (lambda: bm.ALPaCA(bm.MLP(2, [4]), num_outputs=2, noise=bm.noise.FullNoise(2)), 2),
     "mixture": (lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 4]), num_components=3), 1),
     "ridge": (lambda: bm.R2D2Regressor(bm.MLP(1, [16, 4])), 1),
 }
@@ -64,7 +67,7 @@ def test_exact_posteriors_have_uniform_ranks(make: tuple[Callable[[], ExplicitLe
 
 
 def test_a_laplace_posterior_is_exact_where_f_is_linear_in_phi() -> None:
-    learner = bm.IMAML(bm.MLP(1, [4]), precision=1.0, adapted=["output"], solver=bm.LBFGS(50, 1e-9))
+    learner = bm.IMAML(bm.MLP(1, [4]), precision=1.0, adapted=["output"], solver=bm.inference.LBFGS(50, 1e-9))
     x, mask = points(500)
     assert sbc(learner.double(), x, mask).is_uniform(0.01)
     diagonal = bm.IMAML(learner.network, precision=1.0, adapted=["output"], posterior=bm.LinearizedDiagonal())
@@ -85,8 +88,8 @@ class Location(ExplicitLearner):
     def __init__(self, bias: float = 0.0, claimed: float = 1.0, use_data: bool = True) -> None:
         super().__init__()
         self.bias, self.claimed, self.use_data = bias, claimed, use_data
-        self.prior: bm.Prior = bm.StandardNormal({"phi": (1,)})
-        self.likelihood: bm.Likelihood = bm.Gaussian(bm.DiagonalNoise(1, 1.0))
+        self.prior: bm.priors.Prior = bm.priors.StandardNormal({"phi": (1,)})
+        self.likelihood: bm.likelihoods.Likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 1.0))
 
     def forward(self, phi: Params, x: Tensor) -> Tensor:
         return phi["phi"][..., None, :].expand(*phi["phi"].shape[:-1], x.shape[1], 1)
@@ -228,7 +231,7 @@ def test_labels_are_simulated() -> None:
             seen.append(support)
             return super().condition(support)
 
-    for likelihood, outputs in ((bm.Categorical(3), 3), (bm.Bernoulli(), 1)):
+    for likelihood, outputs in ((bm.likelihoods.Categorical(3), 3), (bm.likelihoods.Bernoulli(), 1)):
         learner = Spy(bm.MLP(1, [3]), likelihood=likelihood, adapted=["output"])
         sbc(learner, *points(40), num_draws=7)
         assert not seen[-1].y.is_floating_point()
@@ -236,7 +239,7 @@ def test_labels_are_simulated() -> None:
 
 
 def test_a_prior_without_a_density_leaves_out_the_log_joint() -> None:
-    learner = bm.ALPaCA(bm.Polynomial(1, 2), rows=bm.FullRows(3, varying=[0]))
+    learner = bm.ALPaCA(bm.Polynomial(1, 2), covariance=bm.priors.FullCovariance(3, varying=[0]))
     phi = learner.prior.sample(4)
     data = Data(torch.zeros(4, 2, 1), torch.zeros(4, 2, 1), torch.ones(4, 2, dtype=torch.bool))
     assert set(standard_quantities(learner)(phi, data)) == {"weight", "log likelihood"}
@@ -289,7 +292,7 @@ def test_a_predictive_that_is_too_narrow_fails() -> None:
     query = points(most=2)[0].double()
     assert predictive_sbc(learner, x.double(), query, mask).is_uniform(0.01)
 
-    narrow = bm.VarianceScaled(learner, (0, 1))  # deviations of 0.8 once there are data
+    narrow = bm.wrappers.VarianceScaled(learner, (0, 1))  # deviations of 0.8 once there are data
     narrow.log_factors.copy_(torch.tensor([1.0, 0.8]).log())
     assert not predictive_sbc(narrow, x.double(), query, mask).is_uniform(0.01)
 

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.distributions import Chi2, MultivariateNormal
 
 import bayesmeta as bm
-from bayesmeta import ClassSplit, Data, PrefixSplit, RandomSplit, Surprise, TaskDataset, shrinkage
+from bayesmeta import Data, TaskDataset
+from bayesmeta.checks import Surprise, shrinkage
 from bayesmeta.checks.surprise import _p_value
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.tasks import ClassSplit, PrefixSplit, RandomSplit
 from bayesmeta.tasks.source import Split
 from tests.evaluation.exact import ClassShares, MeanPosterior, NormalMean, label_tasks, normal_tasks
 
@@ -33,21 +35,21 @@ class SineAndCosine(bm.Network):
         return torch.cat([torch.sin(x), torch.cos(x)], -1)
 
 
-def sinusoids(amplitude: float = 1.0, frequency: float = 1.0, noise: float = 0.1) -> bm.Sinusoid:
-    return bm.Sinusoid((amplitude, 2.0 * amplitude), (0.0, 2.0 * math.pi), (frequency, frequency), noise=noise)
+def sinusoids(amplitude: float = 1.0, frequency: float = 1.0, noise: float = 0.1) -> bm.tasks.Sinusoid:
+    return bm.tasks.Sinusoid((amplitude, 2.0 * amplitude), (0.0, 2.0 * math.pi), (frequency, frequency), noise=noise)
 
 
 def sinusoid_learner() -> bm.ALPaCA:
     """The best linear-Gaussian learner of these sinusoids: the right features, mean and covariance."""
     learner = bm.ALPaCA(SineAndCosine()).double()
-    learner.prior.columns.set_covariance(torch.tensor([[0.01]]))
+    learner.prior.noise.set_covariance(torch.tensor([[0.01]]))
     with torch.no_grad():
         learner.prior.location.zero_()
-    learner.prior.rows.set_covariance(7.0 / 6.0 / 0.01 * torch.eye(2))  # E A² / 2
+    learner.prior.covariance.set_matrix(7.0 / 6.0 / 0.01 * torch.eye(2))  # E A² / 2
     return learner
 
 
-def draw(simulator: bm.Sinusoid, tasks: int, points: int, seed: int) -> Data:
+def draw(simulator: bm.tasks.Sinusoid, tasks: int, points: int, seed: int) -> Data:
     return simulator.simulate(tasks, points, torch.Generator().manual_seed(seed)).to(torch.float64)
 
 
@@ -221,8 +223,8 @@ def test_shrinkage_is_that_of_mixed_models(count: int) -> None:
     tasks = normal_tasks(6, max(count, 1), seed=0)
     data = Data(tasks.data.x[:, :count], tasks.data.y[:, :count], tasks.data.mask[:, :count])
     learner = bm.ALPaCA(bm.Polynomial(1, 0)).double()
-    learner.prior.columns.set_covariance(torch.tensor([[noise]]))
-    learner.prior.rows.set_covariance(torch.tensor([[tau2 / noise]]))
+    learner.prior.noise.set_covariance(torch.tensor([[noise]]))
+    learner.prior.covariance.set_matrix(torch.tensor([[tau2 / noise]]))
     with torch.no_grad():
         learner.prior.location.fill_(3.0)
     expected = noise / (noise + count * tau2)

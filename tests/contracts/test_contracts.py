@@ -246,11 +246,11 @@ def test_constant_memory_and_no_graph(case: Case) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 20_000  # kB
 
 
-class _Tasks(bm.TaskSource):
+class _Tasks(bm.tasks.TaskSource):
     def __init__(self, case: Case) -> None:
         self.case = case
 
-    def draw(self, num_tasks: int, split: bm.Split, generator: torch.Generator) -> bm.TaskBatch:
+    def draw(self, num_tasks: int, split: bm.tasks.Split, generator: torch.Generator) -> bm.TaskBatch:
         seed = int(torch.randint(10**6, (), generator=generator))
         return self.case.batch(num_tasks, split.support[1], 10, seed)
 
@@ -264,7 +264,7 @@ def test_fit_lowers_the_loss(case: Case) -> None:
     learner, test = case.make(), case.batch(64, 6, 6, seed=10**7)
     learner.prepare(test.query)
     before = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
-    result = bm.fit(learner, _Tasks(case), steps=150, lr=1e-2, split=bm.RandomSplit((0, 6)))
+    result = bm.fit(learner, _Tasks(case), steps=150, lr=1e-2, split=bm.tasks.RandomSplit((0, 6)))
     after = learner.meta_loss(bm.TaskBatch(learner.conform(test.support), learner.conform(test.query))).mean()
     assert len(result.losses) == 150
     assert after < before - 0.05  # nats per point, on tasks never seen

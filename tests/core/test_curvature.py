@@ -17,33 +17,33 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-12}  # float64: the same formula, differentia
 D = torch.float64
 
 
-def _full_noise() -> bm.FullNoise:
-    noise = bm.FullNoise(2).double()
+def _full_noise() -> bm.noise.FullNoise:
+    noise = bm.noise.FullNoise(2).double()
     noise.set_covariance(torch.tensor([[0.5, -0.3], [-0.3, 0.4]], dtype=D))
     return noise
 
 
-def _diagonal_noise() -> bm.DiagonalNoise:
-    noise = bm.DiagonalNoise(2).double()
+def _diagonal_noise() -> bm.noise.DiagonalNoise:
+    noise = bm.noise.DiagonalNoise(2).double()
     noise.value.set(torch.tensor([0.3, 2.0], dtype=D))
     return noise
 
 
-def _student(dof: float = 3.5) -> bm.StudentT:
-    likelihood = bm.StudentT(2, initial_dof=dof).double()
+def _student(dof: float = 3.5) -> bm.likelihoods.StudentT:
+    likelihood = bm.likelihoods.StudentT(2, initial_dof=dof).double()
     likelihood.scale.set(torch.tensor([0.4, 3.0], dtype=D))
     return likelihood
 
 
-CANONICAL: dict[str, Callable[[], bm.Likelihood]] = {  # the Hessian is the same at every y
-    "gaussian": lambda: bm.Gaussian(_diagonal_noise()),
-    "gaussian-full": lambda: bm.Gaussian(_full_noise()),
-    "bernoulli": bm.Bernoulli,
-    "categorical": lambda: bm.Categorical(4),
+CANONICAL: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {  # the Hessian is the same at every y
+    "gaussian": lambda: bm.likelihoods.Gaussian(_diagonal_noise()),
+    "gaussian-full": lambda: bm.likelihoods.Gaussian(_full_noise()),
+    "bernoulli": bm.likelihoods.Bernoulli,
+    "categorical": lambda: bm.likelihoods.Categorical(4),
 }
-OTHERS: dict[str, Callable[[], bm.Likelihood]] = {
-    "heteroscedastic": lambda: bm.HeteroscedasticGaussian(2),
-    "heteroscedastic near its bounds": lambda: bm.HeteroscedasticGaussian(2, bounds=(0.3, 2.0)),
+OTHERS: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {
+    "heteroscedastic": lambda: bm.likelihoods.HeteroscedasticGaussian(2),
+    "heteroscedastic near its bounds": lambda: bm.likelihoods.HeteroscedasticGaussian(2, bounds=(0.3, 2.0)),
     "student-t": _student,
     "student-t with heavy tails": lambda: _student(2.1),
     "student-t, nearly Gaussian": lambda: _student(150.0),
@@ -51,13 +51,13 @@ OTHERS: dict[str, Callable[[], bm.Likelihood]] = {
 ALL = CANONICAL | OTHERS
 
 
-def _fisher(likelihood: bm.Likelihood, f: Tensor) -> Tensor:
+def _fisher(likelihood: bm.likelihoods.Likelihood, f: Tensor) -> Tensor:
     root = likelihood.curvature_root(f)
     assert root.shape == (*f.shape, f.shape[-1])
     return (root @ root.mT).detach()
 
 
-def _hessian(likelihood: bm.Likelihood, f: Tensor, y: Tensor) -> Tensor:
+def _hessian(likelihood: bm.likelihoods.Likelihood, f: Tensor, y: Tensor) -> Tensor:
     """-∂² log p(y | f) / ∂f² at one point f and many y."""
     return vmap(lambda each: hessian(lambda at: -likelihood(at).log_prob(each))(f))(y).detach()
 
@@ -74,9 +74,10 @@ def test_it_is_the_hessian_at_any_outcome(which: str, seed: int, size: float) ->
     count = likelihood.outcomes.count
     assert count is not None
     y = 10.0 * torch.randn(3, count, generator=generator, dtype=D)
-    if not isinstance(likelihood, bm.Gaussian):
+    if not isinstance(likelihood, bm.likelihoods.Gaussian):
         y = torch.arange(
-            (likelihood.outcomes.count or 0), dtype=D if isinstance(likelihood, bm.Bernoulli) else torch.long
+            (likelihood.outcomes.count or 0),
+            dtype=D if isinstance(likelihood, bm.likelihoods.Bernoulli) else torch.long,
         )
     for each in _hessian(likelihood, f, y):
         torch.testing.assert_close(_fisher(likelihood, f), each, **CLOSE)
@@ -117,7 +118,7 @@ def test_it_is_the_variance_of_the_score(which: str) -> None:
 
 
 def test_heteroscedastic_curvature_vanishes_where_the_variance_is_flat() -> None:
-    likelihood = bm.HeteroscedasticGaussian(1, bounds=(0.1, 10.0))
+    likelihood = bm.likelihoods.HeteroscedasticGaussian(1, bounds=(0.1, 10.0))
     f = torch.tensor([[0.0, -100.0], [0.0, 0.0], [0.0, 100.0]], dtype=D)
     found = likelihood.curvature_root(f).diagonal(dim1=-2, dim2=-1)
     middle = math.sqrt(0.5) * (1.0 / 1.1 - 1.0 / 11.0)
@@ -129,9 +130,9 @@ def test_heteroscedastic_curvature_vanishes_where_the_variance_is_flat() -> None
 
 def test_a_constant_added_to_all_logits_changes_nothing() -> None:
     f = torch.randn(7, 4, dtype=D)
-    root = bm.Categorical(4).curvature_root(f)
+    root = bm.likelihoods.Categorical(4).curvature_root(f)
     torch.testing.assert_close(root.sum(-2), torch.zeros(7, 4, dtype=D), **CLOSE)  # 1ᵀ R = 0
-    torch.testing.assert_close(bm.Categorical(4).curvature_root(f + 100.0), root, **CLOSE)
+    torch.testing.assert_close(bm.likelihoods.Categorical(4).curvature_root(f + 100.0), root, **CLOSE)
 
 
 # ------------------------------------------------------------------------------------------ shapes, precision, extremes
@@ -185,12 +186,12 @@ def test_certain_labels_have_an_exact_root_and_finite_gradients(which: str, size
 @pytest.mark.parametrize("raw", [-1e3, -60.0, 0.0, 80.0, 1e3])
 @pytest.mark.parametrize("bounds", [(1e-8, 1e8), (1e-30, 1e-20), (1e-4, 1e20)])
 def test_extreme_variances_have_finite_gradients(raw: float, bounds: tuple[float, float]) -> None:
-    likelihood = bm.HeteroscedasticGaussian(1, bounds=bounds)
+    likelihood = bm.likelihoods.HeteroscedasticGaussian(1, bounds=bounds)
     f = torch.tensor([[0.0, raw]], requires_grad=True)
     root = likelihood.curvature_root(f)
     assert torch.isfinite(root).all()
     assert torch.isfinite(torch.autograd.grad(root.sum(), f)[0]).all()
-    gaussian, student = bm.Gaussian(), bm.StudentT()
+    gaussian, student = bm.likelihoods.Gaussian(), bm.likelihoods.StudentT()
     for own in (gaussian, student):
         with torch.no_grad():
             for parameter in own.parameters():
@@ -228,21 +229,21 @@ def test_gradients_are_those_of_differences(which: str) -> None:
 
 def test_unit_is_the_geometric_mean_of_the_variances() -> None:
     for likelihood, expected in (
-        (bm.Gaussian(_diagonal_noise()), math.sqrt(0.3 * 2.0)),
-        (bm.Gaussian(_full_noise()), math.sqrt(0.5 * 0.4)),
+        (bm.likelihoods.Gaussian(_diagonal_noise()), math.sqrt(0.3 * 2.0)),
+        (bm.likelihoods.Gaussian(_full_noise()), math.sqrt(0.5 * 0.4)),
         (_student(), 0.4 * 3.0),
-        (bm.Bernoulli(), 1.0),
-        (bm.Categorical(3), 1.0),
-        (bm.HeteroscedasticGaussian(2), 1.0),
+        (bm.likelihoods.Bernoulli(), 1.0),
+        (bm.likelihoods.Categorical(3), 1.0),
+        (bm.likelihoods.HeteroscedasticGaussian(2), 1.0),
     ):
         assert likelihood.unit().shape == ()
         assert math.isclose(likelihood.unit().item(), expected, rel_tol=1e-9)  # `set` inverts the bounds, to rounding
-    assert bm.Gaussian(_diagonal_noise()).unit().dtype == D
-    assert bm.Gaussian().unit().dtype == bm.Bernoulli().unit().dtype == torch.float32
+    assert bm.likelihoods.Gaussian(_diagonal_noise()).unit().dtype == D
+    assert bm.likelihoods.Gaussian().unit().dtype == bm.likelihoods.Bernoulli().unit().dtype == torch.float32
 
 
 def test_unit_of_a_likelihood_with_parameters_but_none_of_its_own_is_one_in_their_precision() -> None:
-    class Tempered(bm.Categorical):
+    class Tempered(bm.likelihoods.Categorical):
         def __init__(self) -> None:
             super().__init__(3)
             self.temperature = torch.nn.Parameter(torch.ones(()))
@@ -254,7 +255,7 @@ def test_unit_of_a_likelihood_with_parameters_but_none_of_its_own_is_one_in_thei
 
 @given(variance=st.floats(1e-6, 1e6))
 def test_a_step_in_units_is_a_step_on_the_mean_squared_error(variance: float) -> None:
-    likelihood = bm.Gaussian(bm.DiagonalNoise(2, initial=variance)).double()
+    likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, initial=variance)).double()
     f, y = torch.randn(1, 5, 2, dtype=D, requires_grad=True), torch.randn(1, 5, 2, dtype=D)
     data = bm.Data(torch.zeros(1, 5, 1, dtype=D), y, torch.ones(1, 5, dtype=torch.bool))
     step = likelihood.unit() * torch.autograd.grad(likelihood.log_prob(f, data).sum() / 5.0, f)[0]

@@ -46,16 +46,18 @@ def _round_trip(value: object) -> object:
     "make",
     [
         lambda: bm.ALPaCA(bm.MLP(2, [8, 4], activation="relu"), num_outputs=3),
-        lambda: bm.ALPaCA(bm.MLP(np.int64(2), np.array([8, 4])), rows=bm.DiagonalRows(4, varying=np.array([1, 3]))),
-        lambda: bm.ALPaCA(bm.Spline(np.linspace(0, 1, 4), 1), rows=bm.FullRows(6, varying=[0])),
-        lambda: bm.ALPaCA(bm.RadialBasis(1, 5, (-1.0, 1.0)), noise=bm.DiagonalNoise(1, bounds=(1e-3, 1.0))),
-        lambda: bm.Standardized(bm.ALPaCA(bm.Polynomial(2, 2), num_outputs=2, noise=bm.FullNoise(2, 0.5))),
+        lambda: bm.ALPaCA(
+            bm.MLP(np.int64(2), np.array([8, 4])), covariance=bm.priors.DiagonalCovariance(4, varying=np.array([1, 3]))
+        ),
+        lambda: bm.ALPaCA(bm.Spline(np.linspace(0, 1, 4), 1), covariance=bm.priors.FullCovariance(6, varying=[0])),
+        lambda: bm.ALPaCA(bm.RadialBasis(1, 5, (-1.0, 1.0)), noise=bm.noise.DiagonalNoise(1, bounds=(1e-3, 1.0))),
+        lambda: bm.Standardized(bm.ALPaCA(bm.Polynomial(2, 2), num_outputs=2, noise=bm.noise.FullNoise(2, 0.5))),
         lambda: bm.ALPaCA(Wave(2.0, shape=[1, 2])),
         lambda: bm.ALPaCA(FastWave(3.0)),
         lambda: bm.ALPaCA(SlowWave(4.0)),
-        lambda: bm.StudentT(2, dof_bounds=(3.0, 30.0)),
-        lambda: bm.Categorical(4),
-        bm.Bernoulli,
+        lambda: bm.likelihoods.StudentT(2, dof_bounds=(3.0, 30.0)),
+        lambda: bm.likelihoods.Categorical(4),
+        bm.likelihoods.Bernoulli,
     ],
 )
 @pytest.mark.usefixtures("unchecked")  # numpy arrays where a list is meant
@@ -129,7 +131,7 @@ def test_plain_modules_are_refused_as_features_at_once() -> None:
                 "class": "ALPaCA",
                 "arguments": {
                     "features": {"class": "Identity", "arguments": {"num_inputs": 1}},
-                    "rows": {"class": "FullRows", "arguments": {"num_features": 7}},
+                    "rows": {"class": "FullCovariance", "arguments": {"num_features": 7}},
                 },
             },
             "ALPaCA accepts.*expected rows over 2 features",

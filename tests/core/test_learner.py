@@ -32,9 +32,9 @@ def test_numpy_and_lists_go_into_a_float32_learner() -> None:
 def test_public_losses_convert_too() -> None:
     learner = _learner()
     tasks = bm.TaskDataset.from_arrays(np.linspace(0, 1, 12), np.linspace(1, 2, 12), np.repeat([0, 1, 2], 4))
-    batch = tasks.divided(bm.RandomSplit.at(2))  # float64
+    batch = tasks.divided(bm.tasks.RandomSplit.at(2))  # float64
     assert torch.isfinite(learner.meta_loss(batch)).all()
-    for objective in (bm.JointPredictive(), bm.MarginalPredictive(), bm.Evidence()):
+    for objective in (bm.training.JointPredictive(), bm.training.MarginalPredictive(), bm.training.Evidence()):
         assert torch.isfinite(objective(learner, batch)).all()
     data = tasks.data
     assert torch.isfinite(learner.log_evidence(data)).all()
@@ -92,9 +92,9 @@ def test_wrong_kinds_are_told() -> None:
         with pytest.raises(DataError, match=message):
             posterior.predict(bad)
     with pytest.raises(ShapeError, match="expected rows over 8 features, got 7"):
-        bm.ALPaCA(bm.MLP(1, [8]), rows=bm.FullRows(7))
+        bm.ALPaCA(bm.MLP(1, [8]), covariance=bm.priors.FullCovariance(7))
     with pytest.raises(ShapeError, match="expected noise over 2 outputs, got 1"):
-        bm.ALPaCA(bm.MLP(1, [8]), num_outputs=2, noise=bm.DiagonalNoise(1))
+        bm.ALPaCA(bm.MLP(1, [8]), num_outputs=2, noise=bm.noise.DiagonalNoise(1))
 
 
 def test_values_beyond_float32_are_refused() -> None:
@@ -107,7 +107,7 @@ def test_values_beyond_float32_are_refused() -> None:
 def test_diverged_parameters_are_an_inference_error() -> None:
     learner = _learner()
     with torch.no_grad():
-        learner.prior.rows.log_diagonal.fill_(1e4)
+        learner.prior.covariance.log_diagonal.fill_(1e4)
     with pytest.raises(InferenceError, match="parameters that have diverged"):
         learner.adapt(bm.Data.from_arrays(X, Y))
 
@@ -142,8 +142,8 @@ def test_posterior_moments_and_draws_agree() -> None:
     posterior = learner.adapt(bm.Data.from_arrays(X, np.random.default_rng(0).normal(size=(3, 2))))
     draws = posterior.sample(20_000, torch.Generator().manual_seed(0))["weight"]
     mean = posterior.mean["weight"]
-    columns = learner.prior.columns.covariance().detach()
-    variance = posterior.row_covariance.diagonal(dim1=-2, dim2=-1)[..., None] * columns.diagonal()
+    columns = learner.prior.noise.covariance().detach()
+    variance = posterior.feature_covariance.diagonal(dim1=-2, dim2=-1)[..., None] * columns.diagonal()
     assert draws.shape == (20_000, 1, 8, 2)
     assert ((draws.mean(0) - mean) / variance.sqrt()).abs().max() < 0.035  # five standard errors
     torch.testing.assert_close(draws.var(0), variance, rtol=0.05, atol=0.0)  # five errors of a variance

@@ -29,8 +29,8 @@ def _labels(num_classes: int) -> bm.Data:
     return bm.Data(torch.zeros(3, 4, 1, dtype=D), y, mask)
 
 
-def _full_noise() -> bm.FullNoise:
-    noise = bm.FullNoise(2).double()
+def _full_noise() -> bm.noise.FullNoise:
+    noise = bm.noise.FullNoise(2).double()
     noise.set_covariance(torch.tensor([[0.5, -0.3], [-0.3, 0.4]], dtype=D))
     return noise
 
@@ -45,19 +45,23 @@ def _heteroscedastic(f: np.ndarray, y: np.ndarray) -> float:
 
 CASES = {  # likelihood, data, log density of one point
     "gaussian": (
-        lambda: bm.Gaussian(bm.DiagonalNoise(2, initial=0.7)),
+        lambda: bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, initial=0.7)),
         lambda: _regression(2),
         lambda f, y: stats.norm(f, math.sqrt(0.7)).logpdf(y).sum(),
     ),
-    "gaussian-full": (lambda: bm.Gaussian(_full_noise()), lambda: _regression(2), _full),
-    "heteroscedastic": (lambda: bm.HeteroscedasticGaussian(2), lambda: _regression(2), _heteroscedastic),
+    "gaussian-full": (lambda: bm.likelihoods.Gaussian(_full_noise()), lambda: _regression(2), _full),
+    "heteroscedastic": (lambda: bm.likelihoods.HeteroscedasticGaussian(2), lambda: _regression(2), _heteroscedastic),
     "student-t": (
-        lambda: bm.StudentT(2, initial_scale=0.4, initial_dof=3.5),
+        lambda: bm.likelihoods.StudentT(2, initial_scale=0.4, initial_dof=3.5),
         lambda: _regression(2),
         lambda f, y: stats.t(3.5, f, 0.4).logpdf(y).sum(),
     ),
-    "bernoulli": (bm.Bernoulli, lambda: _labels(2), lambda f, y: stats.bernoulli(special.expit(f[0])).logpmf(y)),
-    "categorical": (lambda: bm.Categorical(3), lambda: _labels(3), lambda f, y: special.log_softmax(f)[y]),
+    "bernoulli": (
+        bm.likelihoods.Bernoulli,
+        lambda: _labels(2),
+        lambda f, y: stats.bernoulli(special.expit(f[0])).logpmf(y),
+    ),
+    "categorical": (lambda: bm.likelihoods.Categorical(3), lambda: _labels(3), lambda f, y: special.log_softmax(f)[y]),
 }
 
 
@@ -121,7 +125,7 @@ def test_errors_name_what_is_wrong(case: tuple) -> None:
 
 
 def test_labels_out_of_range_are_refused() -> None:
-    for likelihood, top in ((bm.Bernoulli(), 1), (bm.Categorical(4), 3)):
+    for likelihood, top in ((bm.likelihoods.Bernoulli(), 1), (bm.likelihoods.Categorical(4), 3)):
         data = bm.Data.from_labels([0.0, 1.0], [0, top + 1])
         with pytest.raises(DataError, match=f"labels from 0 to {top}, got labels from 0 to {top + 1}"):
             likelihood.log_prob(torch.zeros(1, 2, likelihood.network_outputs, dtype=D), data)
@@ -142,7 +146,7 @@ def test_values_never_leave_their_bounds(raw: float, bounds: tuple[float, float]
     assert ((value >= lower) & (value <= upper)).all()
     value.log().sum().backward()
     assert torch.isfinite(positive.raw.grad).all()
-    hetero = bm.HeteroscedasticGaussian(bounds=bounds)
+    hetero = bm.likelihoods.HeteroscedasticGaussian(bounds=bounds)
     f = torch.tensor([[[0.0, raw]]], dtype=dtype, requires_grad=True)
     variance = hetero(f).variance
     assert torch.isfinite(variance).all()
@@ -161,7 +165,7 @@ def test_set_is_the_inverse(value: float) -> None:
 
 def test_noise_covariances_are_set_and_read() -> None:
     target = torch.tensor([[2.0, 0.6, -0.1], [0.6, 0.5, 0.2], [-0.1, 0.2, 0.9]], dtype=D)
-    full, diagonal = bm.FullNoise(3).double(), bm.DiagonalNoise(3).double()
+    full, diagonal = bm.noise.FullNoise(3).double(), bm.noise.DiagonalNoise(3).double()
     for noise in (full, diagonal):
         noise.set_covariance(target)
         torch.testing.assert_close(noise.variance(), target.diagonal(), rtol=1e-7, atol=0.0)  # bounds: 1e-8 / 0.5
@@ -172,20 +176,20 @@ def test_noise_covariances_are_set_and_read() -> None:
 
 def test_impossible_bounds_and_values_are_refused() -> None:
     for bounds in ((-1.0, 1.0), (0.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan, 1.0)):
-        for make in (bm.DiagonalNoise, bm.FullNoise, bm.HeteroscedasticGaussian):
+        for make in (bm.noise.DiagonalNoise, bm.noise.FullNoise, bm.likelihoods.HeteroscedasticGaussian):
             with pytest.raises(DataError, match="expected bounds with 0 < lower < upper"):
                 make(1, bounds=bounds)
         with pytest.raises(DataError, match="bounds"):
-            bm.StudentT(scale_bounds=bounds)
+            bm.likelihoods.StudentT(scale_bounds=bounds)
     for initial in (0.0, -1.0, 1e9, math.nan):
         with pytest.raises(DataError, match="strictly between 1e-08 and 1000"):
-            bm.DiagonalNoise(2, initial=initial)
+            bm.noise.DiagonalNoise(2, initial=initial)
     with pytest.raises(DataError, match="strictly between"):
-        bm.DiagonalNoise(2).set_covariance(torch.diag(torch.tensor([1.0, 0.0])))
+        bm.noise.DiagonalNoise(2).set_covariance(torch.diag(torch.tensor([1.0, 0.0])))
     with pytest.raises(ShapeError, match=r"shape \(2,\), got \(3,\)"):
         Positive((2,), 1.0, (0.1, 10.0)).set(torch.ones(3))
     with pytest.raises(InferenceError, match="noise covariance"):
-        bm.FullNoise(2).set_covariance(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
+        bm.noise.FullNoise(2).set_covariance(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
 
 
 # ---------------------------------------------------------------------------------------------------------- marginals
@@ -194,9 +198,9 @@ MEAN = torch.tensor([[[0.4, -1.0], [0.0, 2.0]]], dtype=D)
 VARIANCE = torch.tensor([[[0.3, 2.0], [0.0, 0.7]]], dtype=D)
 
 
-@pytest.mark.parametrize("noise", [lambda: bm.DiagonalNoise(2, initial=0.3).double(), _full_noise])
+@pytest.mark.parametrize("noise", [lambda: bm.noise.DiagonalNoise(2, initial=0.3).double(), _full_noise])
 def test_gaussian_marginal_adds_the_covariances(noise: object) -> None:
-    likelihood = bm.Gaussian(noise())
+    likelihood = bm.likelihoods.Gaussian(noise())
     y = torch.randn(1, 2, 2, dtype=D)
     found = likelihood.marginal(MEAN, VARIANCE).log_prob(y)
     for m in range(2):
@@ -206,7 +210,7 @@ def test_gaussian_marginal_adds_the_covariances(noise: object) -> None:
 
 
 def test_heteroscedastic_marginal_matches_two_moments() -> None:
-    likelihood = bm.HeteroscedasticGaussian(1)
+    likelihood = bm.likelihoods.HeteroscedasticGaussian(1)
     mean, variance = torch.tensor([[[0.4, -1.0]]], dtype=D), torch.tensor([[[0.3, 0.8]]], dtype=D)
     marginal = likelihood.marginal(mean, variance)
     # E exp(N(m, v)) = exp(m + v / 2); the bounds bend it by exp(1) / 1e8, and 1e-8
@@ -219,7 +223,7 @@ def test_heteroscedastic_marginal_matches_two_moments() -> None:
 @pytest.mark.parametrize("dof", [2.2, 5.0, 50.0])
 def test_student_t_marginal_against_quadrature(variance: float, dof: float) -> None:
     """Also where f is far less certain than the noise: the few-shot regime."""
-    likelihood = bm.StudentT(1, initial_scale=0.3, initial_dof=dof).double()
+    likelihood = bm.likelihoods.StudentT(1, initial_scale=0.3, initial_dof=dof).double()
     mean = torch.full((1, 1, 1), 0.7, dtype=D)
     marginal = likelihood.marginal(mean, torch.full_like(mean, variance))
     deviation = math.sqrt(variance)
@@ -237,7 +241,7 @@ def test_student_t_marginal_against_quadrature(variance: float, dof: float) -> N
 
 
 def test_student_t_marginal_integrates_to_one_and_has_gradients_at_no_uncertainty() -> None:
-    likelihood = bm.StudentT(2).double()
+    likelihood = bm.likelihoods.StudentT(2).double()
     mean, variance = MEAN.clone().requires_grad_(), VARIANCE.clone().requires_grad_()
     marginal = likelihood.marginal(mean, variance)
     grid = torch.linspace(-9, 9, 3001, dtype=D).sinh()  # fine in the middle, to 4,000
@@ -254,13 +258,13 @@ def test_student_t_marginal_integrates_to_one_and_has_gradients_at_no_uncertaint
     torch.testing.assert_close(marginal.variance, expected, rtol=1e-4, atol=0.0)  # its tail is cut at 1e-8 of the mass
 
 
-@pytest.mark.parametrize("make", [bm.Bernoulli, bm.HeteroscedasticGaussian])
+@pytest.mark.parametrize("make", [bm.likelihoods.Bernoulli, bm.likelihoods.HeteroscedasticGaussian])
 def test_quadrature_has_a_finite_gradient_at_zero_variance(make: type) -> None:
     likelihood = make().double()
     mean = torch.zeros(1, 2, likelihood.network_outputs, dtype=D, requires_grad=True)
     variance = torch.zeros_like(mean, requires_grad=True)
     marginal = likelihood.marginal(mean, variance)
-    y = torch.zeros(1, 2, dtype=D) if make is bm.Bernoulli else torch.zeros(1, 2, 1, dtype=D)
+    y = torch.zeros(1, 2, dtype=D) if make is bm.likelihoods.Bernoulli else torch.zeros(1, 2, 1, dtype=D)
     marginal.log_prob(y).sum().backward()
     assert torch.isfinite(mean.grad).all()
     assert torch.isfinite(variance.grad).all()
@@ -269,7 +273,7 @@ def test_quadrature_has_a_finite_gradient_at_zero_variance(make: type) -> None:
 @given(mean=st.floats(-5, 5), deviation=st.floats(0.01, 3.0))
 def test_bernoulli_marginal_against_quadrature(mean: float, deviation: float) -> None:
     at = torch.full((1, 1, 1), mean, dtype=D)
-    found = bm.Bernoulli().marginal(at, torch.full_like(at, deviation**2)).probs.item()
+    found = bm.likelihoods.Bernoulli().marginal(at, torch.full_like(at, deviation**2)).probs.item()
     expected = integrate.quad(lambda z: stats.norm.pdf(z) * special.expit(mean + deviation * z), -9, 9)[0]
     assert math.isclose(found, expected, abs_tol=2e-5)  # as its docstring says
 
@@ -279,7 +283,7 @@ def test_categorical_marginal_against_monte_carlo() -> None:
     variance = torch.tensor([[[1.0, 0.5, 2.0], [0.2, 0.2, 0.2]]], dtype=D)
     draws = mean + variance.sqrt() * torch.randn(200_000, 1, 2, 3, dtype=D)
     exact = draws.softmax(-1).mean(0)  # to 1e-3
-    probs = bm.Categorical(3).marginal(mean, variance).probs
+    probs = bm.likelihoods.Categorical(3).marginal(mean, variance).probs
     assert (probs - exact).abs().max() < 0.03  # the probit approximation itself
     assert (probs.argmax(-1) == exact.argmax(-1)).all()
     torch.testing.assert_close(probs.sum(-1), torch.ones(1, 2, dtype=D), **CLOSE)
@@ -288,6 +292,6 @@ def test_categorical_marginal_against_monte_carlo() -> None:
 def test_marginal_without_uncertainty_is_the_likelihood(case: tuple) -> None:
     likelihood, data, _ = case
     f = torch.randn(3, 4, likelihood.network_outputs, dtype=D)
-    y = data.y.double() if isinstance(likelihood, bm.Bernoulli) else data.y
+    y = data.y.double() if isinstance(likelihood, bm.likelihoods.Bernoulli) else data.y
     found = likelihood.marginal(f, torch.zeros_like(f)).log_prob(y)
     torch.testing.assert_close(found, likelihood(f).log_prob(y), rtol=1e-5, atol=1e-5)  # student-t: its trapezoid sum

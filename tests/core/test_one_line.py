@@ -72,7 +72,7 @@ def test_a_posterior_counts_its_tasks_and_their_points(counts: list[int], line: 
 
 def _normal(tasks: int, points: int, outputs: int = 1) -> bm.Predictive:
     mean = torch.arange(float(tasks * points * outputs)).reshape(tasks, points, outputs) / 3.0
-    return bm.IndependentPredictive(Independent(Normal(mean, torch.full_like(mean, 0.25)), 1))
+    return bm.predictives.IndependentPredictive(Independent(Normal(mean, torch.full_like(mean, 0.25)), 1))
 
 
 def test_a_predictive_of_one_task_says_what_it_predicts() -> None:
@@ -87,9 +87,9 @@ def test_a_predictive_of_one_task_says_what_it_predicts() -> None:
 
 
 def test_a_predictive_of_labels_says_the_probabilities() -> None:
-    three = bm.IndependentPredictive(Categorical(torch.tensor([[[0.7, 0.2, 0.1]]])))
+    three = bm.predictives.IndependentPredictive(Categorical(torch.tensor([[[0.7, 0.2, 0.1]]])))
     assert repr(three) == "prediction at 1 point: class probabilities [[0.7, 0.2, 0.1]]"
-    two = bm.IndependentPredictive(Bernoulli(torch.tensor([[0.25, 1.0]])))
+    two = bm.predictives.IndependentPredictive(Bernoulli(torch.tensor([[0.25, 1.0]])))
     assert repr(two) == "prediction at 2 points: class probabilities [[0.75, 0.25], [0, 1]]"
 
 
@@ -108,10 +108,10 @@ def test_every_learner_has_one_line_for_both(case: Case) -> None:
 
 @pytest.mark.parametrize(
     "simulator",
-    [bm.Sinusoid(), bm.Step(), bm.GPFunctions.eq(), bm.GaussianBlobs(3)],
+    [bm.tasks.Sinusoid(), bm.tasks.Step(), bm.tasks.GPFunctions.eq(), bm.tasks.GaussianBlobs(3)],
     ids=lambda each: type(each).__name__,
 )
-def test_every_oracle_has_one_line_for_both(simulator: bm.Simulator) -> None:
+def test_every_oracle_has_one_line_for_both(simulator: bm.tasks.Simulator) -> None:
     data = simulator.dataset(1, 3, seed=0).data
     assert simulator.oracle is not None
     posterior = simulator.oracle.adapt(data)

@@ -63,7 +63,7 @@ def _student(num_tasks: int = 2, dof: float = 2.5) -> IndependentPredictive:
 
 def _student_marginal(num_tasks: int = 2) -> IndependentPredictive:
     mean, variance = torch.randn(num_tasks, 3, 2, dtype=D), torch.rand(num_tasks, 3, 2, dtype=D)
-    return IndependentPredictive(bm.StudentT(2).double().marginal(mean, variance))
+    return IndependentPredictive(bm.likelihoods.StudentT(2).double().marginal(mean, variance))
 
 
 def _mixture(components: Predictive) -> MixturePredictive:
@@ -309,7 +309,7 @@ def _crop(predictive: Predictive) -> Predictive:
     nothing = torch.zeros(size, 0, 2, dtype=D)
     if isinstance(predictive.marginals.base_dist, Normal):
         return IndependentPredictive(Independent(Normal(nothing, nothing + 1.0), 1))
-    return IndependentPredictive(bm.StudentT(2).double().marginal(nothing, nothing))
+    return IndependentPredictive(bm.likelihoods.StudentT(2).double().marginal(nothing, nothing))
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -452,8 +452,8 @@ def test_multivariate_components_keep_their_correlation() -> None:
 
 def test_a_mixture_in_float32_is_asked_in_float64() -> None:
     """Standardized learners work in float32, and their users' outcomes are float64."""
-    components = bm.IndependentPredictive(Independent(Normal(torch.zeros(6, 2, 1), torch.ones(6, 2, 1)), 1))
-    mixture = bm.MixturePredictive(torch.zeros(2, 3), components)
+    components = bm.predictives.IndependentPredictive(Independent(Normal(torch.zeros(6, 2, 1), torch.ones(6, 2, 1)), 1))
+    mixture = bm.predictives.MixturePredictive(torch.zeros(2, 3), components)
     y = torch.zeros(2, 2, 1, dtype=torch.float64)
     torch.testing.assert_close(mixture.cdf(y), torch.full_like(y, 0.5))
     assert mixture.log_prob(y).shape == (2,)

@@ -25,8 +25,10 @@ def _shaken(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-@pytest.mark.parametrize("make", [lambda: bm.IsotropicGaussian(MEAN, 4.0), lambda: bm.DiagonalGaussian(MEAN, 0.25)])
-def test_independent_gaussians(make: Callable[[], bm.Prior]) -> None:
+@pytest.mark.parametrize(
+    "make", [lambda: bm.priors.IsotropicGaussian(MEAN, 4.0), lambda: bm.priors.DiagonalGaussian(MEAN, 0.25)]
+)
+def test_independent_gaussians(make: Callable[[], bm.priors.Prior]) -> None:
     prior = make().double()
     assert prior.mean["weight"].tolist() == MEAN["weight"].tolist()
     _shaken(prior)
@@ -41,34 +43,34 @@ def test_independent_gaussians(make: Callable[[], bm.Prior]) -> None:
 
 
 def test_starting_variances() -> None:
-    for value in bm.IsotropicGaussian(MEAN, precision=4.0).variance().values():
+    for value in bm.priors.IsotropicGaussian(MEAN, precision=4.0).variance().values():
         assert math.isclose(value.item(), 0.25, rel_tol=1e-6)  # float32
-    for name, value in bm.DiagonalGaussian(MEAN, variance=0.25).variance().items():
+    for name, value in bm.priors.DiagonalGaussian(MEAN, variance=0.25).variance().items():
         torch.testing.assert_close(value, torch.full(MEAN[name].shape, 0.25))
 
 
 def test_full_gaussian_is_scipys() -> None:
-    prior = _shaken(bm.FullGaussian(3, variance=2.0, name="w"))
+    prior = _shaken(bm.priors.FullGaussian(3, variance=2.0, name="w"))
     phi = {"w": torch.randn(4, 3, dtype=D)}
-    covariance = prior.rows.covariance().detach().numpy()
+    covariance = prior.covariance.matrix().detach().numpy()
     expected = stats.multivariate_normal(prior.mean["w"].detach(), covariance).logpdf(phi["w"])
     np.testing.assert_allclose(prior.log_prob(phi).detach(), expected, rtol=1e-9)
     assert prior.log_prob({"w": torch.randn(7, 4, 3, dtype=D)}).shape == (7, 4)
 
 
 def test_matrix_normal_is_scipys() -> None:
-    prior = _shaken(bm.MatrixNormal(bm.FullRows(3), bm.FullNoise(2)))
+    prior = _shaken(bm.priors.MatrixNormal(bm.priors.FullCovariance(3), bm.noise.FullNoise(2)))
     weight = torch.randn(4, 3, 2, dtype=D)
-    rows, columns = (c.covariance().detach().numpy() for c in (prior.rows, prior.columns))
+    rows, columns = (c.covariance().detach().numpy() for c in (prior.covariance, prior.noise))
     expected = stats.matrix_normal(prior.location.detach(), rows, columns).logpdf(weight)
     np.testing.assert_allclose(prior.log_prob({"weight": weight}).detach(), expected, rtol=1e-9)
 
 
-PRIORS: dict[str, Callable[[], bm.Prior]] = {
-    "isotropic": lambda: bm.IsotropicGaussian({"w": torch.ones(2, 2)}, 0.5),
-    "diagonal": lambda: bm.DiagonalGaussian({"w": torch.ones(2, 2)}, 2.0),
-    "full": lambda: bm.FullGaussian(4, name="w"),
-    "matrix normal": lambda: bm.MatrixNormal(bm.FullRows(2), bm.FullNoise(2)),
+PRIORS: dict[str, Callable[[], bm.priors.Prior]] = {
+    "isotropic": lambda: bm.priors.IsotropicGaussian({"w": torch.ones(2, 2)}, 0.5),
+    "diagonal": lambda: bm.priors.DiagonalGaussian({"w": torch.ones(2, 2)}, 2.0),
+    "full": lambda: bm.priors.FullGaussian(4, name="w"),
+    "matrix normal": lambda: bm.priors.MatrixNormal(bm.priors.FullCovariance(2), bm.noise.FullNoise(2)),
 }
 
 
@@ -82,9 +84,9 @@ def test_draws_have_the_moments_of_the_density(which: str) -> None:
     (name,) = draws
     flat, mean = draws[name].detach().flatten(1), prior.mean[name].detach().flatten()
     if which == "full":
-        expected = prior.rows.covariance()
+        expected = prior.covariance.matrix()
     elif which == "matrix normal":
-        expected = torch.kron(prior.rows.covariance(), prior.columns.covariance())  # row-major: features, then outputs
+        expected = torch.kron(prior.covariance.matrix(), prior.noise.covariance())  # row-major: features, then outputs
     else:
         expected = torch.diag(prior.variance()[name].expand(2, 2).flatten())
     scale = expected.detach().diagonal().sqrt()
@@ -117,7 +119,9 @@ def test_wrong_phi_is_refused(which: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- rows
 
 
-@pytest.mark.parametrize("make", [bm.FullRows, bm.DiagonalRows, bm.IsotropicRows])
+@pytest.mark.parametrize(
+    "make", [bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance]
+)
 @pytest.mark.parametrize("varying", [None, [0, 1, 2, 3], [1, 3], [3, 0], [], np.array([2, 1])])
 @pytest.mark.usefixtures("unchecked")
 def test_factors(make: type[Rows], varying: object) -> None:
@@ -134,18 +138,18 @@ def test_factors(make: type[Rows], varying: object) -> None:
         assert torch.linalg.eigvalsh(inside).min() > 0.0
     assert covariance.abs().sum() == inside.abs().sum()  # zero elsewhere
     off = inside - torch.diag(inside.diagonal())
-    assert (off.abs().sum() > 0.0) == (make is bm.FullRows and len(chosen) > 1)
-    if make is bm.IsotropicRows and chosen:
+    assert (off.abs().sum() > 0.0) == (make is bm.priors.FullCovariance and len(chosen) > 1)
+    if make is bm.priors.IsotropicCovariance and chosen:
         assert inside.diagonal().unique().numel() == 1
 
 
 def test_starting_covariance_is_the_variance_asked_for() -> None:
-    for make in (bm.FullRows, bm.DiagonalRows, bm.IsotropicRows):
+    for make in (bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance):
         torch.testing.assert_close(make(3, 0.25).covariance(), 0.25 * torch.eye(3))
 
 
 def test_a_prior_with_fixed_effects_samples_but_has_no_density() -> None:
-    prior = _shaken(bm.MatrixNormal(bm.FullRows(3, varying=[0, 2])))
+    prior = _shaken(bm.priors.MatrixNormal(bm.priors.FullCovariance(3, varying=[0, 2])))
     draws = prior.sample(5)["weight"]
     assert torch.equal(draws[:, 1], prior.location[1].expand(5, -1))
     assert draws[:, 0].std() > 0.0
@@ -156,20 +160,22 @@ def test_a_prior_with_fixed_effects_samples_but_has_no_density() -> None:
 def test_errors() -> None:
     for varying in ([0, 0], [3], [-1]):
         with pytest.raises(DataError, match="distinct feature positions from 0 to 2"):
-            bm.FullRows(3, varying=varying)
+            bm.priors.FullCovariance(3, varying=varying)
     for variance in (0.0, -1.0, math.inf, math.nan):
-        for make in (bm.FullRows, bm.DiagonalRows, bm.IsotropicRows):
+        for make in (bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance):
             with pytest.raises(DataError, match="expected a positive variance"):
                 make(3, variance)
-    for make in (bm.IsotropicGaussian, bm.DiagonalGaussian):
+    for make in (bm.priors.IsotropicGaussian, bm.priors.DiagonalGaussian):
         with pytest.raises(DataError, match="at least one named tensor"):
             make({})
         with pytest.raises(DataError, match="strictly between"):
             make(MEAN, -1.0)
 
 
-@pytest.mark.parametrize("make", [bm.FullRows, bm.DiagonalRows, bm.IsotropicRows])
-def test_rows_take_a_covariance(make: type[bm.FullRows]) -> None:
+@pytest.mark.parametrize(
+    "make", [bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance]
+)
+def test_rows_take_a_covariance(make: type[bm.priors.FullCovariance]) -> None:
     """Each type keeps what it can hold, over the features that vary, and refuses what is no covariance."""
     root = torch.randn(4, 4, dtype=torch.float64)
     covariance = root @ root.mT + torch.eye(4, dtype=torch.float64)
@@ -178,9 +184,9 @@ def test_rows_take_a_covariance(make: type[bm.FullRows]) -> None:
     index = [0, 2, 3]
     wanted = torch.zeros(4, 4, dtype=torch.float64)
     block = covariance[index][:, index]
-    if make is bm.DiagonalRows:
+    if make is bm.priors.DiagonalCovariance:
         block = torch.diag(block.diagonal())
-    elif make is bm.IsotropicRows:
+    elif make is bm.priors.IsotropicCovariance:
         block = block.diagonal().mean() * torch.eye(3, dtype=torch.float64)
     for i, a in enumerate(index):
         wanted[a, index] = block[i]

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from bayesmeta import Data, RandomSplit
+from bayesmeta import Data
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, predicts_labels, with_room
 from bayesmeta.predictives import IndependentPredictive
+from bayesmeta.tasks import RandomSplit
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
 
 

@@ -138,8 +138,8 @@ def test_padding_has_no_gradient(problem: dict) -> None:
 
 def test_the_oracle_of_gaussian_process_tasks() -> None:
     """The same posterior and evidence as `GaussianProcessOracle`, which knows the kernel and no matrices."""
-    tasks = bm.GPFunctions.matern()
-    batch = tasks.dataset(5, 12, seed=0).divided(bm.RandomSplit((2, 6), 6), seed=0)
+    tasks = bm.tasks.GPFunctions.matern()
+    batch = tasks.dataset(5, 12, seed=0).divided(bm.tasks.RandomSplit((2, 6), 6), seed=0)
     support, query, oracle = batch.support.to(D), batch.query.to(D), tasks.oracle
     noise = tasks.noise**2
     kernel = lambda a, b: tasks.kernel(a, b) / noise

@@ -51,8 +51,8 @@ def _imaml(**arguments: object) -> bm.IMAML:
     defaults: dict = {
         "network": bm.MLP(1, [5]),
         "precision": 10.0,
-        "solver": bm.LBFGS(200, 1e-13, history=30),
-        "likelihood": bm.Gaussian(bm.DiagonalNoise(1, 0.5)),
+        "solver": bm.inference.LBFGS(200, 1e-13, history=30),
+        "likelihood": bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.5)),
         "posterior": bm.PointEstimate(),
         "solve_steps": 200,
     }
@@ -67,7 +67,9 @@ def test_the_implicit_gradient_is_that_of_a_path_that_has_converged() -> None:
     first, second = (learner.log_joint(tasks.support) for _ in range(2))  # each of the graphs is used once
     # curvatures are from 10, the precision, to about 60: 0.8^200 = 1e-19 is left of the start
     unrolled = unrolled_map(first, learner.start(3), steps=200, lr=0.02)
-    implicit = implicit_map(second, learner.start(3), solver=bm.LBFGS(200, 1e-13), solve_steps=200, tolerance=1e-12)
+    implicit = implicit_map(
+        second, learner.start(3), solver=bm.inference.LBFGS(200, 1e-13), solve_steps=200, tolerance=1e-12
+    )
     gradients = []
     for phi in (unrolled, implicit):
         loss = learner.likelihood.log_prob(learner.forward(phi, tasks.query.x), tasks.query)
@@ -82,7 +84,7 @@ def test_the_implicit_gradient_is_that_of_a_path_that_has_converged() -> None:
 def test_the_implicit_gradient_is_that_of_finite_differences(classes: bool, adapted: list[str] | None) -> None:
     tasks, network = _tasks(), bm.MLP(1, [5])
     tasks = _labelled(tasks) if classes else tasks
-    likelihood = bm.Categorical(3) if classes else bm.Gaussian(bm.FullNoise(1, 0.5))
+    likelihood = bm.likelihoods.Categorical(3) if classes else bm.likelihoods.Gaussian(bm.noise.FullNoise(1, 0.5))
     learner = _imaml(network=network, likelihood=likelihood, adapted=adapted, precision=2.0)
     gradients = torch.autograd.grad(learner.meta_loss(tasks).sum(), [p for p in learner.parameters() if p.numel()])
     for (name, p), gradient in zip(
@@ -118,7 +120,9 @@ def test_gauss_newton_products(kind: str) -> None:
     """Those of unit (Jᵀ Λ J + precision), not less than unit precision anywhere, and linear in the vector."""
     tasks = _tasks(1, 2) if kind == "gaussian" else _labelled(_tasks())
     size_k = 2 if kind == "gaussian" else 3
-    likelihood = bm.Gaussian(bm.FullNoise(2, 0.3)) if kind == "gaussian" else bm.Categorical(3)
+    likelihood = (
+        bm.likelihoods.Gaussian(bm.noise.FullNoise(2, 0.3)) if kind == "gaussian" else bm.likelihoods.Categorical(3)
+    )
     learner = _imaml(network=bm.MLP(1, [4]), likelihood=likelihood, gauss_newton=True)
     phi = {name: value.detach() + torch.randn_like(value) for name, value in learner.start(3).items()}  # no optimum
     unit, precision = torch.tensor([1.0, 2.0, 0.5], dtype=D), learner.prior.precision().item()
@@ -144,7 +148,9 @@ def test_gauss_newton_is_the_hessian_where_the_network_is_linear(kind: str) -> N
     gradients = []
     for gauss_newton in (False, True):
         torch.manual_seed(0)
-        likelihood = bm.Gaussian(bm.FullNoise(2, 0.3)) if kind == "gaussian" else bm.Categorical(3)
+        likelihood = (
+            bm.likelihoods.Gaussian(bm.noise.FullNoise(2, 0.3)) if kind == "gaussian" else bm.likelihoods.Categorical(3)
+        )
         network = Linear(2, likelihood.network_outputs)
         learner = _imaml(network=network, likelihood=likelihood, gauss_newton=gauss_newton, precision=1.0)
         gradients.append(torch.autograd.grad(learner.meta_loss(tasks).sum(), list(learner.parameters())))
@@ -186,15 +192,19 @@ def _rosenbrock() -> tuple[LogJoint, Params, list[Callable[[np.ndarray], float]]
 @pytest.mark.parametrize(
     ("problem", "solver"),
     [
-        pytest.param(_logistic, bm.GradientAscent(3000, 0.01, tolerance=1e-9), id="logistic-ascent"),
-        pytest.param(_logistic, bm.GradientAscent(1000, 0.01, momentum=0.9, tolerance=1e-9), id="logistic-momentum"),
-        pytest.param(_logistic, bm.LBFGS(100, 1e-9), id="logistic-lbfgs"),
-        pytest.param(_rosenbrock, bm.LBFGS(200, 1e-9), id="valley-lbfgs"),
-        pytest.param(_rosenbrock, bm.LBFGS(200, 1e-9, history=2), id="valley-lbfgs-short"),
-        pytest.param(_rosenbrock, bm.GradientAscent(8000, 0.002, momentum=0.9, tolerance=1e-8), id="valley-momentum"),
+        pytest.param(_logistic, bm.inference.GradientAscent(3000, 0.01, tolerance=1e-9), id="logistic-ascent"),
+        pytest.param(
+            _logistic, bm.inference.GradientAscent(1000, 0.01, momentum=0.9, tolerance=1e-9), id="logistic-momentum"
+        ),
+        pytest.param(_logistic, bm.inference.LBFGS(100, 1e-9), id="logistic-lbfgs"),
+        pytest.param(_rosenbrock, bm.inference.LBFGS(200, 1e-9), id="valley-lbfgs"),
+        pytest.param(_rosenbrock, bm.inference.LBFGS(200, 1e-9, history=2), id="valley-lbfgs-short"),
+        pytest.param(
+            _rosenbrock, bm.inference.GradientAscent(8000, 0.002, momentum=0.9, tolerance=1e-8), id="valley-momentum"
+        ),
     ],
 )
-def test_solvers_reach_scipys_optimum(problem: Callable[[], tuple], solver: bm.Solver) -> None:
+def test_solvers_reach_scipys_optimum(problem: Callable[[], tuple], solver: bm.inference.Solver) -> None:
     joint, start, losses = problem()
     found = solver.solve(joint, start)
     flat = torch.cat([value.flatten(1) for value in found.values()], 1)
@@ -206,9 +216,11 @@ def test_solvers_reach_scipys_optimum(problem: Callable[[], tuple], solver: bm.S
     assert not flat.requires_grad
 
 
-@pytest.mark.parametrize("solver", [bm.GradientAscent(200, 0.002, 0.8, tolerance=1e-1), bm.LBFGS(60, 1e-3)])
+@pytest.mark.parametrize(
+    "solver", [bm.inference.GradientAscent(200, 0.002, 0.8, tolerance=1e-1), bm.inference.LBFGS(60, 1e-3)]
+)
 @pytest.mark.parametrize("problem", [_logistic, _rosenbrock])
-def test_every_task_stops_on_its_own(problem: Callable[[], tuple], solver: bm.Solver) -> None:
+def test_every_task_stops_on_its_own(problem: Callable[[], tuple], solver: bm.inference.Solver) -> None:
     """Tasks of very different curvature: a batch is a loop, also where some stop early."""
     joint, start, _ = problem()
     together = solver.solve(joint, start)
@@ -225,7 +237,7 @@ def test_every_task_stops_on_its_own(problem: Callable[[], tuple], solver: bm.So
 
 def test_a_tolerance_saves_evaluations_and_is_kept() -> None:
     joint, start, _ = _logistic()
-    for make in (lambda t: bm.GradientAscent(500, 0.01, 0.5, t), lambda t: bm.LBFGS(500, t)):
+    for make in (lambda t: bm.inference.GradientAscent(500, 0.01, 0.5, t), lambda t: bm.inference.LBFGS(500, t)):
         counts = []
         for tolerance in (1e-1, 1e-5):
             calls = [0]
@@ -244,8 +256,8 @@ def test_a_tolerance_saves_evaluations_and_is_kept() -> None:
 
 def test_at_the_optimum_nothing_moves() -> None:
     joint, start, _ = _logistic()
-    optimum = bm.LBFGS(100, 1e-12).solve(joint, start)
-    for solver in (bm.LBFGS(50, 1e-6), bm.GradientAscent(50, 0.01, 0.9, tolerance=1e-6)):
+    optimum = bm.inference.LBFGS(100, 1e-12).solve(joint, start)
+    for solver in (bm.inference.LBFGS(50, 1e-6), bm.inference.GradientAscent(50, 0.01, 0.9, tolerance=1e-6)):
         again = solver.solve(joint, optimum)
         assert all(torch.equal(again[name], value) for name, value in optimum.items())
 
@@ -256,13 +268,13 @@ def test_at_the_optimum_nothing_moves() -> None:
 )
 def test_bad_ascent(arguments: dict) -> None:
     with pytest.raises(bm.DataError, match="expected steps >= 1, lr > 0"):
-        bm.GradientAscent(**arguments)
+        bm.inference.GradientAscent(**arguments)
 
 
 @pytest.mark.parametrize("arguments", [{"steps": 0}, {"history": 0}, {"tolerance": -1.0}])
 def test_bad_lbfgs(arguments: dict) -> None:
     with pytest.raises(bm.DataError, match="expected steps, history >= 1"):
-        bm.LBFGS(**arguments)
+        bm.inference.LBFGS(**arguments)
 
 
 # ------------------------------------------------------------------------------------------------- conjugate gradients
@@ -400,12 +412,15 @@ def test_divergence_names_the_step_and_the_task() -> None:
         unrolled_map(lambda phi: phi["a"].sum(1), start, steps=1, lr=torch.tensor([1.0, 1.0, math.inf], dtype=D))
     assert caught.value.task == 2
     with pytest.raises(bm.InferenceError, match="in task 1") as caught:
-        implicit_map(joint, start, solver=bm.GradientAscent(8, 1.0))
+        implicit_map(joint, start, solver=bm.inference.GradientAscent(8, 1.0))
     assert caught.value.task == 1
 
 
-@pytest.mark.parametrize("solver", [bm.LBFGS(5), bm.GradientAscent(5, 0.1), bm.GradientAscent(5, 0.1, 0.5, 1e-3)])
-def test_nan_is_no_optimum(solver: bm.Solver) -> None:
+@pytest.mark.parametrize(
+    "solver",
+    [bm.inference.LBFGS(5), bm.inference.GradientAscent(5, 0.1), bm.inference.GradientAscent(5, 0.1, 0.5, 1e-3)],
+)
+def test_nan_is_no_optimum(solver: bm.inference.Solver) -> None:
     """A solver that took it for one would give the start, or a point on the way."""
     start = {"a": torch.tensor([[2.0], [-2.0]], dtype=D)}
     for grad in (True, False):
@@ -420,7 +435,7 @@ LEARNERS: dict[str, Callable[[bm.Network], bm.Learner]] = {
     "BMAML": lambda f: bm.BMAML(f),
     "LLAMA": lambda f: bm.LLAMA(f),
     "IMAML": lambda f: bm.IMAML(f),
-    "IMAML, ascent": lambda f: bm.IMAML(f, solver=bm.GradientAscent(20, 0.1)),
+    "IMAML, ascent": lambda f: bm.IMAML(f, solver=bm.inference.GradientAscent(20, 0.1)),
     "CAVIA": lambda f: bm.CAVIA(f, num_context=1, steps=3),
 }
 
@@ -448,7 +463,7 @@ def test_divergence_in_training(name: str) -> None:
     learner, title = LEARNERS[name](bm.MLP(1, [4])), name.partition(",")[0]
     before = [p.detach().clone() for p in learner.parameters()]
     with pytest.raises(bm.InferenceError, match=rf"^at step 1 \('third'\): {title}: expected adaptation") as caught:
-        bm.fit(learner, _far(), steps=3, batch_size=3, split=bm.RandomSplit.at(3))
+        bm.fit(learner, _far(), steps=3, batch_size=3, split=bm.tasks.RandomSplit.at(3))
     assert caught.value.task is not None
     assert all(torch.equal(p, q) for p, q in zip(learner.parameters(), before, strict=True))
 
@@ -462,14 +477,14 @@ def test_no_graph_without_gradients_and_no_points() -> None:
             results = [
                 unrolled_map(joint, start, steps=3, lr=0.01),
                 unrolled_map(joint, start, steps=3, lr=0.01, checkpoint=list(learner.parameters())),
-                implicit_map(joint, start, solver=bm.LBFGS(5)),
-                implicit_map(joint, start, solver=bm.GradientAscent(5, 0.01)),
+                implicit_map(joint, start, solver=bm.inference.LBFGS(5)),
+                implicit_map(joint, start, solver=bm.inference.GradientAscent(5, 0.01)),
             ]
         assert not any(value.requires_grad for phi in results for value in phi.values())
         for phi in results:
             assert all(torch.equal(phi[name], value) for name, value in start.items()) == (data is empty)
     # without points the optimum is theta, and so is its derivative
-    phi = implicit_map(learner.log_joint(empty), learner.start(3), solver=bm.LBFGS(5), tolerance=1e-12)
+    phi = implicit_map(learner.log_joint(empty), learner.start(3), solver=bm.inference.LBFGS(5), tolerance=1e-12)
     weight = dict(learner.network.named_parameters())["features.layers.0.weight"]
     (gradient,) = torch.autograd.grad(phi["features.layers.0.weight"][1].sum(), weight)
     torch.testing.assert_close(gradient, torch.ones_like(weight), rtol=1e-10, atol=0.0)
@@ -479,8 +494,8 @@ def test_the_memory_of_an_optimum_does_not_grow_with_its_search() -> None:
     tasks, kept = _tasks(), {}
     for steps in (1, 100):
         for name, learner in (
-            ("imaml", _imaml(solver=bm.GradientAscent(steps, 0.01))),
-            ("imaml, gauss-newton", _imaml(solver=bm.GradientAscent(steps, 0.01), gauss_newton=True)),
+            ("imaml", _imaml(solver=bm.inference.GradientAscent(steps, 0.01))),
+            ("imaml, gauss-newton", _imaml(solver=bm.inference.GradientAscent(steps, 0.01), gauss_newton=True)),
             ("maml", bm.MAML(bm.MLP(1, [5]), steps=steps, lr=0.01, posterior=bm.PointEstimate()).double()),
         ):
             with Saved() as saved:
@@ -495,7 +510,7 @@ def test_the_memory_of_an_optimum_does_not_grow_with_its_search() -> None:
 @pytest.mark.parametrize("gauss_newton", [False, True])
 def test_fixed_steps_can_be_recorded(gauss_newton: bool) -> None:
     """A recording knows no values: it takes what is left when all tasks have stopped, and that changes nothing."""
-    solver = bm.GradientAscent(20, 0.1, tolerance=0.05)
+    solver = bm.inference.GradientAscent(20, 0.1, tolerance=0.05)
     learner, tasks = _imaml(solver=solver, gauss_newton=gauss_newton, solve_steps=10, solve_tolerance=0.1), _tasks()
     step, theta = CompiledStep(learner, learner.loss), list(learner.parameters())
     buffers = list(learner.buffers())

@@ -57,7 +57,7 @@ class Scalar(bm.Network):
 class Rows(bm.ExplicitLearner):
     """f(x) = [x, 1] W, for any prior of W and any likelihood."""
 
-    def __init__(self, prior: bm.Prior, likelihood: bm.Likelihood) -> None:
+    def __init__(self, prior: bm.priors.Prior, likelihood: bm.likelihoods.Likelihood) -> None:
         super().__init__()
         self.prior, self.likelihood = prior, likelihood
 
@@ -144,19 +144,19 @@ MEAN = {"weight": torch.tensor([0.3, -0.2]), "bias": torch.tensor([0.1, 0.0])}
 @pytest.mark.parametrize(
     ("prior", "likelihood", "labels"),
     [
-        (lambda: bm.DiagonalGaussian({"weight": torch.ones(2, 1)}, 0.5), lambda: bm.StudentT(1), 0),
-        (lambda: bm.StandardNormal({"weight": (2, 2)}), lambda: bm.HeteroscedasticGaussian(1), 0),
-        (lambda: bm.FullGaussian(2, name="w"), lambda: bm.Gaussian(num_outputs=1), 0),
-        (lambda: bm.IsotropicGaussian(MEAN, 2.0), bm.Bernoulli, 2),
-        (lambda: bm.IsotropicGaussian(MEAN, 2.0), lambda: bm.Categorical(2), 2),
+        (lambda: bm.priors.DiagonalGaussian({"weight": torch.ones(2, 1)}, 0.5), lambda: bm.likelihoods.StudentT(1), 0),
+        (lambda: bm.priors.StandardNormal({"weight": (2, 2)}), lambda: bm.likelihoods.HeteroscedasticGaussian(1), 0),
+        (lambda: bm.priors.FullGaussian(2, name="w"), lambda: bm.likelihoods.Gaussian(num_outputs=1), 0),
+        (lambda: bm.priors.IsotropicGaussian(MEAN, 2.0), bm.likelihoods.Bernoulli, 2),
+        (lambda: bm.priors.IsotropicGaussian(MEAN, 2.0), lambda: bm.likelihoods.Categorical(2), 2),
     ],
     ids=["student-t", "heteroscedastic", "full gaussian", "bernoulli", "categorical"],
 )
 def test_other_priors_and_likelihoods(
-    prior: Callable[[], bm.Prior], likelihood: Callable[[], bm.Likelihood], labels: int
+    prior: Callable[[], bm.priors.Prior], likelihood: Callable[[], bm.likelihoods.Likelihood], labels: int
 ) -> None:
     learner = Rows(prior(), likelihood()).double()
-    if isinstance(learner.likelihood, bm.Bernoulli):
+    if isinstance(learner.likelihood, bm.likelihoods.Bernoulli):
         learner.forward = lambda phi, x: x @ phi["weight"][..., None, :1] + phi["bias"][..., None, :1]
     data = _points(labels=labels)
     phi = learner.prior.sample(3)
@@ -166,7 +166,7 @@ def test_other_priors_and_likelihoods(
 
 
 def test_an_adapted_classifier() -> None:
-    learner = bm.IMAML(bm.MLP(1, [4]), likelihood=bm.Categorical(3)).double()
+    learner = bm.IMAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.Categorical(3)).double()
     data, phi = _points(labels=3), learner.prior.sample(3)
     torch.testing.assert_close(_trace(learner, data, phi), learner.log_joint(data)(phi).sum(), rtol=1e-12, atol=1e-10)
     with pytest.raises(DataError, match="labels from 0 to 2"):
@@ -190,7 +190,7 @@ def test_parallel_draws_and_no_points() -> None:
     )
 
 
-class Pair(bm.Prior):
+class Pair(bm.priors.Prior):
     """Two numbers, independent Cauchys: a prior that the library does not know."""
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Pair(bm.Prior):
 
 
 def test_priors_over_several_tensors_can_be_taught() -> None:
-    learner, data = Rows(Pair(), bm.Gaussian(num_outputs=1)).double(), _points()
+    learner, data = Rows(Pair(), bm.likelihoods.Gaussian(num_outputs=1)).double(), _points()
     phi = learner.prior.sample(3)
     with pytest.raises(UnsupportedError, match=r"got Pair over \['a', 'b'\].*phi_distributions.register"):
         program(learner)(data)
@@ -231,7 +231,7 @@ def test_theta_with_distributions() -> None:
     learner, data = _alpaca(), _points()
     hyperprior = {
         "prior.location": dist.Normal(0.0, 2.0),  # one for all numbers
-        "prior.rows.log_diagonal": torch.distributions.Normal(torch.zeros(2, dtype=D), 1.0),  # torch's own
+        "prior.covariance.log_diagonal": torch.distributions.Normal(torch.zeros(2, dtype=D), 1.0),  # torch's own
         "likelihood.noise.value": dist.HalfCauchy(1.0),  # a variance, not its log
     }
     location, log_diagonal = torch.randn(2, 1, dtype=D), 0.3 * torch.randn(2, dtype=D)
@@ -239,10 +239,10 @@ def test_theta_with_distributions() -> None:
     other = _alpaca()
     with torch.no_grad():
         other.prior.location.copy_(location)
-        other.prior.rows.log_diagonal.copy_(log_diagonal)
+        other.prior.covariance.log_diagonal.copy_(log_diagonal)
     other.likelihood.noise.value.set(noise)
     phi = other.prior.sample(3)
-    theta = {"prior.location": location, "prior.rows.log_diagonal": log_diagonal, "likelihood.noise.value": noise}
+    theta = {"prior.location": location, "prior.covariance.log_diagonal": log_diagonal, "likelihood.noise.value": noise}
     found = _trace(learner, data, phi, hyperprior, **theta)
     expected = other.log_joint(data)(phi).sum() + sum(hyperprior[k].log_prob(v).sum() for k, v in theta.items())
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
@@ -284,13 +284,13 @@ def test_theta_with_a_hyperprior() -> None:
 
 def test_hyperpriors_that_do_not_fit() -> None:
     learner = _alpaca()
-    with pytest.raises(DataError, match=r"among \[.*'prior.columns.value'\], got 'noise'"):
+    with pytest.raises(DataError, match=r"among \[.*'prior.noise.value'\], got 'noise'"):
         program(learner, {"noise": dist.HalfCauchy(1.0)})
     for wrong in (dist.Normal(torch.zeros(3), 1.0), dist.Normal(torch.zeros(2, 2), 1.0).to_event(2)):
         with pytest.raises(ShapeError, match=r"shape \(2, 1\) for 'prior.location'"):
             program(learner, {"prior.location": wrong})
     noise = dist.HalfCauchy(1.0)
-    for none in ({}, {"prior.columns.value": noise, "likelihood.noise.value": noise}):  # the second is one parameter
+    for none in ({}, {"prior.noise.value": noise, "likelihood.noise.value": noise}):  # the second is one parameter
         with pytest.raises(DataError, match="parameters to draw"):
             program(learner, none)
     with pytest.raises(UnsupportedError, match="density alone"):
@@ -426,10 +426,12 @@ def _eight_schools() -> tuple[bm.ALPaCA, bm.Data, dict[str, dist.TorchDistributi
     """Rubin 1981: y_j ~ N(w_j, σ_j²), w_j ~ N(mu, tau²), mu ~ N(0, 5²), tau ~ half Cauchy(5); in units of σ_j."""
     y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0], dtype=D)
     scale = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0], dtype=D)
-    learner = bm.ALPaCA(Scalar(), rows=bm.IsotropicRows(1), noise=bm.DiagonalNoise(1, 1.0)).double()
+    learner = bm.ALPaCA(
+        Scalar(), covariance=bm.priors.IsotropicCovariance(1), noise=bm.noise.DiagonalNoise(1, 1.0)
+    ).double()
     data = bm.Data((1.0 / scale)[:, None, None], (y / scale)[:, None, None], torch.ones(8, 1, dtype=torch.bool))
     log_tau = dist.TransformedDistribution(dist.HalfCauchy(5.0), dist.transforms.ExpTransform().inv)
-    return learner, data, {"prior.location": dist.Normal(0.0, 5.0), "prior.rows.log_scale": log_tau}
+    return learner, data, {"prior.location": dist.Normal(0.0, 5.0), "prior.covariance.log_scale": log_tau}
 
 
 @pytest.mark.usefixtures("unchecked")  # under torch.jit.trace shapes are no integers
@@ -439,7 +441,7 @@ def test_eight_schools() -> None:
         learner, data, hyperprior, NUTS(num_chains=2, num_draws=40, num_warmup=30, max_depth=4), jit_compile=True
     )
     assert draws.theta["prior.location"].shape == (2, 40, 1, 1)
-    assert draws.theta["prior.rows.log_scale"].shape == (2, 40)
+    assert draws.theta["prior.covariance.log_scale"].shape == (2, 40)
     assert draws.phi["weight"].shape == (2, 40, 8, 1, 1)
     assert set(draws.r_hat) == set(draws.effective_draws) == {*hyperprior, "weight"}
     # 4.4 and 3.3 by long chains of others (posteriordb, eight_schools_centered); so few draws are far less certain
@@ -502,7 +504,7 @@ def test_prior_predictive_with_theta_and_with_labels() -> None:
         "y": (50, 3, 4, 1),
     }
     assert (draws["prior.location"].mean() - 3.0).abs() < 0.1
-    learner = bm.CAVIA(bm.MLP(1, [4]), num_context=2, likelihood=bm.Categorical(3))
+    learner = bm.CAVIA(bm.MLP(1, [4]), num_context=2, likelihood=bm.likelihoods.Categorical(3))
     labels = prior_predictive(learner, _points(labels=3), num_draws=20)["y"]
     assert labels.shape == (20, 3, 4)
     assert set(labels.unique().tolist()) == {0, 1, 2}

@@ -83,7 +83,7 @@ def test_the_random_numbers_are_those_of_one_network() -> None:
 
 
 @pytest.mark.parametrize("kind", [bm.MAML, bm.BMAML, bm.CAVIA, bm.IMAML])
-def test_the_output_has_the_precision_of_the_features(kind: type[bm.GradientLearner]) -> None:
+def test_the_output_has_the_precision_of_the_features(kind: type[bm.learners.GradientLearner]) -> None:
     torch.manual_seed(3)
     double = kind(bm.MLP(1, [4]).double())
     torch.manual_seed(3)
@@ -129,13 +129,15 @@ def test_a_whole_network_takes_no_output() -> None:
         bm.MLP(1, [4]).with_outputs(0)
 
 
-WEIGHTS: dict[str, Callable[..., bm.WeightLearner]] = {
+WEIGHTS: dict[str, Callable[..., bm.learners.WeightLearner]] = {
     "MAML": lambda f, **a: bm.MAML(f, steps=2, lr=0.1, **a),
     "MAML, checkpoint": lambda f, **a: bm.MAML(f, steps=2, lr=0.1, checkpoint=True, **a),
     "MetaSGD": lambda f, **a: bm.MetaSGD(f, lr=0.1, **a),
     "MAML++": lambda f, **a: bm.MAMLPlusPlus(f, steps=2, lr=0.1, **a),
     "IMAML": lambda f, **a: bm.IMAML(f, **a),
-    "IMAML, Gauss-Newton": lambda f, **a: bm.IMAML(f, solver=bm.GradientAscent(50, 0.1), gauss_newton=True, **a),
+    "IMAML, Gauss-Newton": lambda f, **a: bm.IMAML(
+        f, solver=bm.inference.GradientAscent(50, 0.1), gauss_newton=True, **a
+    ),
     "LLAMA": lambda f, **a: bm.LLAMA(f, steps=2, lr=0.1, **a),
     "BMAML": lambda f, posterior, **a: bm.BMAML(f, steps=2, lr=0.1, **a),
 }
@@ -143,7 +145,7 @@ WEIGHTS: dict[str, Callable[..., bm.WeightLearner]] = {
 
 @pytest.mark.parametrize("posterior", [bm.Linearized(), bm.LinearizedDiagonal(), bm.PointEstimate()])
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_parameters_that_are_numbers(name: str, posterior: bm.Approximation) -> None:
+def test_parameters_that_are_numbers(name: str, posterior: bm.learners.Approximation) -> None:
     """phi of `B` numbers: the same as with each of them in a vector of length one."""
     found = []
     x = torch.rand(3, 6, 1, generator=torch.Generator().manual_seed(0), dtype=D)

@@ -51,7 +51,9 @@ def test_stacked_weights_and_second_derivatives() -> None:
     x = torch.randn(2, 2, 3, 20, 17, dtype=torch.float64)
     phi = {name: value.detach().expand(2, *value.shape) for name, value in network.named_parameters()}
     torch.testing.assert_close(network.stacked(phi, x), network(x), rtol=1e-10, atol=1e-10)
-    learner = bm.MAML(network, steps=1, lr=0.1, posterior=bm.PointEstimate(), likelihood=bm.Categorical(6)).double()
+    learner = bm.MAML(
+        network, steps=1, lr=0.1, posterior=bm.PointEstimate(), likelihood=bm.likelihoods.Categorical(6)
+    ).double()
     labels, mask = torch.tensor([[0, 1], [2, 3]]), torch.ones(2, 2, dtype=torch.bool)
     tasks = bm.TaskBatch(bm.Data(x, labels, mask), bm.Data(x.flip(1), labels, mask))
     weight = network.blocks[0].shortcut.weight

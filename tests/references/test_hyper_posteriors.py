@@ -59,9 +59,11 @@ class SchoolPosterior(bm.TaskPosterior):
     again: EightSchools
     support: bm.Data
 
-    def at(self, x: Tensor) -> bm.IndependentPredictive:
+    def at(self, x: Tensor) -> bm.predictives.IndependentPredictive:
         scale = (self.variance[:, None, None] + x.square()).sqrt()
-        return bm.IndependentPredictive(Independent(Normal(self.mean[:, None, None].expand_as(scale), scale), 1))
+        return bm.predictives.IndependentPredictive(
+            Independent(Normal(self.mean[:, None, None].expand_as(scale), scale), 1)
+        )
 
     def extended(self, data: bm.Data) -> "SchoolPosterior":
         return self.again.condition(self.support.append(data))
@@ -73,8 +75,8 @@ def test_eight_schools(real_data: Path) -> None:
     frame = pd.read_csv(real_data / "eight_schools" / "eight_schools.csv")
     reference = json.loads((real_data / "reference_fits" / "eight_schools_exact.json").read_text())
     tasks = bm.TaskDataset.from_frame(frame, task="task", x=["se"], y=["effect"])
-    found = bm.nuts_hyper_posterior(
-        EightSchools(), tasks, sampler=bm.NUTS(32, 100, 100), num_members=1_600, spread=1.0, seed=0
+    found = bm.training.nuts_hyper_posterior(
+        EightSchools(), tasks, sampler=bm.inference.NUTS(32, 100, 100), num_members=1_600, spread=1.0, seed=0
     )
     members = [m for m in found.learners if isinstance(m, EightSchools)]
     mu, tau = (torch.stack(values).detach() for values in ([m.mu for m in members], [m.tau for m in members]))
@@ -103,11 +105,11 @@ def test_sleepstudy_agrees_with_its_standard_errors(real_data: Path) -> None:
     tasks = bm.TaskDataset.from_frame(frame, task="task", x=["Days"], y=["Reaction"])
     learner = bm.ALPaCA(bm.Identity(1)).double()
     bm.fit_evidence(learner, tasks)
-    found = bm.nuts_hyper_posterior(
+    found = bm.training.nuts_hyper_posterior(
         learner,
         tasks,
-        bm.DeviationHyperprior(scale=50.0),
-        sampler=bm.NUTS(16, 60, 120, metric=bm.DenseMetric()),
+        bm.hyperpriors.DeviationHyperprior(scale=50.0),
+        sampler=bm.inference.NUTS(16, 60, 120, metric=bm.inference.DenseMetric()),
         num_members=480,
     )
     beta = torch.stack([m.prior.location[:, 0] for m in found.learners if isinstance(m, bm.ALPaCA)])
@@ -117,5 +119,5 @@ def test_sleepstudy_agrees_with_its_standard_errors(real_data: Path) -> None:
     ratio = beta.std(0) / error
     assert (ratio > 0.9).all()
     assert (ratio < 1.35).all()
-    noise = torch.stack([m.prior.columns.variance()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
+    noise = torch.stack([m.prior.noise.variance()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
     assert abs(noise.mean() / 654.94 - 1.0) < 0.1

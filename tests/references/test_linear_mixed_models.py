@@ -73,8 +73,12 @@ FITS = [
 def _learner(expected: Fit) -> bm.ALPaCA:
     features = bm.Identity(len(expected.x))
     size = features.num_outputs
-    rows = {"full": bm.FullRows(size), "diag": bm.DiagonalRows(size), "intercept": bm.FullRows(size, varying=[0])}
-    return bm.ALPaCA(features, rows=rows[expected.rows]).double()
+    rows = {
+        "full": bm.priors.FullCovariance(size),
+        "diag": bm.priors.DiagonalCovariance(size),
+        "intercept": bm.priors.FullCovariance(size, varying=[0]),
+    }
+    return bm.ALPaCA(features, covariance=rows[expected.rows]).double()
 
 
 def _tasks(expected: Fit, real_data: Path) -> bm.TaskDataset:
@@ -88,7 +92,7 @@ def _tasks(expected: Fit, real_data: Path) -> bm.TaskDataset:
 @pytest.mark.parametrize("expected", FITS, ids=lambda f: f"{f.table}-{f.rows}-{'REML' if f.restricted else 'ML'}")
 def test_published_fit(expected: Fit, real_data: Path) -> None:
     learner, tasks = _learner(expected), _tasks(expected, real_data)
-    problem = bm.RestrictedMaximumLikelihood() if expected.restricted else bm.MaximumLikelihood()
+    problem = bm.training.RestrictedMaximumLikelihood() if expected.restricted else bm.training.MaximumLikelihood()
     start = time.perf_counter()
     result = bm.fit_evidence(learner, tasks, problem)
     assert time.perf_counter() - start < 5.0
@@ -96,8 +100,8 @@ def test_published_fit(expected: Fit, real_data: Path) -> None:
     data = learner.conform(tasks.data)
     value = learner.restricted_log_evidence(data) if expected.restricted else learner.log_evidence(data).sum()
     assert abs(value.item() - expected.log_likelihood) < 1e-5
-    noise = learner.prior.columns.variance()
-    sigma_b = learner.prior.rows.covariance() * noise
+    noise = learner.prior.noise.variance()
+    sigma_b = learner.prior.covariance.matrix() * noise
     found = [sigma_b[i, i].item() for i in range(len(sigma_b)) if sigma_b[i, i] > 0]
     found += [sigma_b[0, 1].item()] if len(expected.sigma_b) == 3 else []
     # four significant digits: the likelihood is flat at its top, so that lme4 and MixedModels.jl differ in the fifth
@@ -126,7 +130,7 @@ def test_sleepstudy_task_posteriors_are_the_blups(real_data: Path) -> None:
     expected = torch.tensor([SLEEPSTUDY_BLUPS[name] for name in tasks.names], dtype=torch.float64)
     # three decimals, and half a unit of the fourth that the published ones are rounded to
     torch.testing.assert_close(effects.detach(), expected, rtol=0.0, atol=5.5e-4)
-    covariance = posterior.row_covariance[0] * learner.prior.columns.variance()
+    covariance = posterior.feature_covariance[0] * learner.prior.noise.variance()
     published = torch.tensor([[140.96703, -20.60445], [-20.60445, 5.15778]], dtype=torch.float64)
     torch.testing.assert_close(covariance.detach(), published, rtol=1e-4, atol=0.0)
 
@@ -147,7 +151,7 @@ def test_statsmodels_agrees_on_simulated_data() -> None:
     tasks = bm.TaskDataset.from_frame(frame, task="g", x=["a", "b"], y=["y"])
     for restricted in (False, True):
         learner = bm.ALPaCA(bm.Identity(2)).double()
-        problem = bm.RestrictedMaximumLikelihood() if restricted else bm.MaximumLikelihood()
+        problem = bm.training.RestrictedMaximumLikelihood() if restricted else bm.training.MaximumLikelihood()
         bm.fit_evidence(learner, tasks, problem)
         model = sm.MixedLM(y, design, groups=group, exog_re=design)
         reference = model.fit(reml=restricted)

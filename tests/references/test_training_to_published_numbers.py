@@ -31,7 +31,7 @@ def test_the_demonstration_is_near_bayes_optimal(tmp_path: Path) -> None:
 
     alpaca, mixture = (evaluation.table() for evaluation in run(tmp_path))
     assert (tmp_path / "sinusoid.png").exists()
-    test = bm.Sinusoid.maml(noise=0.1).dataset(1_000, max(SHOTS) + 20, seed=1)
+    test = bm.tasks.Sinusoid.maml(noise=0.1).dataset(1_000, max(SHOTS) + 20, seed=1)
     test.oracle = None
     bound = bm.evaluate(joint_gaussian_bound.best_joint_gaussian(), test, SHOTS, query=20, num_bootstrap=0).table()
     limit = {0: 0.16, 1: 0.16, 2: 0.05, 3: 0.03, 5: 0.03, 10: 0.03, 20: 0.03}

@@ -48,8 +48,8 @@ def folder(tmp_path: Path) -> Path:
     [
         _learner,
         lambda: _learner().double(),
-        lambda: bm.ALPaCA(bm.Identity(1), rows=bm.FullRows(2, varying=[0])),
-        lambda: bm.ALPaCA(bm.Spline([0.0]), noise=bm.FullNoise(1)),
+        lambda: bm.ALPaCA(bm.Identity(1), covariance=bm.priors.FullCovariance(2, varying=[0])),
+        lambda: bm.ALPaCA(bm.Spline([0.0]), noise=bm.noise.FullNoise(1)),
     ],
 )
 def test_round_trip_is_exact(make: Callable[[], bm.Learner], tmp_path: Path) -> None:

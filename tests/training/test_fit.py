@@ -86,7 +86,7 @@ def test_history() -> None:
 
 def test_validation_scores_are_those_of_the_validation_tasks() -> None:
     learner, held_out = _learner(), _tasks(4, seed=1)
-    split = bm.RandomSplit((2, 4))
+    split = bm.tasks.RandomSplit((2, 4))
     result = fit(learner, _tasks(), steps=10, split=split, validation=held_out, validate_every=10, seed=3)
     with torch.no_grad():
         expected = learner.meta_loss(held_out.divided(split, 3)).mean().item()
@@ -106,27 +106,29 @@ def test_early_stopping_restores_the_best_theta() -> None:
     assert result.best_step == min(scores, key=scores.get)
     assert len(result.losses) == result.best_step + 15
     with torch.no_grad():
-        found = learner.meta_loss(held_out.divided(bm.RandomSplit(), 0)).mean().item()
+        found = learner.meta_loss(held_out.divided(bm.tasks.RandomSplit(), 0)).mean().item()
     assert math.isclose(found, scores[result.best_step], rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("objective", [None, bm.JointPredictive(), bm.MarginalPredictive(), bm.Evidence()])
+@pytest.mark.parametrize(
+    "objective", [None, bm.training.JointPredictive(), bm.training.MarginalPredictive(), bm.training.Evidence()]
+)
 @pytest.mark.parametrize("wrap", [lambda a: a, bm.Standardized])
 def test_every_objective_trains(objective: object, wrap: object) -> None:
     learner = wrap(_learner())
-    result = fit(learner, _tasks(32), steps=80, lr=1e-2, objective=objective, split=bm.RandomSplit((0, 6)))
+    result = fit(learner, _tasks(32), steps=80, lr=1e-2, objective=objective, split=bm.tasks.RandomSplit((0, 6)))
     assert np.mean(result.losses[-10:]) < np.mean(result.losses[:10]) - 0.1  # nats per point
 
 
 def test_the_mean_of_the_evidence_objective_is_nats_per_point() -> None:
     learner, tasks = _learner().double(), bm.TaskDataset.from_list([([0.0], [1.0]), ([0.0, 1.0, 2.0], [1.0, 2.0, 0.5])])
-    losses = bm.Evidence()(learner, tasks.divided(bm.RandomSplit.at(1)))
+    losses = bm.training.Evidence()(learner, tasks.divided(bm.tasks.RandomSplit.at(1)))
     total = learner.log_evidence(tasks.data).sum()
     torch.testing.assert_close(losses.mean(), -total / 4.0, rtol=1e-10, atol=0.0)  # four points, whatever the padding
 
 
 def test_splits_of_a_forecast_train_too() -> None:
-    result = fit(_learner(), _tasks(), steps=5, split=bm.PrefixSplit((1, 4), query=2))
+    result = fit(_learner(), _tasks(), steps=5, split=bm.tasks.PrefixSplit((1, 4), query=2))
     assert len(result.losses) == 5
 
 
@@ -195,7 +197,7 @@ def test_a_rate_that_is_far_too_high_leaves_a_usable_learner() -> None:
     learner, tasks = _learner(), _tasks()
     with pytest.raises(InferenceError, match="at step"):
         fit(learner, tasks, steps=50, lr=1e6)
-    assert torch.isfinite(learner.meta_loss(tasks.divided(bm.RandomSplit.at(3)))).all()
+    assert torch.isfinite(learner.meta_loss(tasks.divided(bm.tasks.RandomSplit.at(3)))).all()
 
 
 ARGUMENTS: list[tuple[dict, str]] = [
@@ -261,12 +263,14 @@ PER_STEP = [
     pytest.param(lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=2), None, 2, id="r2d2"),
     pytest.param(lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])), None, 2, id="deep kernel"),
     pytest.param(lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [4]))), None, 4, id="standardized"),
-    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.Evidence(), 2, id="alpaca, evidence"),
-    pytest.param(lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])), bm.Evidence(), 2, id="deep kernel, evidence"),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.training.Evidence(), 2, id="alpaca, evidence"),
+    pytest.param(lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])), bm.training.Evidence(), 2, id="deep kernel, evidence"),
     # support and query, and then both joined, in standard units
-    pytest.param(lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [4]))), bm.Evidence(), 3, id="standardized, evidence"),
-    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.MarginalPredictive(), 2, id="alpaca, marginal"),
-    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.JointPredictive(), 2, id="alpaca, joint"),
+    pytest.param(
+        lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [4]))), bm.training.Evidence(), 3, id="standardized, evidence"
+    ),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.training.MarginalPredictive(), 2, id="alpaca, marginal"),
+    pytest.param(lambda: bm.ALPaCA(bm.MLP(1, [4])), bm.training.JointPredictive(), 2, id="alpaca, joint"),
 ]
 
 
@@ -304,7 +308,7 @@ def test_an_evaluation_of_the_evidence_checks_nothing_anew(
     wrap: Callable[[bm.Learner], bm.Learner], expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All points are checked before the first one; a learner in standard units gets them anew at each."""
-    learner, problem = wrap(bm.ALPaCA(bm.MLP(1, [4])).double()), bm.MaximumLikelihood()
+    learner, problem = wrap(bm.ALPaCA(bm.MLP(1, [4])).double()), bm.training.MaximumLikelihood()
     learner.prepare(_tasks().data)
     data = learner.conform(_tasks().data)
     assert _count(monkeypatch, lambda: problem(learner, data)) == expected
@@ -382,16 +386,18 @@ def test_a_linear_mixed_model_agrees_with_statsmodels(restricted: bool) -> None:
     frame = _mixed_model()
     tasks = bm.TaskDataset.from_frame(frame, task="who", x=["x"], y=["y"])
     learner = bm.ALPaCA(bm.Identity(1)).double()
-    problem = bm.RestrictedMaximumLikelihood() if restricted else bm.MaximumLikelihood()
+    problem = bm.training.RestrictedMaximumLikelihood() if restricted else bm.training.MaximumLikelihood()
     result = fit_evidence(learner, tasks, problem)
     assert result.stopped_early  # it converged
     design = np.stack([np.ones(len(frame)), frame["x"]], 1)
     expected = MixedLM(frame["y"], design, frame["who"], exog_re=design).fit(reml=restricted, method="lbfgs")
-    noise = learner.prior.columns.covariance().item()
+    noise = learner.prior.noise.covariance().item()
     # four digits: statsmodels' own optimiser stops near 1e-5
     np.testing.assert_allclose(learner.prior.location.detach()[:, 0], expected.fe_params, rtol=1e-4)
     np.testing.assert_allclose(noise, expected.scale, rtol=1e-4)
-    np.testing.assert_allclose(noise * learner.prior.rows.covariance().detach(), expected.cov_re, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        noise * learner.prior.covariance.matrix().detach(), expected.cov_re, rtol=1e-3, atol=1e-4
+    )
     if not restricted:  # REML's constant is a convention, and another one there
         found = learner.log_evidence(tasks.data).sum().item()
         assert math.isclose(found, expected.llf, abs_tol=1e-4)
@@ -418,8 +424,8 @@ def test_a_variance_of_zero_is_found() -> None:
     y = (means - means.mean(1, keepdims=True)).flatten()  # less spread between the tasks than chance gives
     learner = bm.ALPaCA(bm.Identity(0)).double()
     fit_evidence(learner, bm.TaskDataset.from_arrays(np.zeros((150, 0)), y, groups))
-    assert learner.prior.rows.covariance().item() < 1e-3
-    assert math.isclose(learner.prior.columns.covariance().item(), y.var(), rel_tol=1e-3)
+    assert learner.prior.covariance.matrix().item() < 1e-3
+    assert math.isclose(learner.prior.noise.covariance().item(), y.var(), rel_tol=1e-3)
 
 
 def test_singular_designs_are_told_where_the_answer_depends_on_them() -> None:
@@ -427,11 +433,14 @@ def test_singular_designs_are_told_where_the_answer_depends_on_them() -> None:
     frame["again"] = 2.0 * frame["x"] - 1.0
     plain, singular = (bm.TaskDataset.from_frame(frame, task="who", x=x, y=["y"]) for x in (["x"], ["x", "again"]))
     with pytest.raises(InferenceError, match=r"singular design over all tasks.*Leave it out"):
-        fit_evidence(bm.ALPaCA(bm.Identity(2)).double(), singular, bm.RestrictedMaximumLikelihood())
+        fit_evidence(bm.ALPaCA(bm.Identity(2)).double(), singular, bm.training.RestrictedMaximumLikelihood())
     # maximum likelihood takes the smallest of the prior means that fit equally well: the evidence is the same model's
     fits = []
-    for tasks, rows in ((plain, bm.FullRows(2, varying=[0, 1])), (singular, bm.FullRows(3, varying=[0, 1]))):
-        learner = bm.ALPaCA(bm.Identity(rows.num_features - 1), rows=rows).double()
+    for tasks, rows in (
+        (plain, bm.priors.FullCovariance(2, varying=[0, 1])),
+        (singular, bm.priors.FullCovariance(3, varying=[0, 1])),
+    ):
+        learner = bm.ALPaCA(bm.Identity(rows.num_features - 1), covariance=rows).double()
         fit_evidence(learner, tasks)
         fits.append(learner.log_evidence(tasks.data).sum().item())
     assert math.isclose(fits[0], fits[1], abs_tol=1e-4)  # both stop near a flat maximum
@@ -458,11 +467,11 @@ def test_learners_without_an_evidence_are_told() -> None:
         def condition(self, support: bm.Data) -> bm.TaskPosterior:
             raise NotImplementedError
 
-    for problem in (None, bm.RestrictedMaximumLikelihood()):
+    for problem in (None, bm.training.RestrictedMaximumLikelihood()):
         with pytest.raises(UnsupportedError, match="Silent has no closed form"):
             fit_evidence(Silent(), _tasks(), problem)
     with pytest.raises(UnsupportedError, match="use a predictive objective"):
-        fit(Silent(), _tasks(), steps=1, objective=bm.Evidence())
+        fit(Silent(), _tasks(), steps=1, objective=bm.training.Evidence())
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -475,7 +484,7 @@ def test_arguments_of_fit_evidence() -> None:
 
 
 def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
-    class Explosive(bm.MaximumLikelihood):
+    class Explosive(bm.training.MaximumLikelihood):
         def __init__(self) -> None:
             self.seen: list[list[torch.Tensor]] = []
 
@@ -511,7 +520,9 @@ def test_compiled_training_is_training(posterior: object) -> None:
     results = []
     for compile in (False, True):
         learner = _maml(posterior)
-        result = fit(learner, _tasks(), steps=6, batch_size=4, lr=0.01, split=bm.RandomSplit.at(4), compile=compile)
+        result = fit(
+            learner, _tasks(), steps=6, batch_size=4, lr=0.01, split=bm.tasks.RandomSplit.at(4), compile=compile
+        )
         results.append((result.losses, _theta(learner)))
     # float32: rounding of another order of operations, carried through six steps of Adam
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
@@ -528,15 +539,15 @@ def test_a_loss_that_breaks_in_compiled_code_is_named_the_same() -> None:
         learner = _maml(bm.PointEstimate())
         before = _theta(learner)
         with pytest.raises(InferenceError, match="expected finite losses, got inf at step 1 for task 'c'") as caught:
-            fit(learner, tasks, steps=2, batch_size=3, split=bm.PrefixSplit((3, 3), query=1), compile=compile)
+            fit(learner, tasks, steps=2, batch_size=3, split=bm.tasks.PrefixSplit((3, 3), query=1), compile=compile)
         messages.append(str(caught.value))
         assert _same(_theta(learner), before)
     assert messages[0] == messages[1]
 
 
-@pytest.mark.parametrize("objective", [None, bm.MarginalPredictive()], ids=["joint", "marginal"])
+@pytest.mark.parametrize("objective", [None, bm.training.MarginalPredictive()], ids=["joint", "marginal"])
 def test_standardized_learners_can_be_recorded(
-    objective: bm.MarginalPredictive | None, monkeypatch: pytest.MonkeyPatch
+    objective: bm.training.MarginalPredictive | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Conversions of units must not look at values. (The recorded graph runs as it is: compiling takes a minute.)"""
     import torch._inductor

@@ -85,7 +85,7 @@ def test_restoring_is_for_computations_that_fail() -> None:
 
 def _validation(every: int = 1, patience: int | None = None) -> tuple[bm.ALPaCA, Validation, list[int]]:
     learner, saved = bm.ALPaCA(bm.Identity(1)), []
-    tasks = learner.conform_tasks(bm.Sinusoid().dataset(3, 6).divided(bm.RandomSplit.at(4)))
+    tasks = learner.conform_tasks(bm.tasks.Sinusoid().dataset(3, 6).divided(bm.tasks.RandomSplit.at(4)))
 
     def loss(batch: bm.TaskBatch) -> Tensor:
         return learner.prior.location.sum().expand(batch.num_tasks)
@@ -118,15 +118,15 @@ def test_validation_comes_in_its_turn_and_at_the_end() -> None:
 
 
 def test_batches_and_losses() -> None:
-    tasks, generator = bm.Sinusoid().dataset(5, 6), torch.Generator().manual_seed(0)
-    assert Batches(tasks, 3, bm.RandomSplit(), generator).total_points == 30.0
-    simulated = Batches(bm.Sinusoid(), 3, bm.RandomSplit.at(2, 4), generator)
+    tasks, generator = bm.tasks.Sinusoid().dataset(5, 6), torch.Generator().manual_seed(0)
+    assert Batches(tasks, 3, bm.tasks.RandomSplit(), generator).total_points == 30.0
+    simulated = Batches(bm.tasks.Sinusoid(), 3, bm.tasks.RandomSplit.at(2, 4), generator)
     assert simulated.total_points == math.inf
     batch = simulated.draw()
     assert batch.num_tasks == 3
     learner = bm.ALPaCA(bm.Identity(1)).double()
     assert torch.equal(losses_of(learner, None)(batch), learner.meta_loss(batch))
-    assert torch.equal(losses_of(learner, bm.Evidence())(batch), bm.Evidence()(learner, batch))
+    assert torch.equal(losses_of(learner, bm.training.Evidence())(batch), bm.training.Evidence()(learner, batch))
 
 
 def test_whole_numbers() -> None:

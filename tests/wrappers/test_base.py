@@ -20,9 +20,9 @@ WRAPPERS = [
     Untrainable,
     bm.Standardized,
     Recalibrated,
-    bm.VarianceScaled,
-    bm.TemperatureScaled,
-    bm.IsotonicRecalibrated,
+    bm.wrappers.VarianceScaled,
+    bm.wrappers.TemperatureScaled,
+    bm.wrappers.IsotonicRecalibrated,
     bm.Sampled,
     bm.HyperPosterior,
 ]
@@ -173,7 +173,7 @@ def test_what_is_final_is_not_trained_and_has_its_own_loss() -> None:
     probe.anneal(0.5)
     assert probe.learner.given == []  # type: ignore[union-attr]
     learner = bm.DeepKernelTransfer(bm.Identity(1)).double()  # whose own loss is that of support and query together
-    tasks = bm.Sinusoid().dataset(4, 6, seed=0).divided(bm.RandomSplit.at(3), 0)
+    tasks = bm.tasks.Sinusoid().dataset(4, 6, seed=0).divided(bm.tasks.RandomSplit.at(3), 0)
     predictive = learner.condition(tasks.support).at(tasks.query.x)
     expected = -predictive.log_prob(tasks.query.y, tasks.query.mask) / tasks.query.counts
     torch.testing.assert_close(Final(learner).meta_loss(tasks), expected)
@@ -182,7 +182,7 @@ def test_what_is_final_is_not_trained_and_has_its_own_loss() -> None:
 
 def test_recalibrated_learners_have_no_evidence() -> None:
     with pytest.raises(bm.UnsupportedError, match="VarianceScaled has no evidence"):
-        bm.VarianceScaled(bm.ALPaCA(bm.Identity(1))).log_evidence(bm.Data.from_arrays([0.0], [1.0]))
+        bm.wrappers.VarianceScaled(bm.ALPaCA(bm.Identity(1))).log_evidence(bm.Data.from_arrays([0.0], [1.0]))
 
 
 def test_a_learners_own_rules_for_data_hold_inside_a_wrapper() -> None:
@@ -194,7 +194,7 @@ def test_a_learners_own_rules_for_data_hold_inside_a_wrapper() -> None:
 
     data = bm.Data(torch.zeros(2, 2, 1), torch.zeros(2, 2, 1), torch.tensor([[True, True], [True, False]]))
     with pytest.raises(bm.DataError, match="tasks of one size"):
-        bm.VarianceScaled(OfOneSize(bm.Identity(1)), [1]).adapt(data)
+        bm.wrappers.VarianceScaled(OfOneSize(bm.Identity(1)), [1]).adapt(data)
 
 
 def test_wrapped_posteriors_have_seen_and_draw_what_is_inside() -> None:

@@ -65,10 +65,10 @@ def test_nuts_over_theta_finds_the_posterior_of_a_normal_mean() -> None:
     learner.requires_grad_(False)
     learner.prior.location.requires_grad_()
     tasks = _tasks()
-    found = bm.nuts_hyper_posterior(learner, tasks, sampler=bm.NUTS(32, 25, 40), num_members=800)
+    found = bm.training.nuts_hyper_posterior(learner, tasks, sampler=bm.inference.NUTS(32, 25, 40), num_members=800)
     location = torch.stack([m.prior.location.flatten()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
-    noise = learner.prior.columns.variance()
-    variance = learner.prior.rows.covariance()[0, 0] * noise + noise / 4.0  # of a task's mean around K_0
+    noise = learner.prior.noise.variance()
+    variance = learner.prior.covariance.matrix()[0, 0] * noise + noise / 4.0  # of a task's mean around K_0
     expected, error = tasks.data.y.mean(), (variance / 6.0).sqrt()
     assert abs(location.mean() - expected) < 4.0 * error / math.sqrt(400)
     assert abs(location.std() / error - 1.0) < 0.15
@@ -77,10 +77,12 @@ def test_nuts_over_theta_finds_the_posterior_of_a_normal_mean() -> None:
 
 def test_few_tasks_make_wide_intervals_and_many_do_not() -> None:
     widths = []
-    for num_tasks, sampler in ((8, bm.NUTS(6, 80, 80)), (80, bm.NUTS(6, 40, 60))):
+    for num_tasks, sampler in ((8, bm.inference.NUTS(6, 80, 80)), (80, bm.inference.NUTS(6, 40, 60))):
         tasks, learner = _tasks(num_tasks, seed=3), bm.ALPaCA(bm.Identity(0)).double()
         bm.fit_evidence(learner, tasks)
-        full = bm.nuts_hyper_posterior(learner, tasks, bm.DeviationHyperprior(), sampler=sampler, num_members=80)
+        full = bm.training.nuts_hyper_posterior(
+            learner, tasks, bm.hyperpriors.DeviationHyperprior(), sampler=sampler, num_members=80
+        )
         nothing, x = bm.Data.empty(tasks.data.select([0])), torch.zeros(1, 1, 0)
         low, high = full.adapt(nothing).predict(x).interval(0.9)
         plug_low, plug_high = learner.adapt(nothing).predict(x).interval(0.9)
@@ -92,16 +94,18 @@ def test_few_tasks_make_wide_intervals_and_many_do_not() -> None:
 @pytest.mark.parametrize("method", ["svgd", "vi"])
 def test_networks_have_a_hyper_posterior_too(method: str) -> None:
     torch.manual_seed(0)
-    tasks = bm.Sinusoid().dataset(num_tasks=12, num_points=8, seed=0)
-    hyperprior = bm.GaussianHyperprior(1.0)
+    tasks = bm.tasks.Sinusoid().dataset(num_tasks=12, num_points=8, seed=0)
+    hyperprior = bm.hyperpriors.GaussianHyperprior(1.0)
     learners = [bm.ALPaCA(bm.MLP(1, [8, 4])).double() for _ in range(3)]
     if method == "svgd":
         start = bm.HyperPosterior(learners)
-        found = bm.svgd_hyper_posterior(learners, tasks, hyperprior, steps=80, batch_size=6, lr=1e-2)
+        found = bm.training.svgd_hyper_posterior(learners, tasks, hyperprior, steps=80, batch_size=6, lr=1e-2)
     else:
         start = bm.HyperPosterior(learners[:1])
-        found = bm.vi_hyper_posterior(learners[0], tasks, hyperprior, steps=80, batch_size=6, lr=1e-2, num_members=3)
-    test = bm.Sinusoid().dataset(num_tasks=40, num_points=8, seed=1).divided(bm.RandomSplit((4, 4)))
+        found = bm.training.vi_hyper_posterior(
+            learners[0], tasks, hyperprior, steps=80, batch_size=6, lr=1e-2, num_members=3
+        )
+    test = bm.tasks.Sinusoid().dataset(num_tasks=40, num_points=8, seed=1).divided(bm.tasks.RandomSplit((4, 4)))
     scores = [
         -learner.adapt(test.support).predict(test.query.x).log_prob(test.query.y, test.query.mask).mean()
         for learner in (found, start)
@@ -117,12 +121,19 @@ def test_vi_finds_the_deviation_of_a_normal_mean() -> None:
     learner.requires_grad_(False)
     learner.prior.location.requires_grad_()
     tasks = _tasks(20)
-    found = bm.vi_hyper_posterior(
-        learner, tasks, steps=300, batch_size=20, lr=0.1, objective=bm.Evidence(), num_members=200, initial_scale=0.1
+    found = bm.training.vi_hyper_posterior(
+        learner,
+        tasks,
+        steps=300,
+        batch_size=20,
+        lr=0.1,
+        objective=bm.training.Evidence(),
+        num_members=200,
+        initial_scale=0.1,
     )
     location = torch.stack([m.prior.location.flatten()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
-    noise = learner.prior.columns.variance()
-    error = ((learner.prior.rows.covariance()[0, 0] * noise + noise / 4.0) / 20.0).sqrt()
+    noise = learner.prior.noise.variance()
+    error = ((learner.prior.covariance.matrix()[0, 0] * noise + noise / 4.0) / 20.0).sqrt()
     assert abs(location.mean() - tasks.data.y.mean()) < 0.5 * error
     assert abs((location.std() / error).log()) < 0.3
 
@@ -146,25 +157,27 @@ class _Breaks(bm.ALPaCA):
 def test_a_loss_that_breaks_is_named() -> None:
     tasks, message = _tasks(), "finite losses, got nan at step 3 for task 1"
     with pytest.raises(bm.InferenceError, match=message):
-        bm.vi_hyper_posterior(_Breaks(3).double(), tasks, steps=5, batch_size=6)
+        bm.training.vi_hyper_posterior(_Breaks(3).double(), tasks, steps=5, batch_size=6)
     with pytest.raises(bm.InferenceError, match=message):
-        bm.svgd_hyper_posterior([_Breaks(4).double(), _Breaks(3).double()], tasks, steps=5, batch_size=6)
-    flat_nowhere = bm.GaussianHyperprior(1e-200, ["prior.location"])  # its square underflows
+        bm.training.svgd_hyper_posterior([_Breaks(4).double(), _Breaks(3).double()], tasks, steps=5, batch_size=6)
+    flat_nowhere = bm.hyperpriors.GaussianHyperprior(1e-200, ["prior.location"])  # its square underflows
     with pytest.raises(bm.InferenceError, match=r"finite loss, got .* at step 1"):
-        bm.vi_hyper_posterior(_members()[1], tasks, flat_nowhere, steps=5)
+        bm.training.vi_hyper_posterior(_members()[1], tasks, flat_nowhere, steps=5)
 
 
 def test_schedules_and_progress(capsys: pytest.CaptureFixture) -> None:
     found = [
-        bm.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2, num_members=1, progress=True),
-        bm.svgd_hyper_posterior([_Breaks(99).double(), _Breaks(99).double()], _tasks(), steps=2, progress=True),
+        bm.training.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2, num_members=1, progress=True),
+        bm.training.svgd_hyper_posterior(
+            [_Breaks(99).double(), _Breaks(99).double()], _tasks(), steps=2, progress=True
+        ),
     ]
     for learner in found:
         assert all(member.progress == [0.0, 0.5, 1.0] for member in learner.learners)
     shown = capsys.readouterr().err
     assert "vi:" in shown
     assert "svgd:" in shown
-    bm.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2)
+    bm.training.vi_hyper_posterior(_Breaks(99).double(), _tasks(), steps=2)
     assert capsys.readouterr().err == ""  # no terminal
 
 
@@ -175,23 +188,23 @@ def test_bad_input() -> None:
     with pytest.raises(bm.DataError, match="one class"):
         bm.HyperPosterior([learner, bm.R2D2Regressor(bm.Identity(0))])
     with pytest.raises(bm.DataError, match="members"):
-        bm.nuts_hyper_posterior(learner, tasks, num_members=0)
+        bm.training.nuts_hyper_posterior(learner, tasks, num_members=0)
     with pytest.raises(bm.DataError, match="two particles"):
-        bm.svgd_hyper_posterior([learner], tasks)
+        bm.training.svgd_hyper_posterior([learner], tasks)
     with pytest.raises(bm.DataError):
-        bm.vi_hyper_posterior(learner, tasks, steps=0)
+        bm.training.vi_hyper_posterior(learner, tasks, steps=0)
     with pytest.raises(bm.DataError, match=r"finite lr, got 0\.0"):
-        bm.svgd_hyper_posterior([learner, learner], tasks, lr=0.0)
+        bm.training.svgd_hyper_posterior([learner, learner], tasks, lr=0.0)
     with pytest.raises(bm.DataError, match="num_members >= 1, got 0"):
-        bm.vi_hyper_posterior(learner, tasks, num_members=0)
+        bm.training.vi_hyper_posterior(learner, tasks, num_members=0)
     with pytest.raises(bm.DataError):
-        bm.vi_hyper_posterior(learner, tasks, initial_scale=0.0)
+        bm.training.vi_hyper_posterior(learner, tasks, initial_scale=0.0)
     with pytest.raises(bm.UnsupportedError):
-        bm.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3])).double(), bm.Sinusoid().dataset(3, 4))
+        bm.training.nuts_hyper_posterior(bm.MAML(bm.MLP(1, [3])).double(), bm.tasks.Sinusoid().dataset(3, 4))
     with pytest.raises(bm.DataError):
-        bm.DeviationHyperprior(scale=0.0)
+        bm.hyperpriors.DeviationHyperprior(scale=0.0)
     with pytest.raises(bm.DataError, match="ALPaCA"):
-        bm.DeviationHyperprior().log_prob({"weight": torch.zeros(1)})
+        bm.hyperpriors.DeviationHyperprior().log_prob({"weight": torch.zeros(1)})
     with pytest.raises(bm.UnsupportedError, match="train"):
         bm.HyperPosterior([learner]).configure_optimizer()
 
@@ -201,7 +214,7 @@ def test_the_deviation_hyperprior_is_a_density() -> None:
     grid = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
     values = []
     for scale in (0.5, 2.5):
-        prior = bm.DeviationHyperprior(scale)
+        prior = bm.hyperpriors.DeviationHyperprior(scale)
         # the noise at log deviation 0, the ratio along the grid
         theta = [{"columns.value.raw": torch.zeros(1), "rows.log_diagonal": g[None]} for g in grid]
         density = torch.stack([prior.log_prob(each) for each in theta])

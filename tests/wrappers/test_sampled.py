@@ -26,7 +26,7 @@ def test_the_posterior_of_a_linear_model_is_the_exact_one() -> None:
     """Means within 0.02 posterior deviations: 2.8 Monte Carlo errors of 20,000 independent draws."""
     learner, support = _alpaca(), _support()
     exact = learner.adapt(support)
-    sampled = bm.Sampled(learner, bm.NUTS(400, 50, 60, metric=bm.DenseMetric())).adapt(support)
+    sampled = bm.Sampled(learner, bm.inference.NUTS(400, 50, 60, metric=bm.inference.DenseMetric())).adapt(support)
     assert isinstance(sampled, SampledPosterior)
     assert sampled.chains.worst_r_hat.max() < 1.01
     deviation = exact.sample(20_000, torch.Generator().manual_seed(1))["weight"].std(0)
@@ -41,7 +41,7 @@ def test_the_posterior_of_a_linear_model_is_the_exact_one() -> None:
 
 
 def test_sample_uses_every_draw_once_before_any_twice() -> None:
-    class Held(bm.DrawsPosterior):
+    class Held(bm.wrappers.DrawsPosterior):
         def extended(self, data: bm.Data) -> bm.TaskPosterior:
             raise NotImplementedError
 
@@ -73,7 +73,7 @@ def test_theta_stays_when_the_learner_is_trained_on() -> None:
 @pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # it is about few draws
 def test_a_posterior_is_a_value_that_can_be_stored() -> None:
     support = _support()
-    posterior = bm.Sampled(_alpaca(), bm.NUTS(4, 10, 20), seed=3).adapt(support.points(slice(3)))
+    posterior = bm.Sampled(_alpaca(), bm.inference.NUTS(4, 10, 20), seed=3).adapt(support.points(slice(3)))
     stored = pickle.loads(pickle.dumps(posterior))
     assert repr(stored) == repr(posterior) == "posterior of 3 tasks after 3, 2, 0 points"
     more, again = posterior.update(support.points(slice(3, 6))), stored.update(support.points(slice(3, 6)))

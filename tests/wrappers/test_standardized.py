@@ -22,7 +22,7 @@ def _tasks(offset: float = 30.0, scale: float = 5.0, seed: int = 0) -> bm.TaskDa
 
 def _make() -> bm.ALPaCA:
     torch.manual_seed(0)
-    return bm.ALPaCA(bm.MLP(2, [6]), num_outputs=2, noise=bm.FullNoise(2)).double()
+    return bm.ALPaCA(bm.MLP(2, [6]), num_outputs=2, noise=bm.noise.FullNoise(2)).double()
 
 
 def _by_hand(tasks: bm.TaskDataset) -> tuple[torch.Tensor, ...]:
@@ -54,12 +54,12 @@ def test_losses_and_evidences_are_in_the_users_units() -> None:
     tasks = _tasks()
     learner = bm.Standardized(_make())
     learner.prepare(tasks.data)
-    batch = tasks.divided(bm.RandomSplit.at(3, query=4))
+    batch = tasks.divided(bm.tasks.RandomSplit.at(3, query=4))
     predictive = learner.condition(batch.support).at(batch.query.x)
     marginal = torch.where(batch.query.mask, predictive.marginal_log_prob(batch.query.y), 0.0).sum(-1)
     torch.testing.assert_close(learner.meta_loss(batch), -marginal / batch.query.counts, **CLOSE)
     joint = -predictive.log_prob(batch.query.y, batch.query.mask) / batch.query.counts
-    torch.testing.assert_close(bm.JointPredictive()(learner, batch), joint, **CLOSE)
+    torch.testing.assert_close(bm.training.JointPredictive()(learner, batch), joint, **CLOSE)
     # the evidence is the joint density of a task under the prior predictive
     data = tasks.data
     prior = learner.condition(bm.Data.empty(data)).at(data.x)
@@ -80,7 +80,7 @@ def test_maximum_likelihood_in_standard_units_is_the_same_model() -> None:
         values.append(learner.log_evidence(tasks.data).sum().item())
     assert math.isclose(values[0], values[1], abs_tol=1e-3)  # both stop near a flat maximum
     learner = bm.Standardized(bm.ALPaCA(bm.Identity(1)).double())
-    result = bm.fit_evidence(learner, tasks, bm.RestrictedMaximumLikelihood())
+    result = bm.fit_evidence(learner, tasks, bm.training.RestrictedMaximumLikelihood())
     assert result.losses[-1] < result.losses[0]
     assert learner.learner.prior.location.abs().max() > 0.1  # finish() has set it
 

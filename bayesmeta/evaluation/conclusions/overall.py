@@ -29,7 +29,7 @@ def conclusions(evaluation: Evaluation, spread: float | None = None) -> tuple[Co
 
     Example:
         >>> import bayesmeta as bm
-        >>> simulator = bm.GPFunctions.eq()
+        >>> simulator = bm.tasks.GPFunctions.eq()
         >>> evaluation = bm.evaluate(simulator.oracle, simulator.dataset(200, 20, seed=0), shots=[0, 10])
         >>> for each in conclusions(evaluation)[:2]:
         ...     print(each.topic, each.verdict.name)

@@ -29,37 +29,45 @@ from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
-from bayesmeta.priors import DiagonalRows, FullRows, IsotropicRows, MatrixNormal, Rows
+from bayesmeta.priors import DiagonalCovariance, FeatureCovariance, FullCovariance, IsotropicCovariance, MatrixNormal
 
 
 class ALPaCA(LinearLearner, LinearMixedModel):
     """Exact Bayesian linear regression on features that all tasks share.
 
-    theta = the features' weights, K_0 (`prior.location`), V (`prior.rows`) and Σ (`prior.columns`). With `Identity`
+    theta = the features' weights, K_0 (`prior.location`), V (`prior.covariance`) and Σ (`prior.noise`). With `Identity`
     features and the evidence as objective it is a linear mixed model: K_0 the fixed effects, V Σ the covariance of the
     random effects.
 
     Args:
         features: h, a network with `num_outputs` = F features (`MLP`, or a basis).
         num_outputs: C.
-        rows: V; `FullRows(F)` by default, or `DiagonalRows`, `IsotropicRows`.
+        covariance: V, the prior covariance over features; `FullCovariance(F)` by default, or `DiagonalCovariance`,
+            `IsotropicCovariance`.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
 
     Raises:
-        ShapeError: `rows` or `noise` do not have F features or C outputs.
+        ShapeError: `covariance` or `noise` do not have F features or C outputs.
         UnsupportedError: the features are not a `Network`.
     """
 
     prior: MatrixNormal
 
     def __init__(
-        self, features: Network, *, num_outputs: int = 1, rows: Rows | None = None, noise: Noise | None = None
+        self,
+        features: Network,
+        *,
+        num_outputs: int = 1,
+        covariance: FeatureCovariance | None = None,
+        noise: Noise | None = None,
     ) -> None:
         require_network(features)
-        rows = FullRows(features.num_outputs) if rows is None else rows
-        if rows.num_features != features.num_outputs:
-            raise ShapeError(f"expected rows over {features.num_outputs} features, got {rows.num_features}")
-        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(rows, noise))
+        covariance = FullCovariance(features.num_outputs) if covariance is None else covariance
+        if covariance.num_features != features.num_outputs:
+            raise ShapeError(
+                f"expected a covariance over {features.num_outputs} features, got one over {covariance.num_features}"
+            )
+        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(covariance, noise))
 
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
@@ -69,12 +77,12 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         """
         data, theta = self.conform(data), self.theta()
         location, precision = self._least_squares(data)
-        columns = theta.columns
-        log_evidence = partial(linear_gaussian.log_evidence, columns=columns)
+        output_covariance = theta.output_covariance
+        log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
         profile = torch.cat(replace(theta, location=location).in_chunks(log_evidence, data)).sum()
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹
-        determinant = size_c * torch.logdet(precision) - size_f * torch.logdet(columns)
+        determinant = size_c * torch.logdet(precision) - size_f * torch.logdet(output_covariance)
         return profile - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
     @torch.no_grad()
@@ -103,7 +111,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         rows, residual = self.theta().whitened(data)
         squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
         try:
-            self.prior.columns.set_covariance(squares / data.counts.sum())
+            self.prior.noise.set_covariance(squares / data.counts.sum())
         except DataError as error:
             raise InferenceError(
                 "expected a noise variance within its bounds, got one outside: the features fit the outcomes exactly, "
@@ -112,15 +120,16 @@ class ALPaCA(LinearLearner, LinearMixedModel):
 
     @override
     def theta(self) -> LinearTheta:
-        rows = self.prior.rows
-        factor = rows.factor().double()
-        is_diagonal = isinstance(rows, DiagonalRows | IsotropicRows) and rows.varying == tuple(range(rows.num_features))
+        covariance = self.prior.covariance
+        factor = covariance.factor().double()
+        all_vary = covariance.varying == tuple(range(covariance.num_features))
+        is_diagonal = all_vary and isinstance(covariance, DiagonalCovariance | IsotropicCovariance)
         return LinearTheta(
             features=self.features,
             location=self.prior.location.double(),
             factor=factor,
             scale=factor.diagonal() if is_diagonal else None,
-            columns=self.prior.columns.covariance().double(),
+            output_covariance=self.prior.noise.covariance().double(),
         )
 
     def _least_squares(self, data: Data) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,9 @@ class DeepKernelTransfer(Learner):
         """
         theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
-        return gaussian_process.log_evidence(theta.gram(rows, rows), theta.residual(data), data.mask, theta.columns)
+        return gaussian_process.log_evidence(
+            theta.gram(rows, rows), theta.residual(data), data.mask, theta.output_covariance
+        )
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats: the hyperprior, and the priors that the kernel has registered."""
@@ -106,9 +108,9 @@ class DeepKernelTransfer(Learner):
         return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief)
 
     def _theta(self) -> "_Theta":
-        columns = self.likelihood.noise.covariance().double()
-        unit = (logdet(cholesky(columns, "noise covariance")) / len(columns)).exp()  # |Σ|^(1/C)
-        return _Theta(self.features, Gram(self.kernel), self.mean.double(), columns, unit)
+        output_covariance = self.likelihood.noise.covariance().double()
+        unit = (logdet(cholesky(output_covariance, "noise covariance")) / len(output_covariance)).exp()  # |Σ|^(1/C)
+        return _Theta(self.features, Gram(self.kernel), self.mean.double(), output_covariance, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ class _Theta:
     features: Network
     kernel: "Gram"
     mean: Float[Tensor, "C"]
-    columns: Float[Tensor, "C C"]
+    output_covariance: Float[Tensor, "C C"]
     unit: Float[Tensor, ""]
 
     def rows(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
@@ -161,7 +163,7 @@ class DeepKernelPosterior(TaskPosterior):
             location=theta.mean + mean,
             latent_variance=variance,
             latent_covariance=lambda: belief.covariance(cross, theta.gram(rows, rows)),
-            columns=theta.columns,
+            output_covariance=theta.output_covariance,
         )
 
     @override

@@ -72,7 +72,9 @@ class LinearLearner(LastLayerRegression):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats."""
         theta = self.theta()
-        return torch.cat(theta.in_chunks(partial(linear_gaussian.log_evidence, columns=theta.columns), data))
+        return torch.cat(
+            theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
+        )
 
     @override
     def condition(self, support: Data) -> LinearPosterior:

@@ -31,7 +31,7 @@ class LinearTheta:
     location: Float[Tensor, "F C"]
     factor: Float[Tensor, "F R"]
     scale: Float[Tensor, "F"] | None  # the diagonal of a factor that is diagonal
-    columns: Float[Tensor, "C C"]
+    output_covariance: Float[Tensor, "C C"]
     intercept: Float[Tensor, "C"] | None = None
 
     def design(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
@@ -91,7 +91,7 @@ class LinearPosterior(TaskPosterior):
         return {"weight": self.theta.location + self.theta.factor @ mean}
 
     @property
-    def row_covariance(self) -> Float[Tensor, "B F F"]:
+    def feature_covariance(self) -> Float[Tensor, "B F F"]:
         """Lambda_n⁻¹: the covariance of W over features, in units of Σ."""
         _, root = self._moments()
         spread = self.theta.factor @ root
@@ -100,10 +100,10 @@ class LinearPosterior(TaskPosterior):
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, `S B F C`."""
         mean, root = self._moments()
-        columns = cholesky(self.theta.columns, "noise covariance")
+        output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (num_draws, *mean.shape)
         normal = common_normals(shape, mean, generator)
-        draws = mean + root @ normal @ columns.mT
+        draws = mean + root @ normal @ output_covariance.mT
         return {"weight": self.theta.location + self.theta.factor @ draws}
 
     @override
@@ -120,7 +120,7 @@ class LinearPosterior(TaskPosterior):
             location=torch.cat(means),
             latent_variance=torch.cat(variances),
             latent_covariance=lambda: torch.cat([b.covariance(r) for b, r in zip(beliefs, rows, strict=True)]),
-            columns=self.theta.columns,
+            output_covariance=self.theta.output_covariance,
         )
 
     @override

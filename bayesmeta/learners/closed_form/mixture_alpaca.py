@@ -69,7 +69,7 @@ class MixtureALPaCA(LastLayerRegression):
         """Begin where a trained ALPaCA ended (`split_prior(alpaca.features, alpaca.prior)`): its features and noise are
         copied, and its prior is split into components at draws from it, each with a quarter of its covariance.
         """
-        noise = copy.deepcopy(prior.columns)
+        noise = copy.deepcopy(prior.noise)
         mixture = cls(
             copy.deepcopy(features), num_outputs=noise.num_outputs, num_components=num_components, noise=noise
         )
@@ -77,7 +77,7 @@ class MixtureALPaCA(LastLayerRegression):
             locations = prior.sample(num_components, generator)["weight"]
             for component, location in zip(mixture.prior.matrix_normals, locations, strict=True):
                 component.location.copy_(location)
-                component.rows.set_covariance(0.25 * prior.rows.covariance())
+                component.covariance.set_matrix(0.25 * prior.covariance.matrix())
         return mixture
 
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
@@ -98,8 +98,8 @@ class MixtureALPaCA(LastLayerRegression):
             features=self.features,
             log_prior=self.prior.logits.double().log_softmax(-1),
             location=torch.stack([c.location for c in components]).double(),
-            factor=torch.stack([c.rows.factor() for c in components]).double(),
-            columns=self.prior.columns.covariance().double(),
+            factor=torch.stack([c.covariance.factor() for c in components]).double(),
+            output_covariance=self.prior.noise.covariance().double(),
         )
 
 
@@ -111,7 +111,7 @@ class _Theta:
     log_prior: Float[Tensor, "S"]
     location: Float[Tensor, "S F C"]
     factor: Float[Tensor, "S F R"]
-    columns: Float[Tensor, "C C"]
+    output_covariance: Float[Tensor, "C C"]
 
     def design(self, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "BS N R"], Float[Tensor, "BS N C"]]:
         """Whitened features Φ L_s, and prior means Φ K_s, of every task under every component."""
@@ -127,7 +127,7 @@ class _Theta:
 
     def log_weights(self, data: Data) -> Float[Tensor, "B S"]:
         """log π_s p(D | s) of each task."""
-        each = linear_gaussian.log_evidence(*self.whitened(data), self.columns)
+        each = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance)
         return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior)))
 
 
@@ -151,10 +151,10 @@ class MixtureALPaCAPosterior(TaskPosterior):
         tasks, count = self.log_weights.shape
         chosen = torch.multinomial(self.log_weights.softmax(-1), num_draws, replacement=True, generator=generator).mT
         index = chosen + count * torch.arange(tasks, device=chosen.device)  # position in B * S
-        columns = cholesky(self.theta.columns, "noise covariance")
+        output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (*index.shape, *mean.shape[1:])
         normal = common_normals(shape, mean, generator)
-        draws = mean[index] + root[index] @ normal @ columns.mT
+        draws = mean[index] + root[index] @ normal @ output_covariance.mT
         return {"weight": self.theta.location[chosen] + self.theta.factor[chosen] @ draws}
 
     @override
@@ -168,7 +168,7 @@ class MixtureALPaCAPosterior(TaskPosterior):
             location=prior_mean + mean,
             latent_variance=variance,
             latent_covariance=lambda: self.belief.covariance(rows),
-            columns=self.theta.columns,
+            output_covariance=self.theta.output_covariance,
         )
 
     @override

@@ -72,6 +72,6 @@ class R2D2Regressor(LinearLearner):
             location=self.prior.mean["weight"].double(),
             factor=torch.diag(scale),
             scale=scale,
-            columns=self.prior.columns.covariance().double(),
+            output_covariance=self.prior.noise.covariance().double(),
             intercept=self.intercept.double(),
         )

@@ -56,7 +56,7 @@ class IMAML(ExplicitWeightLearner):
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.IMAML(bm.MLP(1, [16, 16]), precision=10.0, solver=bm.GradientAscent(20, 0.1))
+        >>> learner = bm.IMAML(bm.MLP(1, [16, 16]), precision=10.0, solver=bm.inference.GradientAscent(20, 0.1))
         >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9]))
         >>> posterior.predict([1.5]).mean.shape
         torch.Size([1, 1, 1])

@@ -47,7 +47,7 @@ class MAML(AscentLearner):
         >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9]))
         >>> posterior.predict([1.5]).mean.shape
         torch.Size([1, 1, 1])
-        >>> classifier = bm.MAML(bm.Conv4((1, 28, 28)), likelihood=bm.Categorical(5), adapted=["output"])
+        >>> classifier = bm.MAML(bm.Conv4((1, 28, 28)), likelihood=bm.likelihoods.Categorical(5), adapted=["output"])
         >>> classifier.adapted
         ('output.weight', 'output.bias')
     """

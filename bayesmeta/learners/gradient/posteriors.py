@@ -201,7 +201,7 @@ class LinearizedPosterior(GradientPosterior):
                 location=f,
                 blocks=blocks,
                 latent_covariance=lambda: self.belief.covariance(rows),
-                columns=likelihood.noise.covariance().double(),
+                noise_covariance=likelihood.noise.covariance().double(),
             )
         if self.draws:
             return _by_draws(likelihood, f, blocks, self.draws)

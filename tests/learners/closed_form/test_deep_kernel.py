@@ -161,19 +161,21 @@ def test_the_gradient_equals_finite_differences(name: str) -> None:
         assert math.isclose(slope, (gradient * direction).sum().item(), rel_tol=1e-5, abs_tol=1e-6), key
 
 
-@pytest.mark.parametrize("noise", [lambda: bm.DiagonalNoise(2, 0.2), lambda: bm.FullNoise(2, 0.2)])
-def test_a_linear_kernel_is_alpaca(noise: Callable[[], bm.Noise]) -> None:
+@pytest.mark.parametrize("noise", [lambda: bm.noise.DiagonalNoise(2, 0.2), lambda: bm.noise.FullNoise(2, 0.2)])
+def test_a_linear_kernel_is_alpaca(noise: Callable[[], bm.noise.Noise]) -> None:
     """V = variance / σ̄² in units of the noise, for two outputs with noise of different sizes."""
     torch.manual_seed(0)
     features = bm.MLP(2, [8, 4])
     learner = DeepKernelTransfer(features, num_outputs=2, kernel=LinearKernel(1.7), noise=noise()).double()
-    alpaca = bm.ALPaCA(features, num_outputs=2, rows=bm.IsotropicRows(4), noise=learner.likelihood.noise).double()
+    alpaca = bm.ALPaCA(
+        features, num_outputs=2, covariance=bm.priors.IsotropicCovariance(4), noise=learner.likelihood.noise
+    ).double()
     with torch.no_grad():
         for parameter in learner.likelihood.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
         unit = learner.likelihood.noise.covariance().det().sqrt()
         alpaca.prior.location.zero_()
-        alpaca.prior.rows.log_scale.copy_(0.5 * (learner.kernel.variance.squeeze() / unit).log())
+        alpaca.prior.covariance.log_scale.copy_(0.5 * (learner.kernel.variance.squeeze() / unit).log())
     support, query = _tasks(num_outputs=2)
     a, b = learner.adapt(support).predict(query), alpaca.adapt(support).predict(query)
     torch.testing.assert_close(a.mean, b.mean, **CLOSE)
@@ -223,7 +225,7 @@ def test_the_objective_is_the_evidence_of_whole_tasks() -> None:
 def test_float32_training_lowers_the_loss() -> None:
     torch.manual_seed(0)
     learner = DeepKernelTransfer(bm.MLP(1, [16, 16]), kernel=SpectralMixtureKernel())
-    result = bm.fit(learner, bm.Sinusoid.maml(), steps=60, lr=1e-2, split=bm.RandomSplit((5, 5), 5))
+    result = bm.fit(learner, bm.tasks.Sinusoid.maml(), steps=60, lr=1e-2, split=bm.tasks.RandomSplit((5, 5), 5))
     assert sum(result.losses[-10:]) / 10 < sum(result.losses[:10]) / 10 - 0.3
 
 
@@ -247,7 +249,7 @@ def test_the_hyperprior_is_the_gaussian_of_the_weights_and_the_kernels_priors() 
 
 def test_the_hyperprior_is_part_of_training() -> None:
     """A tight prior on the weights keeps them small; they start alike."""
-    tasks = bm.Sinusoid.maml().dataset(5, 10, seed=0)
+    tasks = bm.tasks.Sinusoid.maml().dataset(5, 10, seed=0)
     norms = []
     for hyperprior in (None, GaussianHyperprior(0.01)):
         torch.manual_seed(0)
@@ -309,7 +311,7 @@ def test_what_it_refuses_when_made(kind: Callable[..., object]) -> None:
     with pytest.raises(ShapeError, match=r"expected a kernel on 3 features"):
         kind(net, kernel=gpytorch.kernels.RBFKernel(active_dims=[5]))
     for kernel in (nn.Linear(3, 1), "rbf", gpytorch.kernels.RBFKernel):
-        with pytest.raises(UnsupportedError, match=r"expected a kernel, such as bayesmeta.RBFKernel"):
+        with pytest.raises(UnsupportedError, match=r"expected a kernel, such as bayesmeta.kernels.RBFKernel"):
             kind(net, kernel=kernel)
     with pytest.raises(UnsupportedError, match=r"without batch axes, .* batch_shape \(2,\)"):
         kind(net, kernel=gpytorch.kernels.RBFKernel(batch_shape=torch.Size([2])))
@@ -329,7 +331,7 @@ def test_values_out_of_range() -> None:
     with pytest.raises(DataError, match=r"parameters of the learner, got 'network'"):
         _learner(hyperprior=GaussianHyperprior(names=["network"])).log_hyperprior()
     with pytest.raises(ShapeError, match="noise over 1 outputs, got 2"):
-        DeepKernelTransfer(bm.MLP(2, [3]), noise=bm.DiagonalNoise(2))
+        DeepKernelTransfer(bm.MLP(2, [3]), noise=bm.noise.DiagonalNoise(2))
 
 
 def test_what_it_says_when_inference_fails() -> None:

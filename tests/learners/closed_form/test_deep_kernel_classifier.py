@@ -30,7 +30,7 @@ def test_scores_are_regressions_of_one_class_against_the_rest() -> None:
     support, query = _labelled()
     posterior = learner.adapt(support)
     mean, variance = posterior.scores.at(posterior.learner.rows(query))
-    regression = DeepKernelTransfer(learner.features, kernel=RBFKernel(), noise=bm.DiagonalNoise(1, 0.2)).double()
+    regression = DeepKernelTransfer(learner.features, kernel=RBFKernel(), noise=bm.noise.DiagonalNoise(1, 0.2)).double()
     regression.kernel.load_state_dict(learner.head.kernel.state_dict())
     for c in range(3):
         y = torch.where(support.y == c, 1.0, -1.0).double()[..., None]

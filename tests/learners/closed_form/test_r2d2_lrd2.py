@@ -60,13 +60,15 @@ def test_primal_and_dual_are_one(seed: int, points: int) -> None:
 def test_the_regressor_is_alpaca_with_its_prior() -> None:
     torch.manual_seed(0)
     features, ridge = bm.MLP(1, [8, 4]), 3.0
-    learner = bm.R2D2Regressor(features, num_outputs=2, ridge=ridge, noise=bm.FullNoise(2)).double()
-    other = bm.ALPaCA(features, num_outputs=2, rows=bm.IsotropicRows(4, 1.0 / ridge), noise=bm.FullNoise(2)).double()
+    learner = bm.R2D2Regressor(features, num_outputs=2, ridge=ridge, noise=bm.noise.FullNoise(2)).double()
+    other = bm.ALPaCA(
+        features, num_outputs=2, covariance=bm.priors.IsotropicCovariance(4, 1.0 / ridge), noise=bm.noise.FullNoise(2)
+    ).double()
     with torch.no_grad():
         for parameter in learner.likelihood.noise.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         other.likelihood.noise.load_state_dict(learner.likelihood.noise.state_dict())
-        other.prior.rows.log_scale.copy_(-0.5 * learner.prior.precision().log())  # not through float32
+        other.prior.covariance.log_scale.copy_(-0.5 * learner.prior.precision().log())  # not through float32
         learner.intercept.copy_(torch.tensor([2.0, -1.0]))
     x, y = torch.randn(3, 7, 1, dtype=D), torch.randn(3, 7, 2, dtype=D)
     mask, query = torch.rand(3, 7) < 0.7, torch.randn(3, 5, 1, dtype=D)
@@ -86,9 +88,9 @@ def test_the_regressor_is_alpaca_with_its_prior() -> None:
 
 def test_the_ridge_prior_draws_what_it_says() -> None:
     torch.manual_seed(0)
-    noise = bm.FullNoise(2)
+    noise = bm.noise.FullNoise(2)
     noise.set_covariance(torch.tensor([[1.0, 0.6], [0.6, 2.0]]))
-    prior = bm.Ridge(3, noise, 4.0)
+    prior = bm.priors.Ridge(3, noise, 4.0)
     draws = prior.sample(100_000, torch.Generator().manual_seed(0))["weight"]
     covariance = torch.einsum("bfc,bfd->cd", draws, draws) / 300_000
     # a covariance of 3e5 draws errs by 0.3 % of its scale
@@ -179,7 +181,7 @@ def test_bad_input(kind: type[HeadClassifier]) -> None:
     with pytest.raises(bm.DataError, match="shows which classes there are"):
         _learner(kind).adapt(bm.Data.empty(support))
     with pytest.raises(bm.ShapeError, match="noise over 1 outputs, got 2"):
-        bm.R2D2Regressor(features, noise=bm.DiagonalNoise(2))
+        bm.R2D2Regressor(features, noise=bm.noise.DiagonalNoise(2))
 
 
 def test_images_of_another_size() -> None:

@@ -58,7 +58,7 @@ def _each(tasks: bm.TaskBatch) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
 
 
 def _log_likelihood(learner: GradientLearner, f: Tensor, y: Tensor) -> Tensor:
-    if isinstance(learner.likelihood, bm.Categorical):
+    if isinstance(learner.likelihood, bm.likelihoods.Categorical):
         return (f - f.exp().sum(-1, keepdim=True).log())[torch.arange(len(y)), y].sum()
     sigma = learner.likelihood.noise.covariance()
     residual = y - f
@@ -68,7 +68,7 @@ def _log_likelihood(learner: GradientLearner, f: Tensor, y: Tensor) -> Tensor:
 
 def _unit(learner: GradientLearner) -> Tensor:
     """σ²: the geometric mean of the noise variances."""
-    if isinstance(learner.likelihood, bm.Categorical):
+    if isinstance(learner.likelihood, bm.likelihoods.Categorical):
         return torch.ones((), dtype=D)
     variances = learner.likelihood.noise.covariance().diagonal()
     return variances.prod() ** (1.0 / len(variances))
@@ -280,14 +280,14 @@ LEARNERS: dict[str, Callable[..., GradientLearner]] = {
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 @pytest.mark.parametrize("name", LEARNERS)
 def test_ascent_on_an_mlp(name: str, activation: str, steps: int) -> None:
-    noise = bm.FullNoise(2, 0.5) if activation == "tanh" else bm.DiagonalNoise(2, 0.5)
-    learner = _moved(LEARNERS[name](_mlp(2, activation), steps, bm.Gaussian(noise)))
+    noise = bm.noise.FullNoise(2, 0.5) if activation == "tanh" else bm.noise.DiagonalNoise(2, 0.5)
+    learner = _moved(LEARNERS[name](_mlp(2, activation), steps, bm.likelihoods.Gaussian(noise)))
     _compare(learner, _regression(2, 2), _point)
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_ascent_on_classes(name: str) -> None:
-    _compare(_moved(LEARNERS[name](_mlp(2, "tanh"), 3, bm.Categorical(3))), _classes(), _point)
+    _compare(_moved(LEARNERS[name](_mlp(2, "tanh"), 3, bm.likelihoods.Categorical(3))), _classes(), _point)
 
 
 @pytest.mark.parametrize("steps", [1, 5])
@@ -295,11 +295,11 @@ def test_ascent_on_classes(name: str) -> None:
 def test_ascent_on_images(name: str, steps: int) -> None:
     # group norm and five steps amplify rounding more than a dense layer: 1e-7 is a share of the gradients' size 1
     close = CLOSE if steps == 1 else {"rtol": 1e-7, "atol": 1e-8}
-    _compare(_moved(LEARNERS[name](_conv(), steps, bm.Categorical(3))), _images(), _point, close)
+    _compare(_moved(LEARNERS[name](_conv(), steps, bm.likelihoods.Categorical(3))), _images(), _point, close)
 
 
 def test_statistics_of_a_task() -> None:
-    learner = _moved(LEARNERS["maml"](_conv("task"), 2, bm.Categorical(3)))
+    learner = _moved(LEARNERS["maml"](_conv("task"), 2, bm.likelihoods.Categorical(3)))
     _compare(learner, _images(ragged=False), _point, {"rtol": 1e-7, "atol": 1e-8})
 
 
@@ -309,14 +309,18 @@ def test_maml_plus_plus(kind: str, steps: int) -> None:
     if kind.startswith("images"):
         network, likelihood, tasks = (
             _conv(kind.removeprefix("images-").replace("images", "group")),
-            bm.Categorical(3),
+            bm.likelihoods.Categorical(3),
             0,
         )
         tasks, steps = _images(ragged=kind == "images"), min(steps, 3)
     elif kind == "classes":
-        network, likelihood, tasks = _mlp(2, "tanh"), bm.Categorical(3), _classes()
+        network, likelihood, tasks = _mlp(2, "tanh"), bm.likelihoods.Categorical(3), _classes()
     else:
-        network, likelihood, tasks = _mlp(2, "relu"), bm.Gaussian(bm.DiagonalNoise(2, 0.5)), _regression(2, 2)
+        network, likelihood, tasks = (
+            _mlp(2, "relu"),
+            bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, 0.5)),
+            _regression(2, 2),
+        )
     learner = _moved(bm.MAMLPlusPlus(network, steps=steps, lr=0.1, likelihood=likelihood, posterior=POINT))
     learner.anneal(0.05)
     _compare(learner, tasks, _maml_plus_plus, {"rtol": 1e-7, "atol": 1e-8} if kind.startswith("images") else CLOSE)
@@ -345,7 +349,7 @@ def test_the_schedules_of_maml_plus_plus() -> None:
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_cavia(activation: str, steps: int) -> None:
-    likelihood = bm.Gaussian(bm.DiagonalNoise(2, 0.5))
+    likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, 0.5))
     _compare(
         _moved(
             bm.CAVIA(_mlp(2, activation), num_context=3, steps=steps, lr=0.5, likelihood=likelihood, posterior=POINT)
@@ -354,7 +358,14 @@ def test_cavia(activation: str, steps: int) -> None:
         _point,
     )
     learner = _moved(
-        bm.CAVIA(_mlp(2, activation), num_context=3, steps=steps, lr=0.5, likelihood=bm.Categorical(3), posterior=POINT)
+        bm.CAVIA(
+            _mlp(2, activation),
+            num_context=3,
+            steps=steps,
+            lr=0.5,
+            likelihood=bm.likelihoods.Categorical(3),
+            posterior=POINT,
+        )
     )
     _compare(learner, _classes(), _point)
 
@@ -362,7 +373,7 @@ def test_cavia(activation: str, steps: int) -> None:
 @pytest.mark.parametrize("steps", [1, 5])
 @pytest.mark.parametrize("adapted", [None, ["output"]])
 def test_llama(adapted: list[str] | None, steps: int) -> None:
-    likelihood = bm.Gaussian(bm.FullNoise(2, 0.5))
+    likelihood = bm.likelihoods.Gaussian(bm.noise.FullNoise(2, 0.5))
     learner = _moved(
         bm.LLAMA(
             _mlp(1, "tanh"), steps=steps, lr=0.1, precision=2.0, likelihood=likelihood, posterior=POINT, adapted=adapted
@@ -380,7 +391,7 @@ def test_llama(adapted: list[str] | None, steps: int) -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_bmaml(steps: int, particles: int) -> None:
     """2 particles have one pair, 4 have six: an even number, of which the lower middle one is the median."""
-    likelihood = bm.Gaussian(bm.FullNoise(2, 0.5))
+    likelihood = bm.likelihoods.Gaussian(bm.noise.FullNoise(2, 0.5))
     _compare(
         _moved(
             bm.BMAML(
@@ -397,7 +408,7 @@ def test_bmaml(steps: int, particles: int) -> None:
             steps=steps,
             lr=0.1,
             precision=4.0,
-            likelihood=bm.Categorical(3),
+            likelihood=bm.likelihoods.Categorical(3),
             adapted=["output"],
         )
     )
@@ -407,7 +418,7 @@ def test_bmaml(steps: int, particles: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("name", ["maml", "anil", "meta-sgd", "full noise", "checkpoint"])
 def test_the_linearised_predictive(name: str, steps: int) -> None:
-    network, noise = bm.MLP(1, [4, 3]), (bm.FullNoise if name == "full noise" else bm.DiagonalNoise)(2, 0.5)
+    network, noise = bm.MLP(1, [4, 3]), (bm.noise.FullNoise if name == "full noise" else bm.noise.DiagonalNoise)(2, 0.5)
     adapted = ["features.layers.2", "output"] if name == "anil" else None
     make = bm.MetaSGD if name == "meta-sgd" else bm.MAML
     learner = _moved(
@@ -415,7 +426,7 @@ def test_the_linearised_predictive(name: str, steps: int) -> None:
             network,
             steps=steps,
             lr=0.05,
-            likelihood=bm.Gaussian(noise),
+            likelihood=bm.likelihoods.Gaussian(noise),
             adapted=adapted,
             checkpoint=name == "checkpoint",
         )

@@ -120,7 +120,7 @@ def test_wrong_outputs(name: str) -> None:
     if name != "CAVIA":  # whose network is made anew
         with pytest.raises(bm.ShapeError, match=r"expected a network with 1 outputs, got 3 \(Gaussian needs 1\)"):
             ALL[name](network)
-    for likelihood in (bm.Categorical(2), bm.HeteroscedasticGaussian(1)):
+    for likelihood in (bm.likelihoods.Categorical(2), bm.likelihoods.HeteroscedasticGaussian(1)):
         title = type(likelihood).__name__
         if name != "CAVIA":
             with pytest.raises(bm.ShapeError, match=rf"expected a network with 2 outputs, got 3 \({title} needs 2\)"):
@@ -137,8 +137,13 @@ def test_the_number_of_outputs_is_the_learners(name: str) -> None:
     learner = ALL[name](bm.MLP(1, [4]), num_outputs=2)
     assert learner.outcomes == bm.Numbers(2)
     assert learner.adapt(_data(num_outputs=2)).predict(torch.zeros(2, 1, 1)).mean.shape == (2, 1, 2)
-    assert ALL[name](bm.MLP(1, [4]), likelihood=bm.HeteroscedasticGaussian(2), num_outputs=2).network.num_outputs == 4
-    assert ALL[name](bm.MLP(1, [4]), likelihood=bm.Categorical(3), num_outputs=3).network.num_outputs == 3
+    assert (
+        ALL[name](
+            bm.MLP(1, [4]), likelihood=bm.likelihoods.HeteroscedasticGaussian(2), num_outputs=2
+        ).network.num_outputs
+        == 4
+    )
+    assert ALL[name](bm.MLP(1, [4]), likelihood=bm.likelihoods.Categorical(3), num_outputs=3).network.num_outputs == 3
 
 
 def test_contexts() -> None:
@@ -199,7 +204,7 @@ def test_other_arguments_out_of_range() -> None:
         (lambda: bm.MAMLPlusPlus(network, first_order_share=-0.1), "shares from 0 to 1"),
         (lambda: bm.AlphaMAML(network, inner_hyper_lr=0.0), "inner_hyper_lr > 0"),
         (lambda: bm.AlphaMAML(network, outer_hyper_lr=1.0), "outer_hyper_lr < 1"),
-        (lambda: bm.Chaser(lead=0), "one step of the leader, got 0"),
+        (lambda: bm.training.Chaser(lead=0), "one step of the leader, got 0"),
     ):
         with pytest.raises(bm.DataError, match=message):
             make()
@@ -210,7 +215,7 @@ def test_other_arguments_out_of_range() -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_labels_out_of_range(name: str) -> None:
-    learner = ALL[name](bm.MLP(1, [4]), likelihood=bm.Categorical(3))
+    learner = ALL[name](bm.MLP(1, [4]), likelihood=bm.likelihoods.Categorical(3))
     x, mask = torch.randn(1, 4, 1), torch.ones(1, 4, dtype=torch.bool)
     with pytest.raises(bm.DataError, match="expected labels from 0 to 2, got labels from 0 to 3"):
         learner.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask))
@@ -225,7 +230,7 @@ def test_labels_out_of_range(name: str) -> None:
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_statistics_of_a_task_and_padding(name: str) -> None:
-    learner = WEIGHTS[name](bm.Conv4((1, 8, 8), 8, norm="task"), likelihood=bm.Categorical(3))
+    learner = WEIGHTS[name](bm.Conv4((1, 8, 8), 8, norm="task"), likelihood=bm.likelihoods.Categorical(3))
     x, labels, mask = torch.randn(2, 6, 1, 8, 8), torch.arange(6).expand(2, -1) % 3, torch.ones(2, 6, dtype=torch.bool)
     whole = bm.Data(x, labels, mask)
     assert torch.isfinite(learner.adapt(whole).predict(x).marginals.probs).all()
@@ -262,7 +267,7 @@ def test_a_fixed_rate_has_no_step() -> None:
     learner = bm.AlphaMAML(bm.MLP(1, [4]), steps=2, lr=0.05)
     learner.rate.requires_grad_(False)
     before = learner.rate().item()
-    bm.fit(learner, bm.Sinusoid(), steps=3, batch_size=2)
+    bm.fit(learner, bm.tasks.Sinusoid(), steps=3, batch_size=2)
     assert learner.rate().item() == before
 
 
@@ -314,7 +319,7 @@ def test_one_particle_is_the_map_under_the_prior() -> None:
     # BMAML's steps are shorter by 1 + precision σ² / N = 2. The smallest curvature is half of what they are measured
     # in, and there is one optimum: (1 - 0.1 / 2)^600 = 1e-13
     llama = bm.LLAMA(network, steps=3, lr=0.05, precision=50.0).double()
-    imaml = bm.IMAML(network, precision=50.0, solver=bm.LBFGS(200, 1e-12)).double()
+    imaml = bm.IMAML(network, precision=50.0, solver=bm.inference.LBFGS(200, 1e-12)).double()
     support = _data(5).to(D)
     for steps, other, atol in ((3, llama, 1e-12), (600, imaml, 1e-9)):
         learner = bm.BMAML(network, num_particles=1, steps=steps, lr=0.1, precision=50.0).double()
@@ -349,7 +354,7 @@ def test_particles_are_the_mixture() -> None:
 
 def test_the_chaser_follows_a_leader_that_is_held() -> None:
     learner, tasks = _bmaml(), bm.TaskBatch(_data(5).to(D), _data(3).to(D))
-    loss = bm.Chaser(2)(learner, tasks)
+    loss = bm.training.Chaser(2)(learner, tasks)
     assert loss.shape == (2,)
     with torch.no_grad():
         chaser = learner.condition(tasks.support).phi
@@ -370,10 +375,10 @@ def test_a_chaser_at_the_optimum_is_not_led_away() -> None:
     learner = _bmaml(particles=1, steps=600, precision=50.0)
     with torch.no_grad():
         tasks = bm.TaskBatch(_data(5).to(D), bm.Data.empty(_data(5)).to(D))
-        assert bm.Chaser()(learner, tasks).max() < 1e-12
+        assert bm.training.Chaser()(learner, tasks).max() < 1e-12
         further = bm.TaskBatch(tasks.support, _data(5).to(D))
-        assert bm.Chaser()(learner, further).min() > 1e-6
-        first, second = (bm.Chaser(lead)(learner, further) for lead in (1, 5))
+        assert bm.training.Chaser()(learner, further).min() > 1e-6
+        first, second = (bm.training.Chaser(lead)(learner, further) for lead in (1, 5))
         assert (second > first).all()
 
 
@@ -381,9 +386,9 @@ def test_a_chaser_at_the_optimum_is_not_led_away() -> None:
 def test_the_chaser_needs_particles(name: str) -> None:
     learner = ALL[name](bm.MLP(1, [4]))
     with pytest.raises(bm.UnsupportedError, match=f"expected a BMAML learner for the chaser loss, got {name}"):
-        bm.Chaser()(learner, bm.TaskBatch(_data(), _data()))
+        bm.training.Chaser()(learner, bm.TaskBatch(_data(), _data()))
     with pytest.raises(bm.UnsupportedError, match="expected a BMAML learner"):
-        bm.fit(learner, bm.Sinusoid(), steps=1, objective=bm.Chaser())
+        bm.fit(learner, bm.tasks.Sinusoid(), steps=1, objective=bm.training.Chaser())
 
 
 def test_the_chaser_trains() -> None:
@@ -393,7 +398,7 @@ def test_the_chaser_trains() -> None:
     tasks = bm.TaskBatch(*(bm.Data(x[:, part], y[:, part], mask[:, part]) for part in (slice(4), slice(4, None))))
     learner.likelihood.requires_grad_(False)
     learner.prior.precision.requires_grad_(False)
-    before = bm.Chaser()(learner, tasks).mean().item()
+    before = bm.training.Chaser()(learner, tasks).mean().item()
     pairs = [(a[:, 0].numpy(), b[:, 0].numpy()) for a, b in zip(x, y, strict=True)]
-    bm.fit(learner, bm.TaskDataset.from_list(pairs), steps=60, batch_size=8, lr=0.05, objective=bm.Chaser())
-    assert bm.Chaser()(learner, tasks).mean().item() < 0.3 * before
+    bm.fit(learner, bm.TaskDataset.from_list(pairs), steps=60, batch_size=8, lr=0.05, objective=bm.training.Chaser())
+    assert bm.training.Chaser()(learner, tasks).mean().item() < 0.3 * before

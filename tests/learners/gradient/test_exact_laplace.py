@@ -80,12 +80,12 @@ def _tasks(num_outputs: int = 1) -> bm.TaskBatch:
     return bm.TaskBatch(bm.Data(x[:, :6], y[:, :6], mask), bm.Data(x[:, 6:], y[:, 6:], full))
 
 
-def _gaussian(num_outputs: int = 1) -> bm.Gaussian:
-    return bm.Gaussian(bm.DiagonalNoise(num_outputs, NOISE))
+def _gaussian(num_outputs: int = 1) -> bm.likelihoods.Gaussian:
+    return bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(num_outputs, NOISE))
 
 
 def _imaml(num_outputs: int, posterior: bm.Linearized | None = None) -> bm.IMAML:
-    solver, network = bm.LBFGS(200, 1e-12), LastLayer(num_outputs)
+    solver, network = bm.inference.LBFGS(200, 1e-12), LastLayer(num_outputs)
     return bm.IMAML(
         network,
         precision=PRECISION,
@@ -117,11 +117,11 @@ def _alpaca(learner: bm.IMAML | bm.LLAMA) -> bm.ALPaCA:
     alpaca = bm.ALPaCA(
         network.features,
         num_outputs=network.num_outputs,
-        rows=bm.IsotropicRows(5, 1.0 / (precision * NOISE)),
+        covariance=bm.priors.IsotropicCovariance(5, 1.0 / (precision * NOISE)),
         noise=noise,
     ).double()
     with torch.no_grad():
-        alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(precision * NOISE))  # in float64
+        alpaca.prior.covariance.log_scale.fill_(-0.5 * math.log(precision * NOISE))  # in float64
         noise.value.set(torch.full((network.num_outputs,), NOISE, dtype=D))
         alpaca.prior.location.copy_(network.head.weight.T)
     return alpaca
@@ -171,7 +171,7 @@ def test_the_gradient_of_llamas_evidence_is_exact() -> None:
     # V = exp(2 log_scale) = 1 / (precision σ²): d/dlog precision is -1/2 of that in log_scale. (raw is log precision
     # but for bounds at 1e-8 and 1e8)
     found = learner.prior.precision.raw.grad
-    torch.testing.assert_close(found, -0.5 * alpaca.prior.rows.log_scale.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, -0.5 * alpaca.prior.covariance.log_scale.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
@@ -179,11 +179,14 @@ def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
     # the level has the coefficient 1 in all tasks; U Uᵀ <= 3, and the prior's σ² / N = 0.05 is the smallest curvature
     learner = bm.CAVIA(Level(basis), num_context=3, steps=2000, lr=0.3, likelihood=_gaussian()).double()
     alpaca = bm.ALPaCA(
-        basis, num_outputs=1, rows=bm.IsotropicRows(4, varying=[1, 2, 3]), noise=learner.likelihood.noise
+        basis,
+        num_outputs=1,
+        covariance=bm.priors.IsotropicCovariance(4, varying=[1, 2, 3]),
+        noise=learner.likelihood.noise,
     ).double()
     with torch.no_grad():
         learner.likelihood.noise.value.set(torch.full((1,), NOISE, dtype=D))
-        alpaca.prior.rows.log_scale.fill_(-0.5 * math.log(NOISE))
+        alpaca.prior.covariance.log_scale.fill_(-0.5 * math.log(NOISE))
         alpaca.prior.location.copy_(torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
     tasks = _tasks()
     found, expected = learner.adapt(tasks.support), alpaca.adapt(tasks.support)
@@ -228,9 +231,9 @@ def _dense_covariance(learner: GradientLearner, support: bm.Data, phi: dict[str,
     rows, squares = _rows(learner, phi, x), _squares(learner, support, b)
     size_k = learner.network.num_outputs
     f = _output(learner, phi, x).detach()
-    if isinstance(learner.likelihood, bm.Gaussian):
+    if isinstance(learner.likelihood, bm.likelihoods.Gaussian):
         each = torch.linalg.inv(learner.likelihood.noise.covariance().detach()).expand(len(x), -1, -1)
-    elif isinstance(learner.likelihood, bm.Bernoulli):
+    elif isinstance(learner.likelihood, bm.likelihoods.Bernoulli):
         p = torch.sigmoid(f)
         each = (p * (1.0 - p))[..., None]
     else:
@@ -256,7 +259,7 @@ def _mlp() -> bm.MLP:
     return bm.MLP(1, [4, 3])
 
 
-MAKERS: dict[str, Callable[[bm.Likelihood, int, bm.Linearized], GradientLearner]] = {
+MAKERS: dict[str, Callable[[bm.likelihoods.Likelihood, int, bm.Linearized], GradientLearner]] = {
     "maml": lambda likelihood, k, p: bm.MAML(_mlp(), steps=3, lr=0.3, likelihood=likelihood, posterior=p),
     "maml, last layer": lambda likelihood, k, p: bm.MAML(
         _mlp(), steps=3, lr=0.3, likelihood=likelihood, posterior=p, adapted=["output"]
@@ -284,8 +287,8 @@ def _moved(learner: GradientLearner) -> GradientLearner:
 @pytest.mark.parametrize("posterior", [bm.Linearized(), bm.LinearizedDiagonal()], ids=["full", "diagonal"])
 @pytest.mark.parametrize("name", MAKERS)
 def test_predictive_covariance_is_the_dense_one(name: str, posterior: bm.Linearized, full: bool) -> None:
-    noise = bm.FullNoise(2, NOISE) if full else bm.DiagonalNoise(2, NOISE)
-    learner, tasks = _moved(MAKERS[name](bm.Gaussian(noise), 2, posterior)), _tasks(2)
+    noise = bm.noise.FullNoise(2, NOISE) if full else bm.noise.DiagonalNoise(2, NOISE)
+    learner, tasks = _moved(MAKERS[name](bm.likelihoods.Gaussian(noise), 2, posterior)), _tasks(2)
     found = learner.adapt(tasks.support)
     prediction = found.predict(tasks.query.x)
     joint, sigma = prediction.covariance(), learner.likelihood.noise.covariance().detach()
@@ -347,11 +350,11 @@ def test_two_classes_against_quadrature(name: str) -> None:
     """With two classes only the difference of f matters: one integral."""
     tasks = _labelled(_tasks(), 2)
     torch.manual_seed(1)
-    learner = _moved(MAKERS[name](bm.Categorical(2), 2, bm.Linearized(draws=20_000)))
+    learner = _moved(MAKERS[name](bm.likelihoods.Categorical(2), 2, bm.Linearized(draws=20_000)))
     found = learner.adapt(tasks.support)
     probs = found.predict(tasks.query.x).marginals.probs[..., 1]
     torch.manual_seed(1)
-    closed = _moved(MAKERS[name](bm.Categorical(2), 2, bm.Linearized())).adapt(tasks.support)
+    closed = _moved(MAKERS[name](bm.likelihoods.Categorical(2), 2, bm.Linearized())).adapt(tasks.support)
     closed_probs = closed.predict(tasks.query.x).probs[..., 1]
     for b in range(5):
         phi = {key: value[b] for key, value in found.mean.items()}
@@ -373,7 +376,7 @@ def test_two_classes_against_quadrature(name: str) -> None:
 @pytest.mark.parametrize("name", MAKERS)
 def test_bernoulli_against_quadrature(name: str) -> None:
     tasks = _labelled(_tasks(), 2)
-    learner = _moved(MAKERS[name](bm.Bernoulli(), 1, bm.Linearized()))
+    learner = _moved(MAKERS[name](bm.likelihoods.Bernoulli(), 1, bm.Linearized()))
     found = learner.adapt(tasks.support)
     probs = found.predict(tasks.query.x).probs[..., 1]
     for b in range(5):
@@ -393,7 +396,7 @@ def test_draws_agree_with_the_rescaling_where_belief_is_narrow(name: str) -> Non
     probs = []
     for posterior in (bm.Linearized(), bm.Linearized(draws=2000)):
         torch.manual_seed(2)
-        learner = _moved(MAKERS[name](bm.Categorical(3), 3, posterior))
+        learner = _moved(MAKERS[name](bm.likelihoods.Categorical(3), 3, posterior))
         with torch.no_grad():
             if isinstance(learner, bm.LLAMA):
                 learner.prior.precision.set(30.0)

@@ -42,10 +42,10 @@ problems = st.fixed_dictionaries(
 )
 
 
-def _noise(outputs: int, full: bool, generator: torch.Generator) -> bm.Noise:
+def _noise(outputs: int, full: bool, generator: torch.Generator) -> bm.noise.Noise:
     """Random, of size 0.1 to 3."""
     factor = torch.randn(outputs, outputs, generator=generator, dtype=D)
-    noise = (bm.FullNoise if full else bm.DiagonalNoise)(outputs).double()
+    noise = (bm.noise.FullNoise if full else bm.noise.DiagonalNoise)(outputs).double()
     noise.set_covariance(factor @ factor.mT + 0.1 * torch.eye(outputs, dtype=D))
     return noise
 
@@ -65,7 +65,7 @@ def _problem(
     """A learner whose largest rate times curvature over the tasks is `information`."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    likelihood = bm.Gaussian(_noise(outputs, full, generator))
+    likelihood = bm.likelihoods.Gaussian(_noise(outputs, full, generator))
     learner = (bm.MetaSGD if meta_sgd else bm.MAML)(
         Linear(inputs, outputs), steps=steps, lr=1.0, likelihood=likelihood
     ).double()

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
-from bayesmeta.checks.sbc import labels
+from bayesmeta.checks.rank_statistics import labels
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
