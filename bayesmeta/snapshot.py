@@ -52,4 +52,5 @@ def _frozen(tensor: Tensor) -> Tensor:
         return nn.Parameter(tensor.detach().clone(), requires_grad=False)
     if type(tensor) is Tensor:
         return tensor.detach().clone()
-    return copy.deepcopy(tensor.detach()).requires_grad_(False)
+    copied = copy.deepcopy(tensor.detach())  # a subclass of Tensor, as of another device
+    return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied

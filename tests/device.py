@@ -31,6 +31,7 @@ from unittest import mock
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICE = torch.device("lazy", 0)
@@ -53,6 +54,7 @@ def pretended() -> Iterator[torch.device]:
     fused = [*optimizers._get_fused_kernels_supported_devices(), DEVICE.type]  # a list that Adam(fused=True) looks at
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(True)  # `module.to` keeps parameters, and what shares them
+    _device_constructors.cache_clear()  # what `with torch.device(...)` looks at: other functions make tensors here
     try:
         with (
             mock.patch.multiple(torch, **ours),
@@ -62,6 +64,7 @@ def pretended() -> Iterator[torch.device]:
             yield DEVICE
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swaps)
+        _device_constructors.cache_clear()
         _generators.clear()
 
 

@@ -60,3 +60,11 @@ def test_references_point_into_the_copy() -> None:
     assert torch.equal(made.inner(x), odd.inner(x))  # hooks come along
     odd.inner.register_forward_hook(lambda module, args, out: out + 100.0)
     assert odd.inner(x) > made.inner(x) + 50.0
+
+
+def test_parameters_elsewhere_stay_parameters(device: torch.device) -> None:
+    """There they are of a class of their own, and `isinstance(value, nn.Parameter)` is what code looks at."""
+    copied = snapshot(nn.Linear(2, 1).to(device)).weight
+    assert isinstance(copied, nn.Parameter)
+    assert copied.device == device
+    assert not copied.requires_grad
