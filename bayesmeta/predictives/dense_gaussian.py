@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
+from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
 @dataclass(frozen=True, eq=False)
-class DenseGaussianPredictive(Predictive):
+class DenseGaussianPredictive(JointGaussianPredictive):
     """Jointly Gaussian points: Cov(y_mc, y_m'c') = Cov(f_mc, f_m'c') + noise δ_mm' Σ_cc'.
 
     `GaussianPredictive` is the special case of a Kronecker product, at a cost of M³ + C³ where this one pays (M C)³.
@@ -35,21 +35,10 @@ class DenseGaussianPredictive(Predictive):
         noise: 1 for observations, 0 for the noiseless f.
     """
 
-    location: Float[Tensor, "B M C"]
     blocks: Float[Tensor, "B M C C"]
     latent_covariance: Callable[[], Tensor]
     noise_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
-
-    @property
-    def mean(self) -> Float[Tensor, "B M C"]:
-        """Predictive mean, units of y."""
-        return self.location
-
-    @property
-    @override
-    def shape(self) -> torch.Size:
-        return self.location.shape
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:

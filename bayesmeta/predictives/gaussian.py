@@ -7,15 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
-from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_shape
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
+from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianPredictive(Predictive):
+class GaussianPredictive(JointGaussianPredictive):
     """Jointly Gaussian points: Cov(y_mc, y_m'c') = (R + noise I)_mm' Σ_cc', Kronecker over points and outputs.
 
     Attributes:
@@ -26,21 +26,10 @@ class GaussianPredictive(Predictive):
         noise: 1 for observations, 0 for the noiseless f.
     """
 
-    location: Float[Tensor, "B M C"]
     latent_variance: Float[Tensor, "B M"]
     latent_covariance: Callable[[], Tensor]
     output_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
-
-    @property
-    def mean(self) -> Float[Tensor, "B M C"]:
-        """Predictive mean, units of y."""
-        return self.location
-
-    @property
-    @override
-    def shape(self) -> torch.Size:
-        return self.location.shape
 
     @property
     def point_variance(self) -> Float[Tensor, "B M"]:

@@ -14,6 +14,7 @@ from typing_extensions import override
 from bayesmeta import distributions
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.predictives.affine import AffinePredictive
+from bayesmeta.predictives.marginals import PredictiveMarginals
 from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.predictive import Predictive, require_shape
 from bayesmeta.predictives.scaled import ScaledPredictive
@@ -153,27 +154,10 @@ class RecalibratedPredictive(Predictive):
         return torch.stack(moved).reshape(draws.shape) if moved else draws
 
 
-class _Marginals(Distribution):
+class _Marginals(PredictiveMarginals):
     """The marginals of a `RecalibratedPredictive`, which have no name of their own."""
 
-    def __init__(self, predictive: RecalibratedPredictive) -> None:
-        self.predictive = predictive
-        shape = predictive.shape
-        super().__init__(shape[:2], shape[2:], validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.predictive.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.predictive.variance
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return self.predictive.marginal_log_prob(value)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        return self.predictive.cdf(value)
+    predictive: RecalibratedPredictive
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Each point on its own."""

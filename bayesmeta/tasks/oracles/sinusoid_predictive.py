@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.distributions import Distribution, constraints
+from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.predictives import LOG_2PI, Predictive
+from bayesmeta.predictives.marginals import PredictiveMarginals
 from bayesmeta.tasks.oracles.amplitude import log_integral, nodes, sample, steps
 
 CHUNK = 20_000  # pairs of a leaf and a query point worked on at a time: they should stay in the processor's cache
@@ -71,6 +73,11 @@ class SinusoidPredictive(Predictive):
             wave = self.wave(part.centers, tasks) - part.projections @ self.rows[tasks].mT
             results.append(function(part, wave.mT, tasks))
         return torch.cat(results)
+
+    @property
+    @override
+    def shape(self) -> torch.Size:
+        return torch.Size((*self.base.shape, 1))
 
     @property
     def marginals(self) -> Distribution:
@@ -168,26 +175,8 @@ class SinusoidPredictive(Predictive):
         return draws.reshape(*sample_shape, *self.base.shape, 1)
 
 
-class _Marginals(Distribution):
-    """A `SinusoidPredictive` point by point, for code that asks for a torch distribution."""
+class _Marginals(PredictiveMarginals):
+    """A `SinusoidPredictive` point by point."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.independent(constraints.real, 1)
-
-    def __init__(self, predictive: SinusoidPredictive) -> None:
-        self.predictive = predictive
-        super().__init__(predictive.base.shape, torch.Size([1]), validate_args=False)
-
-    @property
-    def mean(self) -> Tensor:
-        return self.predictive.mean
-
-    @property
-    def variance(self) -> Tensor:
-        return self.predictive.variance
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        return self.predictive.marginal_log_prob(value)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        return self.predictive.cdf(value)
