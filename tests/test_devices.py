@@ -127,7 +127,7 @@ def numbers(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
 
 
 def labels(num_tasks: int = 12, points: int = 8) -> bm.TaskDataset:
-    case = dataclasses.replace(CASES[0], num_classes=2, num_inputs=2)
+    case = dataclasses.replace(CASES[0], outcomes=bm.Labels(2), num_inputs=2)
     return bm.TaskDataset(case.batch(num_tasks, 0, points, ragged=False).query)
 
 

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bayesmeta as bm
+from tests.contracts.order import check_order
 from tests.registry import CASES, Case
 
 # contracts are about few draws, which need not have converged
@@ -84,15 +85,7 @@ def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -
 
 @properties(seed=st.integers(0, 10**6))
 def test_support_order_never_matters(case: Case, seed: int) -> None:
-    learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
-    if not learner.exchangeable:
-        pytest.skip("the method depends on order")
-    support = tasks.support
-    order = torch.randperm(support.num_points, generator=torch.Generator().manual_seed(seed))
-    shuffled = bm.Data(support.x[:, order], support.y[:, order], support.mask[:, order])
-    a, b = (learner.adapt(data).predict(tasks.query.x) for data in (support, shuffled))
-    torch.testing.assert_close(_summary(a), _summary(b), **SAME)
-    torch.testing.assert_close(a.log_prob(tasks.query.y), b.log_prob(tasks.query.y), **SAME)
+    check_order(case.learner(), case.batch(4, 5, 3, seed), seed)
 
 
 @properties(seed=st.integers(0, 10**6))
@@ -103,9 +96,7 @@ def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
     for i in range(tasks.num_tasks):
         count = int(tasks.support.counts[i])
         support = tasks.support.select([i])
-        one = bm.TaskBatch(
-            bm.Data(support.x[:, :count], support.y[:, :count], support.mask[:, :count]), tasks.query.select([i])
-        )
+        one = bm.TaskBatch(support.points(slice(count)), tasks.query.select([i]))
         looped.append(learner.meta_loss(one)[0])
         for total, gradient in zip(gradients, _gradients(learner, one), strict=True):
             total += gradient
@@ -118,13 +109,10 @@ def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
 def test_update_equals_adapting_on_all(case: Case, seed: int, cut: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 6, 3, seed)
     support = tasks.support
-    first, second = (
-        bm.Data(support.x[:, part], support.y[:, part], support.mask[:, part])
-        for part in (slice(cut), slice(cut, None))
-    )
+    first, second = support.points(slice(cut)), support.points(slice(cut, None))
     stepwise = learner.adapt(first).update(second)
     for i in range(2):  # streaming, a point at a time, after an update
-        more = bm.Data(support.x[:, i : i + 1], support.y[:, i : i + 1], support.mask[:, i : i + 1])
+        more = support.points(slice(i, i + 1))
         stepwise, support = stepwise.update(more), support.append(more)
     a, b = stepwise.predict(tasks.query.x), learner.adapt(support).predict(tasks.query.x)
     torch.testing.assert_close(_summary(a), _summary(b), **SAME)
@@ -287,9 +275,7 @@ def test_log_density_of_draws_and_evidence_agree(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(3, 4, 2, ragged=False)
     data, total = tasks.support, torch.zeros(3, dtype=torch.float64)
     for i in range(data.num_points):
-        seen, point = (
-            bm.Data(data.x[:, part], data.y[:, part], data.mask[:, part]) for part in (slice(i), slice(i, i + 1))
-        )
+        seen, point = data.points(slice(i)), data.points(slice(i, i + 1))
         total += learner.adapt(seen).predict(point.x).log_prob(point.y)
     try:
         evidence = learner.log_evidence(learner.conform(data))

@@ -1,0 +1,101 @@
+"""What the contracts need to know of a learner: how to make a small one, and data that fit it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+import bayesmeta as bm
+
+NUMBERS = bm.Numbers(1)
+FEWEST_WAYS, MOST_WAYS = 2, 3  # of tasks whose classes are those of their support
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to make a small learner and fitting data for it.
+
+    Attributes:
+        name: shown by pytest.
+        make: a fresh learner in float32, from the global seed.
+        outcomes: what the data have. With `Labels()` the tasks of a batch have two or three classes, each with an
+            example in the support.
+        num_inputs: D of the data.
+        float32_tolerance: largest difference between the float32 and the float64 predictive mean, in predictive
+            deviations; of probabilities themselves.
+        examples: how many times a property is tried.
+        calls: how many calls must leave memory as it was: fewer of learners that are slow to adapt.
+        exceptions: names of contracts that this learner does not keep, each with its reason.
+    """
+
+    name: str
+    make: Callable[[], bm.Learner]
+    outcomes: bm.Outcomes = NUMBERS
+    num_inputs: int = 1
+    float32_tolerance: float = 1e-4
+    examples: int = 25
+    calls: int = 200
+    exceptions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the most that a task has; 0 for numbers."""
+        return 0 if isinstance(self.outcomes, bm.Numbers) else self.outcomes.count or MOST_WAYS
+
+    @property
+    def num_outputs(self) -> int:
+        """C of numbers; 0 for labels."""
+        return self.outcomes.count if isinstance(self.outcomes, bm.Numbers) else 0
+
+    def learner(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> bm.Learner:
+        """The learner, prepared for the data that `batch` makes, and moved off its starting point."""
+        torch.manual_seed(seed)
+        learner = self.make()
+        learner.prepare(self.batch(32, 6, 6, seed=99).support.to(torch.float64))
+        with torch.no_grad():
+            for parameter in learner.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return learner.to(dtype)
+
+    def batch(self, num_tasks: int, support: int, query: int, seed: int = 0, ragged: bool = True) -> bm.TaskBatch:
+        """Smooth random tasks in float64, or blobs with labels; ragged supports of 0 to `support` points."""
+        generator = torch.Generator().manual_seed(seed)
+        fewest = 0
+        if isinstance(self.outcomes, bm.Numbers):
+            x, y = self._curves(num_tasks, support + query, generator)
+        else:
+            labels = torch.randint(self.num_classes, (num_tasks, support + query), generator=generator)
+            if self.outcomes.count is None:
+                labels, fewest = self._shown(labels, generator), min(MOST_WAYS, support)
+            x, y = self._blobs(labels, generator), labels
+        counts = torch.full((num_tasks,), support)
+        if ragged:
+            counts = torch.randint(fewest, support + 1, (num_tasks,), generator=generator)
+            counts[0] = support
+        mask = torch.arange(support) < counts[:, None]
+        full = torch.ones(num_tasks, query, dtype=torch.bool)
+        return bm.TaskBatch(
+            bm.Data(x[:, :support], y[:, :support], mask), bm.Data(x[:, support:], y[:, support:], full)
+        )
+
+    def _curves(self, num_tasks: int, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        normal = {"generator": generator, "dtype": torch.float64}
+        x = torch.rand(num_tasks, total, self.num_inputs, **normal) * 4 - 2
+        phase = torch.rand(num_tasks, 1, self.num_outputs, **normal) * 3
+        slope = torch.randn(num_tasks, 1, self.num_outputs, **normal)
+        noise = torch.randn(num_tasks, total, self.num_outputs, **normal)
+        return x, torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+
+    def _shown(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Labels below each task's own number of classes, the first points showing all of them."""
+        ways = torch.randint(FEWEST_WAYS, MOST_WAYS + 1, (len(labels), 1), generator=generator)
+        first = torch.arange(MOST_WAYS).expand(len(labels), -1)
+        return torch.cat([first, labels], 1)[:, : labels.shape[1]] % ways
+
+    def _blobs(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Points around centers that are each task's own."""
+        normal = {"generator": generator, "dtype": torch.float64}
+        centers = torch.randn(len(labels), self.num_classes, self.num_inputs, **normal)
+        noise = torch.randn(*labels.shape, self.num_inputs, **normal)
+        return centers[torch.arange(len(labels))[:, None], labels] + 0.3 * noise

@@ -1,0 +1,92 @@
+"""Gradient-based learners."""
+
+from collections.abc import Callable
+from typing import Any
+
+import bayesmeta as bm
+from tests.registry.case import Case
+
+LAPLACE_EVIDENCE = {
+    "log_density_of_draws_and_evidence_agree": "the evidence is an approximation; exact ones are compared elsewhere"
+}
+
+
+AS_USED = {
+    "constant_memory_and_no_graph": "slow with a solver that is so tight: see imaml-as-used",
+    "fit_lowers_the_loss": "slow with a solver that is so tight: see imaml-as-used",
+}
+TIGHT = dict.fromkeys(
+    (
+        "padding_never_matters",
+        "support_order_never_matters",
+        "a_batch_equals_a_loop_over_its_tasks",
+        "update_equals_adapting_on_all",
+        "marginals_ignore_the_other_query_points",
+        "meta_gradient_equals_finite_differences",
+        "float32_agrees_with_float64",
+    ),
+    "holds up to the solver's tolerance: see imaml, whose solver is tight",
+)
+
+
+ITERATES = {"compiles": "its solver stops where all tasks have converged, which only their values can say"}
+NOT_EQUIVARIANT = {
+    "relabelling_permutes_the_probabilities": "labels enter through the output layer, whose weights differ by class"
+}
+
+
+def _mlp() -> bm.MLP:
+    return bm.MLP(1, [8])
+
+
+def _gradient(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
+    """These cost ten times as much as closed forms: fewer examples."""
+    return Case(name, make, examples=6, **arguments)
+
+
+GRADIENT = [
+    _gradient("maml", lambda: bm.MAML(bm.MLP(1, [8, 8]), steps=2, lr=0.05)),
+    _gradient("maml-point", lambda: bm.MAML(_mlp(), steps=2, lr=0.05, posterior=bm.PointEstimate())),
+    _gradient(
+        "maml-two-outputs-full-noise",
+        lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.05, likelihood=bm.likelihoods.Gaussian(bm.noise.FullNoise(2))),
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
+    ),
+    _gradient(
+        "maml-last-layer-diagonal",
+        lambda: bm.MAML(_mlp(), steps=3, lr=0.05, posterior=bm.LinearizedDiagonal(), adapted=["output"]),
+    ),
+    _gradient(
+        "maml-classes",
+        lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.1, likelihood=bm.likelihoods.Categorical(3)),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        exceptions=NOT_EQUIVARIANT,
+    ),
+    _gradient(
+        "first-order-maml",
+        lambda: bm.FirstOrderMAML(_mlp(), steps=2, lr=0.05),
+        exceptions={"meta_gradient_equals_finite_differences": "first order leaves out a part of it on purpose"},
+    ),
+    _gradient("meta-sgd", lambda: bm.MetaSGD(_mlp(), steps=2, lr=0.05)),
+    _gradient("maml++", lambda: bm.MAMLPlusPlus(_mlp(), steps=2, lr=0.05)),
+    _gradient("alpha-maml", lambda: bm.AlphaMAML(_mlp(), steps=2, lr=0.05)),
+    _gradient("cavia", lambda: bm.CAVIA(_mlp(), num_context=2, steps=2, lr=0.5)),
+    _gradient(
+        "imaml",
+        # update and a permutation change nothing up to the solver's tolerance, which is therefore tight
+        lambda: bm.IMAML(
+            _mlp(),
+            precision=100.0,
+            solver=bm.inference.LBFGS(100, 1e-12, history=30),
+            solve_steps=60,
+            solve_tolerance=1e-12,
+        ),
+        float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
+        exceptions=AS_USED | ITERATES,
+    ),
+    _gradient("imaml-as-used", lambda: bm.IMAML(_mlp(), precision=100.0), exceptions=TIGHT | ITERATES),
+    _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
+    _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
+]
