@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,14 @@ def _circles() -> list[list[str]]:
 
 def test_no_circle_of_imports() -> None:
     assert _circles() == []
+
+
+def test_the_design_names_every_file() -> None:
+    design = (ROOT.parent / "docs" / "design.md").read_text()
+    start = design.index("**The rooms, lower floors first.**")
+    words = set(re.findall(r"\w+", design[start : design.index("**The root is small**")]))
+    files = {path.stem for path in FILES if path.stem != "__init__"}
+    assert sorted(files - words) == []
 
 
 def test_the_rule_itself_can_fail() -> None:
