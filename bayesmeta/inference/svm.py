@@ -34,6 +34,7 @@ from bayesmeta.linalg import solve_lower
 
 RIDGE = 1e-6  # ρ, of the largest entry of K
 FIRST_RIDGE = 1e-3  # after an interior point, from which it falls to RIDGE: a larger one holds the set together
+FINEST_RIDGE = 1e-10  # along an eigenvector λ of K a step leaves ρ / (λ + ρ): where that is slow, ρ falls further
 GRADIENT_RIDGE = 1e-8
 TOLERANCE = 1e-10  # by which an α may leave its bound, or a gradient have the wrong sign
 SETTLED = 1e-7  # a move of α that ends the proximal steps: what is left is smaller by another factor ρ / K
@@ -192,6 +193,7 @@ def _newton(problem: _Problem, dual: Tensor, free: Tensor, ridge: float, steps: 
     kernel, targets, bound = problem.kernel, problem.targets, problem.bound
     limit, rho = TOLERANCE * problem.size, ridge * problem.size
     center, done, stale = dual, torch.zeros_like(rho, dtype=torch.bool), True
+    last = torch.full_like(rho, torch.inf)  # the largest move of the proximal step before
     for _ in range(steps):
         if stale:
             system = _System(kernel, torch.where(free, 1.0 / rho, 0.0))
@@ -200,18 +202,22 @@ def _newton(problem: _Problem, dual: Tensor, free: Tensor, ridge: float, steps: 
         step, common = system.solve(rho * (center - new) - gradient, -new.sum(1))
         new = new + step
         move, gradient = new - center, new @ kernel - targets
+        reach = move.abs().amax((1, 2), keepdim=True)
         size = 1.0 + new.abs().amax((1, 2), keepdim=True)
         inwards = gradient + rho * move + common > limit * size
         new_free = problem.real & torch.where(free, new <= bound + TOLERANCE * size, inwards)
         dual = torch.where(done, dual, new)
         repeats = ~((new_free != free).any((1, 2), keepdim=True) | done)
-        settled = repeats & (move.abs().amax((1, 2), keepdim=True) <= SETTLED * size)
+        settled = repeats & (reach <= SETTLED * size)
         done = done | settled
         if bool(done.all()):
             break
         center = torch.where(repeats, new, center)
-        lower = repeats & ~settled & (rho > 1.5 * RIDGE * problem.size)
-        rho = torch.where(lower, 0.1 * rho, rho)
+        coarse = rho > 1.5 * RIDGE * problem.size
+        slow = (reach > 0.5 * last) & (rho > 1.5 * FINEST_RIDGE * problem.size)
+        lower = repeats & ~settled & (coarse | slow)
+        rho = torch.where(lower, torch.where(coarse, 0.1, 0.01) * rho, rho)
+        last = torch.where(repeats & ~lower, reach, torch.inf)
         changes = ~(repeats | done)
         free = torch.where(changes, new_free, free)
         stale = bool((changes | lower).any())

@@ -77,6 +77,25 @@ def test_the_dual_is_that_of_a_general_solver(seed: int, penalty: float) -> None
 
 @given(
     seed=st.integers(0, 10**6),
+    smallest=st.sampled_from([1e-2, 1e-3, 3e-4, 1e-4, 1e-5]),
+    scale=st.sampled_from([0.03, 0.3, 1.0]),
+)
+def test_kernels_that_are_nearly_singular(seed: int, smallest: float, scale: float) -> None:
+    """Features whose last direction hardly varies, as few tanh units have it: eigenvalues of K of about ρ.
+
+    A proximal step then leaves ρ / (λ + ρ) of what is missing along them, and at ρ = 1e-6 of K never arrived.
+    """
+    rows, targets, mask, present = _tasks(seed, 20, 6, 3, 4, scale)
+    rows = rows * torch.tensor([1.0, 0.3, 30.0 * smallest, smallest], dtype=D)
+    alpha = _dual((rows, targets, mask, present), 0.1)
+    weights = rows.mT @ alpha
+    dual = (alpha * targets).sum((-1, -2)) - 0.5 * weights.square().sum((-1, -2))
+    primal = _primal(rows, weights, targets, mask, present, 0.1)
+    torch.testing.assert_close(primal, dual, rtol=1e-7, atol=1e-9)  # as in test_no_duality_gap
+
+
+@given(
+    seed=st.integers(0, 10**6),
     features=st.integers(1, 12),
     classes=st.integers(2, 5),
     scale=st.sampled_from([1e-3, 0.1, 1.0, 10.0, 100.0]),

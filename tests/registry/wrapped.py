@@ -59,7 +59,7 @@ WRAPPED = [
     ),
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
-    Case("sampled", _sampled, examples=1, calls=5, exceptions=FROZEN | DRAWN | DRAWN_THETA),
+    Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
     Case(
         "standardized-r2d2",
