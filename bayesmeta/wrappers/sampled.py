@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.inference.nuts import NUTS, Chains
+from bayesmeta.inference.chains import Chains
+from bayesmeta.inference.nuts import NUTS
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
 from bayesmeta.snapshot import snapshot
