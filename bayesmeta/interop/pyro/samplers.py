@@ -79,7 +79,7 @@ def nuts(
         for name in learner.prior.mean
     }
     with torch.no_grad():
-        log_joint = learner.log_joint(support)(draws)
+        log_joint = learner.joint(support)(draws)
 
     def each(value: Callable[[_Chain], Tensor]) -> Tensor:
         """`chains S B`, or `chains B`."""
