@@ -33,7 +33,8 @@ import bayesmeta as bm
 from bayesmeta.checks.reference import fidelity
 from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
-from bayesmeta.inference.nuts import NUTS, DenseMetric
+from bayesmeta.inference.nuts import NUTS
+from bayesmeta.inference.nuts_metric import DenseMetric
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.gradient.base import AscentLearner
 from bayesmeta.typing import LogJoint, Params

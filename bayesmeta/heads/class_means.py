@@ -23,13 +23,23 @@ VARIANCE_BOUNDS = (1e-6, 1e6)
 
 
 class NearestMeanHead(Head):
-    """Distance to the class means under a conjugate prior. theta = `prior_variance`.
+    """The score of a class is the distance to its mean, under a conjugate prior. theta = `prior_variance`, τ².
+
+    As τ² grows, and with equal numbers of examples, it becomes prototypical networks (Snell et al. 2017).
 
     Args:
         prior_variance: starting τ², in units of the variance of a feature within a class, 1.
 
     Raises:
         DataError: a prior variance out of bounds.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> rows, labels = torch.tensor([[[0.0], [0.2], [4.0]]]).double(), torch.tensor([[0, 0, 1]])
+        >>> examples = bm.heads.Examples.of(rows, labels, torch.ones(1, 3, dtype=torch.bool), num_classes=2)
+        >>> mean, variance = bm.heads.NearestMeanHead(prior_variance=10.0).solve(examples).at(rows)
+        >>> mean.argmax(-1).tolist()
+        [[0, 0, 1]]
     """
 
     def __init__(self, prior_variance: float = 1.0) -> None:
@@ -48,8 +58,8 @@ class DistanceScores(Scores):
     """-|h - μ_c|² / F less its average over the task's classes, for μ_c ~ N(mean_c, variance_c I).
 
     Attributes:
-        mean: of the class means.
-        variance: of each of their entries.
+        mean: the posterior mean of the class means.
+        variance: the posterior variance of each of their entries.
         classes: True = a class of the task.
     """
 

@@ -11,10 +11,19 @@ from bayesmeta.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Classes:
-    """Which of C classes each task has.
+    """Which of C classes each task has: tasks of a batch may differ in their ways.
 
     Attributes:
         mask: `B C`, True = a class of the task.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> labels, real = torch.tensor([[0, 1, 2], [0, 1, 1]]), torch.ones(2, 3, dtype=torch.bool)
+        >>> classes = bm.heads.Classes.of(labels, real, num_classes=None)
+        >>> classes.num_classes, classes.mask.tolist()
+        (3, [[True, True, True], [True, True, False]])
+        >>> classes.logits(torch.zeros(2, 1, 3))[1].softmax(-1)
+        tensor([[0.5000, 0.5000, 0.0000]])
     """
 
     mask: Bool[Tensor, "B C"]
@@ -26,6 +35,11 @@ class Classes:
         With a fixed number all tasks have the classes 0..C-1, of which some may have no example yet. Without one a task
         has the classes 0 up to its largest label, and each must have an example: tasks may differ in their ways, and C
         is the largest of them.
+
+        Args:
+            labels: of the support.
+            mask: True = real; what labels hold at padding never matters.
+            num_classes: C, or None.
 
         Raises:
             DataError: a label that is negative or not below C; without a fixed number a task without points, or a class
@@ -67,6 +81,17 @@ class Classes:
 
 
 def one_hot(labels: Int[Tensor, "B N"], num_classes: int, mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N C"]:
-    """Labels as unit vectors in float64, zero where padded."""
+    """Labels as unit vectors in float64, zero where padded.
+
+    Args:
+        labels: from 0 to `num_classes - 1` where real.
+        num_classes: C.
+        mask: True = real.
+
+    Example:
+        >>> one_hot(torch.tensor([[1, 0]]), 3, torch.tensor([[True, False]]))
+        tensor([[[0., 1., 0.],
+                 [0., 0., 0.]]], dtype=torch.float64)
+    """
     hot = (labels[..., None] == torch.arange(num_classes, device=labels.device)) & mask[..., None]
     return hot.double()

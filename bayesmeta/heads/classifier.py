@@ -53,6 +53,17 @@ class HeadClassifier(Learner):
         UnsupportedError: the features are not a `Network`, or depend on the other points of a task; a head that is not
             a `Head`. ShapeError: a head for another number of features. DataError: fewer than two classes, or a scale
             or spread out of bounds.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class LogisticFeatures(bm.heads.HeadClassifier):
+        ...     @classmethod
+        ...     def default_head(cls, num_features):
+        ...         return bm.heads.LogisticHead(ridge=0.1)
+        >>> learner = LogisticFeatures(bm.Identity(1), num_classes=2)
+        >>> posterior = learner.adapt(bm.Data.from_labels([-1.0, 1.0], [0, 1]))
+        >>> posterior.predict([-3.0, 3.0]).probs.argmax(-1).tolist()
+        [[0, 1]]
     """
 
     outcomes: Labels
@@ -98,13 +109,18 @@ class HeadClassifier(Learner):
         return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
 
     def softmax(self, mean: Float[Tensor, "B M C"], variance: Float[Tensor, "B M #C"]) -> Float[Tensor, "B M C"]:
-        """The logits of p(c | x, D), of scores with this mean and variance."""
+        """The logits of p(c | x, D), in nats, of scores with this mean and variance.
+
+        Args:
+            mean: of each class's score, in the head's own units.
+            variance: in squared units; one column where all classes have one.
+        """
         scale = self.scale().to(mean.dtype)
         width = 1.0 + math.pi / 8.0 * scale.square() * self.spread().to(mean.dtype) * variance
         return scale * mean / width.sqrt()
 
     def rows(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """Features in float64."""
+        """The features h of points, in float64, which heads are solved in."""
         return self.features(x).double()
 
     @override
@@ -118,7 +134,14 @@ class HeadClassifier(Learner):
         labels: Int[Tensor, "B N"],
         mask: Bool[Tensor, "B N"],
     ) -> "HeadPosterior":
-        """The posterior given the features of the support and its labels. Raises what the head raises."""
+        """The posterior given the features of the support and its labels. Raises what the head raises.
+
+        Args:
+            spec: what further data must look like.
+            rows: features of the support.
+            labels: of the support.
+            mask: True = real.
+        """
         examples = Examples.of(rows, labels, mask, self.outcomes.count)
         return HeadPosterior(
             spec=spec, learner=self, examples=examples, labels=labels, scores=self.head.solve(examples)

@@ -35,6 +35,16 @@ class GaussianProcessHead(Head):
         ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
             points. DataError: a noise variance out of bounds. InferenceError (when solved): the kernel matrix plus
             noise is not positive definite.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> rows, labels = torch.tensor([[[-1.0], [0.0], [1.0]]]).double(), torch.tensor([[0, 1, 0]])
+        >>> examples = bm.heads.Examples.of(rows, labels, torch.ones(1, 3, dtype=torch.bool), num_classes=2)
+        >>> head = bm.heads.GaussianProcessHead(1, kernel=bm.kernels.RBFKernel(lengthscale=0.5))
+        >>> mean, variance = head.solve(examples).at(rows)
+        >>> mean.argmax(-1).tolist(), bool((variance < 0.2).all())
+        ([[0, 1, 0]], True)
     """
 
     def __init__(self, num_features: int, *, kernel: Kernel | nn.Module | None = None, noise: float = 0.1) -> None:
@@ -72,7 +82,7 @@ class GaussianProcessScores(Scores):
     belief: GaussianProcess
 
     def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
-        """Posterior mean and variance, of a score between labels of -1 and 1."""
+        """Posterior mean and variance of f, between the labels -1 and 1; all classes have one variance."""
         cross, prior = self.kernel(self.support, rows) / self.noise, self.kernel.diagonal(rows) / self.noise
         mean, variance = self.belief.predict(cross, prior)
         return mean, (self.noise * variance)[..., None]

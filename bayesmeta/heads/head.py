@@ -47,14 +47,35 @@ class Examples:
         mask: Bool[Tensor, "B N"],
         num_classes: int | None,
     ) -> "Examples":
-        """From features and labels; `num_classes` as for `Classes.of`, which says what it raises."""
+        """From features and labels.
+
+        Args:
+            rows: features of the support.
+            labels: of the support.
+            mask: True = real.
+            num_classes: C, or None for the classes that each support shows.
+
+        Raises:
+            DataError: as `Classes.of` does.
+        """
         classes = Classes.of(labels, mask, num_classes)
         targets = one_hot(labels, classes.num_classes, mask)
         return cls(torch.where(mask[..., None], rows.double(), 0.0), targets, mask, classes)
 
 
 class Scores(ABC):
-    """The belief about the scores of the classes of each task, given its examples: a value."""
+    """The posterior of the scores of each task's classes, given its examples: a value, which `Head.solve` gives.
+
+    A subclass gives `at`.
+
+    Example:
+        >>> class Indifferent(Scores):  # every score is 0, with variance 1
+        ...     def at(self, rows):
+        ...         return rows.new_zeros(*rows.shape[:2], 3), rows.new_ones(*rows.shape[:2], 1)
+        >>> mean, variance = Indifferent().at(torch.randn(2, 5, 4))
+        >>> mean.shape, variance.shape
+        (torch.Size([2, 5, 3]), torch.Size([2, 5, 1]))
+    """
 
     @abstractmethod
     def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M #C"]]:
@@ -84,7 +105,11 @@ class Head(Described, nn.Module, ABC):
 
     @abstractmethod
     def solve(self, examples: Examples) -> Scores:
-        """The belief about the scores, differentiable in the rows and in the head's own parameters."""
+        """The posterior of the scores, differentiable in the rows and in the head's own parameters.
+
+        Args:
+            examples: features and labels of the support, float64.
+        """
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p of the head's own parameters, in nats, up to a constant: 0 unless a subclass has one."""

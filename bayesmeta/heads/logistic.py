@@ -17,13 +17,22 @@ RIDGE_BOUNDS = (1e-6, 1e6)
 
 
 class LogisticHead(Head):
-    """Multinomial logistic regression under W ~ N(0, I / λ). theta = `ridge`.
+    """Multinomial logistic regression under W ~ N(0, I / λ), with Laplace's approximation. theta = `ridge`, λ.
 
     Args:
-        ridge: starting λ.
+        ridge: starting λ, the prior precision of a weight.
 
     Raises:
-        DataError: a ridge out of bounds. InferenceError (when solved): Newton's method does not arrive.
+        DataError: a ridge out of bounds. InferenceError (when solved): Newton's method does not converge.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> rows, labels = torch.tensor([[[-1.0], [1.0]]]).double(), torch.tensor([[0, 1]])
+        >>> examples = bm.heads.Examples.of(rows, labels, torch.ones(1, 2, dtype=torch.bool), num_classes=2)
+        >>> mean, variance = bm.heads.LogisticHead(ridge=0.1).solve(examples).at(rows)
+        >>> mean.argmax(-1).tolist(), variance.shape
+        ([[0, 1]], torch.Size([1, 2, 2]))
     """
 
     def __init__(self, ridge: float = 1.0) -> None:

@@ -29,6 +29,15 @@ class RidgeHead(Head):
 
     Raises:
         DataError: a ridge out of bounds.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> rows, labels = torch.eye(2).double()[None], torch.tensor([[0, 1]])  # of two points, each a feature
+        >>> examples = bm.heads.Examples.of(rows, labels, torch.ones(1, 2, dtype=torch.bool), num_classes=2)
+        >>> mean, variance = bm.heads.RidgeHead(ridge=1.0).solve(examples).at(rows)
+        >>> mean.round(decimals=3).tolist(), variance.round(decimals=3).flatten().tolist()  # 1 / (1 + λ)
+        ([[[0.5, 0.0], [0.0, 0.5]]], [0.5, 0.5])
     """
 
     def __init__(self, ridge: float = 1.0) -> None:

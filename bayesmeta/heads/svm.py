@@ -24,13 +24,21 @@ PENALTY_BOUNDS = (1e-6, 1e6)
 
 
 class SVMHead(Head):
-    """A multiclass support vector machine, differentiated through its optimum. theta = `penalty`.
+    """A multiclass support vector machine, differentiated through its optimum. theta = `penalty`, κ.
 
     Args:
         penalty: starting κ, nats for a unit of hinge, and the largest weight of a point.
 
     Raises:
         DataError: a penalty out of bounds. InferenceError (when solved): the optimality conditions are not met.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> rows, labels = torch.tensor([[[-1.0], [1.0]]]).double(), torch.tensor([[0, 1]])
+        >>> examples = bm.heads.Examples.of(rows, labels, torch.ones(1, 2, dtype=torch.bool), num_classes=2)
+        >>> mean, variance = bm.heads.SVMHead(penalty=10.0).solve(examples).at(rows)
+        >>> mean.round(decimals=3).tolist()  # apart by the margin, 1
+        [[[0.5, -0.5], [-0.5, 0.5]]]
     """
 
     def __init__(self, penalty: float = 0.1) -> None:

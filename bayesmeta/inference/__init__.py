@@ -1,7 +1,8 @@
 """How p(phi | D, theta) is computed: pure functions of tensors or of a log joint."""
 
 from bayesmeta.inference.implied_prior import ImpliedPrior
-from bayesmeta.inference.nuts import NUTS, DenseMetric, DiagonalMetric
+from bayesmeta.inference.nuts import NUTS
+from bayesmeta.inference.nuts_metric import DenseMetric, DiagonalMetric
 from bayesmeta.inference.solvers import LBFGS, GradientAscent, Solver
 
 __all__ = ["LBFGS", "NUTS", "DenseMetric", "DiagonalMetric", "GradientAscent", "ImpliedPrior", "Solver"]

@@ -12,14 +12,41 @@ from torch import Tensor
 
 
 def split_r_hat(draws: Float[Tensor, "chains S *n"]) -> Float[Tensor, "*n"]:
-    """√(estimate of the variance from all half chains together / mean variance within them); 1 where they agree."""
+    """Split R-hat, the potential scale reduction factor of each number (Gelman et al. 2013, section 11.4).
+
+    √(estimate of the variance from all half chains together / mean variance within them). It is near 1 where the
+    chains agree; above 1.01 to 1.05 they have not converged.
+
+    Args:
+        draws: after the warm-up, at least 4 of each chain.
+
+    Example:
+        >>> draws = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
+        >>> bool(split_r_hat(draws) < 1.05), bool(split_r_hat(draws + torch.arange(4.0)[:, None]) > 1.5)
+        (True, True)
+    """
     halves = _halves(draws)
     within, total = _variances(halves)
     return (total / within).sqrt()
 
 
 def effective_draws(draws: Float[Tensor, "chains S *n"]) -> Float[Tensor, "*n"]:
-    """chains S / (1 + 2 Σ_t ρ_t), the sum of autocorrelations over Geyer's initial monotone sequence of pairs."""
+    """The effective sample size of each number: how many independent draws give its mean as small an error.
+
+    chains S / (1 + 2 Σ_t ρ_t), with the sum of autocorrelations ρ over Geyer's initial monotone sequence of pairs. The
+    Monte Carlo error of the mean is the posterior deviation over the root of it. Chains that swing can be worth more
+    than as many independent draws.
+
+    Args:
+        draws: after the warm-up, at least 4 of each chain.
+
+    Example:
+        >>> draws = torch.randn(4, 200, generator=torch.Generator().manual_seed(0))
+        >>> bool(effective_draws(draws) > 600.0)  # 800 draws that are independent
+        True
+        >>> bool(effective_draws(draws.cumsum(1)) < 60.0)  # a random walk
+        True
+    """
     halves = _halves(draws)
     chains, count = halves.shape[:2]
     within, total = _variances(halves)

@@ -26,12 +26,20 @@ from bayesmeta.predictives import LOG_2PI
 
 @dataclass(frozen=True, eq=False)
 class GaussianProcess:
-    """The belief about the functions of all tasks, given their support: a value.
+    """The posterior of the functions of all tasks, given their support: a value, which `condition` gives.
 
     Attributes:
         factor: L, with rows of the identity where padded.
         white: L⁻¹ R, zero where padded.
         mask: True = real.
+
+    Example:
+        >>> x = torch.tensor([[[0.0], [1.0]]], dtype=torch.float64)
+        >>> rbf = lambda a, b: 100.0 * (-0.5 * torch.cdist(a, b).square()).exp()  # variance 100 times the noise's
+        >>> belief = condition(rbf(x, x), torch.tensor([[[3.0], [0.0]]]).double(), torch.ones(1, 2, dtype=torch.bool))
+        >>> mean, variance = belief.predict(rbf(x, x), torch.full((1, 2), 100.0).double())
+        >>> mean.flatten().round(decimals=1).tolist(), bool((variance < 1.0).all())  # in units of the noise variance
+        ([3.0, 0.0], True)
     """
 
     factor: Float[Tensor, "B N N"]
@@ -41,7 +49,7 @@ class GaussianProcess:
     def predict(
         self, cross: Float[Tensor, "B N M"], prior: Float[Tensor, "B M"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
-        """K*ᵀ S⁻¹ R, and the variance k(x, x) - |L⁻¹ k*|² of each query in units of Σ.
+        """Mean and variance of F at each query: K*ᵀ S⁻¹ R in units of y, and k(x, x) - |L⁻¹ k*|² in units of Σ.
 
         Args:
             cross: K*, between support and queries.
@@ -52,7 +60,12 @@ class GaussianProcess:
         return white.mT @ self.white, (prior - white.square().sum(-2)).clamp(min=0.0)
 
     def covariance(self, cross: Float[Tensor, "B N M"], kernel: Float[Tensor, "B M M"]) -> Float[Tensor, "B M M"]:
-        """K** - K*ᵀ S⁻¹ K*: the joint covariance of the queries in units of Σ."""
+        """K** - K*ᵀ S⁻¹ K*: the joint covariance of F at the queries, in units of Σ.
+
+        Args:
+            cross: K*, between support and queries.
+            kernel: K**, of the queries.
+        """
         white = self._whiten(cross)
         return kernel - white.mT @ white
 
@@ -63,7 +76,7 @@ class GaussianProcess:
         residual: Float[Tensor, "B M C"],
         mask: Bool[Tensor, "B M"],
     ) -> "GaussianProcess":
-        """The belief after M more points, in O(N² M) rather than O(N³): new rows of the Cholesky factor.
+        """The posterior after M more points, in O(N² M) rather than O(N³): new rows of the Cholesky factor.
 
             [S   K*     ]   [L      0 ] [Lᵀ  V ]
             [K*ᵀ K** + I] = [Vᵀ     L*] [0   L*ᵀ],   V = L⁻¹ K*,   L* L*ᵀ = K** + I - VᵀV
@@ -92,15 +105,22 @@ class GaussianProcess:
 def condition(
     kernel: Float[Tensor, "B N N"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> GaussianProcess:
-    """The exact belief after the real points.
+    """The exact posterior of F given the real points (Rasmussen & Williams 2006, algorithm 2.1).
 
     Args:
         kernel: K of the support in units of Σ; what it holds at padding never matters.
-        residual: R, units of y.
+        residual: R, outcomes less the prior mean, in units of y.
         mask: True = real.
 
     Raises:
         InferenceError: S is not positive definite.
+
+    Example:
+        >>> kernel, residual = torch.full((1, 1, 1), 3.0).double(), torch.full((1, 1, 1), 4.0).double()
+        >>> belief = condition(kernel, residual, torch.ones(1, 1, dtype=torch.bool))
+        >>> mean, variance = belief.predict(kernel, kernel[0])  # at the point itself: 3/4 of the residual
+        >>> round(mean.item(), 3), round(variance.item(), 3)
+        (3.0, 0.75)
     """
     factor = _factor(kernel, mask)
     white = solve_lower(factor, torch.where(mask[..., None], residual, 0.0))
@@ -115,7 +135,8 @@ def prefix_log_probs(
 ) -> Float[Tensor, "B N"]:
     """log p(r_n | r_1..r_n-1) for every n, in nats, from one Cholesky factor; 0 at padding. Their sum is the evidence.
 
-    The innovations are L⁻¹ R, and the predictive variance of point n given those before it is L_nn² Σ.
+    Each point is predicted by those before it, jointly over its outputs: what online prediction is scored by. The
+    innovations are L⁻¹ R, and the predictive variance of point n given those before it is L_nn² Σ.
 
     Args:
         kernel: K in units of Σ.
@@ -125,6 +146,12 @@ def prefix_log_probs(
 
     Raises:
         InferenceError: S or Σ is not positive definite.
+
+    Example:
+        >>> kernel, residual = torch.full((1, 2, 2), 1.0).double(), torch.zeros(1, 2, 1).double()
+        >>> each = prefix_log_probs(kernel, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
+        >>> each  # variances 2, and 1.5 once the first is known
+        tensor([[-1.2655, -1.1217]], dtype=torch.float64)
     """
     belief = condition(kernel, residual, mask)
     outputs = cholesky(output_covariance, "noise covariance")
@@ -141,7 +168,22 @@ def log_evidence(
     mask: Bool[Tensor, "B N"],
     output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B"]:
-    """log p(R) of the real points of each task, F integrated out, in nats; arguments as for `prefix_log_probs`."""
+    """log p(R) of the real points of each task, F integrated out, in nats: the log marginal likelihood.
+
+    Args:
+        kernel: K in units of Σ.
+        residual: R, units of y.
+        mask: True = real.
+        output_covariance: Σ, squared units of y.
+
+    Raises:
+        InferenceError: S or Σ is not positive definite.
+
+    Example:
+        >>> kernel, residual = torch.full((1, 2, 2), 1.0).double(), torch.zeros(1, 2, 1).double()
+        >>> log_evidence(kernel, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
+        tensor([-2.3872], dtype=torch.float64)
+    """
     return prefix_log_probs(kernel, residual, mask, output_covariance).sum(-1)
 
 

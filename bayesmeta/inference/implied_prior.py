@@ -28,7 +28,9 @@ from bayesmeta.typing import Params
 
 @dataclass(frozen=True, eq=False)
 class ImpliedPrior:
-    """N(theta, Q) of each task: a value. It depends on the inputs of the support, as the steps do.
+    """N(theta, Q), the prior under which steps of gradient ascent are MAP inference: of each task, a value.
+
+    It depends on the inputs of the support, as the steps do. `MAML.implied_prior` and `implied_prior` give it.
 
     Attributes:
         mean: theta, each value `*shape`.
@@ -36,6 +38,13 @@ class ImpliedPrior:
         scale: S, square roots of the rates (on the sum over points), `B P`.
         information: a l, the eigenvalues of S G S along `directions`, `B R`; all of them in [0, 1).
         directions: orthonormal, `B P R`; zero where there are fewer than R. The support sees nothing beyond their span.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [4]), steps=2, lr=0.1)
+        >>> prior = learner.implied_prior(bm.Data.from_arrays([1.0, 2.0], [0.0, 0.0]))
+        >>> prior.covariance().shape, prior.sample()["output.weight"].shape
+        (torch.Size([1, 13, 13]), torch.Size([1, 1, 4]))
     """
 
     mean: Params
@@ -63,13 +72,17 @@ class ImpliedPrior:
         return self.scale[:, :, None] * white * self.scale[:, None]
 
     def function_covariance(self, jacobian: Float[Tensor, "B M K P"]) -> Float[Tensor, "B MK MK"]:
-        """The prior covariance of the linearised network outputs, J Q Jᵀ."""
+        """J Q Jᵀ, the prior covariance of the linearised network outputs over M points and K outputs.
+
+        Args:
+            jacobian: J at theta.
+        """
         rows = (jacobian.to(self.scale.dtype) * self.scale[:, None, None]).flatten(1, 2)
         along = rows @ self.directions
         return self.steps * rows @ rows.mT + (along * self.excess[:, None]) @ along.mT
 
     def sample(self, generator: torch.Generator | None = None) -> Params:
-        """One phi for each task: each value `B *shape`."""
+        """One draw of phi for each task: each value `B *shape`."""
         size_b, size_p = self.scale.shape
         normal = common_normals((size_b, size_p), self.scale, generator)
         root = self.steps**0.5
@@ -93,6 +106,14 @@ def implied_prior(mean: Params, steps: int, curvature: GaussNewton) -> ImpliedPr
 
     Raises:
         InferenceError: a l >= 1 for some task: those steps are the MAP under no prior.
+
+    Example:
+        >>> from bayesmeta.networks.jacobian import DenseJacobian
+        >>> shapes = {"w": torch.Size([1])}  # f(x; w) = x w at x = 1, in units of the noise: J = 1, so that G = 1
+        >>> rows, rate = DenseJacobian(torch.ones(1, 1, 1, 1), shapes), {"w": torch.tensor([0.5])}
+        >>> prior = implied_prior({"w": torch.zeros(1)}, 1, GaussNewton(rows, rate, shapes))
+        >>> round(prior.covariance().item(), 3)  # a / (1 - a)
+        1.0
     """
     rows = curvature.white()
     scale = curvature.scale().expand(len(rows), -1)

@@ -31,10 +31,23 @@ from bayesmeta.typing import Params
 class GaussNewton:
     """The generalised Gauss-Newton matrix G = Jᵀ Λ J of the support, as the rows Rᵀ J it is made of, and S².
 
+    G is the negative Hessian of the log likelihood of the linearised network, and the Fisher information of phi. It is
+    positive semi-definite everywhere, and never written out here unless it is asked for.
+
     Attributes:
         rows: Rᵀ J, zero at padded points, which then change nothing.
         squares: S² by the names of phi, broadcastable to `B *shape`: prior variances, or rates.
         shapes: of the values of phi, by name.
+
+    Example:
+        >>> from bayesmeta.networks.jacobian import DenseJacobian
+        >>> shapes = {"w": torch.Size([2])}  # f(x; w) = xᵀ w at two points, the second of them padding
+        >>> jacobian = DenseJacobian(torch.tensor([[[[3.0, 4.0]], [[7.0, 7.0]]]]), shapes)
+        >>> root, mask = torch.ones(1, 2, 1, 1) / 0.5, torch.tensor([[True, False]])  # noise of deviation 0.5
+        >>> curvature = GaussNewton.of(jacobian, root, mask, {"w": torch.ones(2)}, shapes)
+        >>> curvature.kernel()  # |x|² / 0.25
+        tensor([[[100.,   0.],
+                 [  0.,   0.]]], dtype=torch.float64)
     """
 
     rows: Jacobian
@@ -50,48 +63,94 @@ class GaussNewton:
         squares: Params,
         shapes: dict[str, torch.Size],
     ) -> "GaussNewton":
-        """From J of the support, R with Λ = R Rᵀ, and the mask of its real points."""
+        """From the Jacobian of the support and what a point says of its outputs.
+
+        Args:
+            jacobian: J at the mode.
+            root: R of each point, with Λ = R Rᵀ the Fisher information in f: `likelihood.curvature_root`.
+            mask: True = real.
+            squares: S² by the names of phi.
+            shapes: of the values of phi, by name.
+        """
         return cls(jacobian.weighted(root, mask), squares, shapes)
 
     def kernel(self) -> Float[Tensor, "B NK NK"]:
-        """AAᵀ."""
+        """AAᵀ, in float64: the Gram matrix of the whitened rows."""
         return self.rows.gram(self.rows, self.squares)
 
     def scale(self) -> Float[Tensor, "#B P"]:
-        """S."""
+        """S, the diagonal as a vector: prior deviations, or roots of rates."""
         return flat_diagonal(self.squares, self.shapes).sqrt()
 
     def white(self) -> Float[Tensor, "B NK P"]:
-        """A, written out."""
+        """A, written out in float64: for phi that fits into memory once for every point and output."""
         rows = self.rows.dense().double().flatten(1, 2)
         return rows * self.scale()[:, None]
 
 
 def log_determinant(kernel: Float[Tensor, "B NK NK"]) -> Float[Tensor, "B"]:
-    """log det(I + AᵀA) = log det(I + AAᵀ)."""
+    """log det(I + AᵀA) = log det(I + AAᵀ): how far the posterior precision is above the prior's, in nats.
+
+    Half of it is what Laplace's approximation of the evidence takes from the log joint at the mode (MacKay 1992).
+
+    Args:
+        kernel: AAᵀ, as `GaussNewton.kernel` gives it.
+
+    Raises:
+        InferenceError: a kernel with values that are not finite.
+
+    Example:
+        >>> log_determinant(torch.full((1, 1, 1), 3.0))  # log 4
+        tensor([1.3863])
+    """
     return logdet(cholesky(_plus_identity(kernel), "posterior precision"))
 
 
 @dataclass(frozen=True, eq=False)
 class Belief(ABC):
-    """phi | D ~ N(mode, Cov), known through what it says about network outputs.
+    """The approximate posterior phi | D ~ N(mode, Cov), known through what it says about network outputs.
+
+    A `Shrinkage` makes it from the curvature of the support.
 
     Attributes:
         curvature: the Gauss-Newton matrix of the support, and S².
+
+    Example:
+        >>> from bayesmeta.networks.jacobian import DenseJacobian
+        >>> shapes = {"w": torch.Size([1])}  # f(x; w) = x w under w ~ N(0, 1), seen at x = 1 with noise of variance 1
+        >>> jacobian = DenseJacobian(torch.ones(1, 1, 1, 1), shapes)
+        >>> belief = ExplicitPrior().full(GaussNewton(jacobian, {"w": torch.ones(1)}, shapes))
+        >>> belief.covariance(jacobian)
+        tensor([[[0.5000]]], dtype=torch.float64)
+        >>> belief.sample(5).shape  # of phi - mode
+        torch.Size([5, 1, 1])
     """
 
     curvature: GaussNewton
 
     @abstractmethod
     def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
-        """Covariance of f at each point, over its outputs: J Cov Jᵀ."""
+        """Covariance of f at each point over its outputs, J Cov Jᵀ point by point.
+
+        Args:
+            jacobian: J of the query points at the mode.
+        """
 
     @abstractmethod
     def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
-        """Covariance of f over all points and outputs."""
+        """Covariance of f over all points and outputs, J Cov Jᵀ.
+
+        Args:
+            jacobian: J of the query points at the mode.
+        """
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B P"]:
-        """Draws of phi - mode: S T z, with T Tᵀ the covariance in units of S²."""
+        """Draws of phi - mode: S T z, with z standard normal and T Tᵀ the covariance in units of S².
+
+        Args:
+            num_draws: how many of each task.
+            generator: of the randomness; the global one when None.
+        """
         white, scale = self.curvature.white(), self.curvature.scale()
         shape = (num_draws, white.shape[0], white.shape[2])
         normal = common_normals(shape, white, generator)
@@ -103,7 +162,7 @@ class Belief(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LaplaceBelief(Belief):
-    """Cov = S (I + AᵀA)⁻¹ S: the posterior under the explicit prior N(·, S²).
+    """Cov = S (I + AᵀA)⁻¹ S: Laplace's approximation under the explicit prior N(·, S²). `ExplicitPrior` makes it.
 
     Attributes:
         factor: C, with I + AAᵀ = C Cᵀ.
@@ -137,9 +196,9 @@ class LaplaceBelief(Belief):
 class EarlyStoppedBelief(Belief):
     """Cov = S (k I + Aᵀ g(AAᵀ) A) S: the posterior under the prior that k steps of ascent imply.
 
-    A direction of information l (an eigenvalue of AAᵀ: the rate times the curvature) ends with the variance s(l), and
-    g(l) = (s(l) - k) / l. Where l > 1 ascent overshoots and no prior implies it: there the prior is taken to be flat,
-    s(l) = 1 / l, the limit l -> 1 of what ascent implies. No variance is ever negative.
+    `EarlyStopping` makes it. A direction of information l (an eigenvalue of AAᵀ: the rate times the curvature) ends
+    with the variance s(l), and g(l) = (s(l) - k) / l. Where l > 1 ascent overshoots and no prior implies it: there the
+    prior is taken to be flat, s(l) = 1 / l, the limit l -> 1 of what ascent implies. No variance is ever negative.
 
     Attributes:
         steps: k.
@@ -176,7 +235,7 @@ class EarlyStoppedBelief(Belief):
 
 @dataclass(frozen=True, eq=False)
 class DiagonalBelief(Belief):
-    """Cov = diag(v): every number of phi on its own.
+    """Cov = diag(v): every number of phi on its own, without correlations. `Shrinkage.diagonal` makes it.
 
     Attributes:
         variances: v by the names of phi, each `B *shape`.
@@ -198,18 +257,29 @@ class DiagonalBelief(Belief):
 
 
 class Shrinkage(ABC):
-    """How the information that a direction of phi has received shrinks its variance, in units of S²."""
+    """How the information that a direction of phi has received shrinks its variance, in units of S².
+
+    Information is an eigenvalue of AᵀA: what the support says of the direction, in units of what is known before.
+    """
 
     @abstractmethod
     def full(self, curvature: GaussNewton) -> Belief:
-        """The belief with all correlations, through the NK x NK kernel AAᵀ."""
+        """The posterior with all correlations, through the NK x NK kernel AAᵀ.
+
+        Args:
+            curvature: of the support.
+        """
 
     @abstractmethod
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """The variance of a direction of this information."""
+        """The variance of a direction of this information, in units of S²."""
 
     def diagonal(self, curvature: GaussNewton) -> DiagonalBelief:
-        """The belief that uses the diagonal of AᵀA alone."""
+        """The posterior that uses the diagonal of AᵀA alone.
+
+        Args:
+            curvature: of the support.
+        """
         variance = self.variance(curvature.white().square().sum(1)) * curvature.scale().square()
         sizes = [shape.numel() for shape in curvature.shapes.values()]
         parts = zip(curvature.shapes.items(), variance.split(sizes, 1), strict=True)
@@ -217,7 +287,12 @@ class Shrinkage(ABC):
 
 
 class ExplicitPrior(Shrinkage):
-    """Bayes' rule under N(·, S²): v = 1 / (1 + l)."""
+    """Bayes' rule under the prior N(·, S²), S² being prior variances: v = 1 / (1 + l).
+
+    Example:
+        >>> ExplicitPrior().variance(torch.tensor([0.0, 1.0, 9.0]))
+        tensor([1.0000, 0.5000, 0.1000])
+    """
 
     def full(self, curvature: GaussNewton) -> LaplaceBelief:
         """By a Cholesky factor."""
@@ -230,10 +305,14 @@ class ExplicitPrior(Shrinkage):
 
 @dataclass(frozen=True)
 class EarlyStopping(Shrinkage):
-    """k steps of ascent with the rates S²: v = s(l).
+    """k steps of gradient ascent with the rates S², which imply a prior (`implied_prior`): v = s(l).
 
     Attributes:
         steps: k.
+
+    Example:
+        >>> EarlyStopping(steps=2).variance(torch.tensor([0.0, 0.5, 2.0]))  # k, (1 - 0.5²) / 0.5 and 1 / 2
+        tensor([2.0000, 1.5000, 0.5000])
     """
 
     steps: int
@@ -253,6 +332,14 @@ def variance_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tenso
     """g(l) = (s(l) - k) / l, with s(l) = (1 - (1 - l)^k) / l up to l = 1 and 1 / l beyond.
 
     Up to 1 it is the polynomial -Σ_{i=0}^{k-2} (k - 1 - i) (1 - l)^i, which loses no digits at l = 0.
+
+    Args:
+        information: l, not negative.
+        steps: k.
+
+    Example:
+        >>> variance_excess(torch.tensor([0.0, 0.5]), steps=2)  # -1 up to l = 1, for two steps
+        tensor([-1., -1.])
     """
     left = 1.0 - information.clamp(max=1.0)
     total = torch.zeros_like(information)

@@ -24,7 +24,17 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 @dataclass(frozen=True, eq=False)
 class LinearGaussian(ABC):
-    """The belief Z | D ~ MN(mean, P, Σ) of each task: a value."""
+    """The posterior Z | D ~ MN(mean, P, Σ) of each task: a value, which `condition` gives in either of two forms.
+
+    Example:
+        >>> rows, mask = torch.ones(1, 3, 1).double(), torch.ones(1, 3, dtype=torch.bool)
+        >>> belief = condition(rows, torch.full((1, 3, 1), 4.0).double(), mask)  # y = z + noise, three times 4
+        >>> mean, variance = belief.predict(rows[:, :1])
+        >>> round(mean.item(), 3), round(variance.item(), 3)  # 3/4 of 4; 1/4 of the noise variance
+        (3.0, 0.25)
+        >>> belief.update(rows, torch.full((1, 3, 1), 4.0).double(), mask).predict(rows[:, :1])[1].item() < variance
+        tensor([[True]])
+    """
 
     @abstractmethod
     def moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
@@ -32,11 +42,19 @@ class LinearGaussian(ABC):
 
     @abstractmethod
     def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
-        """Mean of Φ Z at each point, and its variance in units of Σ."""
+        """Mean of Φ Z at each point in units of y, and its variance in units of Σ.
+
+        Args:
+            rows: Φ of the query points, whitened.
+        """
 
     @abstractmethod
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
-        """Covariance of Φ Z between points, in units of Σ."""
+        """Covariance of Φ Z between points, in units of Σ.
+
+        Args:
+            rows: Φ of the query points, whitened.
+        """
 
     @property
     def num_tasks(self) -> int:
@@ -44,7 +62,7 @@ class LinearGaussian(ABC):
         return len(getattr(self, fields(self)[0].name))
 
     def split(self, size: int) -> "list[LinearGaussian]":
-        """The same belief, at most `size` tasks at a time."""
+        """The same posterior, at most `size` tasks at a time."""
         if self.num_tasks <= size:
             return [self]
         parts = (getattr(self, field.name).split(size) for field in fields(self))
@@ -53,7 +71,16 @@ class LinearGaussian(ABC):
     def update(
         self, rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
     ) -> "LinearGaussian":
-        """The belief after more points, in square-root form: O(N R²) whatever came before."""
+        """The posterior after more points, in square-root form: O(N R²) whatever came before.
+
+        Args:
+            rows: Φ of the new points, whitened.
+            residual: R of the new points, in units of y.
+            mask: True = real.
+
+        Raises:
+            InferenceError: rows that are not finite.
+        """
         rows, residual = _zero_padding(rows, residual, mask)
         mean, root = self.moments()
         root, gain = update_root(root, rows)
@@ -62,7 +89,12 @@ class LinearGaussian(ABC):
 
 @dataclass(frozen=True, eq=False)
 class FeatureSpace(LinearGaussian):
-    """Mean and covariance root over features; prediction is two matrix products."""
+    """The primal form: mean and covariance root over features. A prediction is two matrix products.
+
+    Attributes:
+        mean: of Z.
+        root: T, with T Tᵀ = A⁻¹.
+    """
 
     mean: Float[Tensor, "B R C"]
     root: Float[Tensor, "B R R"]
@@ -105,7 +137,7 @@ class PointSpace(LinearGaussian):
         """K S⁻¹ R and k - |C⁻¹ Kᵀ|², with K the Gram matrix between queries and support."""
         cross = self.rows @ rows.mT
         explained = solve_lower(self.factor, cross).square().sum(-2)
-        # the difference is at least |φ|² / (1 + Σ_n |φ_n|²) > 0; the clamp only removes rounding below zero
+        # the difference is at least |h|² / (1 + Σ_n |h_n|²) > 0; the clamp only removes rounding below zero
         return cross.mT @ self.weights, (squared_norms(rows) - explained).clamp(min=0.0)
 
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
@@ -117,7 +149,22 @@ class PointSpace(LinearGaussian):
 def condition(
     rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> LinearGaussian:
-    """The exact belief after the real points, in the smaller of the two spaces."""
+    """The exact posterior of Z given the real points, in the smaller of the two spaces.
+
+    Args:
+        rows: Φ, features times the root of the prior covariance over features.
+        residual: R, outcomes less the prior mean, in units of y.
+        mask: True = real; what rows and residual hold at padding never matters.
+
+    Raises:
+        InferenceError: rows that are not finite.
+
+    Example:
+        >>> rows, residual = torch.ones(2, 1, 1).double(), torch.tensor([[[4.0]], [[9.0]]]).double()
+        >>> belief = condition(rows, residual, torch.tensor([[True], [False]]))  # the second task has no points
+        >>> belief.predict(rows)[0].flatten().round(decimals=3).tolist()
+        [2.0, 0.0]
+    """
     if rows.shape[1] < rows.shape[2]:
         return condition_point_space(rows, residual, mask)
     return condition_feature_space(rows, residual, mask)
@@ -126,7 +173,15 @@ def condition(
 def condition_point_space(
     rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> PointSpace:
-    """The dual form, by the Cholesky factor of an N x N matrix: the smaller one while N < R."""
+    """The dual form, by the Cholesky factor of an N x N matrix: the smaller one while N < R.
+
+    Arguments and errors are those of `condition`.
+
+    Example:
+        >>> rows, residual, mask = torch.eye(2).double()[None], torch.ones(1, 2, 1).double(), torch.ones(1, 2).bool()
+        >>> condition_point_space(rows, residual, mask).predict(rows)[0].flatten().round(decimals=3).tolist()
+        [0.5, 0.5]
+    """
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows), "support covariance")
     return PointSpace(rows, factor, torch.cholesky_solve(residual, factor))
@@ -135,7 +190,15 @@ def condition_point_space(
 def condition_feature_space(
     rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> FeatureSpace:
-    """The primal form, by the Cholesky factor of an R x R matrix: the smaller one once N >= R."""
+    """The primal form, by the Cholesky factor of an R x R matrix: the smaller one once N >= R.
+
+    Arguments and errors are those of `condition`.
+
+    Example:
+        >>> rows, residual, mask = torch.eye(2).double()[None], torch.ones(1, 2, 1).double(), torch.ones(1, 2).bool()
+        >>> condition_feature_space(rows, residual, mask).predict(rows)[0].flatten().round(decimals=3).tolist()
+        [0.5, 0.5]
+    """
     rows, residual = _zero_padding(rows, residual, mask)
     eye = torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
     factor = cholesky(unit_gram(rows.mT), "posterior precision")  # A = C Cᵀ, so T = C⁻ᵀ
@@ -151,7 +214,22 @@ def prefix_log_probs(
 ) -> Float[Tensor, "B N"]:
     """log p(r_n | r_1..r_n-1) for every n, in nats, from one N x N Cholesky; 0 at padding. Their sum is the evidence.
 
-    With S = C Cᵀ the innovations are C⁻¹ R, and the predictive variance of point n given those before it is C_nn².
+    Each point is predicted by those before it, jointly over its outputs: what online prediction is scored by. With
+    S = C Cᵀ the innovations are C⁻¹ R, and the predictive variance of point n given those before it is C_nn² Σ.
+
+    Args:
+        rows: Φ, whitened.
+        residual: R, units of y.
+        mask: True = real.
+        output_covariance: Σ, squared units of y.
+
+    Raises:
+        InferenceError: rows that are not finite, or a Σ that is not positive definite.
+
+    Example:
+        >>> rows, residual = torch.ones(1, 2, 1).double(), torch.zeros(1, 2, 1).double()
+        >>> prefix_log_probs(rows, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
+        tensor([[-1.2655, -1.1217]], dtype=torch.float64)
     """
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows), "support covariance")
@@ -169,7 +247,24 @@ def log_evidence(
     mask: Bool[Tensor, "B N"],
     output_covariance: Float[Tensor, "C C"],
 ) -> Float[Tensor, "B"]:
-    """log p(R) of the real points of each task, Z integrated out, in nats; in the smaller of the two spaces."""
+    """log p(R) of the real points of each task, Z integrated out, in nats: the log marginal likelihood.
+
+    It is computed in the smaller of the two spaces.
+
+    Args:
+        rows: Φ, whitened.
+        residual: R, units of y.
+        mask: True = real.
+        output_covariance: Σ, squared units of y.
+
+    Raises:
+        InferenceError: rows that are not finite, or a Σ that is not positive definite.
+
+    Example:
+        >>> rows, residual = torch.ones(1, 2, 1).double(), torch.zeros(1, 2, 1).double()
+        >>> log_evidence(rows, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
+        tensor([-2.3872], dtype=torch.float64)
+    """
     if rows.shape[1] < rows.shape[2]:
         return prefix_log_probs(rows, residual, mask, output_covariance).sum(-1)
     rows, residual = _zero_padding(rows, residual, mask)
@@ -191,7 +286,26 @@ def information(
     outcome: Float[Tensor, "B N C"],
     mask: Bool[Tensor, "B N"],
 ) -> tuple[Float[Tensor, "F F"], Float[Tensor, "F C"]]:
-    """Σ_t Xᵀ S⁻¹ X and Σ_t Xᵀ S⁻¹ Y over all tasks: what generalised least squares for a common weight needs."""
+    """Σ_t Xᵀ S⁻¹ X and Σ_t Xᵀ S⁻¹ Y over all tasks, in units of Σ⁻¹.
+
+    Generalised least squares for a weight that all tasks have in common solves one for the other: the weight that
+    maximises the evidence, where Z are the deviations of each task from it (Laird & Ware 1982).
+
+    Args:
+        rows: Φ, whitened, of the deviations of each task.
+        design: X, of the common weight.
+        outcome: Y, units of y.
+        mask: True = real.
+
+    Raises:
+        InferenceError: rows that are not finite.
+
+    Example:
+        >>> design, outcome = torch.ones(2, 1, 1).double(), torch.tensor([[[1.0]], [[3.0]]]).double()
+        >>> precision, moment = information(0.0 * design, design, outcome, torch.ones(2, 1, dtype=torch.bool))
+        >>> (moment / precision).item()  # without deviations the mean of all points
+        2.0
+    """
     rows, design = _zero_padding(rows, design, mask)
     outcome = torch.where(mask[..., None], outcome, 0.0)
     factor = cholesky(unit_gram(rows.mT), "posterior precision")

@@ -26,7 +26,7 @@ HALVINGS = 30
 
 @dataclass(frozen=True, eq=False)
 class LogisticBelief:
-    """Laplace's approximation of the scores, N(mean, covariance), around their optimum: a value.
+    """Laplace's approximation of the scores, N(mean, covariance), around their optimum: a value that `logistic` gives.
 
     Attributes:
         dual: a, `B N C`; the score of class c at x is k(x)ᵀ a_c.
@@ -41,13 +41,13 @@ class LogisticBelief:
     def predict(
         self, cross: Float[Tensor, "B M N"], diagonal: Float[Tensor, "B M"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """Mean and variance of each class's score.
+        """Mean and variance of each class's score, which is a logit of the softmax, in nats.
 
         v_c = k(x, x) - kᵀ E_c k + kᵀ E_c (Σ E)⁻¹ E_c k
 
         Args:
             cross: k(x), the kernel between query and support.
-            diagonal: k(x, x).
+            diagonal: k(x, x) at each query.
         """
         projected = self.precisions @ cross.mT[:, None]  # B C N M
         explained = (cross.mT[:, None] * projected).sum(-2)
@@ -65,7 +65,9 @@ def logistic(
     steps: int = 50,
     tolerance: float = 1e-10,
 ) -> LogisticBelief:
-    """The optimum of every task and the Gaussian around it, differentiable in the kernel.
+    """The optimum of every task and the Gaussian around it (Laplace), differentiable in the kernel.
+
+    Rasmussen & Williams 2006, algorithm 3.3.
 
     Args:
         kernel: K, zero in the rows and columns of padding.
@@ -77,6 +79,13 @@ def logistic(
 
     Raises:
         InferenceError: the optimum is not reached, or the kernel is not positive semi-definite.
+
+    Example:
+        >>> x, targets = torch.tensor([[[1.0], [-1.0]]]).double(), torch.eye(2).double()[None]  # of two classes
+        >>> mask, classes = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
+        >>> mean, variance = logistic(x @ x.mT, targets, mask, classes).predict(x @ x.mT, torch.ones(1, 2).double())
+        >>> mean.argmax(-1).tolist(), bool((variance < 1.0).all())
+        ([[0, 1]], True)
     """
     problem = _Problem(targets, mask, classes)
     with torch.no_grad():

@@ -36,11 +36,14 @@ def unrolled_map(
     first_order: bool = False,
     checkpoint: Sequence[Tensor] | None = None,
 ) -> Params:
-    """`steps` steps of gradient ascent from `start`, with their graph where gradients are enabled.
+    """MAP by gradient ascent: `steps` steps from `start`, with their graph where gradients are enabled.
+
+    This is MAML's inner loop (Finn, Abbeel, Levine 2017, arXiv:1703.03400): the gradient in theta of what follows goes
+    through every step.
 
     Args:
-        log_joint: phi -> `B`, what to climb.
-        start: each value `B *shape`.
+        log_joint: phi -> `B`, what to climb, nats.
+        start: phi_0, each value `B *shape`.
         steps: how many steps; 0 returns the start.
         lr: step sizes on the *sum* over points, or one such for each step.
         first_order: treat the inner gradients as constants of theta (first-order MAML).
@@ -51,6 +54,13 @@ def unrolled_map(
     Raises:
         DataError: rates for another number of steps. InferenceError: a task's log joint or phi is no longer finite; the
             error's `task` is its position.
+
+    Example:
+        >>> theta = torch.zeros(1, requires_grad=True)
+        >>> log_joint = lambda phi: -0.5 * (phi["w"][:, 0] - 1.0).square()  # one task, whose optimum is 1
+        >>> phi = unrolled_map(log_joint, {"w": theta[None]}, steps=2, lr=0.5)  # phi_k = 1 + 0.5^k (theta - 1)
+        >>> phi["w"].item(), torch.autograd.grad(phi["w"].sum(), theta)[0].item()
+        (0.75, 0.25)
     """
     if steps < 0 or (isinstance(lr, Sequence) and len(lr) != steps):
         raise DataError(f"expected steps >= 0 and a rate for each, got {steps} steps and rates {lr}")
@@ -67,7 +77,19 @@ def unrolled_map(
 
 
 def ascend(log_joint: LogJoint, phi: Params, lr: Rates, first_order: bool = False) -> tuple[Params, Float[Tensor, "B"]]:
-    """One step, phi + lr ∇ log joint, and the log joint before it (without a graph)."""
+    """One step of gradient ascent, phi + lr ∇ log joint, and the log joint before it (without a graph), nats.
+
+    Args:
+        log_joint: phi -> `B`, what to climb, nats.
+        phi: each value `B *shape`.
+        lr: step sizes on the *sum* over points.
+        first_order: treat the gradient as a constant of theta.
+
+    Example:
+        >>> moved, value = ascend(lambda phi: -0.5 * phi["w"][:, 0].square(), {"w": torch.ones(1, 1)}, lr=0.25)
+        >>> moved["w"].item(), value.item()
+        (0.75, -0.5)
+    """
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         # under no_grad an expanded parameter has no graph, so the step needs leaves of its own
@@ -93,11 +115,14 @@ def implicit_map(
     solve_steps: int = 10,
     tolerance: float = 1e-6,
 ) -> Params:
-    """The optimum of the log joint, differentiable in theta at a memory that does not depend on the solver's steps.
+    """MAP at the optimum of the log joint, differentiable in theta whatever path the solver has taken there.
+
+    This is iMAML's inner loop (Rajeswaran, Finn, Kakade, Levine 2019, arXiv:1909.04630): the gradient is that of the
+    implicit function theorem, and its memory does not depend on the solver's steps.
 
     Args:
-        log_joint: phi -> `B`; its optimum must be one (a negative Hessian that is positive definite there).
-        start: each value `B *shape`.
+        log_joint: phi -> `B`, nats; its optimum must be one (a negative Hessian that is positive definite there).
+        start: where the solver begins, each value `B *shape`.
         solver: finds the optimum, without a graph.
         curvature: at an optimum, the product v -> H v; by default that of the negative Hessian. A Gauss-Newton product
             is positive semi-definite everywhere.
@@ -106,6 +131,14 @@ def implicit_map(
 
     Raises:
         InferenceError: phi is no longer finite.
+
+    Example:
+        >>> from bayesmeta.inference import LBFGS
+        >>> theta = torch.tensor(2.0, requires_grad=True)  # a prior N(theta, 1), and an outcome 0 with noise N(0, 1)
+        >>> log_joint = lambda phi: -0.5 * phi["w"].square().sum(1) - 0.5 * (phi["w"] - theta).square().sum(1)
+        >>> phi = implicit_map(log_joint, {"w": torch.zeros(1, 1)}, solver=LBFGS())
+        >>> round(phi["w"].item(), 3), round(torch.autograd.grad(phi["w"].sum(), theta)[0].item(), 3)
+        (1.0, 0.5)
     """
     with torch.no_grad():
         optimum = solver.solve(log_joint, {name: value.detach() for name, value in start.items()})
@@ -160,7 +193,16 @@ def _negative_hessian(gradient: Sequence[Tensor], at: Params) -> Product:
 
 
 def spread_rates(lr: Rates, phi: Params) -> Params:
-    """Step sizes for each parameter, that broadcast to its `B *shape`."""
+    """Step sizes for each parameter, which broadcast to its `B *shape`.
+
+    Args:
+        lr: one number, one for each task (`B`), or for each parameter.
+        phi: each value `B *shape`.
+
+    Example:
+        >>> spread_rates(torch.tensor([0.1, 0.2]), {"w": torch.zeros(2, 3, 4)})["w"].shape  # one for each of two tasks
+        torch.Size([2, 1, 1])
+    """
     if isinstance(lr, dict):
         return lr
     rate = lr if isinstance(lr, Tensor) else torch.tensor(lr, dtype=torch.float64)  # float32 would round 0.1
@@ -170,7 +212,22 @@ def spread_rates(lr: Rates, phi: Params) -> Params:
 
 
 def require_finite(phi: Params, values: Sequence[Float[Tensor, "B"]]) -> None:
-    """Raise InferenceError for the first step and task whose log joint, or phi after the last, is not finite."""
+    """Raise for the first step and task whose log joint, or phi after the last step, is not finite.
+
+    Args:
+        phi: after the last step, each value `B *shape`.
+        values: the log joint of each task before every step, nats.
+
+    Raises:
+        InferenceError: one is not; the error's `task` is its position.
+
+    Example:
+        >>> try:
+        ...     require_finite({"w": torch.zeros(2, 1)}, [torch.zeros(2), torch.tensor([0.0, torch.nan])])
+        ... except InferenceError as error:
+        ...     print(str(error).split(". ")[0])
+        expected adaptation that stays finite, got nan after 1 steps in task 1
+    """
     if torch.compiler.is_compiling():  # no decisions in recorded code: the loss is looked at after it
         return
     last = torch.stack([flattened(value.detach()).sum(1) for value in phi.values()]).sum(0)

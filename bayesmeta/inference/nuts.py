@@ -7,13 +7,11 @@ step is one evaluation of the log joint of all rows, but each row is in a tree o
 ended begins the next while others still grow theirs, so that rows wait for each other only where the warm-up pauses to
 learn, and at the end.
 
-Chains of one task share what they learn: the scales of phi (a `Metric`) and in the end the step size. Tasks share
-nothing.
+Chains of one task share what they learn: the scales of phi (`nuts_metric`) and in the end the step size. Tasks share
+nothing. What is drawn, and whether it is to be trusted, is in `chains`.
 """
 
 import math
-import warnings
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -22,84 +20,12 @@ from torch import Tensor
 
 from bayesmeta.description import Described
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError
-from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
-from bayesmeta.linalg import cholesky
+from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.inference.chains import Chains, warn_unless_converged
+from bayesmeta.inference.nuts_metric import DiagonalMetric, Metric, from_standard, to_standard, window_ends
 from bayesmeta.typing import LogJoint, Params
 
 MOST_ENERGY_LOST = 1000.0  # nats: beyond, the trajectory diverges
-FIRST_WINDOW = 25
-
-
-class Metric(Described, ABC):
-    """The scales in which phi is explored: phi = root z, with z of about unit covariance."""
-
-    @abstractmethod
-    def root(self, draws: Float[Tensor, "n B P"]) -> Tensor:
-        """The root from draws of the warm-up: deviations `B P`, or triangular factors `B P P`."""
-
-
-class DiagonalMetric(Metric):
-    """A scale for each number of phi."""
-
-    def root(self, draws: Float[Tensor, "n B P"]) -> Float[Tensor, "B P"]:
-        """Deviations, shrunk a little to 1e-3."""
-        count = len(draws)
-        return ((count * draws.var(0) + 5e-3) / (count + 5.0)).sqrt()
-
-
-class DenseMetric(Metric):
-    """All covariances of phi: for few numbers that depend on each other strongly."""
-
-    def root(self, draws: Float[Tensor, "n B P"]) -> Float[Tensor, "B P P"]:
-        """The Cholesky factor of the covariance, shrunk a little to its diagonal."""
-        count, size = len(draws), draws.shape[-1]
-        centred = (draws - draws.mean(0)).transpose(0, 1)
-        covariance = centred.mT @ centred / max(count - 1, 1)
-        weight = count / (count + 5.0 + size)
-        diagonal = torch.diag_embed((1.0 - weight) * covariance.diagonal(dim1=-2, dim2=-1) + 5e-3 / (count + 5.0))
-        return cholesky(weight * covariance + diagonal, "covariance of the warm-up's draws")
-
-
-@dataclass(frozen=True, eq=False)
-class Chains:
-    """What the sampler has drawn, after the warm-up.
-
-    Attributes:
-        draws: each value `chains S B *shape`.
-        log_joint: of each draw, nats.
-        divergent: 1 where the trajectory to the draw was broken off, as the step was too long for the curvature there.
-        acceptance: the mean acceptance probability along each trajectory.
-        leapfrogs: the length of each trajectory.
-        step_size: of each task, in the metric's units.
-    """
-
-    draws: Params
-    log_joint: Float[Tensor, "chains S B"]
-    divergent: Float[Tensor, "chains S B"]
-    acceptance: Float[Tensor, "chains S B"]
-    leapfrogs: Float[Tensor, "chains S B"]
-    step_size: Float[Tensor, "B"]
-
-    @property
-    def merged(self) -> Params:
-        """The draws of all chains, one chain after another: each value `S B *shape`."""
-        return {name: value.flatten(0, 1) for name, value in self.draws.items()}
-
-    @property
-    def r_hat(self) -> Params:
-        """Split R-hat of every number of phi: each value `B *shape`. Above 1.01 to 1.05 the chains disagree."""
-        return {name: split_r_hat(value) for name, value in self.draws.items() if value.numel()}
-
-    @property
-    def effective_draws(self) -> Params:
-        """How many independent draws are worth as much for the mean of every number of phi: each value `B *shape`."""
-        return {name: effective_draws(value) for name, value in self.draws.items() if value.numel()}
-
-    @property
-    def worst_r_hat(self) -> Float[Tensor, "B"]:
-        """The largest R-hat of each task."""
-        return torch.stack([value.reshape(len(value), -1).amax(1) for value in self.r_hat.values()]).amax(0)
 
 
 def nuts(
@@ -113,24 +39,33 @@ def nuts(
     target_acceptance: float = 0.8,
     max_depth: int = 10,
 ) -> Chains:
-    """Draws from the density of phi of each task, by several chains of each.
+    """Draw from the density of phi of each task, by several chains of each: any batched log density will do.
 
     Args:
-        log_joint: phi `chains B *shape` -> `chains B`, nats; use float64.
-        start: where the chains begin: each value `chains B *shape`.
+        log_joint: phi `chains B *shape` -> `chains B`, the log density up to a constant, nats; use float64.
+        start: where the chains begin: each value `chains B *shape`. Chains that begin apart can be seen to disagree.
         num_draws: S, draws of each chain that are kept.
         num_warmup: transitions before, in which step size and metric are learned.
-        generator: of the randomness.
-        metric: `DiagonalMetric()` by default.
-        target_acceptance: what the step size aims at; nearer to 1 for densities whose curvature varies.
-        max_depth: a trajectory has at most 2^max_depth - 1 steps.
+        generator: of the randomness; the global one when None.
+        metric: how the scales of phi are learned; `DiagonalMetric()` by default.
+        target_acceptance: the acceptance probability that the step size aims at; nearer to 1 for densities whose
+            curvature varies.
+        max_depth: a trajectory has at most 2^max_depth - 1 leapfrog steps.
 
     Warns:
         ConvergenceWarning: chains that disagree (R-hat above 1.1), or more than 1 in 20 divergent trajectories.
 
     Raises:
-        DataError: numbers out of range. InferenceError: a start without a finite log joint; the error's `task` is its
-            position.
+        DataError: fewer than 4 draws or 20 transitions of warm-up, a target outside (0, 1), a depth below 1.
+            InferenceError: a start without a finite log joint; the error's `task` is its position.
+
+    Example:
+        >>> mean = torch.tensor([3.0, -1.0], dtype=torch.float64)  # two tasks, whose phi is N(mean, 1)
+        >>> start, generator = {"u": torch.zeros(16, 2, dtype=torch.float64)}, torch.Generator().manual_seed(0)
+        >>> log_joint = lambda phi: -0.5 * (phi["u"] - mean).square()
+        >>> chains = nuts(log_joint, start, num_draws=50, num_warmup=30, generator=generator)
+        >>> bool(((chains.merged["u"].mean(0) - mean).abs() < 0.2).all())
+        True
     """
     if num_draws < 4 or num_warmup < 20:
         raise DataError(f"expected at least 4 draws and 20 transitions of warm-up, got {num_draws} and {num_warmup}")
@@ -147,13 +82,13 @@ def nuts(
         raise InferenceError(f"expected a finite log joint where chains begin, got one of task {task} not", task=task)
     sampler = _Sampler(max_depth, target_acceptance, generator)
     step = sampler.reasonable_step(target, point)
-    begin, *ends = _window_ends(num_warmup)
+    begin, *ends = window_ends(num_warmup)
     point, done = sampler.run(target, point, begin, step).last, begin
     for end in ends:
         run = sampler.run(target, point, end - done, step)
         phi = target.phi(run.points[..., : flat.shape[-1]])
         target = _Target(log_joint, shapes, metric.root(phi.flatten(0, 1)))
-        point, done = target.at(target.z(phi[-1])), end
+        point, done = target.at(to_standard(target.root, phi[-1])), end
         step = sampler.reasonable_step(target, point)
     point = sampler.run(target, point, num_warmup - done, step).last
     step.settle()
@@ -166,18 +101,27 @@ def nuts(
 
 
 class NUTS(Described):
-    """How to sample: how many chains, and how long.
+    """The settings of the no-U-turn sampler: how many chains, how long, and in which metric.
+
+    `Sampled`, `nuts_hyper_posterior` and the functions of `interop.pyro` take them.
 
     Args:
         num_chains: chains of each task. Many short ones are quicker than few long ones, as they run side by side.
         num_draws: draws of each chain that are kept.
-        num_warmup: transitions before.
-        metric: `DiagonalMetric()` by default.
-        target_acceptance: what the step size aims at.
-        max_depth: a trajectory has at most 2^max_depth - 1 steps.
+        num_warmup: transitions before, in which step size and metric are learned.
+        metric: how the scales of phi are learned; `DiagonalMetric()` by default.
+        target_acceptance: the acceptance probability that the step size aims at.
+        max_depth: a trajectory has at most 2^max_depth - 1 leapfrog steps.
 
     Raises:
         DataError: fewer than two chains, which could not be compared.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> short = bm.inference.NUTS(num_chains=16, num_draws=50, num_warmup=50)
+        >>> posterior = bm.Sampled(bm.ALPaCA(bm.Identity(1)), short).adapt(bm.Data.from_arrays([1.0, 2.0], [0.5, 1.1]))
+        >>> posterior.draws["weight"].shape, bool(posterior.chains.worst_r_hat < 1.1)
+        (torch.Size([800, 1, 2, 1]), True)
     """
 
     def __init__(
@@ -195,7 +139,7 @@ class NUTS(Described):
         self.metric, self.target_acceptance, self.max_depth = metric, target_acceptance, max_depth
 
     def chains(self, log_joint: LogJoint, start: Params, generator: torch.Generator | None = None) -> Chains:
-        """`nuts` with these settings."""
+        """`nuts` with these settings, from `num_chains` starts of each task: each value `chains B *shape`."""
         return nuts(
             log_joint,
             start,
@@ -221,12 +165,7 @@ class _Target:
     root: Tensor  # B P or B P P
 
     def phi(self, z: Tensor) -> Tensor:
-        return self.root * z if self.root.ndim == 2 else (self.root @ z[..., None])[..., 0]
-
-    def z(self, phi: Tensor) -> Tensor:
-        if self.root.ndim == 2:
-            return phi / self.root
-        return torch.linalg.solve_triangular(self.root, phi[..., None], upper=False)[..., 0]
+        return from_standard(self.root, z)
 
     def at(self, z: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -332,74 +271,19 @@ class _Sampler:
 
     def run(self, target: _Target, start: Tensor, count: int, step: _StepSize) -> _Run:
         """`count` transitions of every row."""
-        rows, size = start.shape[:2], target.root.shape[1]
-        table = self.leaves.to(start.device)
-        points, zero, zeros = start.new_empty(count, *start.shape), start.new_zeros(rows), start[..., :size] * 0.0
-        records = tuple(start.new_zeros(count, *rows) for _ in range(4))
-        no = torch.zeros(rows, dtype=torch.bool, device=start.device)
-        done = leaf = depth = no.long()
-        # the trajectory: where it began, its ends, log Σ exp(-ΔH) and Σ momenta over it, and what is drawn from it
-        proposal, begin, log_weight, total, acceptance, leapfrogs = start, zero, zero, zeros, zero, zero
-        left = right = tip = torch.cat([zeros, start], -1)
-        # the subtree that is added to it: the same, its last leaf and number of leaves, and momenta to check against
-        forward, candidate, weight, subtotal = no, start, zero, zeros
-        saved = start.new_zeros(self.max_depth + 1, *rows, 2 * size)
-        ends = grown = ~no
+        rows = start.shape[:2]
+        points, records = start.new_empty(count, *start.shape), tuple(start.new_zeros(count, *rows) for _ in range(4))
+        trees = _Trees(self, target, start)
+        done = torch.zeros(rows, dtype=torch.long, device=start.device)
         while True:
-            if bool(ends.any()):  # a new trajectory
-                row = ends[..., None]
-                fresh = torch.cat([self._normal(zeros), proposal], -1)
-                begin = torch.where(ends, target.energy(fresh), begin)
-                left, right = torch.where(row, fresh, left), torch.where(row, fresh, right)
-                total = torch.where(row, fresh[..., :size], total)
-                going = ~ends
-                log_weight, depth = log_weight * going, depth * going
-                acceptance, leapfrogs = acceptance * going, leapfrogs * going
-            if bool(grown.any()):  # a new subtree, at either end
-                forward = torch.where(grown, self._uniform(zero) < 0.5, forward)
-                row = grown[..., None]
-                tip = torch.where(row, torch.where(forward[..., None], right, left), tip)
-                weight = torch.where(grown, -math.inf, weight)
-                subtotal, leaf = torch.where(row, 0.0, subtotal), leaf * ~grown
-            length = torch.where(forward, step.current, -step.current)[..., None]
-            tip = target.leapfrog(tip, length)
-            momentum, point = tip[..., :size], tip[..., size:]
-            gain = (target.energy(tip) - begin).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-            acceptance, leapfrogs = acceptance + gain.clamp(max=0.0).exp(), leapfrogs + 1.0
-            weight = torch.logaddexp(weight, gain)
-            taken = self._uniform(zero).log() < gain - weight
-            candidate = torch.where(taken[..., None], point, candidate)
-            # every balanced subtree that ends with this leaf is looked at
-            slot, place, balanced = table[:, leaf]
-            both = torch.cat([momentum, subtotal], -1)
-            saved = saved.scatter(0, slot[None, ..., None].expand(1, *both.shape), both[None])
-            subtotal = subtotal + momentum
-            broken = gain < -MOST_ENERGY_LOST
-            failed = broken
-            for back in range(int(balanced.max())):
-                index = (place - back).clamp(min=0)[None, ..., None].expand(1, *both.shape)
-                first, before = saved.gather(0, index)[0].split(size, -1)
-                failed = failed | ((back < balanced) & _turns(first, momentum, subtotal - before))
-            leaf = leaf + 1
-            grown = ~failed & (leaf == 2**depth)
-            taken = grown & (self._uniform(zero).log() < weight - log_weight)
-            proposal = torch.where(taken[..., None], candidate, proposal)
-            log_weight = torch.where(grown, torch.logaddexp(log_weight, weight), log_weight)
-            total = torch.where(grown[..., None], total + subtotal, total)
-            right = torch.where((grown & forward)[..., None], tip, right)
-            left = torch.where((grown & ~forward)[..., None], tip, left)
-            depth = depth + grown
-            comes_back = _turns(left[..., :size], right[..., :size], total)
-            ends = failed | (grown & (comes_back | (depth == self.max_depth)))
-            grown = grown | ends
-            kept = ends & (done < count)
+            trees.add_leaf(step.current)
+            kept = trees.ends & (done < count)
             if bool(kept.any()):
                 index = (done[kept], *kept.nonzero(as_tuple=True))
-                points[index] = proposal[kept]
-                values = (proposal[..., -1], broken.to(zero.dtype), acceptance / leapfrogs, leapfrogs)
-                for record, value in zip(records, values, strict=True):
+                points[index] = trees.proposal[kept]
+                for record, value in zip(records, trees.records, strict=True):
                     record[index] = value[kept]
-                step.learn(kept, values[2])
+                step.learn(kept, trees.mean_acceptance)
                 done = done + kept
                 if bool((done == count).all()):
                     return _Run(points, records)
@@ -407,7 +291,110 @@ class _Sampler:
     def _normal(self, like: Tensor) -> Tensor:
         return common_normals(like.shape, like, self.generator)
 
-    def _uniform(self, like: Tensor) -> Tensor:
+
+class _Trees:
+    """Where every row is in its tree: the trajectory so far, and the subtree that is being added to one of its ends.
+
+    A leaf is a leapfrog step. A subtree that is whole joins the trajectory, which is then twice as long; where it turns
+    or diverges the trajectory ends, and the row begins the next from what was drawn of it.
+
+    Attributes:
+        proposal: what is drawn from each trajectory, a point.
+        ends: the rows whose trajectory has ended with this leaf.
+    """
+
+    def __init__(self, sampler: _Sampler, target: _Target, start: Tensor) -> None:
+        rows, self.size = start.shape[:2], target.root.shape[1]
+        self.target, self.max_depth, self.generator = target, sampler.max_depth, sampler.generator
+        self.leaves = sampler.leaves.to(start.device)
+        zero, zeros = start.new_zeros(rows), start.new_zeros(*rows, self.size)
+        no = torch.zeros(rows, dtype=torch.bool, device=start.device)
+        # the trajectory: where it began, its ends, log Σ exp(-ΔH) and Σ momenta over it, and what is drawn from it
+        self.proposal, self.begin, self.log_weight, self.total = start, zero, zero, zeros
+        self.left = self.right = torch.cat([zeros, start], -1)
+        self.acceptance, self.leapfrogs, self.depth = zero, zero, no.long()
+        # the subtree that is added to it: the same, its last leaf and number of leaves, and momenta to check against
+        self.forward, self.candidate, self.weight, self.subtotal = no, start, zero, zeros
+        self.tip, self.leaf = self.left, no.long()
+        self.saved = start.new_zeros(self.max_depth + 1, *rows, 2 * self.size)
+        self.broken, self.ends, self.grown = no, ~no, ~no
+
+    @property
+    def mean_acceptance(self) -> Tensor:
+        """Along each trajectory."""
+        return self.acceptance / self.leapfrogs
+
+    @property
+    def records(self) -> tuple[Tensor, ...]:
+        """Of each trajectory, as `_Run` has them."""
+        return self.proposal[..., -1], self.broken.to(self.acceptance.dtype), self.mean_acceptance, self.leapfrogs
+
+    def add_leaf(self, step: Float[Tensor, "chains B"]) -> None:
+        """One leapfrog step of every row, in a new trajectory or subtree where the last has ended."""
+        if bool(self.ends.any()):
+            self._begin_trajectories()
+        if bool(self.grown.any()):
+            self._begin_subtrees()
+        length = torch.where(self.forward, step, -step)[..., None]
+        self.tip = self.target.leapfrog(self.tip, length)
+        gain = self.target.energy(self.tip) - self.begin
+        gain = gain.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        self.acceptance, self.leapfrogs = self.acceptance + gain.clamp(max=0.0).exp(), self.leapfrogs + 1.0
+        self.weight = torch.logaddexp(self.weight, gain)
+        taken = self._uniform().log() < gain - self.weight
+        self.candidate = torch.where(taken[..., None], self.tip[..., self.size :], self.candidate)
+        self.broken = gain < -MOST_ENERGY_LOST
+        self._join(self.broken | self._subtree_turns())
+
+    def _begin_trajectories(self) -> None:
+        row, going = self.ends[..., None], ~self.ends
+        momentum = common_normals(self.total.shape, self.total, self.generator)
+        fresh = torch.cat([momentum, self.proposal], -1)
+        self.begin = torch.where(self.ends, self.target.energy(fresh), self.begin)
+        self.left, self.right = torch.where(row, fresh, self.left), torch.where(row, fresh, self.right)
+        self.total = torch.where(row, momentum, self.total)
+        self.log_weight, self.depth = self.log_weight * going, self.depth * going
+        self.acceptance, self.leapfrogs = self.acceptance * going, self.leapfrogs * going
+
+    def _begin_subtrees(self) -> None:
+        """At either end, which chance decides."""
+        row = self.grown[..., None]
+        self.forward = torch.where(self.grown, self._uniform() < 0.5, self.forward)
+        self.tip = torch.where(row, torch.where(self.forward[..., None], self.right, self.left), self.tip)
+        self.weight = torch.where(self.grown, -math.inf, self.weight)
+        self.subtotal, self.leaf = torch.where(row, 0.0, self.subtotal), self.leaf * ~self.grown
+
+    def _subtree_turns(self) -> Tensor:
+        """Whether one of the balanced subtrees that end with this leaf has begun to come back."""
+        momentum = self.tip[..., : self.size]
+        slot, place, balanced = self.leaves[:, self.leaf]
+        both = torch.cat([momentum, self.subtotal], -1)
+        self.saved = self.saved.scatter(0, slot[None, ..., None].expand(1, *both.shape), both[None])
+        self.subtotal = self.subtotal + momentum
+        turns = torch.zeros_like(self.ends)
+        for back in range(int(balanced.max())):
+            index = (place - back).clamp(min=0)[None, ..., None].expand(1, *both.shape)
+            first, before = self.saved.gather(0, index)[0].split(self.size, -1)
+            turns = turns | ((back < balanced) & _turns(first, momentum, self.subtotal - before))
+        return turns
+
+    def _join(self, failed: Tensor) -> None:
+        """Subtrees that are whole and sound become part of their trajectory: the new half is favoured to be drawn."""
+        self.leaf = self.leaf + 1
+        whole = ~failed & (self.leaf == 2**self.depth)
+        taken = whole & (self._uniform().log() < self.weight - self.log_weight)
+        self.proposal = torch.where(taken[..., None], self.candidate, self.proposal)
+        self.log_weight = torch.where(whole, torch.logaddexp(self.log_weight, self.weight), self.log_weight)
+        self.total = torch.where(whole[..., None], self.total + self.subtotal, self.total)
+        self.right = torch.where((whole & self.forward)[..., None], self.tip, self.right)
+        self.left = torch.where((whole & ~self.forward)[..., None], self.tip, self.left)
+        self.depth = self.depth + whole
+        comes_back = _turns(self.left[..., : self.size], self.right[..., : self.size], self.total)
+        self.ends = failed | (whole & (comes_back | (self.depth == self.max_depth)))
+        self.grown = whole | self.ends
+
+    def _uniform(self) -> Tensor:
+        like = self.acceptance
         return torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=self.generator)
 
 
@@ -415,43 +402,6 @@ def _turns(first: Tensor, last: Tensor, total: Tensor) -> Tensor:
     """Whether a trajectory has begun to come back: its sum of momenta, ends counted by half, points against an end."""
     inner = total - 0.5 * (first + last)
     return ((first * inner).sum(-1) <= 0.0) | ((last * inner).sum(-1) <= 0.0)
-
-
-def _window_ends(num_warmup: int) -> list[int]:
-    """Where the metric begins to be learned, and where it is learned anew: windows that double."""
-    begin, end = round(0.15 * num_warmup), num_warmup - max(round(0.1 * num_warmup), 10)
-    ends, size = [begin], min(FIRST_WINDOW, end - begin)
-    while end - ends[-1] >= 3 * size:  # what is left must hold the next window, which is twice as long
-        ends.append(ends[-1] + size)
-        size *= 2
-    return [*ends, end]
-
-
-def warn_unless_converged(chains: Chains) -> None:
-    """Warns, on behalf of the function that calls it, of chains that are not to be trusted.
-
-    Warns:
-        ConvergenceWarning: the chains of a task disagree (R-hat above 1.1, or none), or more than 1 in 20 of its
-            trajectories diverge.
-    """
-    worst = chains.worst_r_hat
-    if not bool((worst <= 1.1).all()):
-        count, task = int((~(worst <= 1.1)).sum()), int(worst.nan_to_num(nan=math.inf).argmax())
-        warnings.warn(
-            f"the chains of {count} of {len(worst)} tasks disagree (R-hat {worst[task]:.2f} in task {task}): "
-            "draw more, warm up longer, or write phi so that its density is nearer to a Gaussian",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
-    share = chains.divergent.mean((0, 1))
-    if bool((share > 0.05).any()):
-        task = int(share.argmax())
-        warnings.warn(
-            f"{share[task]:.0%} of the trajectories of task {task} diverge: parts of its density may be left out; "
-            "raise target_acceptance, or write phi so that its density is nearer to a Gaussian",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
 
 
 def _unflatten(flat: Tensor, shapes: dict[str, torch.Size]) -> Params:

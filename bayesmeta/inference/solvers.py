@@ -13,7 +13,19 @@ from bayesmeta.typing import LogJoint, Params
 
 
 class Solver(Described, ABC):
-    """Climbs a log joint from a start; every task stops on its own."""
+    """How the optimum of a log joint is found, of many tasks at once: what `implicit_map` and `IMAML` take.
+
+    A subclass gives `solve`. Every task stops on its own; no graph is kept.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class OneStep(bm.inference.Solver):
+        ...     def solve(self, log_joint, start):
+        ...         return bm.inference.GradientAscent(steps=1, lr=0.1).solve(log_joint, start)
+        >>> learner = bm.IMAML(bm.MLP(1, [8]), solver=OneStep())
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
+        posterior of 1 task after 2 points
+    """
 
     @abstractmethod
     def solve(self, log_joint: LogJoint, start: Params) -> Params:
@@ -30,12 +42,19 @@ class GradientAscent(Solver):
 
     Args:
         steps: largest number of steps.
-        lr: step size on the log joint.
+        lr: step size on the log joint, a sum over points.
         momentum: share of the last step that is taken again.
-        tolerance: a task stops when no entry of its gradient is larger.
+        tolerance: a task stops when no entry of its gradient is larger, nats for a unit of phi; 0 takes all steps.
 
     Raises:
         DataError: arguments out of range.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> log_joint = lambda phi: -0.5 * (phi["w"][:, 0] - 1.0).square()  # whose optimum is 1
+        >>> solver = bm.inference.GradientAscent(steps=100, lr=0.5, tolerance=1e-4)
+        >>> round(solver.solve(log_joint, {"w": torch.zeros(1, 1)})["w"].item(), 3)
+        1.0
     """
 
     def __init__(self, steps: int = 16, lr: float = 0.01, momentum: float = 0.0, tolerance: float = 0.0) -> None:
@@ -64,15 +83,24 @@ class GradientAscent(Solver):
 class LBFGS(Solver):
     """Limited-memory quasi-Newton steps, with a backtracking line search of every task's own.
 
-    Nocedal & Wright 2006, algorithms 7.4 and 3.1.
+    Nocedal & Wright 2006, algorithms 7.4 and 3.1. It needs no step size, and takes few steps where the log joint is
+    smooth.
 
     Args:
         steps: largest number of steps.
-        tolerance: a task stops when no entry of its gradient is larger.
+        tolerance: a task stops when no entry of its gradient is larger, nats for a unit of phi.
         history: how many past steps make the curvature.
 
     Raises:
         DataError: arguments out of range.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> peaks = torch.tensor([[1.0, -2.0], [5.0, 0.0]])  # of two tasks, much steeper in one direction
+        >>> steepness = torch.tensor([1.0, 100.0])
+        >>> log_joint = lambda phi: -0.5 * (steepness * (phi["w"] - peaks).square()).sum(1)
+        >>> bool((bm.inference.LBFGS().solve(log_joint, {"w": torch.zeros(2, 2)})["w"] - peaks).abs().max() < 1e-3)
+        True
     """
 
     def __init__(self, steps: int = 50, tolerance: float = 1e-5, history: int = 10) -> None:

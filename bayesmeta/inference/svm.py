@@ -50,7 +50,9 @@ def svm_dual(
     classes: Bool[Tensor, "B C"],
     penalty: Float[Tensor, ""],
 ) -> Float[Tensor, "B N C"]:
-    """α of every task, zero where padded, once differentiable in the kernel and the penalty.
+    """The dual variables α of every task's support vector machine, once differentiable in the kernel and the penalty.
+
+    The score of class c at x is Σ_n α_nc k(x_n, x). α is zero where padded.
 
     The gradient is that of the exact solution, with nothing kept of the path. Where α has a kink (the set of the free
     is about to change) it is that of one side; where the free part of K is singular, that of the smallest solution.
@@ -64,6 +66,14 @@ def svm_dual(
 
     Raises:
         InferenceError: the optimality conditions of a task are not met; the error's `task` is its position.
+
+    Example:
+        >>> x, targets = torch.tensor([[[1.0], [-1.0]]]).double(), torch.eye(2).double()[None]  # of two classes
+        >>> mask, classes = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
+        >>> dual = svm_dual(x @ x.mT, targets, mask, classes, torch.tensor(10.0).double())
+        >>> (x @ x.mT @ dual).round(decimals=3)  # scores, apart by the margin of 1 in all
+        tensor([[[ 0.5000, -0.5000],
+                 [-0.5000,  0.5000]]], dtype=torch.float64)
     """
     if targets.numel() == 0:
         return torch.zeros_like(targets)

@@ -102,7 +102,7 @@ def to_arviz(
 
 def _densities(learner: ExplicitLearner, data: Data, phi: Params) -> tuple[np.ndarray, np.ndarray]:
     """log p(y_n | phi) of the real points, `S P`, and the log joint of all tasks, `S`."""
-    likelihood, log_joint = learner.likelihood, learner.log_joint(data)
+    likelihood, log_joint = learner.likelihood, learner.joint(data)
     count = len(next(iter(phi.values())))
     each, joint = [], []
     with torch.no_grad():

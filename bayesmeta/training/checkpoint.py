@@ -92,13 +92,24 @@ def require_savable(learner: Learner, folder: str | Path) -> None:
 
 
 def load(folder: str | Path) -> Learner:
-    """The learner of a model folder, in the precision in which it was saved. `save` has an example.
+    """The learner of a model folder, with its theta, in the precision in which it was saved.
+
+    A folder is data: only classes of the library, and those of yours that are imported, can be built from it.
 
     Args:
         folder: as `save` or a checkpoint of `fit` has written it.
 
     Raises:
         DataError: the folder is not a whole model folder.
+
+    Example:
+        >>> import tempfile
+        >>> import bayesmeta as bm
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     bm.save(bm.Standardized(bm.ALPaCA(bm.MLP(1, [8]))).double(), folder)
+        ...     learner = bm.load(folder)
+        >>> learner.title, learner.x_shape
+        ('Standardized(ALPaCA)', (1,))
     """
     return load_with_extra(folder)[0]
 

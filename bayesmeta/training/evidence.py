@@ -11,6 +11,7 @@ from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.loop import restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.result import FitResult
+from bayesmeta.wrappers.base import require_trainable
 
 
 def fit_evidence(
@@ -37,7 +38,7 @@ def fit_evidence(
 
     Raises:
         DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.
-        UnsupportedError: the learner has no closed form of the evidence.
+        UnsupportedError: the learner has no closed form of the evidence, or its theta is final (`Untrainable`).
 
     Example:
         >>> import bayesmeta as bm
@@ -48,6 +49,7 @@ def fit_evidence(
         >>> result.stopped_early, learner.prior.location.detach().flatten().round(decimals=2).tolist()
         (True, [0.6, 1.13])
     """
+    require_trainable(learner)
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     if max_iterations < 1 or not tolerance > 0.0:

@@ -29,6 +29,7 @@ from bayesmeta.training.loop import (
 )
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.wrappers.base import require_trainable
 
 
 def fit(
@@ -75,8 +76,8 @@ def fit(
 
     Raises:
         DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta goes back to where its loss was last finite. UnsupportedError: a checkpoint of a learner
-            that cannot be described; a loss that cannot be compiled.
+            named, and theta goes back to where its loss was last finite. UnsupportedError: a learner whose theta is
+            final (`Untrainable`); a checkpoint of one that cannot be described; a loss that cannot be compiled.
 
     Example:
         >>> import bayesmeta as bm
@@ -86,6 +87,7 @@ def fit(
         >>> len(result.losses), result.losses[-1] < result.losses[0]
         (50, True)
     """
+    require_trainable(learner)
     if not isinstance(tasks, TaskSource):
         raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
     require_whole(steps=steps, batch_size=batch_size, validate_every=validate_every)

@@ -1,7 +1,7 @@
 """What all learners share that wrap a learner, and all posteriors that wrap a posterior: what is not said is forwarded.
 
     Wrapper             is the learner inside it in everything that a subclass does not change
-    Untrainable         is one whose theta is final: fitting is refused
+    Untrainable         is one whose theta is final: fitting is refused (`require_trainable`)
     WrappedPosterior    has seen what the posterior inside it has seen, and has its draws
 
 Every hook of `Learner` is forwarded here, once, and a test fails for a hook that is not.
@@ -112,10 +112,7 @@ class Untrainable(Wrapper):
     @override
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """Raises UnsupportedError."""
-        raise UnsupportedError(
-            f"expected a learner to train, got {type(self).__name__}, whose theta is final: train what it is made of, "
-            "and make it anew"
-        )
+        raise _refusal(self)
 
     @property
     @override
@@ -133,6 +130,35 @@ class Untrainable(Wrapper):
     @override
     def anneal(self, progress: float) -> None:
         """Do nothing: schedules have ended."""
+
+
+def require_trainable(learner: Learner) -> None:
+    """Refuse a learner whose theta is final: one that is `Untrainable`, or wraps one that is.
+
+    What trains asks this first, so that it says the same of a wrapper that was made here, whose parameters are frozen,
+    and of one that was loaded from a model folder.
+
+    Args:
+        learner: what is to be trained.
+
+    Raises:
+        UnsupportedError: its theta is final; the message says what to do.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> require_trainable(bm.Standardized(bm.ALPaCA(bm.Identity(1))))  # raises nothing
+    """
+    if isinstance(learner, Untrainable):
+        raise _refusal(learner)
+    if isinstance(learner, Wrapper):
+        require_trainable(learner.learner)
+
+
+def _refusal(learner: Untrainable) -> UnsupportedError:
+    return UnsupportedError(
+        f"expected a learner to train, got {type(learner).__name__}, whose theta is final: train what it is made of, "
+        "and make it anew"
+    )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

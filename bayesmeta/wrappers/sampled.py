@@ -17,7 +17,8 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.inference.nuts import NUTS, Chains
+from bayesmeta.inference.chains import Chains
+from bayesmeta.inference.nuts import NUTS
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
 from bayesmeta.snapshot import snapshot
@@ -91,7 +92,8 @@ class SampledPosterior(ChainsPosterior):
 
     @override
     def extended(self, data: Data) -> "SampledPosterior":
-        return _sampled(self.learner, self.support.append(data), self.sampler, self.seed, self.spec)
+        support = self.learner.conform(self.support.append(data))
+        return _sampled(self.learner, support, self.sampler, self.seed, self.spec)
 
 
 class Sampled(Untrainable):
@@ -127,15 +129,14 @@ class Sampled(Untrainable):
     @override
     def condition(self, support: Data) -> SampledPosterior:
         learner = snapshot(self.learner).double()
-        support = support.to(torch.float64)
-        return _sampled(learner, learner.conform(support), self.sampler, self.seed, support.spec)
+        return _sampled(learner, support.to(torch.float64), self.sampler, self.seed, support.spec)
 
 
 def _sampled(learner: ExplicitLearner, support: Data, sampler: NUTS, seed: int, spec: DataSpec) -> SampledPosterior:
     generator = torch.Generator(support.x.device).manual_seed(seed)
     start = learner.prior.sample(sampler.num_chains * support.num_tasks, generator)
     start = {name: value.unflatten(0, (sampler.num_chains, support.num_tasks)) for name, value in start.items()}
-    chains = sampler.chains(learner.log_joint(support), start, generator)
+    chains = sampler.chains(learner.joint(support), start, generator)
     return SampledPosterior(
         spec=spec, learner=learner, support=support, draws=chains.merged, chains=chains, sampler=sampler, seed=seed
     )

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import bayesmeta as bm
+from bayesmeta.inference.chains import Chains
 from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
-from bayesmeta.inference.nuts import NUTS, Chains, DenseMetric, DiagonalMetric, Metric, nuts
+from bayesmeta.inference.nuts import NUTS, nuts
+from bayesmeta.inference.nuts_metric import DenseMetric, DiagonalMetric, Metric
 from bayesmeta.typing import LogJoint
 
 

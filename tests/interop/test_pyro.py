@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import bayesmeta as bm
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.hyperpriors import GaussianHyperprior
-from bayesmeta.inference.nuts import NUTS, DenseMetric
+from bayesmeta.inference.nuts import NUTS
+from bayesmeta.inference.nuts_metric import DenseMetric
 from bayesmeta.interop.pyro import (
     FullRank,
     LowRank,

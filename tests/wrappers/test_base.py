@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -178,6 +179,23 @@ def test_what_is_final_is_not_trained_and_has_its_own_loss() -> None:
     expected = -predictive.log_prob(tasks.query.y, tasks.query.mask) / tasks.query.counts
     torch.testing.assert_close(Final(learner).meta_loss(tasks), expected)
     assert (learner.meta_loss(tasks) - expected).abs().max() > 1e-3
+
+
+def test_what_is_final_is_refused_in_the_same_words_made_here_and_loaded(tmp_path: Path) -> None:
+    learner, tasks = bm.ALPaCA(bm.Identity(1)).double(), bm.tasks.Sinusoid().dataset(4, 6, seed=0)
+    for final in (
+        bm.Sampled(learner),
+        bm.HyperPosterior([learner]),
+        bm.wrappers.VarianceScaled(learner, [1]),
+        bm.Standardized(bm.Sampled(learner)),
+    ):
+        bm.save(final, tmp_path / "model")
+        loaded = bm.load(tmp_path / "model")
+        inner = final.learner if isinstance(final, bm.Standardized) else final
+        for each in (final, loaded):
+            for train in (bm.fit, bm.fit_evidence):
+                with pytest.raises(bm.UnsupportedError, match=f"got {type(inner).__name__}, whose theta is final"):
+                    train(each, tasks)
 
 
 def test_recalibrated_learners_have_no_evidence() -> None:

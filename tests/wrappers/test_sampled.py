@@ -81,6 +81,21 @@ def test_a_posterior_is_a_value_that_can_be_stored() -> None:
     assert repr(more) == "posterior of 3 tasks after 6, 2, 0 points"
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # it is about few draws
+def test_data_are_checked_once() -> None:
+    checked = []
+
+    class Counting(bm.ALPaCA):
+        def conform(self, data: bm.Data) -> bm.Data:
+            checked.append(data)
+            return super().conform(data)
+
+    posterior = bm.Sampled(Counting(bm.Polynomial(1, 1)), bm.inference.NUTS(2, 4, 20)).adapt(_support())
+    assert len(checked) == 1
+    posterior.update(_support())
+    assert len(checked) == 2
+
+
 def test_the_evidence_is_the_learners_own() -> None:
     learner, support = _alpaca(), _support()
     assert torch.equal(bm.Sampled(learner).log_evidence(support), learner.log_evidence(support))

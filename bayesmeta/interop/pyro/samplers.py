@@ -16,7 +16,9 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.hyperpriors import Hyperprior
-from bayesmeta.inference.nuts import NUTS, Chains, DenseMetric, warn_unless_converged
+from bayesmeta.inference.chains import Chains, warn_unless_converged
+from bayesmeta.inference.nuts import NUTS
+from bayesmeta.inference.nuts_metric import DenseMetric
 from bayesmeta.interop.pyro._preparation import isolated, prepared
 from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.programs import Program
@@ -77,7 +79,7 @@ def nuts(
         for name in learner.prior.mean
     }
     with torch.no_grad():
-        log_joint = learner.log_joint(support)(draws)
+        log_joint = learner.joint(support)(draws)
 
     def each(value: Callable[[_Chain], Tensor]) -> Tensor:
         """`chains S B`, or `chains B`."""
@@ -149,13 +151,33 @@ class _Chain:
     step_size: Float[Tensor, ""]
 
 
-def _chain(model: Program, data: Data, sampler: NUTS, jit_compile: bool) -> _Chain:
-    def init(site: dict[str, Any]) -> Tensor:
-        is_phi = any(frame.name == "task" for frame in site["cond_indep_stack"])
-        # theta may have heavy tails: one draw of it may be far out
-        value: Tensor = init_to_sample(site) if is_phi else init_to_median(site, num_samples=5)
-        return value.double()
+def _init(site: dict[str, Any]) -> Tensor:
+    """Where a chain begins: a draw from the prior of phi, and the median of theta's hyperprior."""
+    is_phi = any(frame.name == "task" for frame in site["cond_indep_stack"])
+    # theta may have heavy tails: one draw of it may be far out
+    value: Tensor = init_to_sample(site) if is_phi else init_to_median(site, num_samples=5)
+    return value.double()
 
+
+class _Watched:
+    """A potential that keeps what Pyro does not: how often it is asked for each draw, and the mean acceptance."""
+
+    def __init__(self, potential: Callable[[Params], Tensor]) -> None:
+        self.potential, self.calls, self.lengths, self.acceptance = potential, 0, list[int](), 0.0
+
+    def __call__(self, z: Params) -> Tensor:
+        self.calls += 1
+        return self.potential(z)
+
+    def after(self, kernel: Any, samples: Any, stage: str, i: int) -> None:
+        """Pyro calls it after every transition."""
+        if stage.startswith("Sample"):
+            self.lengths.append(self.calls)
+            self.acceptance = float(kernel.logging()["acc. prob"])  # the mean since the warm-up; gone after the run
+        self.calls = 0
+
+
+def _chain(model: Program, data: Data, sampler: NUTS, jit_compile: bool) -> _Chain:
     initial, potential, transforms, _ = initialize_model(
         model,
         (data,),
@@ -163,25 +185,11 @@ def _chain(model: Program, data: Data, sampler: NUTS, jit_compile: bool) -> _Cha
         jit_compile=jit_compile,
         jit_options={"check_trace": False},
         skip_jit_warnings=True,
-        init_strategy=init,
+        init_strategy=_init,
     )
-    calls, lengths, acceptance = 0, [], 0.0
-
-    def counted(z: Params) -> Tensor:
-        nonlocal calls
-        calls += 1
-        value: Tensor = potential(z)
-        return value
-
-    def after(kernel: Any, samples: Any, stage: str, i: int) -> None:
-        nonlocal calls, acceptance
-        if stage.startswith("Sample"):
-            lengths.append(calls)
-            acceptance = float(kernel.logging()["acc. prob"])  # the mean since the warm-up; gone after the run
-        calls = 0
-
+    watched = _Watched(potential)
     kernel = pyro.infer.NUTS(
-        potential_fn=counted,
+        potential_fn=watched,
         transforms=transforms,
         full_mass=isinstance(sampler.metric, DenseMetric),
         target_accept_prob=sampler.target_acceptance,
@@ -193,7 +201,7 @@ def _chain(model: Program, data: Data, sampler: NUTS, jit_compile: bool) -> _Cha
         warmup_steps=sampler.num_warmup,
         initial_params=initial,
         disable_progbar=True,
-        hook_fn=after,
+        hook_fn=watched.after,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".torch.jit.trace. is deprecated", DeprecationWarning)  # Pyro's to replace
@@ -205,7 +213,7 @@ def _chain(model: Program, data: Data, sampler: NUTS, jit_compile: bool) -> _Cha
     return _Chain(
         sites=run.get_samples(),
         divergent=divergent,
-        acceptance=torch.full((count,), acceptance, dtype=dtype),
-        leapfrogs=torch.tensor(lengths, dtype=dtype),
+        acceptance=torch.full((count,), watched.acceptance, dtype=dtype),
+        leapfrogs=torch.tensor(watched.lengths, dtype=dtype),
         step_size=step,
     )
