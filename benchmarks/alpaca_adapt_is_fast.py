@@ -1,6 +1,6 @@
 """ALPaCA adapts, predicts and meta-trains faster, task for task, than any other way of doing the same mathematics.
 
-    y = wᵀ φ + ε,   ε ~ N(0, σ²),   w ~ N(0, σ² v I)                 N points and 20 queries a task, F features
+    y = wᵀ h + ε,   ε ~ N(0, σ²),   w ~ N(0, σ² v I)                 N points and 20 queries a task, F features
 
 Features are given (a network that passes its input through), so that the linear head alone is timed; gradients are
 taken down to the features and to σ² and V. Three operations:
@@ -51,10 +51,10 @@ class Bayesmeta:
     """(a) this library."""
 
     def __init__(
-        self, features: int, rows: type[bm.priors.FullCovariance | bm.priors.IsotropicCovariance], device: str
+        self, features: int, covariance: type[bm.priors.FullCovariance | bm.priors.IsotropicCovariance], device: str
     ) -> None:
         noise = bm.noise.DiagonalNoise(1, NOISE)
-        self.learner = bm.ALPaCA(Given(features), covariance=rows(features, RELATIVE), noise=noise).to(device)
+        self.learner = bm.ALPaCA(Given(features), covariance=covariance(features, RELATIVE), noise=noise).to(device)
 
     def tasks(self, batch: Batch) -> bm.TaskBatch:
         x, y, query_x, query_y = batch
@@ -112,7 +112,7 @@ class Loop:
 class Sequential:
     """(c) the recursion of the original ALPaCA, a rank-one update for every point, all tasks at once.
 
-    Λ⁻¹ <- Λ⁻¹ - (Λ⁻¹ φ)(Λ⁻¹ φ)ᵀ / (1 + φᵀ Λ⁻¹ φ),   Q <- Q + φ y,   K = Λ⁻¹ Q          (Harrison et al. 2018, eqs. 5-6)
+    Λ⁻¹ <- Λ⁻¹ - (Λ⁻¹ h)(Λ⁻¹ h)ᵀ / (1 + hᵀ Λ⁻¹ h),   Q <- Q + h y,   K = Λ⁻¹ Q          (Harrison et al. 2018, eqs. 5-6)
     """
 
     def __init__(self, features: int, device: str) -> None:
@@ -124,12 +124,12 @@ class Sequential:
         """Λ⁻¹, K, and the negative log density of every point given those before it."""
         inverse, moment = (self.relative * self.eye).expand(len(x), -1, -1), torch.zeros_like(x[:, 0])
         losses = []
-        for phi, outcome in zip(x.unbind(1), y.unbind(1), strict=True):
-            spread = (inverse @ phi[..., None])[..., 0]
-            variance = 1 + (phi * spread).sum(-1)
+        for feature, outcome in zip(x.unbind(1), y.unbind(1), strict=True):
+            spread = (inverse @ feature[..., None])[..., 0]
+            variance = 1 + (feature * spread).sum(-1)
             losses.append(negative_log_density((spread * moment).sum(-1), self.noise * variance, outcome))
             inverse = inverse - spread[..., :, None] * (spread / variance[..., None])[..., None, :]
-            moment = moment + phi * outcome[..., None]
+            moment = moment + feature * outcome[..., None]
         return inverse, (inverse @ moment[..., None])[..., 0], torch.stack(losses, -1)
 
     def predict(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -72,8 +72,8 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     data = draw(generator)
     query = torch.randn(1, 200, FEATURES, generator=generator).expand(DRIFTING, -1, -1) / FEATURES**0.5
-    rows, noise = bm.priors.IsotropicCovariance(FEATURES, 1 / NOISE), bm.noise.DiagonalNoise(1, NOISE)
-    learner = bm.ALPaCA(Given(FEATURES), covariance=rows, noise=noise).frozen()
+    covariance, noise = bm.priors.IsotropicCovariance(FEATURES, 1 / NOISE), bm.noise.DiagonalNoise(1, NOISE)
+    learner = bm.ALPaCA(Given(FEATURES), covariance=covariance, noise=noise).frozen()
 
     flatness = {}
     print("streams   points   update, us a stream   refit, us a stream   refit / update")

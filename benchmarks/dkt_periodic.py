@@ -25,9 +25,6 @@ from dataclasses import dataclass
 import torch
 
 import bayesmeta as bm
-from bayesmeta.kernels import RBFKernel, SpectralMixtureKernel
-from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
-from bayesmeta.learners.closed_form.r2d2 import R2D2Regressor
 from bayesmeta.tasks.oracles.gp import GaussianProcessOracle
 from benchmarks._report import verdict
 
@@ -92,16 +89,16 @@ def features() -> bm.MLP:
     return bm.MLP(1, [40, 40], activation="relu")
 
 
-def _spectral() -> SpectralMixtureKernel:
-    return SpectralMixtureKernel(num_mixtures=4, frequency=0.5)
+def _spectral() -> bm.kernels.SpectralMixtureKernel:
+    return bm.kernels.SpectralMixtureKernel(num_mixtures=4, frequency=0.5)
 
 
 LEARNERS: dict[str, Callable[[], bm.Learner]] = {
-    "DKT + spectral": lambda: DeepKernelTransfer(features(), kernel=_spectral()),
-    "same, on x itself": lambda: DeepKernelTransfer(bm.Identity(1), kernel=_spectral()),
-    "DKT + RBF": lambda: DeepKernelTransfer(features(), kernel=RBFKernel()),
+    "DKT + spectral": lambda: bm.DeepKernelTransfer(features(), kernel=_spectral()),
+    "same, on x itself": lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=_spectral()),
+    "DKT + RBF": lambda: bm.DeepKernelTransfer(features(), kernel=bm.kernels.RBFKernel()),
     "ALPaCA": lambda: bm.ALPaCA(features()),
-    "R2-D2 regressor": lambda: R2D2Regressor(features()),
+    "R2-D2 regressor": lambda: bm.R2D2Regressor(features()),
 }
 
 

@@ -130,7 +130,7 @@ class UnderImpliedPrior(bm.ExplicitLearner):
 
 
 class LogisticHead(bm.ExplicitLearner):
-    """LR-D2's model: W ~ N(0, I / ridge), y ~ Categorical(softmax(Wᵀ φ(x)))."""
+    """LR-D2's model: W ~ N(0, I / ridge), y ~ Categorical(softmax(Wᵀ h(x)))."""
 
     def __init__(self, learner: bm.LRD2) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class LogisticHead(bm.ExplicitLearner):
         self.likelihood: bm.likelihoods.Likelihood = bm.likelihoods.Categorical(num_classes)
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
-        """φ(x) W."""
+        """h(x) W."""
         return self.features(x).to(phi["weight"].dtype) @ phi["weight"]
 
     def condition(self, support: Data) -> TaskPosterior:

@@ -29,12 +29,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.heads.classes import Classes
+from bayesmeta.heads import Classes, Examples, HeadClassifier, NearestMeanHead, SVMHead
+from bayesmeta.heads.svm import DualScores
 from bayesmeta.inference.svm import svm_dual
-from bayesmeta.learners.closed_form._classifier import HeadClassifier
 from bayesmeta.learners.closed_form.lrd2 import LRD2
-from bayesmeta.learners.closed_form.metaoptnet import KernelScores, MetaOptNet, NearestMeanHead, SVMHead
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.r2d2 import R2D2
+from bayesmeta.linalg import cholesky
 from bayesmeta.networks.bases import Identity
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.network import Network
@@ -94,9 +95,11 @@ class QPHead(SVMHead):
         super().__init__(PENALTY)
         self.qp = qp
 
-    def solve(self, rows: Tensor, targets: Tensor, mask: Tensor, classes: Classes) -> KernelScores:
-        kernel = rows @ rows.mT
-        return KernelScores.of(rows, kernel, qpth_dual(self.qp, kernel, targets), 1.0 / self.penalty().double())
+    def solve(self, examples: Examples) -> DualScores:
+        rows = examples.rows
+        kernel, eye = rows @ rows.mT, torch.eye(rows.shape[1], dtype=rows.dtype)
+        dual = qpth_dual(self.qp, kernel, examples.targets)
+        return DualScores(rows, dual, cholesky(kernel + eye / self.penalty().to(rows.dtype), "support covariance"))
 
 
 Make = Callable[[Network, int], HeadClassifier]
@@ -162,7 +165,8 @@ def head_step(learner: HeadClassifier, episodes: list[Episode]) -> None:
     for rows, targets, queries, answers in episodes:
         rows, queries = rows.detach().requires_grad_(), queries.detach().requires_grad_()
         mask = torch.ones(rows.shape[:2], dtype=torch.bool)
-        scores = learner.solve(rows, targets, mask, Classes(torch.ones(len(rows), targets.shape[-1], dtype=torch.bool)))
+        classes = Classes(torch.ones(len(rows), targets.shape[-1], dtype=torch.bool))
+        scores = learner.head.solve(Examples(rows, targets, mask, classes))
         log_probs = learner.softmax(*scores.at(queries)).log_softmax(-1)
         (-(log_probs * answers).sum(-1).mean()).backward()
 

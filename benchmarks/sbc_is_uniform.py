@@ -41,8 +41,8 @@ def _linear_imaml(posterior: bm.Linearized) -> bm.IMAML:
 
 EXACT: dict[str, tuple[Callable[[], bm.ExplicitLearner], int]] = {
     "ALPaCA": (lambda: bm.ALPaCA(bm.MLP(1, [16, 6])), 1),
-    "ALPaCA, diagonal rows": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), covariance=bm.priors.DiagonalCovariance(6)), 1),
-    "ALPaCA, isotropic rows": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.IsotropicCovariance(4)), 1),
+    "ALPaCA, diagonal prior": (lambda: bm.ALPaCA(bm.RadialBasis(1, 5), covariance=bm.priors.DiagonalCovariance(6)), 1),
+    "ALPaCA, isotropic prior": (lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.IsotropicCovariance(4)), 1),
     "ALPaCA, fixed effects": (
         lambda: bm.ALPaCA(bm.Polynomial(1, 3), covariance=bm.priors.FullCovariance(4, varying=[0, 1])),
         1,
