@@ -17,7 +17,7 @@ from bayesmeta.typing import ArrayLike
 
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:
-    """Numbers from numpy, pandas, lists or torch as a tensor; float64 and float32 keep their precision.
+    """Numbers from numpy, pandas, lists or torch become a tensor; float64 and float32 keep their precision.
 
     Raises:
         DataError: a cell is not a number, missing or not finite; the message names the cell.
@@ -83,7 +83,15 @@ def _cast(value: Tensor, dtype: torch.dtype | None, device: torch.device | str |
 
 
 class DataSpec(NamedTuple):
-    """What data must look like to be understood: the number of tasks, the point shapes, precision and device."""
+    """What data must look like to be understood: the number of tasks, the shapes of a point, precision and device.
+
+    Attributes:
+        num_tasks: B.
+        x_shape: the shape of one input.
+        y_shape: the shape of the outcome of one point: `(C,)` for numbers, `()` for a label.
+        dtype: the floating precision of x (and of y where it holds numbers).
+        device: where the tensors lie.
+    """
 
     num_tasks: int
     x_shape: tuple[int, ...]
@@ -136,15 +144,39 @@ class DataSpec(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Points of B tasks, padded to N per task. `mask` is True at real points; padding is finite and never matters.
+    """The points of a batch of B tasks: inputs x, outcomes y, and a mask that says which of them are real.
+
+    Tasks rarely have equally many points, and tensors have no ragged axes. So all tasks are padded to N points, the
+    number of the longest: behind its own points a shorter task gets rows of padding. `mask` is True at real points and
+    False at padding. What stands in padding is finite (zeros, where `stack` has written it) and never matters: no
+    posterior, prediction or loss depends on it.
+
+    One task is made by `from_arrays` (regression) or `from_labels` (classification), a batch by `stack` or, where all
+    tasks have the same number of points, by `full`. These four check what they are given as the constructor does, and
+    the first two also every value.
 
     Attributes:
-        x: inputs, `B N *x`.
-        y: outcomes, floating `B N C` for regression or int64 `B N` for labels 0..C-1.
-        mask: `B N`, True = real.
+        x: the inputs, `B N *x`.
+        y: the outcomes, floating `B N C` for regression, or int64 `B N` for labels 0 to C - 1.
+        mask: `B N`, True at real points.
 
     Raises:
-        ShapeError: the leading axes disagree.
+        ShapeError: the leading axes disagree, the mask is not boolean, or y is neither numbers nor labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> short = bm.Data.from_arrays([0.0, 1.0], [10.0, 11.0])
+        >>> long = bm.Data.from_arrays([0.0, 1.0, 2.0, 3.0], [20.0, 21.0, 22.0, 23.0])
+        >>> tasks = bm.Data.stack([short, long])
+        >>> tasks.num_tasks, tasks.num_points, tasks.counts.tolist()
+        (2, 4, [2, 4])
+        >>> tasks.mask[0].tolist()  # two real points, and two of padding
+        [True, True, False, False]
+        >>> tasks.points(slice(1, 3)).counts.tolist()  # positions 1 and 2 of every task: one of them is padding
+        [1, 2]
+        >>> last = tasks.points([3, 2, 1]).packed()  # real points first, padding behind them
+        >>> last.y[..., 0].tolist(), last.mask[0].tolist()
+        ([[11.0, 0.0, 0.0], [23.0, 22.0, 21.0]], [True, False, False])
     """
 
     x: Shaped[Tensor, "B N *x"]
@@ -166,10 +198,20 @@ class Data:
 
     @classmethod
     def from_arrays(cls, x: ArrayLike, y: ArrayLike) -> "Data":
-        """One regression task. x: `N *x` (or `N` for scalar inputs); y: `N C` (or `N`). Zero points are legal.
+        """One regression task, from lists, numpy, pandas or torch; every point is real. Zero points are legal.
+
+        Args:
+            x: the inputs, `N *x`, or `N` where inputs are single numbers.
+            y: the outcomes, `N C`, or `N` where outcomes are single numbers.
 
         Raises:
             ShapeError: x and y differ in length. DataError: a cell is not a finite number.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> task = bm.Data.from_arrays([[0.0, 5.0], [1.0, 6.0], [2.0, 7.0]], [0.1, 0.9, 2.2])
+            >>> task.x.shape, task.y.shape, task.outcomes
+            (torch.Size([1, 3, 2]), torch.Size([1, 3, 1]), Numbers(count=1))
         """
         x, y = _real(x, "x"), _real(y, "y")
         x = x[:, None] if x.ndim == 1 else x
@@ -180,10 +222,20 @@ class Data:
 
     @classmethod
     def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> "Data":
-        """One classification task. x: `N *x`; labels: `N` integers 0..C-1.
+        """One classification task, from lists, numpy, pandas or torch; every point is real.
+
+        Args:
+            x: the inputs, `N *x`, or `N` where inputs are single numbers.
+            labels: `N` whole numbers from 0 to C - 1.
 
         Raises:
-            ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
+            ShapeError: x and labels differ in length. DataError: a label is negative or not a whole number.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> task = bm.Data.from_labels([[0.0, 5.0], [1.0, 6.0], [2.0, 7.0]], [0, 1, 1])
+            >>> task.y.tolist(), task.y.dtype, task.outcomes
+            ([[0, 1, 1]], torch.int64, Labels(count=None))
         """
         x, labels = _real(x, "x"), as_tensor(labels, "labels")
         x = x[:, None] if x.ndim == 1 else x
@@ -208,7 +260,7 @@ class Data:
 
     @classmethod
     def stack(cls, tasks: Sequence["Data"]) -> "Data":
-        """The tasks of several `Data` in one batch, padded to the longest.
+        """The tasks of several `Data` in one batch, in order, padded with zeros to the longest.
 
         Raises:
             DataError: no tasks. ShapeError: point shapes or kinds of outcome differ.
@@ -231,22 +283,22 @@ class Data:
 
     @classmethod
     def empty(cls, like: "Data") -> "Data":
-        """No points at all, for the same tasks: adapting on it gives the prior predictive."""
+        """The same tasks without any points: adapting on it gives the prior predictive."""
         return like.points(slice(0))
 
     @property
     def num_tasks(self) -> int:
-        """B."""
+        """The number of tasks, B."""
         return self.mask.shape[0]
 
     @property
     def num_points(self) -> int:
-        """N, padding included."""
+        """The number of points of each task, N, padding included."""
         return self.mask.shape[1]
 
     @property
     def counts(self) -> Int[Tensor, "B"]:
-        """Real points of each task."""
+        """The number of real points of each task."""
         return self.mask.sum(-1)
 
     @property
@@ -260,7 +312,7 @@ class Data:
         return DataSpec(self.num_tasks, tuple(self.x.shape[2:]), tuple(self.y.shape[2:]), self.x.dtype, self.x.device)
 
     def append(self, other: "Data") -> "Data":
-        """The points of both, in order. Raises ShapeError if the tasks or point shapes differ."""
+        """The points of both, those of `other` last. Raises ShapeError if the tasks or the shapes of a point differ."""
         return _joined(self, self.spec.conform(other))
 
     def packed(self) -> "Data":
@@ -282,7 +334,11 @@ class Data:
         return Data(self.x[task, order], self.y[task, order], self.mask[task, order])
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
-        """Moved to a device and a floating precision (DataError where a value is out of range); labels stay int64."""
+        """The same points on a device and in a floating precision; labels stay int64.
+
+        Raises:
+            DataError: a value is out of the range of the precision.
+        """
         y = _cast(self.y, dtype, device, "y") if self.y.is_floating_point() else self.y.to(device=device)
         return Data(_cast(self.x, dtype, device, "x"), y, self.mask.to(device=device))
 
@@ -305,7 +361,23 @@ def _joined(first: Data, second: Data) -> Data:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """One unpadded task: support points to adapt on, and query points to be scored at."""
+    """One task without padding: support points to adapt on, and query points to be scored at.
+
+    A `Dataset` of them is what PyTorch's own `DataLoader` needs, with `TaskBatch.collate` as its `collate_fn`.
+
+    Attributes:
+        support_x: inputs of the support, `N *x`.
+        support_y: its outcomes, `N C`, or `N` labels.
+        query_x: inputs of the query, `M *x`.
+        query_y: its outcomes, `M C`, or `M` labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> x, y = torch.arange(5.0)[:, None], torch.arange(5.0)[:, None] ** 2
+        >>> task = bm.Task(support_x=x[:3], support_y=y[:3], query_x=x[3:], query_y=y[3:])
+        >>> bm.TaskBatch.collate([task]).query.y.tolist()
+        [[[9.0], [16.0]]]
+    """
 
     support_x: Shaped[Tensor, "N *x"]
     support_y: Shaped[Tensor, "N *c"]
@@ -315,12 +387,25 @@ class Task:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskBatch:
-    """B tasks, each divided into support and query points.
+    """A batch of B tasks, each divided into support and query points: what a loss is computed on.
 
     Attributes:
-        support: what a learner adapts on.
-        query: what its predictive is scored at.
+        support: what a learner adapts on, padded on its own.
+        query: what its predictive is scored at, padded on its own.
         names: the user's names of the tasks, for messages; None when they have none.
+
+    Raises:
+        ShapeError: support, query and names are not those of equally many tasks.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> support = bm.Data.stack([bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9]), bm.Data.from_arrays([0.5], [2.0])])
+        >>> query = bm.Data.full(torch.tensor([[[2.0]], [[1.5]]]), torch.tensor([[[2.1]], [[2.8]]]))
+        >>> tasks = bm.TaskBatch(support, query, names=("first", "second"))
+        >>> tasks.joined().counts.tolist()
+        [3, 2]
+        >>> bm.ALPaCA(bm.Identity(1)).meta_loss(tasks).shape  # one loss for each task
+        torch.Size([2])
     """
 
     support: Data
@@ -338,7 +423,15 @@ class TaskBatch:
 
     @classmethod
     def collate(cls, tasks: Sequence[Task], names: Sequence[Hashable] | None = None) -> "TaskBatch":
-        """Pad and mask a list of tasks into a batch. Raises DataError when the list is empty."""
+        """Pad and mask a list of tasks into a batch.
+
+        Args:
+            tasks: one or more, with inputs and outcomes of the same shapes.
+            names: one for each task, or None.
+
+        Raises:
+            DataError: no tasks. ShapeError: the shapes of their points differ.
+        """
         return cls(
             Data.stack([Data.full(task.support_x[None], task.support_y[None]) for task in tasks]),
             Data.stack([Data.full(task.query_x[None], task.query_y[None]) for task in tasks]),
@@ -347,7 +440,7 @@ class TaskBatch:
 
     @property
     def num_tasks(self) -> int:
-        """B."""
+        """The number of tasks, B."""
         return self.support.num_tasks
 
     def joined(self) -> Data:
@@ -355,7 +448,7 @@ class TaskBatch:
         return _joined(self.support, self.query)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "TaskBatch":
-        """Moved to a device and a floating precision."""
+        """The same tasks on a device and in a floating precision. Raises DataError where a value is out of range."""
         return replace(self, support=self.support.to(dtype, device), query=self.query.to(dtype, device))
 
     def select(self, tasks: slice) -> "TaskBatch":

@@ -18,7 +18,19 @@ _classes: dict[str, type["Described"]] = {}  # what a model folder calls a class
 
 
 class Described:
-    """Remembers its constructor's arguments, so that it can be written to JSON and built again."""
+    """Remembers the arguments of its constructor, so that it can be written to JSON and built again.
+
+    Example:
+        >>> from bayesmeta.description import Described, construct, describe
+        >>> class Line(Described):
+        ...     def __init__(self, slope, intercept=0.0):
+        ...         self.slope, self.intercept = slope, intercept
+        >>> description = describe(Line(2.0))
+        >>> description["arguments"]
+        {'slope': 2.0, 'intercept': 0.0}
+        >>> construct(description).slope
+        2.0
+    """
 
     _arguments: dict[str, Any]
     _description_name: str

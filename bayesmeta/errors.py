@@ -2,26 +2,73 @@
 
 
 class BayesMetaError(Exception):
-    """Base of every error that bayesmeta raises on purpose."""
+    """The base of every error that bayesmeta raises on purpose: catching it catches them all.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> try:
+        ...     bm.Data.from_arrays([0.0, 1.0], [0.0])
+        ... except bm.BayesMetaError as error:
+        ...     print(type(error).__name__, "-", error)
+        ShapeError - expected x (N, D) and y (N, C) of one length, got (2, 1) and (1, 1)
+    """
 
 
 class ShapeError(BayesMetaError, ValueError):
-    """A tensor has the wrong number of axes or the wrong size along one of them."""
+    """A tensor has the wrong number of axes, or the wrong size along one of them. It is also a `ValueError`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> posterior = bm.ALPaCA(bm.Identity(2)).adapt(bm.Data.from_arrays([[0.0, 1.0]], [0.5]))
+        >>> posterior.predict([[0.0, 1.0, 2.0]])
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.ShapeError: expected x of shape (1, M, 2), got (1, 3)
+    """
 
 
 class DataError(BayesMetaError, ValueError):
-    """A value is not usable: a non-finite cell, an unknown column, a label out of range, a broken model folder."""
+    """A value is not usable: a cell that is not finite, an unknown column, a label out of range, a broken model folder.
+
+    It is also a `ValueError`. The message names the cell, column or argument, what was expected and what was found.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> try:
+        ...     bm.Data.from_arrays([0.0, 1.0], [0.5, float("nan")])
+        ... except bm.DataError as error:
+        ...     print(str(error).split(":")[0])
+        expected y to be finite, got nan at index (1,)
+    """
 
 
 class UnsupportedError(BayesMetaError, NotImplementedError):
-    """The question makes sense, but this type cannot answer it."""
+    """The question makes sense, but this type has no answer to it. It is also a `NotImplementedError`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> bm.MAML(bm.MLP(1, [8])).log_evidence(bm.Data.from_arrays([0.0], [0.5]))
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.UnsupportedError: MAML has no closed form of the evidence: use a predictive objective
+    """
 
 
 class InferenceError(BayesMetaError, RuntimeError):
-    """A computation failed: a matrix that is not positive definite, a loss that is not finite.
+    """A computation failed: a matrix is not positive definite, or a loss is not finite. It is also a `RuntimeError`.
 
     Attributes:
-        task: position in the batch of the task that failed; None where it is not one task's failure.
+        task: the position in the batch of the task that failed; None where it is not the failure of one task.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Identity(1))
+        >>> exact = bm.Data.from_arrays([0.0, 1.0], [0.0, 1.0])  # a line through both points leaves no noise
+        >>> try:
+        ...     learner.maximise_exactly(exact)
+        ... except bm.InferenceError as error:
+        ...     print(str(error).split(":")[0])
+        expected a noise variance within its bounds, got one outside
     """
 
     def __init__(self, message: str, task: int | None = None) -> None:
@@ -30,4 +77,17 @@ class InferenceError(BayesMetaError, RuntimeError):
 
 
 class ConvergenceWarning(UserWarning):
-    """Draws were made, but there is reason not to trust them yet: chains that disagree, trajectories that diverge."""
+    """Draws were made, but there is reason not to trust them yet: chains disagree, or trajectories diverge.
+
+    It is a warning, and Python's own filters turn it off, or into an error.
+
+    Example:
+        >>> import warnings
+        >>> import bayesmeta as bm
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", bm.ConvergenceWarning)  # stop rather than go on with such draws
+        ...     warnings.warn("chains disagree", bm.ConvergenceWarning)
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.ConvergenceWarning: chains disagree
+    """

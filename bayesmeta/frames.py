@@ -22,21 +22,36 @@ CHUNK = 256  # tasks at a time
 def predict_frame(
     learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", level: float = 0.9
 ) -> "pd.DataFrame":
-    """The rows of `query`, with what the points of the same tasks in `context` say about their outcomes.
+    """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
     Args:
         learner: adapted to each task in turn.
         schema: which column is what (`TaskDataset.from_frame(...).schema`).
         context: known points; rows with a missing outcome say nothing.
         query: points to predict; outcome columns are not needed. A task without context is predicted from the prior.
-        level: probability of the interval.
+        level: probability of the interval between `lower` and `upper`.
 
     Returns:
-        `query` with the columns mean, sd, lower and upper, observation noise included, in the outcome's units; with
-        several outcomes each name begins with the outcome's.
+        `query` with the columns mean, sd, lower and upper, observation noise included, in the units of the outcome;
+        with several outcomes each name begins with that of its outcome.
 
     Raises:
         DataError: a column or cell that cannot be read as the schema says, or a level outside (0, 1).
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> y = [5.0, 4.0, 3.1, 6.0, 5.5, 5.1]
+        >>> frame = pd.DataFrame({"cell": ["a"] * 3 + ["b"] * 3, "t": [0, 1, 2] * 2, "y": y})
+        >>> tasks = bm.TaskDataset.from_frame(frame, task="cell", x=["t"], y=["y"])
+        >>> learner = bm.Standardized(bm.ALPaCA(bm.Identity(1))).double()
+        >>> _ = bm.fit_evidence(learner, tasks)
+        >>> query = pd.DataFrame({"cell": ["b", "new"], "t": [3, 3]})
+        >>> prediction = bm.predict_frame(learner, tasks.schema, context=frame, query=query)
+        >>> prediction.columns.tolist()
+        ['cell', 't', 'mean', 'sd', 'lower', 'upper']
+        >>> bool(prediction["sd"][0] < prediction["sd"][1])  # nothing is known of the new cell but the prior
+        True
     """
     known_x, known_y = schema.inputs(context), schema.outcomes(context)
     present = ~np.isnan(known_y).any(1)

@@ -12,14 +12,28 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError
 from bayesmeta.typing import Params
 
+__all__ = ["DeviationHyperprior", "GaussianHyperprior", "Hyperprior"]
+
 LOG_2PI = math.log(2.0 * math.pi)
 
 
 class Hyperprior(Described, ABC):
-    """p(theta) over the named parameters of a learner.
+    """p(theta), a density over the named parameters of a learner. A subclass gives `log_prob`.
 
-    Training under it is MAP in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551); `nuts_hyper_posterior` and
-    its like give the whole of p(theta | tasks). Parameters that it does not speak of have a flat one.
+    Training under it is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
+    `nuts_hyper_posterior` and its like give the whole of p(theta | tasks). Parameters that it does not mention have a
+    flat density.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class SmallMean(bm.hyperpriors.Hyperprior):
+        ...     '''N(0, 1) on the prior mean of an ALPaCA.'''
+        ...     def log_prob(self, theta):
+        ...         return -0.5 * theta["prior.location"].square().sum()
+        >>> learner = bm.ALPaCA(bm.Identity(1))
+        >>> _ = learner.prior.location.data.fill_(2.0)
+        >>> SmallMean().log_prob(dict(learner.named_parameters())).item()
+        -4.0
     """
 
     @abstractmethod
@@ -32,20 +46,27 @@ class Hyperprior(Described, ABC):
 
 
 class GaussianHyperprior(Hyperprior):
-    """N(0, scale²) on every number of the parameters whose names begin so: by default the features' weights.
+    """N(0, scale²) on every number of the parameters chosen by their names: by default the weights of the features.
 
     Args:
-        scale: a deviation, units of the parameters.
-        names: beginnings of names, as `named_parameters` of the learner has them.
+        scale: a standard deviation, units of the parameters.
+        names: name prefixes of the parameters, as the learner's `named_parameters` has them.
 
     Raises:
-        DataError: a scale that is not positive, or no names.
+        DataError: a scale that is not positive, or no name prefixes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> hyperprior = bm.hyperpriors.GaussianHyperprior(scale=0.5)
+        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [8]), hyperprior=hyperprior)  # `fit` adds it to the objective
+        >>> bool(learner.log_hyperprior() == hyperprior.log_prob(dict(learner.named_parameters())))
+        True
     """
 
     def __init__(self, scale: float = 1.0, names: Sequence[str] = ("features",)) -> None:
         self.scale, self.names = _positive(scale), tuple(names)
         if not self.names:
-            raise DataError("expected at least one beginning of a name, got none")
+            raise DataError("expected at least one name prefix, got none")
 
     def log_prob(self, theta: Params) -> Float[Tensor, ""]:
         """Σ of Gaussian log densities, in nats."""
@@ -59,19 +80,28 @@ class GaussianHyperprior(Hyperprior):
 
 
 class DeviationHyperprior(Hyperprior):
-    """Half Student t on the deviations of a mixed model, as `ALPaCA` has them: of the noise, and between tasks.
+    """Half Student t on the standard deviations of a mixed model, as `ALPaCA` has them: of the noise and between tasks.
 
     Gelman 2006 ("Prior distributions for variance parameters in hierarchical models"): flat near zero, so that the data
     may say that tasks do not differ, and with tails that let them differ much. The deviation between tasks of a feature
-    is that of its weight given those before it (the Cholesky factor's diagonal, times the noise); the rest of the
-    factor has N(0, 1). The prior mean stays flat.
+    is that of its weight given those before it (the diagonal of the Cholesky factor, times the deviation of the noise);
+    the rest of the factor has N(0, 1). The prior mean has a flat density.
 
     Args:
-        scale: of the half t, units of y: the order of magnitude of what is to be expected. In `Standardized` units 2.5.
-        dof: degrees of freedom; 1 is the half Cauchy.
+        scale: the scale of the half t, units of y: the order of magnitude to be expected. In `Standardized` units 2.5.
+        dof: degrees of freedom; 1 gives the half Cauchy.
 
     Raises:
         DataError: a scale or degrees of freedom that are not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> hyperprior = bm.hyperpriors.DeviationHyperprior()
+        >>> learner = bm.ALPaCA(bm.Identity(1))
+        >>> usual = hyperprior.log_prob(dict(learner.named_parameters()))
+        >>> learner.prior.noise.value.set(1e4)  # a noise deviation of 100 is far above the scale
+        >>> bool(hyperprior.log_prob(dict(learner.named_parameters())) < usual)
+        True
     """
 
     def __init__(self, scale: float = 2.5, dof: float = 3.0) -> None:

@@ -1,4 +1,4 @@
-"""Covariance functions of Gaussian processes: what a learner is told, and the float64 matrices that it computes with.
+"""Covariance functions of Gaussian processes on features h: descriptions of them, and their matrices in float64.
 
 gpytorch gives kernel matrices and nothing else, and is imported when the first kernel is made.
 """
@@ -19,12 +19,37 @@ from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 if TYPE_CHECKING:
     import gpytorch
 
+__all__ = [
+    "CosineSimilarityKernel",
+    "Kernel",
+    "LinearKernel",
+    "MaternKernel",
+    "RBFKernel",
+    "SpectralMixtureKernel",
+]
+
 
 class Kernel(Described, ABC):
-    """Which kernel a learner has, as a model folder can store it: `make` builds it for the number of features.
+    """Which kernel a learner has, in a form that a model folder can store: `make` builds it for the number of features.
 
     A kernel of your own is a subclass whose `make` returns any gpytorch kernel, with gpytorch priors on its parameters
     if you like: they become part of `log_hyperprior`.
+
+    Example:
+        >>> import gpytorch
+        >>> import bayesmeta as bm
+        >>> class PeriodicKernel(bm.kernels.Kernel):
+        ...     def __init__(self, period=1.0):
+        ...         self.period = period
+        ...     def make(self, num_features):
+        ...         kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.PeriodicKernel())
+        ...         kernel.base_kernel.period_length = self.period
+        ...         return kernel
+        >>> learner = bm.DeepKernelTransfer(bm.Identity(1), kernel=PeriodicKernel(2.0))
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 0.5, 1.0], [0.0, 1.0, 0.0]))
+        >>> mean = posterior.predict([0.5, 2.5, 4.5]).mean  # three times the same place within a period
+        >>> bool(mean.std() < 1e-4 * mean.mean())
+        True
     """
 
     @abstractmethod
@@ -62,7 +87,26 @@ class _Stationary(Kernel):
 
 
 class RBFKernel(_Stationary):
-    """variance * exp(-½ |φ - φ'|² / lengthscale²)."""
+    """k(h, h') = variance * exp(-½ |h - h'|² / lengthscale²): very smooth functions of the features.
+
+    Args:
+        lengthscale: the starting length scale, units of the features.
+        variance: the starting variance, squared units of y.
+        per_feature: whether each feature has a length scale of its own.
+
+    Raises:
+        DataError: a value that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kernel = bm.kernels.RBFKernel(lengthscale=2.0).make(num_features=1)
+        >>> h = torch.tensor([[0.0], [2.0], [20.0]])
+        >>> kernel(h).to_dense().round(decimals=4)
+        tensor([[1.0000, 0.6065, 0.0000],
+                [0.6065, 1.0000, 0.0000],
+                [0.0000, 0.0000, 1.0000]], grad_fn=<...>)
+        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [16]), kernel=bm.kernels.RBFKernel(lengthscale=2.0))
+    """
 
     def correlation(self, ard_num_dims: int | None) -> "gpytorch.kernels.Kernel":
         """`gpytorch.kernels.RBFKernel`."""
@@ -72,17 +116,27 @@ class RBFKernel(_Stationary):
 
 
 class MaternKernel(_Stationary):
-    """variance * Matérn correlation of smoothness ν: functions with ν - ½ derivatives.
+    """k(h, h') = variance * the Matérn correlation of smoothness ν: functions of the features with ν - ½ derivatives.
 
     Args:
-        nu: ½, 1½ or 2½. With ½ a covariance is linear in the distance, which gpytorch gives to 1e-8 only in tasks of
-            more than 25 points, even of a point from itself.
-        lengthscale: starting value, units of the features.
-        variance: starting value, squared units of y.
+        nu: ν, which is ½, 1½ or 2½. Near a distance of 0 the covariance of ½ is linear in it, and in tasks of more than
+            25 points gpytorch computes distances only to 1e-8, even that of a point from itself.
+        lengthscale: the starting length scale, units of the features.
+        variance: the starting variance, squared units of y.
         per_feature: whether each feature has a length scale of its own.
 
     Raises:
         DataError: another ν, or a value that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> h = torch.tensor([[0.0], [1.0]])
+        >>> for nu in (0.5, 1.5, 2.5):  # the correlation of points that are a length scale apart
+        ...     print(nu, round(bm.kernels.MaternKernel(nu).make(num_features=1)(h).to_dense()[0, 1].item(), 4))
+        0.5 0.3679
+        1.5 0.4834
+        2.5 0.524
+        >>> learner = bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.MaternKernel(0.5))  # rough functions
     """
 
     def __init__(
@@ -126,7 +180,21 @@ class _DotProduct(Kernel):
 
 
 class LinearKernel(_DotProduct):
-    """variance * φᵀφ': Bayesian linear regression on the features, ALPaCA with one prior variance."""
+    """k(h, h') = variance * hᵀh': Bayesian linear regression on the features, ALPaCA with one prior variance.
+
+    Args:
+        variance: the starting variance, squared units of y for a unit of the product.
+
+    Raises:
+        DataError: a variance that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.LinearKernel(100.0))
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [1.0, 3.0]))
+        >>> round(posterior.predict([10.0]).mean.item())  # on the line 1 + 2 x
+        21
+    """
 
     def product(self) -> "gpytorch.kernels.LinearKernel":
         """`gpytorch.kernels.LinearKernel`."""
@@ -136,9 +204,23 @@ class LinearKernel(_DotProduct):
 
 
 class CosineSimilarityKernel(_DotProduct):
-    """variance * φᵀφ' / |φ||φ'|, 0 where a feature vector is 0. Patacchiola et al. 2020 classify with it.
+    """k(h, h') = variance * hᵀh' / |h||h'|, and 0 where a feature vector is 0.
 
-    (`gpytorch.kernels.CosineKernel` is something else: the cosine of a distance, a kernel in one dimension only.)
+    Patacchiola et al. 2020 classify with it. (`gpytorch.kernels.CosineKernel` is something else: the cosine of a
+    distance, a kernel in one dimension only.)
+
+    Args:
+        variance: the starting variance, squared units of y.
+
+    Raises:
+        DataError: a variance that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kernel = bm.kernels.CosineSimilarityKernel().make(num_features=2)
+        >>> kernel(torch.tensor([[1.0, 0.0], [5.0, 5.0]])).to_dense()  # the length of features does not matter
+        tensor([[1.0000, 0.7071],
+                [0.7071, 1.0000]], grad_fn=<...>)
     """
 
     def product(self) -> "gpytorch.kernels.LinearKernel":
@@ -147,7 +229,7 @@ class CosineSimilarityKernel(_DotProduct):
 
 
 class SpectralMixtureKernel(Kernel):
-    """Π_f Σ_q w_q exp(-2π² s_qf² (φ_f - φ'_f)²) cos(2π μ_qf (φ_f - φ'_f)): sums of waves, which extrapolate.
+    """Π_f Σ_q w_q exp(-2π² s_qf² (h_f - h'_f)²) cos(2π μ_qf (h_f - h'_f)): sums of waves, which extrapolate.
 
     Wilson & Adams 2013, as gpytorch has it: a product over features of mixtures of Q waves, here times a variance.
     gpytorch's Q components begin equal and, having equal gradients, stay so; here they begin at random frequencies,
@@ -156,12 +238,20 @@ class SpectralMixtureKernel(Kernel):
 
     Args:
         num_mixtures: Q.
-        frequency: size of the starting μ, waves per unit of a feature.
-        bandwidth: starting s, waves per unit of a feature.
-        variance: starting value, squared units of y.
+        frequency: the size of the starting μ, waves per unit of a feature.
+        bandwidth: the starting s, waves per unit of a feature.
+        variance: the starting variance, squared units of y.
 
     Raises:
         DataError: no components, or a value that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.SpectralMixtureKernel(num_mixtures=2))
+        >>> learner.kernel.base_kernel.mixture_means.shape  # μ: components, features (the constant is one)
+        torch.Size([2, 1, 2])
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
+        posterior of 1 task after 2 points
     """
 
     def __init__(
@@ -188,7 +278,11 @@ class SpectralMixtureKernel(Kernel):
 
 @dataclass(frozen=True, eq=False)
 class Gram:
-    """Matrices of a gpytorch kernel whose parameters are in float64: they are as precise as the features allow."""
+    """Matrices of a gpytorch kernel whose parameters are in float64: they are as precise as the features allow.
+
+    Attributes:
+        kernel: a gpytorch kernel without batch axes.
+    """
 
     kernel: Any
 
@@ -217,7 +311,11 @@ class Gram:
 
 
 def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
-    """The gpytorch kernel on F features, tried on a few points.
+    """The gpytorch kernel on F features, tried on a few points so that what is no such kernel fails here.
+
+    Args:
+        kernel: a description, or a gpytorch kernel itself.
+        num_features: F.
 
     Raises:
         ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
@@ -250,7 +348,11 @@ def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
 
 
 def log_prior(kernel: Any) -> Float[Tensor, ""]:
-    """log p of a gpytorch kernel's parameters under the priors that it has registered, in nats."""
+    """log p of the parameters of a gpytorch kernel under the priors that it has registered, in nats.
+
+    Args:
+        kernel: a gpytorch kernel; without registered priors the result is 0.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for _, module, prior, closure, _ in kernel.named_priors():
         total = total + prior.log_prob(closure(module)).sum()

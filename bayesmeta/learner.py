@@ -41,7 +41,7 @@ class TaskPosterior(OneLine, ABC):
     A subclass is a frozen dataclass that gives `at` and `extended`; one that adapts again on all points is a `Refit`.
 
     Attributes:
-        spec: the shapes, precision and device that further data must have (it is converted to them).
+        spec: the shapes that further data must have, and the precision and device that they are converted to.
 
     Example:
         >>> import bayesmeta as bm
@@ -50,6 +50,8 @@ class TaskPosterior(OneLine, ABC):
         posterior of 1 task after 2 points
         >>> posterior.update(bm.Data.from_arrays([2.0], [1.1]))
         posterior of 1 task after 3 points
+        >>> posterior.predict([0.5, 3.0]).stddev.shape
+        torch.Size([1, 2, 1])
     """
 
     spec: DataSpec
@@ -66,7 +68,14 @@ class TaskPosterior(OneLine, ABC):
 
     @property
     def points_seen(self) -> Int[Tensor, "B"] | None:
-        """How many points of each task it has been given; None where it does not remember."""
+        """How many points of each task it has been given; None where it does not remember.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> support = bm.Data.stack([bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9]), bm.Data.from_arrays([], [])])
+            >>> bm.ALPaCA(bm.Identity(1)).adapt(support).points_seen.tolist()
+            [2, 0]
+        """
         return None
 
     @final
@@ -107,9 +116,30 @@ class TaskPosterior(OneLine, ABC):
 class Refit(TaskPosterior):
     """A posterior that remembers its support: more points mean adapting again, on all of them.
 
+    A subclass gives `at` alone.
+
     Attributes:
-        learner: theta, and how it adapts.
+        learner: the learner, which knows theta and how to adapt.
         support: all points seen.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from torch.distributions import Independent, Normal
+        >>> import bayesmeta as bm
+        >>> class NearestNeighbour(bm.Learner):
+        ...     def condition(self, support):
+        ...         return NearestPosterior(spec=support.spec, learner=self, support=support)
+        >>> @dataclass(frozen=True, eq=False, kw_only=True)
+        ... class NearestPosterior(bm.Refit):
+        ...     def at(self, x):  # N(outcome of the nearest support point, 1)
+        ...         distance = torch.cdist(x, self.support.x).masked_fill(~self.support.mask[:, None], torch.inf)
+        ...         nearest = torch.take_along_dim(self.support.y, distance.argmin(-1)[..., None], 1)
+        ...         return bm.predictives.IndependentPredictive(Independent(Normal(nearest, 1.0), 1))
+        >>> posterior = NearestNeighbour().adapt(bm.Data.from_arrays([0.0, 10.0], [3.0, 7.0]))
+        >>> posterior.predict([2.0, 9.0]).mean.flatten().tolist()
+        [3.0, 7.0]
+        >>> posterior.update(bm.Data.from_arrays([2.0], [5.0])).predict([2.0, 9.0]).mean.flatten().tolist()
+        [5.0, 7.0]
     """
 
     learner: "Learner"
@@ -128,7 +158,23 @@ class Refit(TaskPosterior):
 
 
 class LinearMixedModel(ABC):
-    """What can be had in closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits."""
+    """What has a closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits.
+
+    `ALPaCA` is one, and with `Identity` features it is the linear mixed model of statistics: the prior mean holds the
+    fixed effects. `fit_evidence` uses these steps. `Learner.mixed_model` also finds the one inside a wrapper.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1]]
+        >>> data = bm.Data.stack([bm.Data.from_arrays([0.0, 1.0, 2.0, 3.0], each) for each in y])
+        >>> learner = bm.ALPaCA(bm.Identity(1)).double()
+        >>> model, before = learner.mixed_model, learner.log_evidence(data).sum()
+        >>> model.maximise_exactly(data)  # the fixed effects and the noise, given the ratio of random effects to noise
+        >>> bool(learner.log_evidence(data).sum() > before)
+        True
+        >>> learner.prior.location.flatten().detach().round(decimals=2).tolist()  # intercept and slope
+        [0.34, 1.04]
+    """
 
     @abstractmethod
     def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
@@ -146,13 +192,44 @@ class LinearMixedModel(ABC):
 class Learner(Described, nn.Module, ABC):
     """A meta-learner: `parameters()` is theta, and `adapt` gives p(phi | D, theta) for a batch of tasks.
 
-    A subclass gives `condition`; it may have a `loss` and an `evidence` of its own.
+    A subclass gives `condition`; it may have a `loss` and an `evidence` of its own. It is a `torch.nn.Module`, which
+    `fit` trains, `evaluate` scores and `save` writes to a folder.
 
     Attributes:
         exchangeable: False only where the method itself depends on the order of the support (SNAIL, MANN).
-        x_shape: shape of one input, or None when any will do.
+        x_shape: the shape of one input, or None when any will do.
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from torch.distributions import Independent, Normal
+        >>> import bayesmeta as bm
+        >>> class Level(bm.Learner):
+        ...     '''y ~ N(phi, 1), phi ~ N(mean, 1): every task has a level of its own around a shared mean.'''
+        ...     outcomes = bm.Numbers(1)
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.mean = torch.nn.Parameter(torch.zeros(()))
+        ...     def condition(self, support):
+        ...         return LevelPosterior(spec=support.spec, learner=self, support=support)
+        >>> @dataclass(frozen=True, eq=False, kw_only=True)
+        ... class LevelPosterior(bm.Refit):
+        ...     def at(self, x):
+        ...         precision = (1.0 + self.support.counts)[:, None, None]
+        ...         total = torch.where(self.support.mask[..., None], self.support.y, 0.0).sum(1, keepdim=True)
+        ...         mean = ((self.learner.mean + total) / precision).expand(*x.shape[:2], 1)
+        ...         y = Normal(mean, (1.0 + 1.0 / precision).sqrt())  # noise, and what is not known of phi
+        ...         return bm.predictives.IndependentPredictive(Independent(y, 1))
+        >>> learner, support = Level(), bm.Data.from_arrays([0.0, 1.0, 2.0], [3.0, 4.0, 5.0])
+        >>> learner.adapt(support).predict([3.0])
+        prediction at 1 point: mean [3], sd [1.12]
+        >>> learner.adapt(bm.Data.empty(support)).predict([3.0])  # the prior predictive
+        prediction at 1 point: mean [0], sd [1.41]
+        >>> tasks = bm.TaskDataset.from_list([(range(4), [4.0, 5.0, 5.0, 6.0]), (range(4), [6.0, 7.0, 7.0, 8.0])])
+        >>> _ = bm.fit(learner, tasks, steps=50, lr=0.5, split=bm.tasks.RandomSplit((0, 2)), progress=False)
+        >>> round(learner.mean.item())  # learned: the level of a typical task
+        6
     """
 
     exchangeable: bool = True
@@ -315,9 +392,33 @@ def marginal_loss(learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
 
 
 class ExplicitLearner(Learner):
-    """A learner whose phi is named tensors with an explicit prior and likelihood.
+    """A learner whose phi is named tensors with an explicit prior p(phi | theta) and likelihood p(y | f(x; phi)).
 
-    A subclass gives `prior`, `likelihood` and `forward`, the network outputs f(x; phi).
+    A subclass gives `prior`, `likelihood` and `forward`, the network outputs f(x; phi), besides what every learner
+    gives. With them come the log joint density, the no-U-turn sampler (`Sampled`) and a Pyro program.
+
+    Attributes:
+        prior: p(phi | theta).
+        likelihood: p(y | f).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Slope(bm.ExplicitLearner):
+        ...     '''y = slope x + noise: one slope for each task.'''
+        ...     outcomes = bm.Numbers(1)
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.prior = bm.priors.StandardNormal({"slope": (1,)})
+        ...         self.likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, initial=0.01))
+        ...     def forward(self, phi, x):
+        ...         return phi["slope"][..., None, :] * x
+        ...     def condition(self, support):
+        ...         raise bm.UnsupportedError("expected a sampler to adapt: use Sampled(Slope())")
+        >>> log_joint = Slope().log_joint(bm.Data.from_arrays([1.0, 2.0], [0.6, 1.0]))
+        >>> slopes = torch.linspace(0.0, 1.0, 11)  # 11 draws for the one task
+        >>> density = log_joint({"slope": slopes[:, None, None]})
+        >>> density.shape, slopes[density[:, 0].argmax()].item()
+        (torch.Size([11, 1]), 0.5)
     """
 
     prior: Prior

@@ -1,6 +1,6 @@
 """Likelihoods p(y | f): how observations scatter around what the model says.
 
-`forward` takes network outputs f (last axis K) to a torch distribution over one point.
+`forward` takes network outputs f (last axis K) to a torch distribution over the outcome of one point.
 """
 
 import math
@@ -23,17 +23,39 @@ from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 
+__all__ = ["Bernoulli", "Categorical", "Gaussian", "HeteroscedasticGaussian", "Likelihood", "StudentT"]
+
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
 HERMITE_WEIGHTS = torch.from_numpy(_weights / _weights.sum())
 
 
 class Likelihood(Described, nn.Module, ABC):
-    """p(y | f) at one point; `log_prob` sums over the real points of each task.
+    """p(y | f), the distribution of the outcome of one point given the K network outputs f at it.
+
+    A subclass gives `forward`, `marginal` and `curvature_root`, and says what y and f are (`outcomes`,
+    `network_outputs`). Its parameters, such as a noise variance, are part of theta.
 
     Attributes:
         outcomes: what y is at a point: `Numbers(C)` or `Labels(C)`.
         network_outputs: K, the length of f that `forward` expects.
+
+    Example:
+        >>> from torch.distributions import Independent, Poisson
+        >>> import bayesmeta as bm
+        >>> class Counts(bm.likelihoods.Likelihood):
+        ...     outcomes, network_outputs = bm.Numbers(1), 1  # y ~ Poisson(exp(f))
+        ...     def forward(self, f):
+        ...         return Independent(Poisson(f.exp(), validate_args=False), 1)
+        ...     def marginal(self, mean, variance):
+        ...         rate = (mean + 0.5 * variance).exp()  # E exp(f)
+        ...         return Independent(Poisson(rate, validate_args=False), 1)
+        ...     def curvature_root(self, f):
+        ...         return (0.5 * f).exp()[..., None]  # the Fisher information of a log rate f is exp(f)
+        >>> learner = bm.MAML(bm.MLP(1, [8]), likelihood=Counts())
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [1.0, 3.0]))
+        >>> posterior.predict([0.5]).log_prob(torch.tensor([[[2.0]]])).shape
+        torch.Size([1])
     """
 
     outcomes: Outcomes
@@ -45,7 +67,7 @@ class Likelihood(Described, nn.Module, ABC):
 
     @abstractmethod
     def marginal(self, mean: Float[Tensor, "B M K"], variance: Float[Tensor, "B M K"]) -> Distribution:
-        """The distribution of y when f ~ N(mean, diag(variance)): noise included, uncertainty of f integrated out."""
+        """The distribution of y where f ~ N(mean, diag(variance)): f is integrated out, and the noise is included."""
 
     @abstractmethod
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
@@ -86,7 +108,7 @@ class Likelihood(Described, nn.Module, ABC):
         return lambda f: self.log_prob(f, data)
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Shaped[Tensor, "B N *c"]:
-        """y as the distribution that `forward` gives at f wants it: what is padding, too, is legal.
+        """y in the form that the distribution which `forward` gives at f accepts, padding included.
 
         Returns:
             y itself for numbers; labels `B N`, in the number format of f where the distribution wants it.
@@ -109,11 +131,20 @@ class Likelihood(Described, nn.Module, ABC):
 
 
 class Gaussian(Likelihood):
-    """y ~ N(f, Σ). The noise is any `Noise`: diagonal or full.
+    """y ~ N(f, Σ): regression with observation noise of one covariance everywhere.
 
     Args:
-        noise: Σ; by default one learned variance per output.
-        num_outputs: C, when no noise is given.
+        noise: Σ, any `Noise`; `DiagonalNoise(num_outputs)` by default, one learned variance for each output.
+        num_outputs: C, where no noise is given.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, initial=0.25))
+        >>> f, data = torch.tensor([[[0.0], [1.0]]]), bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9])
+        >>> round(likelihood.log_prob(f, data).item(), 4)  # nats, the sum over both points
+        -0.4916
+        >>> likelihood.marginal(f, torch.full_like(f, 0.75)).variance.flatten().tolist()  # that of f and the noise
+        [1.0, 1.0]
     """
 
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
@@ -126,7 +157,7 @@ class Gaussian(Likelihood):
         return self.marginal(f, torch.zeros_like(f))
 
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
-        """f -> log N(y; f, Σ), summed over real points."""
+        """f -> log N(y; f, Σ), summed over the real points of each task, in nats."""
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)
         variance, real = self.noise.variance(), data.mask[..., None]
@@ -163,11 +194,25 @@ class Gaussian(Likelihood):
 
 
 class HeteroscedasticGaussian(Likelihood):
-    """y ~ N(f_mean, exp(f_logvar)): the network says the noise too. K = 2C: C means, then C log variances.
+    """y ~ N(f_mean, exp(f_logvar)): the network also predicts the noise at each point.
+
+    The network has K = 2C outputs: C means, then C logarithms of variances.
 
     Args:
         num_outputs: C.
-        bounds: smallest and largest variance.
+        bounds: the smallest and the largest variance, squared units of y.
+
+    Raises:
+        DataError: bounds that are not positive and increasing.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.HeteroscedasticGaussian()
+        >>> f = torch.tensor([[[1.0, 0.0], [1.0, 2.0]]])  # two points of mean 1 and log variances 0 and 2
+        >>> likelihood(f).variance[0, :, 0]
+        tensor([1.0000, 7.3891])
+        >>> bm.MAML(bm.MLP(1, [8]), likelihood=likelihood).adapt(bm.Data.from_arrays([0.0], [0.5]))
+        posterior of 1 task after 1 point
     """
 
     def __init__(self, num_outputs: int = 1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
@@ -206,14 +251,29 @@ class HeteroscedasticGaussian(Likelihood):
 
 
 class StudentT(Likelihood):
-    """y ~ t_dof(f, scale): outliers are expected. Scale (units of y) and degrees of freedom are learned.
+    """y ~ t_dof(f, scale), Student's t: regression that expects outliers, which a Gaussian would follow.
+
+    The scale and the degrees of freedom are learned, for each output its own.
 
     Args:
         num_outputs: C.
-        initial_scale: starting scale.
-        initial_dof: starting degrees of freedom.
-        scale_bounds: smallest and largest scale.
-        dof_bounds: smallest and largest degrees of freedom; above 2 the variance exists.
+        initial_scale: the starting scale, units of y.
+        initial_dof: the starting degrees of freedom.
+        scale_bounds: the smallest and the largest scale, units of y.
+        dof_bounds: the smallest and the largest degrees of freedom; above 2 the variance exists.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or a starting value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> heavy = bm.likelihoods.StudentT(initial_scale=1.0, initial_dof=3.0)
+        >>> light = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(initial=1.0))
+        >>> f, outlier = torch.zeros(1, 1, 1), bm.Data.from_arrays([0.0], [8.0])
+        >>> for likelihood in (heavy, light):  # log densities of an outcome 8 scales away
+        ...     print(round(likelihood.log_prob(f, outlier).item(), 2))
+        -7.21
+        -32.92
     """
 
     def __init__(
@@ -230,7 +290,7 @@ class StudentT(Likelihood):
         self.dof = Positive((num_outputs,), initial_dof, dof_bounds)
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
-        """Student's t around f."""
+        """Student's t distribution around f."""
         return Independent(StudentTDistribution(self.dof(), f, self.scale(), validate_args=False), 1)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
@@ -264,20 +324,30 @@ class StudentT(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """y ~ Bernoulli(sigmoid(f)), y the labels 0 and 1; K = 1."""
+    """y ~ Bernoulli(sigmoid(f)): labels 0 and 1, from K = 1 network output.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.Bernoulli()
+        >>> f = torch.tensor([[[0.0], [2.0]]])
+        >>> likelihood(f).probs  # p(y = 1 | f)
+        tensor([[0.5000, 0.8808]])
+        >>> likelihood.marginal(f, torch.full_like(f, 4.0)).probs  # nearer to ½ where f is uncertain
+        tensor([[0.5000, 0.7752]])
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.outcomes, self.network_outputs = Labels(2), 1
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
-        """Bernoulli with logits f."""
+        """The Bernoulli distribution with logits f."""
         return BernoulliDistribution(logits=f[..., 0], validate_args=False)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """Bernoulli with the probability E sigmoid(f), by Gauss-Hermite quadrature.
+        """The Bernoulli distribution with the probability E sigmoid(f), by Gauss-Hermite quadrature.
 
-        Its error is below 1e-5 up to a standard deviation of 3 in f, and 1e-2 at 10.
+        The error of the probability is below 1e-5 up to a standard deviation of 3 in f, and 1e-2 at 10.
         """
         nodes, weights = HERMITE_NODES.to(mean), HERMITE_WEIGHTS.to(mean)
         probs = (torch.sigmoid(mean + _root(variance) * nodes) * weights).sum(-1)
@@ -289,15 +359,27 @@ class Bernoulli(Likelihood):
         return (0.5 * (logs(f) + logs(-f))).exp()[..., None]  # the root itself has no gradient at p = 0 or 1
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N"]:
-        """The labels, in the number format of f."""
+        """The labels, in the floating precision of f."""
         return self._labels(data, 2).to(f.dtype)  # torch wants its labels in floating point
 
 
 class Categorical(Likelihood):
-    """y ~ Categorical(softmax(f)), y the labels 0..C-1; K = C.
+    """y ~ Categorical(softmax(f)): labels 0 to C - 1, from K = C network outputs.
 
     Args:
         num_classes: C.
+
+    Raises:
+        DataError: fewer than two classes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.Categorical(3)
+        >>> f, data = torch.tensor([[[2.0, 0.0, 0.0]]]), bm.Data.from_labels([[0.0]], [0])
+        >>> likelihood(f).probs
+        tensor([[[0.7870, 0.1065, 0.1065]]])
+        >>> likelihood.log_prob(f, data)  # log 0.7870, in nats
+        tensor([-0.2395])
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -305,11 +387,11 @@ class Categorical(Likelihood):
         self.outcomes, self.network_outputs = Labels(num_classes), num_classes
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
-        """Categorical with logits f."""
+        """The categorical distribution with logits f."""
         return CategoricalDistribution(logits=f, validate_args=False)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """Softmax of mean / sqrt(1 + π/8 variance): MacKay's probit rescaling (1992), class by class."""
+        """The softmax of mean / sqrt(1 + π/8 variance): MacKay's probit approximation (1992), class by class."""
         return CategoricalDistribution(logits=mean / (1.0 + math.pi / 8.0 * variance).sqrt(), validate_args=False)
 
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
@@ -318,7 +400,7 @@ class Categorical(Likelihood):
         return torch.diag_embed(root) - root.square()[..., :, None] * root[..., None, :]
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
-        """The labels; 0 where padding is."""
+        """The labels, with 0 in place of padding."""
         return self._labels(data, self.network_outputs)
 
 

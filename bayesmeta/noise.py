@@ -14,25 +14,43 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.linalg import cholesky
 
+__all__ = ["DiagonalNoise", "FullNoise", "Noise", "Positive"]
+
 
 def bounded(raw: Tensor, lower: float, upper: float) -> Tensor:
-    """(lower + r) / (1 + r / upper) with r = exp(raw): r itself inside the bounds, flat outside them, never beyond."""
+    """(lower + r) / (1 + r / upper) with r = exp(raw): r itself well inside the bounds, and flat outside of them.
+
+    Args:
+        raw: any real numbers: the logarithm of what is returned, well inside the bounds.
+        lower: the smallest value that is returned, positive.
+        upper: the largest value that is returned.
+    """
     r = raw.clamp(max=math.log(upper) + 20.0).exp()  # far above the bound already, and exp does not overflow
     return ((lower + r) / (1.0 + r / upper)).clamp(lower, upper)  # rounding alone could leave the bounds
 
 
 class Positive(nn.Module):
-    """Positive numbers between two bounds, learned in log space.
+    """Positive numbers between two bounds, learned in log space: a variance, a scale, a precision.
 
-    With r = exp(raw) the value is (lower + r) / (1 + r / upper): r itself inside the bounds, and flat outside them.
+    With r = exp(raw) the value is (lower + r) / (1 + r / upper): r itself well inside the bounds, and flat outside of
+    them. The parameter that an optimizer changes is `raw`.
 
     Args:
-        shape: shape of the parameter.
-        initial: starting value of every entry, strictly between the bounds.
+        shape: the shape of the parameter.
+        initial: the starting value of every entry, strictly between the bounds.
         bounds: (lower, upper), positive and in this order.
 
     Raises:
-        DataError: bounds that are not positive and increasing, or an initial value outside them.
+        DataError: bounds that are not positive and increasing, or an initial value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> scale = bm.noise.Positive((2,), initial=0.5, bounds=(1e-3, 1e3))
+        >>> scale()
+        tensor([0.5000, 0.5000], grad_fn=<...>)
+        >>> scale.set(torch.tensor([0.1, 20.0]))
+        >>> [round(value, 4) for value in scale().tolist()]
+        [0.1, 20.0]
     """
 
     def __init__(self, shape: tuple[int, ...], initial: float, bounds: tuple[float, float]) -> None:
@@ -50,7 +68,11 @@ class Positive(nn.Module):
 
     @torch.no_grad()
     def set(self, value: Tensor | float) -> None:
-        """Assign the value. Raises DataError when an entry is outside the bounds, ShapeError when the shape differs."""
+        """Assign the value: one number for all entries, or one for each.
+
+        Raises:
+            DataError: an entry is not strictly between the bounds. ShapeError: the shape is another.
+        """
         value = torch.as_tensor(value, dtype=torch.float64)
         if value.ndim and value.shape != self.raw.shape:
             raise ShapeError(f"expected values of shape {tuple(self.raw.shape)}, got {tuple(value.shape)}")
@@ -65,7 +87,28 @@ class Positive(nn.Module):
 
 
 class Noise(Described, nn.Module, ABC):
-    """Σ, the covariance of Gaussian observation noise over the C outputs (variances, squared units of y)."""
+    """Σ, the covariance of Gaussian observation noise over the C outputs, in squared units of y.
+
+    A subclass gives `covariance` and `set_covariance`; its parameters are part of theta.
+
+    Attributes:
+        num_outputs: C.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class KnownNoise(bm.noise.Noise):
+        ...     def __init__(self, variance):
+        ...         super().__init__()
+        ...         self.num_outputs = 1
+        ...         self.register_buffer("known", torch.tensor([[variance]]))  # a buffer is not learned
+        ...     def covariance(self):
+        ...         return self.known
+        ...     def set_covariance(self, covariance):
+        ...         self.known.copy_(covariance)
+        >>> learner = bm.ALPaCA(bm.Identity(1), noise=KnownNoise(0.04))
+        >>> learner.prior.noise.variance()
+        tensor([0.0400])
+    """
 
     num_outputs: int
 
@@ -75,7 +118,11 @@ class Noise(Described, nn.Module, ABC):
 
     @abstractmethod
     def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
-        """Assign Σ, or the nearest this type can hold (a diagonal noise keeps the diagonal)."""
+        """Assign Σ, or what this type can hold of it (diagonal noise keeps the diagonal).
+
+        Raises:
+            DataError: a variance outside its bounds. InferenceError: Σ is not positive definite.
+        """
 
     def variance(self) -> Float[Tensor, "C"]:
         """The noise variance of each output."""
@@ -83,12 +130,23 @@ class Noise(Described, nn.Module, ABC):
 
 
 class DiagonalNoise(Noise):
-    """Independent noise, one variance per output.
+    """Σ = diag(v): independent noise, with a learned variance for each output.
 
     Args:
         num_outputs: C.
-        initial: starting variance.
-        bounds: smallest and largest variance.
+        initial: the starting variance of every output, squared units of y.
+        bounds: the smallest and the largest variance.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or an initial value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> noise = bm.noise.DiagonalNoise(2, initial=0.25)
+        >>> noise.covariance()
+        tensor([[0.2500, 0.0000],
+                [0.0000, 0.2500]], grad_fn=<...>)
+        >>> learner = bm.ALPaCA(bm.Identity(1), num_outputs=2, noise=noise)
     """
 
     def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
@@ -97,7 +155,7 @@ class DiagonalNoise(Noise):
         self.value = Positive((num_outputs,), initial, bounds)
 
     def covariance(self) -> Float[Tensor, "C C"]:
-        """diag(variances)."""
+        """Σ = diag(v)."""
         return torch.diag(self.value())
 
     def variance(self) -> Float[Tensor, "C"]:
@@ -105,17 +163,29 @@ class DiagonalNoise(Noise):
         return self.value()
 
     def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
-        """Keep the diagonal of `covariance`."""
+        """Assign the diagonal of Σ; what is beside it is dropped."""
         self.value.set(covariance.diagonal())
 
 
 class FullNoise(Noise):
-    """Correlated noise: Σ = L diag(v) Lᵀ with unit lower triangular L and bounded v.
+    """Σ = L diag(v) Lᵀ: noise that is correlated over the outputs, with unit lower triangular L.
 
     Args:
         num_outputs: C.
-        initial: starting variance of every output (uncorrelated at the start).
-        bounds: smallest and largest conditional variance v_c of an output given those before it.
+        initial: the starting variance of every output, squared units of y; the outputs start uncorrelated.
+        bounds: the smallest and the largest v_c, the conditional variance of an output given those before it.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or an initial value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> noise = bm.noise.FullNoise(2)
+        >>> noise.set_covariance(torch.tensor([[1.0, 0.6], [0.6, 2.0]]))
+        >>> noise.covariance()
+        tensor([[1.0000, 0.6000],
+                [0.6000, 2.0000]], grad_fn=<...>)
+        >>> learner = bm.ALPaCA(bm.Identity(1), num_outputs=2, noise=noise)
     """
 
     def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:

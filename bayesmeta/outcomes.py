@@ -10,14 +10,17 @@ class Numbers:
     """Outcomes that are real numbers: regression. Data have a floating y of shape `B N C`.
 
     Attributes:
-        count: C, how many numbers a point has.
+        count: C, how many numbers the outcome of one point has.
 
     Raises:
         DataError: a count that is not a positive whole number.
 
     Example:
-        >>> Numbers(2).y_shape
+        >>> import bayesmeta as bm
+        >>> bm.Numbers(2).y_shape
         (2,)
+        >>> bm.ALPaCA(bm.Identity(1), num_outputs=2).outcomes
+        Numbers(count=2)
     """
 
     count: int = 1
@@ -45,8 +48,11 @@ class Labels:
         DataError: a count that is neither None nor a whole number of at least two.
 
     Example:
-        >>> Labels(5).y_shape
+        >>> import bayesmeta as bm
+        >>> bm.Labels(5).y_shape
         ()
+        >>> bm.R2D2(bm.MLP(2, [8]), num_classes=5).outcomes, bm.R2D2(bm.MLP(2, [8])).outcomes
+        (Labels(count=5), Labels(count=None))
     """
 
     count: int | None = None

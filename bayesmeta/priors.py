@@ -15,16 +15,50 @@ from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
 from bayesmeta.typing import Params
 
+__all__ = [
+    "DiagonalCovariance",
+    "DiagonalGaussian",
+    "FeatureCovariance",
+    "FullCovariance",
+    "FullGaussian",
+    "IsotropicCovariance",
+    "IsotropicGaussian",
+    "MatrixNormal",
+    "MatrixNormalMixture",
+    "Prior",
+    "Ridge",
+    "StandardNormal",
+]
+
 LOG_2PI = math.log(2.0 * math.pi)
 
 
 class Prior(Described, nn.Module, ABC):
-    """p(phi | theta), the same for every task."""
+    """p(phi | theta), the density of the parameters of a task, the same for every task.
+
+    phi is a dictionary of named tensors (`Params`). A subclass gives `mean`, `log_prob` and `sample`; its parameters
+    are part of theta.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Unit(bm.priors.Prior):
+        ...     '''One number a task, uniform between 0 and 1.'''
+        ...     @property
+        ...     def mean(self):
+        ...         return {"share": torch.tensor([0.5])}
+        ...     def log_prob(self, phi):
+        ...         inside = (phi["share"] > 0) & (phi["share"] < 1)
+        ...         return torch.where(inside, 0.0, -torch.inf).sum(-1)
+        ...     def sample(self, num_tasks, generator=None):
+        ...         return {"share": torch.rand(num_tasks, 1, generator=generator)}
+        >>> Unit().log_prob(Unit().sample(3))
+        tensor([0., 0., 0.])
+    """
 
     @property
     @abstractmethod
     def mean(self) -> Params:
-        """The prior mean of one task: each value `*shape`."""
+        """The prior mean, the same for every task: each value `*shape`."""
 
     @abstractmethod
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
@@ -32,7 +66,12 @@ class Prior(Described, nn.Module, ABC):
 
     @abstractmethod
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """One phi for each of `num_tasks` tasks: each value `B *shape`."""
+        """One draw of phi for each of `num_tasks` tasks: each value `B *shape`.
+
+        Args:
+            num_tasks: B.
+            generator: torch's global one when None.
+        """
 
 
 class _Gaussian(Prior):
@@ -50,7 +89,7 @@ class _Gaussian(Prior):
 
     @property
     def mean(self) -> Params:
-        """theta itself: the value that a task without data has."""
+        """The prior mean, a part of theta: where a task without data stays."""
         return dict(zip(self.names, self.values, strict=True))
 
     @abstractmethod
@@ -58,7 +97,7 @@ class _Gaussian(Prior):
         """The prior variance of every number in phi, broadcastable to the mean."""
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """Σ of independent Gaussian log densities, in nats."""
+        """The sum of independent Gaussian log densities, in nats."""
         total: Tensor | float = 0.0
         variances = self.variance()
         for name, mean in self.mean.items():
@@ -69,7 +108,7 @@ class _Gaussian(Prior):
         return total
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """mean + sqrt(variance) * normal."""
+        """Draws mean + sqrt(variance) times a standard normal number."""
         variances = self.variance()
         draws = {}
         for name, mean in self.mean.items():
@@ -84,8 +123,21 @@ class IsotropicGaussian(_Gaussian):
 
     Args:
         mean: named tensors, the starting value of the prior mean; a Parameter (a network's weight) is shared.
-        precision: starting precision.
-        bounds: smallest and largest precision.
+        precision: the starting precision.
+        bounds: the smallest and the largest precision.
+
+    Raises:
+        DataError: no tensors, bounds that are not positive and increasing, or a precision outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.IsotropicGaussian({"weight": torch.zeros(2, 1), "bias": torch.zeros(1)}, precision=4.0)
+        >>> {name: round(variance.item(), 2) for name, variance in prior.variance().items()}
+        {'weight': 0.25, 'bias': 0.25}
+        >>> prior.sample(3)["weight"].shape  # of three tasks
+        torch.Size([3, 2, 1])
+        >>> prior.log_prob(prior.sample(3)).shape
+        torch.Size([3])
     """
 
     def __init__(
@@ -95,7 +147,7 @@ class IsotropicGaussian(_Gaussian):
         self.precision = Positive((), precision, bounds)
 
     def variance(self) -> Params:
-        """1 / precision for every tensor."""
+        """The variance 1 / precision, for every tensor the same number."""
         variance = 1.0 / self.precision()
         return dict.fromkeys(self.names, variance)
 
@@ -105,8 +157,19 @@ class DiagonalGaussian(_Gaussian):
 
     Args:
         mean: named tensors, the starting value of the prior mean; a Parameter (a network's weight) is shared.
-        variance: starting variance of every number.
-        bounds: smallest and largest variance.
+        variance: the starting variance of every number.
+        bounds: the smallest and the largest variance.
+
+    Raises:
+        DataError: no tensors, bounds that are not positive and increasing, or a variance outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.DiagonalGaussian({"phi": torch.zeros(2)})
+        >>> prior.variances[0].set(torch.tensor([1e-4, 1.0]))  # the first number is nearly the same in all tasks
+        >>> draws = prior.sample(1000, torch.Generator().manual_seed(0))["phi"]
+        >>> [round(deviation, 2) for deviation in draws.std(0).tolist()]
+        [0.01, 0.99]
     """
 
     def __init__(
@@ -116,15 +179,21 @@ class DiagonalGaussian(_Gaussian):
         self.variances = nn.ModuleList(Positive(tuple(value.shape), variance, bounds) for value in mean.values())
 
     def variance(self) -> Params:
-        """One variance per number."""
+        """The variance of every number."""
         return {name: value() for name, value in zip(self.names, self.variances, strict=True)}
 
 
 class StandardNormal(Prior):
-    """N(0, I): nothing to learn (the prior of CAVIA's context).
+    """N(0, I), in which nothing is learned (the prior of CAVIA's context).
 
     Args:
-        shapes: the named tensors' shapes.
+        shapes: the shape of each named tensor.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.StandardNormal({"context": (2,)})
+        >>> prior.log_prob({"context": torch.tensor([[0.0, 0.0], [1.0, 1.0]])})  # of two tasks: -log 2π, and 1 less
+        tensor([-1.8379, -2.8379])
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -135,17 +204,17 @@ class StandardNormal(Prior):
 
     @property
     def mean(self) -> Params:
-        """Zeros."""
+        """Zeros of the given shapes."""
         return {name: self.zero.expand(shape) for name, shape in self.shapes.items()}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """Σ of standard normal log densities, in nats."""
+        """The sum of standard normal log densities, in nats."""
         parts = [_value(phi, name, mean).square() + LOG_2PI for name, mean in self.mean.items()]
         pairs = zip(parts, self.shapes.values(), strict=True)
         return -0.5 * torch.stack([part.flatten(part.ndim - len(shape)).sum(-1) for part, shape in pairs]).sum(0)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """Standard normal numbers."""
+        """Draws of standard normal numbers."""
         like = self.zero
         return {name: common_normals((num_tasks, *shape), like, generator) for name, shape in self.shapes.items()}
 
@@ -155,8 +224,19 @@ class FullGaussian(Prior):
 
     Args:
         num_parameters: P, the length of the vector.
-        variance: starting variance of every number (uncorrelated at the start).
+        variance: the starting variance of every number; the numbers start uncorrelated.
         name: the name of the vector in phi.
+
+    Raises:
+        DataError: a variance that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.FullGaussian(2)
+        >>> prior.covariance.set_matrix(torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+        >>> draws = prior.sample(1000, torch.Generator().manual_seed(0))["phi"]
+        >>> round(torch.corrcoef(draws.T)[0, 1].item(), 1)
+        0.9
     """
 
     def __init__(self, num_parameters: int, variance: float = 1.0, name: str = "phi") -> None:
@@ -167,28 +247,52 @@ class FullGaussian(Prior):
 
     @property
     def mean(self) -> Params:
-        """The mean vector."""
+        """The prior mean, a vector."""
         return {self.name: self.location}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """Multivariate Gaussian log density, in nats."""
+        """The multivariate Gaussian log density, in nats."""
         difference = _value(phi, self.name, self.location) - self.location
         factor = self.covariance.factor().to(difference.dtype)
         white = solve_lower(factor, difference[..., None])[..., 0]
         return -0.5 * (white.square().sum(-1) + logdet(factor) + len(self.location) * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """mean + L * normal."""
+        """Draws mean + L z with standard normal z."""
         like = self.location
         normal = common_normals((num_tasks, len(like)), like, generator)
         return {self.name: self.location + normal @ self.covariance.factor().mT}
 
 
 class FeatureCovariance(Described, nn.Module, ABC):
-    """V = L Lᵀ, the covariance over the F features of a matrix-normal prior (relative to the noise).
+    """V = L Lᵀ, the prior covariance over the F features of a matrix-normal prior, relative to the observation noise.
 
     Its inverse is ALPaCA's Lambda_0, and V itself is lme4's relative covariance. A feature that is left out of
-    `varying` has prior variance zero: its weight is the same in all tasks (a fixed effect).
+    `varying` has prior variance zero: its weight is the same in all tasks (a fixed effect). A subclass gives
+    `square_factor` and `set_matrix`.
+
+    Args:
+        num_features: F.
+        varying: positions of the features whose weights differ between tasks; None for all.
+
+    Raises:
+        DataError: positions that repeat or are not those of features.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Smooth(bm.priors.FeatureCovariance):
+        ...     '''Variances 1, 1/2, 1/3, ..: later features matter less. One scale is learned.'''
+        ...     def __init__(self, num_features, varying=None):
+        ...         super().__init__(num_features, varying)
+        ...         self.log_scale = torch.nn.Parameter(torch.zeros(()))
+        ...     def square_factor(self):
+        ...         rank = torch.arange(1.0, len(self.varying) + 1)
+        ...         return torch.diag(self.log_scale.exp() * rank.rsqrt())
+        ...     def set_matrix(self, covariance):
+        ...         self.log_scale.data.copy_(0.5 * covariance[0, 0].log())
+        >>> [round(variance, 2) for variance in Smooth(4).matrix().diagonal().tolist()]
+        [1.0, 0.5, 0.33, 0.25]
+        >>> learner = bm.ALPaCA(bm.Polynomial(1, 3), covariance=Smooth(4))
     """
 
     def __init__(self, num_features: int, varying: Sequence[int] | None) -> None:
@@ -200,11 +304,11 @@ class FeatureCovariance(Described, nn.Module, ABC):
 
     @abstractmethod
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """Lower triangular factor over the R varying features."""
+        """The lower triangular factor over the R varying features."""
 
     @abstractmethod
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
-        """Assign V over the varying features, or the nearest this type can hold (a diagonal type keeps the diagonal).
+        """Assign V over the varying features, or what this type can hold of it (a diagonal type keeps the diagonal).
 
         Raises:
             InferenceError: V is not positive definite.
@@ -216,7 +320,7 @@ class FeatureCovariance(Described, nn.Module, ABC):
         return cholesky(covariance[index][:, index].double(), "prior covariance")
 
     def factor(self) -> Float[Tensor, "F R"]:
-        """L: the square factor, with zero rows for the features that do not vary."""
+        """L: the square factor, with rows of zeros for the features that do not vary."""
         square = self.square_factor()
         if len(self.varying) == self.num_features and self.varying == tuple(range(self.num_features)):
             return square
@@ -230,12 +334,23 @@ class FeatureCovariance(Described, nn.Module, ABC):
 
 
 class FullCovariance(FeatureCovariance):
-    """Any covariance over features.
+    """Any prior covariance over features: F (F + 1) / 2 numbers are learned.
 
     Args:
         num_features: F.
-        variance: starting variance of every feature's weight.
+        variance: the starting variance of the weight of every feature, relative to the observation noise.
         varying: positions of the features whose weights differ between tasks; all by default.
+
+    Raises:
+        DataError: a variance that is not positive; positions that repeat or are not those of features.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> intercepts = bm.priors.FullCovariance(2, varying=[0])  # the slope is the same in all tasks
+        >>> intercepts.matrix()
+        tensor([[1., 0.],
+                [0., 0.]], grad_fn=<...>)
+        >>> learner = bm.ALPaCA(bm.Identity(1), covariance=intercepts)  # random intercepts
     """
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
@@ -245,7 +360,7 @@ class FullCovariance(FeatureCovariance):
         self.below = nn.Parameter(torch.zeros(size * (size - 1) // 2))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """Cholesky factor: exp(log_diagonal) on the diagonal, free numbers below, scaled by their row's diagonal."""
+        """The Cholesky factor: exp(log_diagonal) on the diagonal, free numbers times that of their row below it."""
         scale = self.log_diagonal.exp()
         unit = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
         rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=scale.device)
@@ -253,7 +368,7 @@ class FullCovariance(FeatureCovariance):
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
-        """Assign V over the varying features."""
+        """Assign V over the varying features. Raises InferenceError where it is not positive definite."""
         factor = self._chosen(covariance)
         scale = factor.diagonal()
         self.log_diagonal.copy_(scale.log())
@@ -262,37 +377,71 @@ class FullCovariance(FeatureCovariance):
 
 
 class DiagonalCovariance(FeatureCovariance):
-    """Independent features, each with its own variance. Arguments as in `FullCovariance`."""
+    """A diagonal prior covariance: the weights of features are independent, each with its own learned variance.
+
+    Args:
+        num_features: F.
+        variance: the starting value of all variances, relative to the observation noise.
+        varying: positions of the features that have a variance, the others having none; all by default.
+
+    Raises:
+        DataError: a variance that is not positive; positions that repeat or are not those of features.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> covariance = bm.priors.DiagonalCovariance(2)
+        >>> covariance.set_matrix(torch.tensor([[4.0, 1.0], [1.0, 9.0]]))  # keeps the variances
+        >>> covariance.matrix().round(decimals=3)
+        tensor([[4., 0.],
+                [0., 9.]], grad_fn=<...>)
+        >>> learner = bm.ALPaCA(bm.Identity(1), covariance=covariance)
+    """
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
         self.log_diagonal = nn.Parameter(torch.full((len(self.varying),), 0.5 * _log(variance)))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """diag(standard deviations)."""
+        """The diagonal matrix of the standard deviations."""
         return torch.diag(self.log_diagonal.exp())
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
-        """Keep the variances of the varying features."""
+        """Assign the variances of the varying features; correlations are dropped."""
         self.log_diagonal.copy_(0.5 * self._chosen(covariance).square().sum(-1).log())
 
 
 class IsotropicCovariance(FeatureCovariance):
-    """Independent features of one common variance. Arguments as in `FullCovariance`."""
+    """A prior covariance that is a multiple of the identity: the weights of all features have one learned variance.
+
+    Args:
+        num_features: F.
+        variance: the starting variance, relative to the observation noise.
+        varying: positions of the features whose weights differ between tasks; all by default.
+
+    Raises:
+        DataError: a variance that is not positive; positions that repeat or are not those of features.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> covariance = bm.priors.IsotropicCovariance(8, variance=0.5)
+        >>> len(list(covariance.parameters()))  # one number is learned
+        1
+        >>> learner = bm.ALPaCA(bm.MLP(1, [16, 8]), covariance=covariance)
+    """
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
         self.log_scale = nn.Parameter(torch.tensor(0.5 * _log(variance)))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """The common standard deviation times I."""
+        """The common standard deviation times the identity."""
         eye = torch.eye(len(self.varying), dtype=self.log_scale.dtype, device=self.log_scale.device)
         return self.log_scale.exp() * eye
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
-        """Keep the mean variance of the varying features."""
+        """Assign the mean of the variances of the varying features."""
         self.log_scale.copy_(0.5 * self._chosen(covariance).square().sum(-1).mean().log())
 
 
@@ -300,8 +449,19 @@ class MatrixNormal(Prior):
     """W ~ MN(K_0, V, Σ): Cov(W_fc, W_f'c') = V_ff' Σ_cc' (Harrison et al. 2018, eq. 4, with V = Lambda_0⁻¹).
 
     Args:
-        covariance: V, the prior covariance over the F features, relative to the noise.
-        noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
+        covariance: V, the prior covariance over the F features, relative to the observation noise.
+        noise: Σ, the observation noise over the C outputs, the same object as the noise of the likelihood;
+            `DiagonalNoise(1)` by default.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> noise = bm.noise.DiagonalNoise(2, initial=0.25)
+        >>> prior = bm.priors.MatrixNormal(bm.priors.FullCovariance(3), noise)
+        >>> weight = prior.sample(5)["weight"]  # W of five tasks
+        >>> weight.shape, prior.log_prob({"weight": weight}).shape
+        (torch.Size([5, 3, 2]), torch.Size([5]))
+        >>> bm.ALPaCA(bm.Identity(1)).prior.mean["weight"].shape  # the prior of ALPaCA is one
+        torch.Size([2, 1])
     """
 
     def __init__(self, covariance: FeatureCovariance, noise: Noise | None = None) -> None:
@@ -312,11 +472,11 @@ class MatrixNormal(Prior):
 
     @property
     def mean(self) -> Params:
-        """K_0, `F C`."""
+        """The prior mean K_0, `F C`."""
         return {"weight": self.location}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """Matrix-normal log density, in nats. Raises UnsupportedError when some feature does not vary."""
+        """The matrix-normal log density, in nats. Raises UnsupportedError where some feature does not vary."""
         factor = self.covariance.factor()
         if factor.shape[0] != factor.shape[1]:
             raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
@@ -329,7 +489,7 @@ class MatrixNormal(Prior):
         return -0.5 * (white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """K_0 + L Z Lcᵀ with standard normal Z."""
+        """Draws K_0 + L Z Lcᵀ with standard normal Z and Σ = Lc Lcᵀ."""
         factor, noise = self.covariance.factor(), cholesky(self.noise.covariance(), "noise covariance")
         shape = (num_tasks, factor.shape[1], noise.shape[0])
         normal = common_normals(shape, factor, generator)
@@ -337,13 +497,23 @@ class MatrixNormal(Prior):
 
 
 class Ridge(Prior):
-    """W ~ MN(0, I / precision, Σ): what ridge regression believes of its weights, in units of the noise.
+    """W ~ MN(0, I / precision, Σ): the prior under which ridge regression is the posterior mean.
 
     Args:
         num_features: F.
         noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
-        precision: starting precision, the ridge.
-        bounds: smallest and largest precision.
+        precision: the starting precision relative to the observation noise: the ridge.
+        bounds: the smallest and the largest precision.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or a precision outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.Ridge(3, bm.noise.DiagonalNoise(1, initial=0.5), precision=2.0)
+        >>> draws = prior.sample(2000, torch.Generator().manual_seed(0))["weight"]
+        >>> round(draws.var().item(), 2)  # noise variance over precision
+        0.25
     """
 
     def __init__(
@@ -355,11 +525,11 @@ class Ridge(Prior):
 
     @property
     def mean(self) -> Params:
-        """Zeros, `F C`."""
+        """The prior mean, zeros `F C`."""
         return {"weight": self.precision.raw.new_zeros(self.num_features, self.noise.num_outputs)}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """Matrix-normal log density, in nats."""
+        """The matrix-normal log density, in nats."""
         weight = _value(phi, "weight", self.mean["weight"])
         noise = cholesky(self.noise.covariance().to(weight.dtype), "noise covariance")
         precision = self.precision().to(weight.dtype)
@@ -369,7 +539,7 @@ class Ridge(Prior):
         return -0.5 * (precision * white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """Z Lcᵀ / √precision with standard normal Z."""
+        """Draws Z Lcᵀ / √precision with standard normal Z and Σ = Lc Lcᵀ."""
         noise = cholesky(self.noise.covariance(), "noise covariance")
         shape = (num_tasks, self.num_features, len(noise))
         normal = common_normals(shape, noise, generator)
@@ -397,7 +567,18 @@ class MatrixNormalMixture(Prior):
     Args:
         num_features: F.
         num_components: S.
-        noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
+        noise: Σ, the observation noise over the C outputs, the same object as the noise of the likelihood;
+            `DiagonalNoise(1)` by default.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> prior = bm.priors.MatrixNormalMixture(1, num_components=2)
+        >>> for component, center in zip(prior.matrix_normals, (-10.0, 10.0)):
+        ...     _ = component.location.data.fill_(center)
+        >>> sorted(prior.sample(4, torch.Generator().manual_seed(0))["weight"].sign().flatten().tolist())
+        [-1.0, 1.0, 1.0, 1.0]
+        >>> prior.mean["weight"].item()  # the mean of both components
+        0.0
     """
 
     def __init__(self, num_features: int, num_components: int, noise: Noise | None = None) -> None:
@@ -412,22 +593,22 @@ class MatrixNormalMixture(Prior):
 
     @property
     def matrix_normals(self) -> list[MatrixNormal]:
-        """The components; their `covariance` is a `FullCovariance`."""
+        """The components, each with a `FullCovariance` over features."""
         return [component for component in self.components if isinstance(component, MatrixNormal)]
 
     @property
     def mean(self) -> Params:
-        """Σ_s π_s K_s, `F C`."""
+        """The prior mean Σ_s π_s K_s, `F C`."""
         locations = torch.stack([component.location for component in self.matrix_normals])
         return {"weight": torch.einsum("s,sfc->fc", self.logits.softmax(-1), locations)}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """log Σ_s π_s MN(W; K_s, V_s, Σ), in nats."""
+        """The log density log Σ_s π_s MN(W; K_s, V_s, Σ), in nats."""
         each = torch.stack([component.log_prob(phi) for component in self.matrix_normals], -1)
         return (each + self.logits.log_softmax(-1)).logsumexp(-1)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """A component for each task, then W from it."""
+        """Draws a component for each task, then W from it."""
         weights = self.logits.softmax(-1)
         chosen = torch.multinomial(weights, num_tasks, replacement=True, generator=generator)
         draws = torch.stack([c.sample(num_tasks, generator)["weight"] for c in self.matrix_normals])

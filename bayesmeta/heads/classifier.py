@@ -164,6 +164,11 @@ class HeadPosterior(TaskPosterior):
     labels: Int[Tensor, "B N"]
     scores: Scores
 
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.examples.mask.sum(-1)
+
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> IndependentPredictive:
         logits = self.learner.softmax(*self.scores.at(self.learner.rows(x)))

@@ -14,12 +14,23 @@ from bayesmeta.predictives.predictive import Predictive, require_shape
 
 @dataclass(frozen=True, eq=False)
 class AffinePredictive(Predictive):
-    """The predictive of shift + scale * y: standardisation undone.
+    """The predictive of shift + scale * y: what undoes a standardisation of the outcomes.
+
+    `Standardized` returns it; everything, densities included, is in the new units.
 
     Attributes:
         base: the predictive of y.
-        shift: `C`, units of the new outcome.
-        scale: `C`, positive.
+        shift: `C`, in units of the new outcome.
+        scale: `C`, positive, in units of the new outcome for a unit of y.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> celsius = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0], [20.0, 22.0])).predict([0.5])
+        >>> fahrenheit = bm.predictives.AffinePredictive(celsius, shift=torch.tensor([32.0]), scale=torch.tensor([1.8]))
+        >>> celsius
+        prediction at 1 point: mean [14.8], sd [0.367]
+        >>> fahrenheit
+        prediction at 1 point: mean [58.6], sd [0.661]
     """
 
     base: Predictive
@@ -37,30 +48,30 @@ class AffinePredictive(Predictive):
 
     @property
     def marginals(self) -> Distribution:
-        """The base's marginals, moved and scaled."""
+        """The marginals of the base, moved and scaled."""
         return distributions.affine(self.base.marginals, self.shift, self.scale)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density in the new units, in nats."""
+        """The joint log density of the real points in the new units, in nats."""
         points = y.shape[1] if mask is None else mask.sum(-1)
         return self.base.log_prob(self._back(y), mask) - points * self.scale.log().sum()
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
-        """Log density of each point in the new units, in nats."""
+        """The log density of each point on its own in the new units, in nats."""
         return self.base.marginal_log_prob(self._back(y)) - self.scale.log().sum()
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
-        """Mean in the new units."""
+        """The predictive mean in the new units."""
         return self.shift + self.scale * self.base.mean
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """Variance in the new units, squared."""
+        """The predictive variance in the new units, squared."""
         return self.scale.square() * self.base.variance
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """P(Y <= y)."""
+        """P(Y <= y) of each output of each point, y in the new units."""
         return self.base.cdf(self._back(y))
 
     def _quantile(self, q: float) -> Tensor:

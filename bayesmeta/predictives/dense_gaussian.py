@@ -33,6 +33,16 @@ class DenseGaussianPredictive(JointGaussianPredictive):
             where the joint distribution is asked for.
         noise_covariance: Σ, the noise covariance, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), posterior=bm.Linearized())
+        >>> predictive = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])).predict([2.0, 2.1])
+        >>> isinstance(predictive, bm.predictives.DenseGaussianPredictive)
+        True
+        >>> covariance = predictive.noiseless.covariance()[0]  # of f at two points near each other
+        >>> bool(covariance[0, 1] / (covariance[0, 0] * covariance[1, 1]).sqrt() > 0.9)
+        True
     """
 
     blocks: Float[Tensor, "B M C C"]
@@ -42,12 +52,12 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """Predictive variance, squared units of y."""
+        """The predictive variance, squared units of y."""
         return self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.noise_covariance.diagonal()
 
     @property
     def marginals(self) -> Distribution:
-        """Gaussians of batch shape (B, M), event shape (C,).
+        """Gaussian distributions of batch shape (B, M) and event shape (C,).
 
         Raises:
             InferenceError: with two outputs or more, the covariance at a point is not positive definite.
@@ -70,7 +80,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density over the real points, in nats.
+        """The joint log density of the real points, in nats.
 
         Raises:
             ShapeError: y or the mask does not have the shape of the prediction.

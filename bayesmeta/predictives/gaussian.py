@@ -16,14 +16,27 @@ from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 @dataclass(frozen=True, eq=False)
 class GaussianPredictive(JointGaussianPredictive):
-    """Jointly Gaussian points: Cov(y_mc, y_m'c') = (R + noise I)_mm' Σ_cc', Kronecker over points and outputs.
+    """Jointly Gaussian points: Cov(y_mc, y_m'c') = (R + noise I)_mm' Σ_cc', a Kronecker product of points and outputs.
+
+    It is the predictive of `ALPaCA`, `R2D2Regressor` and `DeepKernelTransfer`.
 
     Attributes:
         location: the mean, `B M C`, units of y.
-        latent_variance: the diagonal of R, `B M`.
-        latent_covariance: computes R, `B M M`; called only where the joint distribution is asked for.
+        latent_variance: the diagonal of R, `B M`, in units of Σ.
+        latent_covariance: computes R, `B M M`, in units of Σ; called only where the joint distribution is asked for.
         output_covariance: Σ, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> predictive = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0], [1.0])).predict([5.0, 5.1])
+        >>> isinstance(predictive, bm.predictives.GaussianPredictive)
+        True
+        >>> y = torch.tensor([[[9.0], [9.2]]])  # both far above the mean, and together: a steep line
+        >>> bool(predictive.log_prob(y) > predictive.marginal_log_prob(y).sum())
+        True
+        >>> bool(predictive.noiseless.variance.sum() < predictive.variance.sum())
+        True
     """
 
     latent_variance: Float[Tensor, "B M"]
@@ -38,7 +51,7 @@ class GaussianPredictive(JointGaussianPredictive):
 
     @property
     def marginals(self) -> Distribution:
-        """Gaussians of batch shape (B, M), event shape (C,)."""
+        """Gaussian distributions of batch shape (B, M) and event shape (C,)."""
         if self.output_covariance.shape[-1] == 1:
             return Independent(Normal(self.location, self.stddev, validate_args=False), 1)
         factor = self.point_variance.sqrt()[..., None, None] * cholesky(self.output_covariance, "noise covariance")
@@ -46,7 +59,7 @@ class GaussianPredictive(JointGaussianPredictive):
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """Predictive variance, squared units of y."""
+        """The predictive variance, squared units of y."""
         return self.point_variance[..., None] * self.output_covariance.diagonal()
 
     def covariance(self) -> Float[Tensor, "B M M"]:
@@ -55,7 +68,7 @@ class GaussianPredictive(JointGaussianPredictive):
         return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density over the real points, in nats."""
+        """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")

@@ -14,11 +14,22 @@ from bayesmeta.predictives.predictive import Predictive, require_shape
 
 @dataclass(frozen=True, eq=False)
 class IndependentPredictive(Predictive):
-    """Points that are independent given what was learned.
+    """Points that are independent given what was learned: any torch distribution becomes a predictive.
 
     Attributes:
-        distribution: any torch distribution of batch shape (B, M).
-        latent: the distribution without observation noise, where it exists.
+        distribution: of batch shape (B, M), and event shape (C,) for numbers or () for labels.
+        latent: the distribution of f, without observation noise; None where f and noise do not separate.
+
+    Example:
+        >>> from torch.distributions import Categorical, Independent, Normal
+        >>> import bayesmeta as bm
+        >>> f = Independent(Normal(torch.tensor([[[0.5], [2.0]]]), 0.3), 1)  # one task, two points, one output
+        >>> y = Independent(Normal(torch.tensor([[[0.5], [2.0]]]), 0.5), 1)
+        >>> predictive = bm.predictives.IndependentPredictive(y, f)
+        >>> predictive, predictive.noiseless
+        (prediction at 2 points: mean [0.5, 2], sd [0.5, 0.5], prediction at 2 points: mean [0.5, 2], sd [0.3, 0.3])
+        >>> bm.predictives.IndependentPredictive(Categorical(torch.tensor([[[0.7, 0.2, 0.1]]])))
+        prediction at 1 point: class probabilities [[0.7, 0.2, 0.1]]
     """
 
     distribution: Distribution
@@ -30,7 +41,7 @@ class IndependentPredictive(Predictive):
         return self.distribution
 
     def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Σ over the real points of their marginal log densities, in nats."""
+        """The sum over the real points of their marginal log densities, in nats."""
         if mask is None:
             return self.marginal_log_prob(y).sum(-1)
         require_shape(mask, self.shape[:2], "mask")
@@ -51,7 +62,7 @@ class IndependentPredictive(Predictive):
 
     @property
     def noiseless(self) -> "IndependentPredictive":
-        """The predictive of f."""
+        """The predictive of f. Raises UnsupportedError where no `latent` is given."""
         if self.latent is None:
             raise UnsupportedError("this predictive does not separate f from its noise")
         return IndependentPredictive(self.latent)

@@ -71,18 +71,18 @@ class _Mixture(Predictive):
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
-        """Weighted mean."""
+        """The weighted mean of the components' means."""
         return self._average(self._over(lambda p: p.mean))
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """Law of total variance."""
+        """The variance, by the law of total variance."""
         means = self._over(lambda p: p.mean)
         spread = means - self._average(means)[:, None]
         return self._average(self._over(lambda p: p.variance)) + self._average(spread.square())
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
-        """Weighted average of the components' distribution functions."""
+        """P(Y <= y), the weighted average of the components' distribution functions."""
         require_shape(y, self.shape)
         return self._average(self._over(lambda p, y: p.cdf(y), y))
 
@@ -108,8 +108,19 @@ class MixturePredictive(_Mixture):
     """Σ_s w_s p_s(y): a task's posterior held as S weighted parameters, each with its own predictive.
 
     Attributes:
-        log_weights: `B S`, normalised here.
-        components: the predictives of all tasks and parameters, over B * S tasks, task by task.
+        log_weights: `B S`, up to a constant of each task: they are normalised here.
+        components: the predictive of all tasks and parameters, over B * S tasks, task by task.
+
+    Example:
+        >>> from torch.distributions import Independent, Normal
+        >>> import bayesmeta as bm
+        >>> mean = torch.tensor([-1.0, 1.0]).expand(1, 2).reshape(2, 1, 1)  # one task, two components, one point
+        >>> components = bm.predictives.IndependentPredictive(Independent(Normal(mean, 0.1), 1))
+        >>> predictive = bm.predictives.MixturePredictive(torch.log(torch.tensor([[0.25, 0.75]])), components)
+        >>> predictive
+        prediction at 1 point: mean [0.5], sd [0.872]
+        >>> predictive.cdf(torch.zeros(1, 1, 1))
+        tensor([[[0.2500]]])
     """
 
     components: Predictive
@@ -141,11 +152,22 @@ class MixturePredictive(_Mixture):
 
 @dataclass(frozen=True, eq=False)
 class EnsemblePredictive(_Mixture):
-    """Σ_s w_s p_s(y), each p_s a predictive of its own for the same points: as of several learners.
+    """Σ_s w_s p_s(y), each p_s a predictive of its own for the same points, such as those of several learners.
 
     Attributes:
-        log_weights: `B S`, normalised here.
-        components: S predictives of all tasks.
+        log_weights: `B S`, up to a constant of each task: they are normalised here.
+        components: S predictives of all tasks at the same points.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> support = bm.Data.from_arrays([0.0, 1.0], [0.0, 1.0])
+        >>> learners = bm.ALPaCA(bm.Identity(1)), bm.ALPaCA(bm.Polynomial(1, 2))
+        >>> each = tuple(learner.adapt(support).predict([2.0]) for learner in learners)
+        >>> weights = torch.stack([learner.log_evidence(support) for learner in learners], -1)  # of equal prior odds
+        >>> average = bm.predictives.EnsemblePredictive(weights.detach(), each)
+        >>> low, high = sorted(predictive.mean.item() for predictive in each)
+        >>> low < average.mean.item() < high
+        True
     """
 
     components: tuple[Predictive, ...]

@@ -16,15 +16,28 @@ MOST_SHOWN = 4  # points in the line that a predictive is printed as
 
 
 class Predictive(OneLine, ABC):
-    """p(y | x, D, theta) at the query points of a batch of tasks.
+    """p(y | x, D, theta) at the M query points of a batch of tasks: what `TaskPosterior.predict` returns.
 
-    A subclass gives `marginals` and, where the points are dependent, its own `log_prob` and `rsample`.
+    Observation noise is included; `noiseless` is without. `log_prob` and `sample` are joint over the points of a task,
+    while `mean`, `variance`, `cdf`, `quantile`, `interval` and `marginal_log_prob` take each point on its own. A
+    predictive of labels has `probs` in place of a mean and quantiles.
+
+    A subclass gives `marginals`, `log_prob` and `rsample`. Most methods need no subclass of their own: any torch
+    distribution becomes a predictive by `IndependentPredictive`.
 
     Example:
         >>> import bayesmeta as bm
-        >>> distribution = torch.distributions.Independent(Normal(torch.tensor([[[0.5], [2.0]]]), 0.1), 1)
-        >>> bm.predictives.IndependentPredictive(distribution)
-        prediction at 2 points: mean [0.5, 2], sd [0.1, 0.1]
+        >>> posterior = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 3.0, 5.0]))
+        >>> predictive = posterior.predict([1.5, 10.0])
+        >>> predictive
+        prediction at 2 points: mean [3.5, 17.7], sd [0.374, 1.55]
+        >>> lower, upper = predictive.interval(0.9)
+        >>> lower.shape, predictive.sample((100,)).shape
+        (torch.Size([1, 2, 1]), torch.Size([100, 1, 2, 1]))
+        >>> predictive.log_prob(torch.tensor([[[4.0], [21.0]]])).shape  # joint over both points
+        torch.Size([1])
+        >>> bm.R2D2(bm.Identity(1)).adapt(bm.Data.from_labels([0.0, 1.0], [0, 1])).predict([0.0]).probs.argmax().item()
+        0
     """
 
     def __repr__(self) -> str:
@@ -42,11 +55,15 @@ class Predictive(OneLine, ABC):
     @property
     @abstractmethod
     def marginals(self) -> Distribution:
-        """Each point on its own: batch shape (B, M), event shape (C,), or () for labels."""
+        """The distribution of each point on its own: batch shape (B, M), event shape (C,), or () for labels."""
 
     @abstractmethod
     def log_prob(self, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density of the real points of each task, in nats.
+        """The joint log density of the real points of each task, in nats.
+
+        Args:
+            y: outcomes.
+            mask: True at the points that count; all of them when None.
 
         Raises:
             ShapeError: y or the mask does not have the shape of the prediction.
@@ -56,7 +73,12 @@ class Predictive(OneLine, ABC):
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
-        """Joint draws with gradients, where the distribution has them."""
+        """Joint draws, with gradients where the distribution has them.
+
+        Args:
+            sample_shape: the leading axes of the draws.
+            generator: torch's global one when None.
+        """
 
     @property
     def noiseless(self) -> "Predictive":
@@ -66,12 +88,16 @@ class Predictive(OneLine, ABC):
     def sample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
-        """Joint draws, without gradients."""
+        """Joint draws without gradients; arguments as for `rsample`."""
         with torch.no_grad():
             return self.rsample(sample_shape, generator)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
-        """Log density of each point on its own (over all its outputs), in nats. Raises ShapeError like `log_prob`."""
+        """The log density of each point on its own, over all its outputs, in nats.
+
+        Raises:
+            ShapeError: y does not have the shape of the prediction.
+        """
         marginals = self.marginals
         require_shape(y, self.shape)
         if y.shape[1] == 0:  # torch's Independent fails on zero points
@@ -83,22 +109,22 @@ class Predictive(OneLine, ABC):
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
-        """Predictive mean, units of y."""
+        """The predictive mean, units of y."""
         return self._regression().mean
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """Predictive variance, squared units of y, noise included."""
+        """The predictive variance, squared units of y, noise included."""
         return self._regression().variance
 
     @property
     def stddev(self) -> Float[Tensor, "B M C"]:
-        """Predictive standard deviation, units of y, noise included."""
+        """The predictive standard deviation, units of y, noise included."""
         return self.variance.sqrt()
 
     @property
     def probs(self) -> Float[Tensor, "B M C"]:
-        """Class probabilities. Raises UnsupportedError for a regression predictive."""
+        """The class probabilities. Raises UnsupportedError for a predictive of numbers."""
         marginals = self.marginals
         if isinstance(marginals, Bernoulli):
             return torch.stack([1.0 - marginals.probs, marginals.probs], -1)
@@ -140,7 +166,7 @@ class Predictive(OneLine, ABC):
 
     @property
     def shape(self) -> torch.Size:
-        """What y must look like: `B M C`, or `B M` for labels."""
+        """The shape that y must have: `B M C`, or `B M` for labels."""
         marginals = self.marginals
         return marginals.batch_shape + marginals.event_shape
 
@@ -159,7 +185,11 @@ def _shown(values: Float[Tensor, "M C"]) -> str:
 
 
 def require_shape(value: Tensor, shape: torch.Size, name: str = "y") -> None:
-    """Broadcasting a wrong shape would score every outcome at every point."""
+    """Raise ShapeError unless the shape is this one: broadcasting would score every outcome at every point.
+
+    Raises:
+        DataError: the value is not a tensor. ShapeError: its shape is another.
+    """
     if not isinstance(value, Tensor):
         raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
     if value.shape != shape:

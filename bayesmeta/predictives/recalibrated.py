@@ -25,7 +25,7 @@ LEVELS: tuple[float, ...] = (0.0, 0.01, 0.025, 0.05, *(k / 10 for k in range(1, 
 
 @dataclass(frozen=True, eq=False)
 class RecalibratedPredictive(Predictive):
-    """The predictive with marginal distribution functions R(F(y)): piecewise linear R, the base's own dependence.
+    """The predictive with marginal distribution functions R(F(y)), R piecewise linear, and the dependence of the base.
 
     What was y under the base becomes F⁻¹(R⁻¹(F(y))), output by output: points (and outputs) keep their copula, and the
     density of a single output is r(F(y)) f(y) with r = R'.
@@ -33,6 +33,15 @@ class RecalibratedPredictive(Predictive):
     Attributes:
         base: the predictive with distribution functions F.
         maps: `B L C`, R at `LEVELS`, increasing from 0 to 1; float64.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
+        >>> base = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([1.0])
+        >>> maps = torch.tensor(LEVELS, dtype=torch.float64)[None, :, None] ** 2  # R(p) = p² at the levels
+        >>> higher = RecalibratedPredictive(base, maps)
+        >>> round(higher.cdf(base.quantile(0.5)).item(), 3)
+        0.25
     """
 
     base: Predictive
@@ -71,7 +80,7 @@ class RecalibratedPredictive(Predictive):
         return _Marginals(self)
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
-        """Log density of each point (over all its outputs), in nats."""
+        """The log density of each point on its own, over all its outputs, in nats."""
         require_shape(y, self.shape)
         if y.shape[-1] == 1:
             density = self.base.marginal_log_prob(y)
@@ -80,7 +89,7 @@ class RecalibratedPredictive(Predictive):
         return self.base.marginal_log_prob(z) + change
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density over the real points, in nats."""
+        """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")
@@ -174,6 +183,8 @@ class _Marginals(PredictiveMarginals):
 
 def _log_density(predictive: Predictive, y: Tensor) -> Float[Tensor, "B M C"]:
     """log f of each output on its own."""
+    if predictive.shape[-1] == 1:  # the density of the point, which also marginals that are no torch family can give
+        return predictive.marginal_log_prob(y)[..., None]
     if isinstance(predictive, ScaledPredictive):
         return _log_density(predictive.base, predictive._back(y)) - predictive._factor.log()
     if isinstance(predictive, RecalibratedPredictive):

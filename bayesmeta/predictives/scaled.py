@@ -14,11 +14,18 @@ from bayesmeta.predictives.predictive import Predictive, require_shape
 
 @dataclass(frozen=True, eq=False)
 class ScaledPredictive(Predictive):
-    """The predictive of mean + factor (y - mean): the same means and correlations, other deviations.
+    """The predictive of mean + factor (y - mean): the same means and correlations, other standard deviations.
 
     Attributes:
         base: the predictive of y.
-        factor: `B`, positive.
+        factor: `B`, positive, what standard deviations are multiplied by.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.predictives.scaled import ScaledPredictive
+        >>> base = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([1.0])
+        >>> round((ScaledPredictive(base, torch.tensor([2.0])).stddev / base.stddev).item(), 3)
+        2.0
     """
 
     base: Predictive
@@ -40,26 +47,26 @@ class ScaledPredictive(Predictive):
 
     @property
     def marginals(self) -> Distribution:
-        """The base's marginals, around their means."""
+        """The marginals of the base, scaled around their means."""
         return _affine(self.base.marginals, (1.0 - self._factor) * self.base.mean, self._factor)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-        """Joint log density, in nats."""
+        """The joint log density of the real points, in nats."""
         points = y.shape[1] if mask is None else mask.sum(-1)
         return self.base.log_prob(self._back(y), mask) - points * y.shape[-1] * self._factor[:, 0, 0].log()
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
-        """Log density of each point, in nats."""
+        """The log density of each point on its own, in nats."""
         return self.base.marginal_log_prob(self._back(y)) - y.shape[-1] * self._factor[..., 0].log()
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
-        """The base's own."""
+        """The mean of the base."""
         return self.base.mean
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
-        """factor² times the base's."""
+        """The variance of the base times factor²."""
         return self._factor.square() * self.base.variance
 
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:

@@ -462,3 +462,21 @@ def test_binary_labels_get_a_temperature_too() -> None:
     assert isinstance(TemperatureScaled(ClassShares(), (1,)).log_temperatures, Tensor)
     with pytest.raises(UnsupportedError, match="regression"):
         tempered(corrected("gaussian", "scaled")[1], temperature)
+
+
+@pytest.mark.parametrize("points", [1, 2, 3])  # 2 tasks: as many points as tasks must not be taken for them
+def test_marginals_that_are_no_family_of_torch(points: int) -> None:
+    """The oracle of sinusoids has marginals of its own; the joint density is the base's at z, times dz/dy."""
+    simulator = bm.tasks.Sinusoid()
+    tasks = simulator.dataset(2, 4 + points, seed=0).data
+    assert simulator.oracle is not None
+    base = simulator.oracle.adapt(tasks.points(slice(4))).predict(tasks.x[:, 4:])
+    predictive, y = RecalibratedPredictive(base, bent_maps(2, 1)), tasks.y[:, 4:].double()
+    levels = predictive.cdf(y)
+    z = torch.stack([base.quantile(float(level)).flatten()[k] for k, level in enumerate(levels.flatten())])
+    z = z.reshape(y.shape)
+    change = (predictive.marginal_log_prob(y) - base.marginal_log_prob(z)).sum(-1)
+    # quantiles are found to 1e-7 deviations, and the oracle's joint density and marginals by meshes of their own
+    torch.testing.assert_close(predictive.log_prob(y), base.log_prob(z) + change, rtol=0.0, atol=1e-5)
+    if points == 1:
+        torch.testing.assert_close(predictive.log_prob(y), predictive.marginal_log_prob(y)[:, 0], rtol=0.0, atol=1e-3)

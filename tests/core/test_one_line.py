@@ -7,6 +7,7 @@ import torch
 from torch.distributions import Bernoulli, Categorical, Independent, Normal
 
 import bayesmeta as bm
+from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior
 from bayesmeta.one_line import OneLine, several
 from tests.registry import CASES, Case
 
@@ -68,6 +69,51 @@ def test_a_posterior_counts_its_tasks_and_their_points(counts: list[int], line: 
     assert repr(Known(spec=support.spec, learner=bm.ALPaCA(bm.Identity(1)), support=support)) == line
     unknown = Unknown(spec=support.spec, weights=torch.zeros(1000))
     assert repr(unknown) == f"posterior of {several(len(counts), 'task')}"
+
+
+def _support(counts: list[int], num_classes: int | None) -> bm.Data:
+    generator = torch.Generator().manual_seed(0)
+    x = [torch.randn(count, 1, generator=generator) for count in counts]
+    if num_classes is None:
+        return bm.Data.stack([bm.Data.from_arrays(each, torch.sin(each)) for each in x])
+    return bm.Data.stack([bm.Data.from_labels(each, torch.arange(len(each)) % num_classes) for each in x])
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        bm.ALPaCA(bm.Identity(1)),
+        bm.R2D2Regressor(bm.Identity(1)),
+        bm.MixtureALPaCA(bm.Identity(1), num_components=2),
+        bm.DeepKernelTransfer(bm.Identity(1)),
+        bm.R2D2(bm.Identity(1), num_classes=2),
+        bm.LRD2(bm.Identity(1), num_classes=2),
+        bm.MetaOptNet(bm.Identity(1), num_classes=2),
+        bm.DeepKernelClassifier(bm.Identity(1), num_classes=2),
+        bm.Standardized(bm.ALPaCA(bm.Identity(1))),
+    ],
+    ids=lambda learner: type(learner).__name__,
+)
+def test_a_posterior_that_keeps_no_support_counts_what_it_has_seen(learner: bm.Learner) -> None:
+    num_classes = learner.outcomes.count if isinstance(learner.outcomes, bm.Labels) else None
+    learner.prepare(_support([5, 5], num_classes))
+    posterior = learner.adapt(_support([2, 5, 0], num_classes))
+    assert repr(posterior) == "posterior of 3 tasks after 2, 5, 0 points"
+    more = _support([1, 0, 3], num_classes)
+    assert repr(posterior.update(more)) == "posterior of 3 tasks after 3, 5, 3 points"
+    assert repr(posterior) == "posterior of 3 tasks after 2, 5, 0 points"
+    assert repr(learner.adapt(bm.Data.empty(more))) == "posterior of 3 tasks after 0, 0, 0 points"
+
+
+def test_a_posterior_of_chunks_of_tasks_counts_them_all() -> None:
+    """Learners that work on a chunk of the tasks at a time still count in the order of the tasks."""
+    counts = [index % 3 for index in range(10_000)]
+    mask = torch.arange(2) < torch.tensor(counts)[:, None]
+    support = bm.Data(torch.zeros(len(counts), 2, 1), torch.zeros(len(counts), 2, 1), mask)
+    posterior = bm.ALPaCA(bm.Polynomial(1, 31), covariance=bm.priors.IsotropicCovariance(32)).adapt(support)
+    assert isinstance(posterior, LinearPosterior)
+    assert len(posterior.beliefs) > 1
+    assert posterior.update(support).points_seen.tolist() == [2 * count for count in counts]
 
 
 def _normal(tasks: int, points: int, outputs: int = 1) -> bm.Predictive:

@@ -35,9 +35,9 @@ from bayesmeta.priors import DiagonalCovariance, FeatureCovariance, FullCovarian
 class ALPaCA(LinearLearner, LinearMixedModel):
     """Exact Bayesian linear regression on features that all tasks share.
 
-    theta = the features' weights, K_0 (`prior.location`), V (`prior.covariance`) and Σ (`prior.noise`). With `Identity`
-    features and the evidence as objective it is a linear mixed model: K_0 the fixed effects, V Σ the covariance of the
-    random effects.
+    theta is the weights of the features, K_0 (`prior.location`), V (`prior.covariance`) and Σ (`prior.noise`). With
+    `Identity` features and the evidence as objective it is a linear mixed model: K_0 holds the fixed effects, and V Σ
+    is the covariance of the random effects.
 
     Args:
         features: h, a network with `num_outputs` = F features (`MLP`, or a basis).
@@ -49,6 +49,18 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     Raises:
         ShapeError: `covariance` or `noise` do not have F features or C outputs.
         UnsupportedError: the features are not a `Network`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.MLP(1, [16, 8]))
+        >>> tasks = bm.tasks.Sawtooth().dataset(20, 10, seed=0)
+        >>> _ = bm.fit(learner, tasks, steps=50, progress=False)  # a real training takes thousands
+        >>> posterior = learner.adapt(tasks.data.select([0]).points(slice(4)))
+        >>> posterior
+        posterior of 1 task after 4 points
+        >>> posterior.mean["weight"].shape  # K_n: one task, 8 features, one output
+        torch.Size([1, 8, 1])
+        >>> lower, upper = posterior.predict([0.0, 1.0]).interval(0.9)
     """
 
     prior: MatrixNormal

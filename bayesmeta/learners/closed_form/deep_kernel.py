@@ -19,7 +19,7 @@ that is not so, give each a learner of its own.
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -42,8 +42,9 @@ from bayesmeta.predictives import GaussianPredictive
 class DeepKernelTransfer(Learner):
     """Exact Gaussian process regression on features that all tasks share.
 
-    theta = the features' weights, the kernel's parameters (`kernel`), m (`mean`) and Σ (`likelihood.noise`). With
-    `Identity` features it is a Gaussian process on the inputs, whose hyperparameters are learned from many tasks.
+    theta is the weights of the features, the parameters of the kernel (`kernel`), m (`mean`) and Σ
+    (`likelihood.noise`). With `Identity` features it is a Gaussian process on the inputs, whose hyperparameters are
+    learned from many tasks.
 
     Args:
         features: h, a network with `num_outputs` = F features of each point on its own.
@@ -56,6 +57,16 @@ class DeepKernelTransfer(Learner):
     Raises:
         ShapeError: a kernel on another number of features, or noise over other outputs. UnsupportedError: features that
             are not a `Network`, or not of each point on its own; something that is not a kernel of single points.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), kernel=bm.kernels.MaternKernel(2.5))
+        >>> tasks = bm.tasks.Sawtooth().dataset(20, 10, seed=0)
+        >>> _ = bm.fit(learner, tasks, steps=50, progress=False)  # a real training takes thousands
+        >>> posterior = learner.adapt(tasks.data.select([0]).points(slice(4)))
+        >>> posterior
+        posterior of 1 task after 4 points
+        >>> lower, upper = posterior.predict([0.0, 1.0]).interval(0.9)
     """
 
     def __init__(
@@ -142,10 +153,10 @@ class _Theta:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class DeepKernelPosterior(TaskPosterior):
-    """f | D, theta: a Gaussian process, exact.
+    """f | D, theta: the exact Gaussian process posterior.
 
     Attributes:
-        theta: what adapt knew of theta.
+        theta: theta as it was when the task was adapted to.
         rows: features of the support, zero where padded.
         belief: the Gaussian process in units of the noise.
     """
@@ -153,6 +164,11 @@ class DeepKernelPosterior(TaskPosterior):
     theta: _Theta
     rows: Float[Tensor, "B N F"]
     belief: GaussianProcess
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.belief.mask.sum(-1)
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:

@@ -27,8 +27,8 @@ class DeepKernelClassifier(HeadClassifier):
     numbers are learned by the predictive density of the query labels, as is all of theta. The paper has a sigmoid of
     the mean, and learns by the evidence of the ±1.
 
-    theta = the features' weights, the kernel's parameters and the noise variance of the labels (`head.kernel`,
-    `head.noise`), `scale` and `spread`.
+    theta is the weights of the features, the parameters of the kernel and the noise variance of the labels
+    (`head.kernel`, `head.noise`), `scale` and `spread`.
 
     Example:
         >>> import bayesmeta as bm

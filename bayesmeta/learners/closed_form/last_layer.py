@@ -27,7 +27,9 @@ from bayesmeta.typing import Params
 
 
 class LastLayerRegression(ExplicitLearner):
-    """Regression whose phi is W, `F C`, on the features h that all tasks share.
+    """Regression whose phi is W, `F C`, the weights of a last layer on features h that all tasks share.
+
+    A subclass gives the prior of W, and `condition`. Where its belief about W is Gaussian it inherits `LinearLearner`.
 
     Args:
         features: h, a network with `num_outputs` = F features.
@@ -37,6 +39,19 @@ class LastLayerRegression(ExplicitLearner):
 
     Raises:
         ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class SampledLastLayer(bm.learners.LastLayerRegression):
+        ...     '''A last layer under a ridge prior, whose posterior `Sampled` draws.'''
+        ...     def __init__(self, features):
+        ...         super().__init__(features, 1, None, lambda noise: bm.priors.Ridge(features.num_outputs, noise))
+        ...     def condition(self, support):
+        ...         raise bm.UnsupportedError("expected a sampler to adapt: use Sampled")
+        >>> learner = SampledLastLayer(bm.MLP(1, [8]))
+        >>> log_joint = learner.log_joint(bm.Data.from_arrays([0.0, 1.0], [0.2, 0.4]))
+        >>> log_joint({"weight": torch.zeros(1, 8, 1)}).shape
+        torch.Size([1])
     """
 
     likelihood: Gaussian
@@ -58,12 +73,39 @@ class LastLayerRegression(ExplicitLearner):
         return self.features(x).to(weight.dtype) @ weight
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """-mean over the query of the marginal log p(y | x, support, theta), in nats (Harrison et al. 2018, eq. 11)."""
+        """The mean of -log p(y | x, support, theta) over query points, each on its own, in nats.
+
+        Harrison et al. 2018, eq. 11.
+        """
         return marginal_loss(self, tasks)
 
 
 class LinearLearner(LastLayerRegression):
-    """Bayesian linear regression on features, with a Gaussian prior of W. A subclass gives `theta`."""
+    """Bayesian linear regression on features: the prior of W is Gaussian, and all else is exact.
+
+    A subclass gives its prior of W to the constructor, and the same in numbers by `theta`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
+        >>> class UnitPrior(bm.learners.LinearLearner):
+        ...     '''Bayesian linear regression with W ~ MN(0, I, Σ): only the features and Σ are learned.'''
+        ...     def __init__(self, features):
+        ...         super().__init__(features, 1, None, lambda noise: bm.priors.Ridge(features.num_outputs, noise))
+        ...         self.prior.precision.requires_grad_(False)
+        ...     def theta(self):
+        ...         scale = torch.ones(self.features.num_outputs, dtype=torch.float64)
+        ...         return LinearTheta(
+        ...             features=self.features,
+        ...             location=self.prior.mean["weight"].double(),
+        ...             factor=torch.diag(scale),
+        ...             scale=scale,
+        ...             output_covariance=self.prior.noise.covariance().double(),
+        ...         )
+        >>> posterior = UnitPrior(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))
+        >>> [round(weight, 2) for weight in posterior.mean["weight"].flatten().tolist()]  # intercept and slope, shrunk
+        [0.2, 0.73]
+    """
 
     @abstractmethod
     def theta(self) -> LinearTheta:
@@ -80,4 +122,4 @@ class LinearLearner(LastLayerRegression):
     def condition(self, support: Data) -> LinearPosterior:
         theta = self.theta()
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
-        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs))
+        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs), seen=support.counts)

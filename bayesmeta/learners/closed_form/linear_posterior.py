@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -25,17 +25,26 @@ CHUNK_NUMBERS = 2**18  # float64 numbers in one buffer: 2 MB
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearTheta:
-    """theta as inference uses it: computed once for each posterior, in float64."""
+    """theta as inference uses it: computed once for each posterior, in float64.
+
+    Attributes:
+        features: h.
+        location: K_0, the prior mean of W.
+        factor: L, with V = L Lᵀ the prior covariance over features, in units of Σ.
+        scale: the diagonal of a factor that is diagonal; None where it is not.
+        output_covariance: Σ, squared units of y.
+        intercept: b, a constant that is added to each output; None for none.
+    """
 
     features: Network
     location: Float[Tensor, "F C"]
     factor: Float[Tensor, "F R"]
-    scale: Float[Tensor, "F"] | None  # the diagonal of a factor that is diagonal
+    scale: Float[Tensor, "F"] | None
     output_covariance: Float[Tensor, "C C"]
     intercept: Float[Tensor, "C"] | None = None
 
     def design(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """Features Φ."""
+        """The matrix of features Φ."""
         return self.features(x).double()
 
     def rows(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N R"]:
@@ -74,31 +83,45 @@ class LinearTheta:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearPosterior(TaskPosterior):
-    """W | D, theta: matrix normal, exact.
+    """W | D, theta: the exact posterior, which is matrix normal.
 
     Attributes:
-        theta: what adapt knew of theta.
+        theta: theta as it was when the task was adapted to.
         beliefs: the posterior of the whitened weights Z, where W = K_0 + L Z; a chunk of the tasks in each.
+        seen: how many points of each task the posterior has been given.
     """
 
     theta: LinearTheta
     beliefs: tuple[LinearGaussian, ...]
+    seen: Int[Tensor, "B"]
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.seen
 
     @property
     def mean(self) -> Params:
-        """K_n, `B F C`: the posterior mean of W."""
+        """The posterior mean K_n of W, `B F C`."""
         mean, _ = self._moments()
         return {"weight": self.theta.location + self.theta.factor @ mean}
 
     @property
     def feature_covariance(self) -> Float[Tensor, "B F F"]:
-        """Lambda_n⁻¹: the covariance of W over features, in units of Σ."""
+        """The posterior covariance Lambda_n⁻¹ of W over features, in units of Σ."""
         _, root = self._moments()
         spread = self.theta.factor @ root
         return spread @ spread.mT
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        """Draws of W, `S B F C`."""
+        """Draws of W, `S B F C`.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> posterior = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0], [0.2, 0.4]))
+            >>> posterior.sample(100)["weight"].shape  # intercepts and slopes
+            torch.Size([100, 1, 2, 1])
+        """
         mean, root = self._moments()
         output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (num_draws, *mean.shape)
@@ -127,7 +150,8 @@ class LinearPosterior(TaskPosterior):
     def extended(self, data: Data) -> "LinearPosterior":
         beliefs, counts = self._chunks(self.theta.factor.shape[1])
         parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
-        return replace(self, beliefs=tuple(b.update(*part) for b, *part in zip(beliefs, *parts, strict=True)))
+        beliefs = [belief.update(*part) for belief, *part in zip(beliefs, *parts, strict=True)]
+        return replace(self, beliefs=tuple(beliefs), seen=self.seen + data.counts)
 
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
         size = self.theta.chunk(num_points)

@@ -20,8 +20,8 @@ from bayesmeta.heads.logistic import LogisticHead
 class LRD2(HeadClassifier):
     """Classification by multinomial logistic regression: a `HeadClassifier` whose head is `LogisticHead()`.
 
-    theta = the features' weights, the ridge (`head.ridge`), `scale` (1: the logits as they are) and `spread` (of the
-    belief).
+    theta is the weights of the features, the ridge (`head.ridge`), `scale` (1: the logits as they are) and `spread` (of
+    the belief).
 
     Example:
         >>> import bayesmeta as bm

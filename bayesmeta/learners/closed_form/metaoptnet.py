@@ -23,8 +23,9 @@ from bayesmeta.heads.svm import SVMHead
 class MetaOptNet(HeadClassifier):
     """Classification by a convex head on features that all tasks share: `SVMHead()` unless another is given.
 
-    theta = the features' weights, `scale` (nats for a unit of score), `spread` (of the belief), and the head's own. The
-    paper's other heads are `RidgeHead(50.0)`, whose ridge it keeps, and `NearestMeanHead()`.
+    theta is the weights of the features, `scale` (nats for a unit of score), `spread` (of the belief), and the
+    parameters of the head. The paper's other heads are `RidgeHead(50.0)`, whose ridge it does not learn, and
+    `NearestMeanHead()`.
 
     Example:
         >>> import bayesmeta as bm

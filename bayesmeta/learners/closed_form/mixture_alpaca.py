@@ -17,7 +17,7 @@ import copy
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -39,8 +39,9 @@ from bayesmeta.typing import Params
 class MixtureALPaCA(LastLayerRegression):
     """Exact Bayesian linear regression on shared features, with a mixture of matrix normals as prior.
 
-    The predictive is a mixture of Gaussians: unlike ALPaCA's, its width depends on the outcomes seen, not only on where
-    they were seen. theta = the features' weights, π (`prior.logits`), K_s and V_s (`prior.components`), and Σ.
+    The predictive is a mixture of Gaussians: unlike that of ALPaCA, its width depends on the outcomes seen, not only on
+    where they were seen. theta is the weights of the features, π (`prior.logits`), K_s and V_s (`prior.components`),
+    and Σ (`prior.noise`).
 
     Args:
         features: h, a network with `num_outputs` = F features.
@@ -49,7 +50,20 @@ class MixtureALPaCA(LastLayerRegression):
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
 
     Raises:
-        DataError: no components.
+        DataError: no components. ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a
+            `Network`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MixtureALPaCA(bm.Identity(1), num_components=2)
+        >>> for component, slope in zip(learner.prior.matrix_normals, (-2.0, 2.0)):  # two kinds of tasks
+        ...     _ = component.location.data.copy_(torch.tensor([[0.0], [slope]]))
+        ...     component.covariance.set_matrix(0.1 * torch.eye(2))
+        >>> posterior = learner.adapt(bm.Data.stack([bm.Data.from_arrays([], []), bm.Data.from_arrays([0.2], [0.3])]))
+        >>> posterior
+        posterior of 2 tasks after 0, 1 points
+        >>> [[round(p, 3) for p in task] for task in posterior.log_weights.softmax(-1).tolist()]  # p(s | D)
+        [[0.5, 0.5], [0.102, 0.898]]
     """
 
     prior: MatrixNormalMixture
@@ -66,8 +80,22 @@ class MixtureALPaCA(LastLayerRegression):
     def split_prior(
         cls, features: Network, prior: MatrixNormal, num_components: int = 4, generator: torch.Generator | None = None
     ) -> "MixtureALPaCA":
-        """Begin where a trained ALPaCA ended (`split_prior(alpaca.features, alpaca.prior)`): its features and noise are
-        copied, and its prior is split into components at draws from it, each with a quarter of its covariance.
+        """Begin where a trained ALPaCA ended: its features and noise are copied, and its prior is split.
+
+        The components are at draws from the prior, each with a quarter of its covariance.
+
+        Args:
+            features: those of the ALPaCA.
+            prior: that of the ALPaCA.
+            num_components: S.
+            generator: of the draws; torch's global one when None.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> alpaca = bm.ALPaCA(bm.MLP(1, [16, 8]))
+            >>> mixture = bm.MixtureALPaCA.split_prior(alpaca.features, alpaca.prior, num_components=3)
+            >>> len(mixture.prior.matrix_normals)
+            3
         """
         noise = copy.deepcopy(prior.noise)
         mixture = cls(
@@ -89,7 +117,11 @@ class MixtureALPaCA(LastLayerRegression):
         theta = self._theta()
         belief = linear_gaussian.condition(*theta.whitened(support))
         return MixtureALPaCAPosterior(
-            spec=support.spec, theta=theta, log_weights=theta.log_weights(support), belief=belief
+            spec=support.spec,
+            theta=theta,
+            log_weights=theta.log_weights(support),
+            belief=belief,
+            seen=support.counts,
         )
 
     def _theta(self) -> "_Theta":
@@ -133,20 +165,27 @@ class _Theta:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureALPaCAPosterior(TaskPosterior):
-    """W | D, theta: a mixture of matrix normals, exact.
+    """W | D, theta: the exact posterior, a mixture of matrix normals.
 
     Attributes:
-        theta: what adapt knew of theta.
+        theta: theta as it was when the task was adapted to.
         log_weights: log π_s p(D | s), `B S`.
         belief: the posterior of the whitened weights under every component, B * S.
+        seen: how many points of each task the posterior has been given.
     """
 
     theta: _Theta
     log_weights: Float[Tensor, "B S"]
     belief: LinearGaussian
+    seen: Int[Tensor, "B"]
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.seen
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        """Draws of W, `D B F C` (D draws)."""
+        """Draws of W, one for each of the `num_draws`: `num_draws B F C`."""
         mean, root = self.belief.moments()
         tasks, count = self.log_weights.shape
         chosen = torch.multinomial(self.log_weights.softmax(-1), num_draws, replacement=True, generator=generator).mT
@@ -175,9 +214,10 @@ class MixtureALPaCAPosterior(TaskPosterior):
     def extended(self, data: Data) -> "MixtureALPaCAPosterior":
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
-        seen = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
+        density = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
         return replace(
             self,
-            log_weights=self.log_weights + seen.unflatten(0, self.log_weights.shape),
+            log_weights=self.log_weights + density.unflatten(0, self.log_weights.shape),
             belief=self.belief.update(rows, residual, mask),
+            seen=self.seen + data.counts,
         )

@@ -24,8 +24,8 @@ from bayesmeta.heads.ridge import RidgeHead
 class R2D2(HeadClassifier):
     """Classification by ridge regression on unit vectors: a `HeadClassifier` whose head is `RidgeHead()`.
 
-    theta = the features' weights, the ridge (`head.ridge`), `scale` (nats for a unit of score) and `spread` (of the
-    belief). `R2D2Regressor` is the same method for numbers.
+    theta is the weights of the features, the ridge (`head.ridge`), `scale` (nats for a unit of score) and `spread` (of
+    the belief). `R2D2Regressor` is the same method for numbers.
 
     Example:
         >>> import bayesmeta as bm

@@ -29,8 +29,8 @@ RIDGE_BOUNDS = (1e-6, 1e6)
 class R2D2Regressor(LinearLearner):
     """Regression by ridge regression on features that all tasks share.
 
-    theta = the features' weights, the ridge (`prior.precision`), b (`intercept`) and Σ (`likelihood.noise`). It is
-    ALPaCA with a prior mean of zero and one prior variance, and a scale of the features is in the ridge.
+    theta is the weights of the features, the ridge λ (`prior.precision`), b (`intercept`) and Σ (`likelihood.noise`).
+    It is ALPaCA with a prior mean of zero and one prior variance for all features: their scale is in the ridge.
 
     Args:
         features: h, a network with `num_outputs` = F features.
@@ -46,6 +46,8 @@ class R2D2Regressor(LinearLearner):
         >>> import bayesmeta as bm
         >>> learner = bm.R2D2Regressor(bm.MLP(1, [16, 8]))
         >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.2, 0.4]))
+        >>> posterior
+        posterior of 1 task after 2 points
         >>> posterior.predict([0.5]).mean.shape
         torch.Size([1, 1, 1])
     """

@@ -326,7 +326,7 @@ def test_what_it_refuses_when_made(kind: Callable[..., object]) -> None:
 def test_values_out_of_range() -> None:
     with pytest.raises(DataError, match="expected a positive"):
         GaussianHyperprior(0.0)
-    with pytest.raises(DataError, match="at least one beginning"):
+    with pytest.raises(DataError, match="at least one name prefix"):
         GaussianHyperprior(names=[])
     with pytest.raises(DataError, match=r"parameters of the learner, got 'network'"):
         _learner(hyperprior=GaussianHyperprior(names=["network"])).log_hyperprior()
