@@ -13,6 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.plotting.style import uniform_band
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
 
 
@@ -137,7 +138,7 @@ def test_histogram_of_bare_pits_and_its_band() -> None:
     ax = plotting.pit_histogram(torch.rand(40, 25), bins=20)
     heights = np.array([bar.get_height() for bar in ax.patches if bar.get_width() < 0.5])
     assert heights.mean() == pytest.approx(1.0)  # a density on (0, 1)
-    low, high = plotting._uniform_band(1000, 20)
+    low, high = uniform_band(1000, 20)
     # Binomial(1000, .05): 50 points a bar, deviation 6.9, so about 1.96 * .138 either side of 1
     assert low == pytest.approx(1.0 - 1.96 * 0.138, abs=0.02)  # a bar changes by steps of .02
     assert high == pytest.approx(1.0 + 1.96 * 0.138, abs=0.02)
