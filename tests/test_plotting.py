@@ -47,9 +47,7 @@ def test_bands_have_a_panel_for_each_number_of_shots() -> None:
 def test_bands_are_the_intervals_of_the_predictive() -> None:
     task = normal_tasks(1, 10, seed=2).task(0)
     figure = plotting.predictive_bands(NormalMean(), task, (3,), num_points=5)
-    lower, upper = (
-        NormalMean().adapt(Data(task.x[:, :3], task.y[:, :3], task.mask[:, :3])).predict(task.x).interval(0.9)
-    )
+    lower, upper = NormalMean().adapt(task.points(slice(3))).predict(task.x).interval(0.9)
     drawn = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]  # the 90 % band; it is flat for this learner
     assert drawn.min() == pytest.approx(float(lower[0, 0, 0]))
     assert drawn.max() == pytest.approx(float(upper[0, 0, 0]))
