@@ -13,6 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.plotting.style import uniform_band
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
 
 
@@ -46,9 +47,7 @@ def test_bands_have_a_panel_for_each_number_of_shots() -> None:
 def test_bands_are_the_intervals_of_the_predictive() -> None:
     task = normal_tasks(1, 10, seed=2).task(0)
     figure = plotting.predictive_bands(NormalMean(), task, (3,), num_points=5)
-    lower, upper = (
-        NormalMean().adapt(Data(task.x[:, :3], task.y[:, :3], task.mask[:, :3])).predict(task.x).interval(0.9)
-    )
+    lower, upper = NormalMean().adapt(task.points(slice(3))).predict(task.x).interval(0.9)
     drawn = figure.axes[0].collections[0].get_paths()[0].vertices[:, 1]  # the 90 % band; it is flat for this learner
     assert drawn.min() == pytest.approx(float(lower[0, 0, 0]))
     assert drawn.max() == pytest.approx(float(upper[0, 0, 0]))
@@ -137,7 +136,7 @@ def test_histogram_of_bare_pits_and_its_band() -> None:
     ax = plotting.pit_histogram(torch.rand(40, 25), bins=20)
     heights = np.array([bar.get_height() for bar in ax.patches if bar.get_width() < 0.5])
     assert heights.mean() == pytest.approx(1.0)  # a density on (0, 1)
-    low, high = plotting._uniform_band(1000, 20)
+    low, high = uniform_band(1000, 20)
     # Binomial(1000, .05): 50 points a bar, deviation 6.9, so about 1.96 * .138 either side of 1
     assert low == pytest.approx(1.0 - 1.96 * 0.138, abs=0.02)  # a bar changes by steps of .02
     assert high == pytest.approx(1.0 + 1.96 * 0.138, abs=0.02)

@@ -132,7 +132,7 @@ def test_examples_are_the_points_that_were_scored() -> None:
     for _, name, data, shots in made.examples:
         row = made.evaluation.at(shots[-1]).names.index(name)
         query = data.y[0, shots[-1] :]
-        predictive = NormalMean().adapt(Data(*(v[:, : shots[-1]] for v in (data.x, data.y, data.mask))))
+        predictive = NormalMean().adapt(data.points(slice(shots[-1])))
         pit = predictive.predict(data.x[:, shots[-1] :]).cdf(query[None])
         scored = made.evaluation.at(shots[-1])
         assert scored.pit is not None

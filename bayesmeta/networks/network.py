@@ -146,7 +146,7 @@ class DenseOutput(WholeNetwork):
 
     Args:
         features: gives F features of a point.
-        num_outputs: K.
+        num_outputs: K, the outputs at a point.
 
     Attributes:
         features: the network.
@@ -154,6 +154,16 @@ class DenseOutput(WholeNetwork):
 
     Raises:
         DataError: no outputs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> network = bm.Polynomial(1, 3).with_outputs(2)
+        >>> type(network).__name__
+        'DenseOutput'
+        >>> network.output
+        Linear(in_features=4, out_features=2, bias=True)
+        >>> network(torch.zeros(4, 5, 1)).shape
+        torch.Size([4, 5, 2])
     """
 
     def __init__(self, features: Network, num_outputs: int) -> None:

@@ -15,6 +15,7 @@ from bayesmeta.data import Data
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import several
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +79,7 @@ def reliability_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
     else:
         ece = result.calibration()["ece"]
         what = f"share of right answers against confidence; the expected calibration error is {ece:.3f}"
-    at = _shots(result.shots)
+    at = several(result.shots, "shot")
     return Panel(
         f"reliability-{result.shots}", figure, f"Reliability diagram at {at}: {what}.", f"Reliability at {at}."
     )
@@ -93,7 +94,7 @@ def pit_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
     values = result.pit[result.mask].ravel()
     heights = np.histogram(values, bins=10, range=(0.0, 1.0))[0] / values.size * 10.0
     shown = ", ".join(f"{height:.2f}" for height in heights)
-    at = _shots(result.shots)
+    at = several(result.shots, "shot")
     alt = f"Histogram of F(y) at {at}; one is uniform. Heights of the ten bars from left to right: {shown}."
     return Panel(f"pit-{result.shots}", figure, alt, f"PIT histogram at {at}.")
 
@@ -137,10 +138,10 @@ def band_panels(
         ax.set_ylim(low, high)
         inside, total = _inside(learner, task, shot, output)
         alt = (
-            f"Prediction of {labels[1]} along {labels[0]} after {_shots(shot)}: "
+            f"Prediction of {labels[1]} along {labels[0]} after {several(shot, 'shot')}: "
             f"the 90 % band holds {inside} of the {total} points that were not seen."
         )
-        caption = f"{_shots(shot)}: {inside} of {total} points not seen are in the 90 % band."
+        caption = f"{several(shot, 'shot')}: {inside} of {total} points not seen are in the 90 % band."
         panels.append(Panel(f"{name}-{shot}", figure, alt, caption))
     return panels
 
@@ -162,10 +163,12 @@ def interval_panels(
         ax.set_ylabel(plain(y_label))
         inside, total = int(((lower <= rest) & (rest <= upper)).sum()), len(rest)
         alt = (
-            f"Predictions of {y_label} after {_shots(shot)}: "
+            f"Predictions of {y_label} after {several(shot, 'shot')}: "
             f"the {100 * level:g} % intervals hold {inside} of the {total} outcomes that were not seen."
         )
-        caption = f"{_shots(shot)}: {inside} of {total} outcomes not seen are in their {100 * level:g} % intervals."
+        caption = (
+            f"{several(shot, 'shot')}: {inside} of {total} outcomes not seen are in their {100 * level:g} % intervals."
+        )
         panels.append(Panel(f"{name}-{shot}", figure, alt, caption))
     return panels
 
@@ -178,10 +181,10 @@ def plain(text: str) -> str:
 
 def _predicted(learner: Learner, task: Data, shot: int, level: float, output: int) -> tuple[np.ndarray, ...]:
     """Of the points after the first `shot`: outcome, mean, lower and upper end."""
-    x, y = task.x[:, task.mask[0]], task.y[:, task.mask[0]]
-    support = Data(x[:, :shot], y[:, :shot], torch.ones(1, shot, dtype=torch.bool))
-    predictive = learner.adapt(support).predict(x[:, shot:])
-    values = (y[:, shot:], predictive.mean, *predictive.interval(level))
+    real = task.points(task.mask[0])
+    support, rest = real.points(slice(shot)), real.points(slice(shot, None))
+    predictive = learner.adapt(support).predict(rest.x)
+    values = (rest.y, predictive.mean, *predictive.interval(level))
     return tuple(value[0, :, output].detach().cpu().numpy() for value in values)
 
 
@@ -196,10 +199,6 @@ def _one(width: float, height: float) -> "tuple[Figure, Axes]":
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
-
-
-def _shots(number: int) -> str:
-    return f"{number} shot" if number == 1 else f"{number} shots"
 
 
 @contextmanager

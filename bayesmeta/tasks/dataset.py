@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 class TaskDataset(TaskSource):
-    """Tasks with names, kept padded in one `Data`.
+    """A finite set of tasks, each with a name, kept padded in one `Data`.
 
-    Make one with `from_frame` (a long pandas table), `from_arrays` (X, y, groups) or `from_list` (one pair a task).
+    Make one with `from_frame` (a long pandas table), `from_arrays` (X, y, groups), `from_list` (one pair of arrays for
+    each task) or `from_labels` (the same for classification).
 
     Args:
         data: all points of all tasks, on the CPU.
@@ -31,6 +32,25 @@ class TaskDataset(TaskSource):
 
     Raises:
         DataError: no tasks, a task without points, or names that are not distinct.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame(
+        ...     {
+        ...         "subject": ["a", "a", "a", "b", "b", "c", "c"],
+        ...         "days": [0.0, 1.0, 2.0, 0.0, 1.0, 0.0, 2.0],
+        ...         "reaction": [250.0, 259.0, 251.0, 223.0, 205.0, 199.0, 234.0],
+        ...     }
+        ... )
+        >>> tasks = bm.TaskDataset.from_frame(frame, task="subject", x=["days"], y=["reaction"])
+        >>> tasks
+        TaskDataset(3 tasks, 2 to 3 points each)
+        >>> tasks.task("b").y.flatten().tolist()
+        [223.0, 205.0]
+        >>> train, test = tasks.split(test=0.3)
+        >>> len(train), len(test)
+        (2, 1)
     """
 
     def __init__(
@@ -62,7 +82,7 @@ class TaskDataset(TaskSource):
         y: Sequence[str],
         covariates: Sequence[str] = (),
     ) -> "TaskDataset":
-        """Tasks from a long table: one row a point, in the order of the table.
+        """Read tasks from a long table: one row for each point, in the order of the table.
 
         Args:
             frame: the table; its index is used to name rows in messages.
@@ -79,7 +99,7 @@ class TaskDataset(TaskSource):
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
-        """Tasks from a table that is read as an earlier one was. Raises DataError like `from_frame`."""
+        """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
         groups, y = schema.tasks(frame), schema.outcomes(frame)
@@ -95,7 +115,7 @@ class TaskDataset(TaskSource):
 
     @classmethod
     def from_arrays(cls, x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | ArrayLike) -> "TaskDataset":
-        """Tasks from flat arrays.
+        """Make tasks of flat arrays with a row for each point.
 
         Args:
             x: inputs, `rows *x` (or `rows` for numbers).
@@ -127,14 +147,18 @@ class TaskDataset(TaskSource):
     def from_list(
         cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
     ) -> "TaskDataset":
-        """Tasks from one (x, y) pair each: x `N *x`, y `N C`. Raises DataError or ShapeError like `from_arrays`."""
+        """Make a task of each pair (x, y): x `N *x`, y `N C`. Raises DataError or ShapeError like `from_arrays`."""
         return cls(_stack(Data.from_arrays, tasks, names), names)
 
     @classmethod
     def from_labels(
         cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
     ) -> "TaskDataset":
-        """Classification tasks from one (x, labels) pair each: x `N *x`, labels `N` integers 0..C-1."""
+        """Make a classification task of each pair (x, labels): x `N *x`, labels `N` integers 0..C-1.
+
+        Raises:
+            ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
+        """
         return cls(_stack(Data.from_labels, tasks, names), names)
 
     def __len__(self) -> int:
@@ -142,7 +166,7 @@ class TaskDataset(TaskSource):
         return self.data.num_tasks
 
     def __repr__(self) -> str:
-        """How many tasks and points."""
+        """The number of tasks and of their points."""
         counts = self.data.counts
         return f"TaskDataset({len(self)} tasks, {int(counts.min())} to {int(counts.max())} points each)"
 
@@ -151,19 +175,22 @@ class TaskDataset(TaskSource):
         if name not in self.names:
             raise DataError(f"expected the name of a task, got {name!r}; the first are {list(self.names[:5])}")
         row = self.names.index(name)
-        real = self.data.mask[row]
-        return Data(self.data.x[row, real][None], self.data.y[row, real][None], real[real][None])
+        return self.data.select([row]).points(self.data.mask[row])
 
     def select(self, positions: Sequence[int]) -> "TaskDataset":
         """The tasks at these positions."""
         data = self.data.select(list(positions))
         width = int(data.mask.sum(-1).max()) if len(positions) else 0
         if bool(data.mask[:, :width].sum() == data.mask.sum()):  # padding is at the end: crop it
-            data = Data(data.x[:, :width], data.y[:, :width], data.mask[:, :width])
+            data = data.points(slice(width))
         return TaskDataset(data, [self.names[i] for i in positions], self.schema, self.oracle)
 
     def split(self, test: float = 0.25, seed: int = 0) -> tuple["TaskDataset", "TaskDataset"]:
-        """(train, test) by task, never by row: `test` is the share of tasks that are held out.
+        """Divide the tasks at random into (train, test), by task and never by row.
+
+        Args:
+            test: the share of tasks that are held out.
+            seed: of the division.
 
         Raises:
             DataError: a share outside (0, 1), or too few tasks for one on each side.
@@ -177,7 +204,7 @@ class TaskDataset(TaskSource):
         return self.select(sorted(order[count:])), self.select(sorted(order[:count]))
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
-        """`num_tasks` different tasks (all of them, in order, when that many or more are asked for)."""
+        """Draw `num_tasks` different tasks; all of them, in order, when that many or more are asked for."""
         if num_tasks >= len(self):
             positions = torch.arange(len(self))
         else:
@@ -186,11 +213,11 @@ class TaskDataset(TaskSource):
         return TaskBatch(support, query, tuple(self.names[i] for i in positions.tolist()))
 
     def divided(self, split: Split, seed: int = 0) -> TaskBatch:
-        """All tasks, in order, divided the same way at every call: for evaluation."""
+        """All tasks, in order, with their points divided in the same way at every call: for evaluation."""
         return self.draw(len(self), split, torch.Generator().manual_seed(seed))
 
     def pooled(self, generator: torch.Generator) -> Data:
-        """All points."""
+        """All points of all tasks."""
         return self.data
 
 

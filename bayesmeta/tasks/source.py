@@ -14,7 +14,10 @@ from bayesmeta.learner import Learner
 
 @dataclass(frozen=True)
 class Split(ABC):
-    """How many points of a task are support and how many are query; a subclass says which, and of what it counts them.
+    """How the points of a task are divided into support and query: how many of each there are, and which.
+
+    A subclass gives `divide`. Where the numbers count something else than the points of a task, it also gives `counted`
+    and `room`: `ClassSplit` counts the points of each class.
 
     Attributes:
         support: smallest and largest number of support points, drawn uniformly for every task; both inclusive. A task
@@ -24,6 +27,16 @@ class Split(ABC):
 
     Raises:
         DataError: negative or decreasing bounds, or fewer than one query point.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Alternating(bm.tasks.Split):
+        ...     def divide(self, data, generator):
+        ...         return data.points(slice(0, None, 2)), data.points(slice(1, None, 2))
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], [0.1, 0.9, 2.1, 2.9])])
+        >>> batch = tasks.divided(Alternating())
+        >>> batch.support.x.flatten().tolist(), batch.query.x.flatten().tolist()
+        ([0.0, 2.0], [1.0, 3.0])
     """
 
     counted: ClassVar[str] = "points"
@@ -46,7 +59,7 @@ class Split(ABC):
 
     @classmethod
     def at(cls, shots: int, query: int | None = None) -> "Split":
-        """Exactly `shots` support points in every task."""
+        """The split with exactly `shots` support points in every task."""
         return cls((shots, shots), query)
 
     @classmethod
@@ -55,7 +68,12 @@ class Split(ABC):
         return data.counts - 1
 
     def sizes(self, counts: Tensor, generator: torch.Generator) -> Tensor:
-        """A number of support points for each task of these `B` point counts: at least one point is left to query."""
+        """Draw the number of support points of each task, so that at least one point is left for the query.
+
+        Args:
+            counts: the number of points of each task, `B`.
+            generator: the only source of randomness.
+        """
         low, high = self.support
         draw = torch.rand(counts.shape, generator=generator)
         most = torch.minimum(counts - 1, torch.tensor(high)).clamp(min=0)
@@ -64,12 +82,28 @@ class Split(ABC):
 
     @abstractmethod
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Data]:
-        """Support and query of each task, repadded to the longest."""
+        """The support and the query of each task, padded to the longest."""
 
 
 @dataclass(frozen=True)
 class OrderedSplit(Split):
-    """A split that takes points in some order: support from its beginning, and query from a place after that."""
+    """A split that puts the points of a task in an order, and takes the support from its beginning.
+
+    The query is taken from a later place in that order. A subclass gives `order` and `query_start`.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> class FromTheLeft(bm.tasks.OrderedSplit):
+        ...     def order(self, data, generator):
+        ...         return torch.where(data.mask, data.x[..., 0], torch.inf).argsort(-1)
+        ...
+        ...     def query_start(self, sizes, counts):
+        ...         return sizes
+        >>> tasks = bm.TaskDataset.from_list([([3.0, 1.0, 2.0], [0.3, 0.1, 0.2])])
+        >>> tasks.divided(FromTheLeft.at(2)).support.x.flatten().tolist()
+        [1.0, 2.0]
+    """
 
     @abstractmethod
     def order(self, data: Data, generator: torch.Generator) -> Tensor:
@@ -80,7 +114,7 @@ class OrderedSplit(Split):
         """The position `B` in that order at which the query begins."""
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Data]:
-        """Support and query of each task, repadded to the longest."""
+        """The support and the query of each task, padded to the longest."""
         counts = data.counts
         sizes = self.sizes(counts, generator)
         order = self.order(data, generator)
@@ -92,8 +126,20 @@ class OrderedSplit(Split):
 
 @dataclass(frozen=True)
 class RandomSplit(OrderedSplit):
-    """Support and query are drawn at random among the points of a task. The query is taken from the far end of the
-    random order, so that with one seed it stays the same as the support grows (as long as the points suffice).
+    """Support and query are drawn at random among the points of a task.
+
+    The query is taken from the far end of the random order, so that with one seed it stays the same as the support
+    grows (as long as the points suffice).
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.GPFunctions.eq().dataset(3, 12)
+        >>> few, more = (tasks.divided(bm.tasks.RandomSplit.at(shots, query=4)) for shots in (2, 8))
+        >>> few.support.counts.tolist(), more.support.counts.tolist()
+        ([2, 2, 2], [8, 8, 8])
+        >>> torch.equal(few.query.x, more.query.x)
+        True
     """
 
     def order(self, data: Data, generator: torch.Generator) -> Tensor:
@@ -108,10 +154,18 @@ class RandomSplit(OrderedSplit):
 
 @dataclass(frozen=True)
 class PrefixSplit(OrderedSplit):
-    """Forecasting: support is the beginning of a task in its own order (time), and the query is what comes next."""
+    """Forecasting: the support is the beginning of a task in its own order (time), and the query is what comes next.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], [0.1, 0.9, 2.1, 2.9])])
+        >>> batch = tasks.divided(bm.tasks.PrefixSplit.at(3))
+        >>> batch.support.x.flatten().tolist(), batch.query.x.flatten().tolist()
+        ([0.0, 1.0, 2.0], [3.0])
+    """
 
     def order(self, data: Data, generator: torch.Generator) -> Tensor:
-        """As given, with padding last."""
+        """The order of the data, with padding last."""
         return (~data.mask).int().argsort(dim=-1, stable=True)
 
     def query_start(self, sizes: Tensor, counts: Tensor) -> Tensor:
@@ -131,6 +185,13 @@ class ClassSplit(Split):
     Attributes:
         support: smallest and largest number of support points of each class, both inclusive.
         query: largest number of query points of each class; None takes all the others.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_labels([([0.1, 0.2, 0.3, 1.1, 1.2, 1.3], [0, 0, 0, 1, 1, 1])])
+        >>> batch = tasks.divided(bm.tasks.ClassSplit.at(1))
+        >>> sorted(batch.support.y[0].tolist()), sorted(batch.query.y[0].tolist())
+        ([0, 1], [0, 0, 1, 1])
     """
 
     counted: ClassVar[str] = "points of every class"
@@ -146,7 +207,7 @@ class ClassSplit(Split):
         return torch.where(data.counts > 0, most, 0) - 1
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Data]:
-        """Support and query of each task, repadded to the longest. Raises DataError for floating outcomes."""
+        """The support and the query of each task, padded to the longest. Raises DataError for floating outcomes."""
         _require_labels(data)
         if not data.num_points:
             return data, data
@@ -208,15 +269,34 @@ def _take(data: Data, order: Tensor, start: Tensor, count: Tensor) -> Data:
 class TaskSource(ABC):
     """Something that meta-training tasks can be drawn from: a `TaskDataset`, or a simulator that makes new ones.
 
+    A subclass gives `draw` and `pooled`; what makes new tasks inherits `Simulator`, where `simulate` is enough.
+
     Attributes:
         oracle: the exact Bayes-optimal predictive for these tasks, with the interface of a learner, where it is known.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> class Resampled(bm.tasks.TaskSource):
+        ...     def __init__(self, data):
+        ...         self.data = data
+        ...
+        ...     def draw(self, num_tasks, split, generator):
+        ...         tasks = torch.randint(self.data.num_tasks, (num_tasks,), generator=generator)
+        ...         return bm.TaskBatch(*split.divide(self.data.select(tasks), generator))
+        ...
+        ...     def pooled(self, generator):
+        ...         return self.data
+        >>> source = Resampled(bm.tasks.GPFunctions.eq().dataset(3, 10).data)
+        >>> source.draw(8, bm.tasks.RandomSplit.at(4), torch.Generator().manual_seed(0)).query.x.shape
+        torch.Size([8, 6, 1])
     """
 
     oracle: Learner | None = None
 
     @abstractmethod
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
-        """A batch of tasks with their points divided by `split`. The generator is the only source of randomness."""
+        """Draw a batch of tasks, their points divided by `split`. The generator is the only source of randomness."""
 
     @abstractmethod
     def pooled(self, generator: torch.Generator) -> Data:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Schema:
-    """Which column is what.
+    """Which column of a table is what, and how its cells become numbers.
 
     Attributes:
         task: the column with the task's name.
@@ -24,6 +24,18 @@ class Schema:
         y: outcome columns, all numeric.
         covariates: input columns that are constant within a task (age, site); appended to x.
         levels: for every categorical input column its levels, one-hot encoded in this order.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame(
+        ...     {"who": ["a", "a", "b"], "dose": [1.0, 2.0, 1.0], "arm": ["drug", "drug", "none"], "effect": [3, 6, 1]}
+        ... )
+        >>> schema = bm.tasks.Schema.of(frame, task="who", x=["dose"], y=["effect"], covariates=["arm"])
+        >>> schema.x_names
+        ('dose', 'arm=drug', 'arm=none')
+        >>> schema.inputs(frame).tolist()
+        [[1.0, 1.0, 0.0], [2.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
     """
 
     task: str
@@ -61,7 +73,7 @@ class Schema:
 
     @property
     def x_names(self) -> tuple[str, ...]:
-        """The encoded inputs, one name a number: `column` or `column=level`."""
+        """The names of the encoded inputs, in order: `column`, or `column=level` where it is one-hot encoded."""
         names: list[str] = []
         for name in (*self.x, *self.covariates):
             names += [f"{name}={level}" for level in self.levels[name]] if name in self.levels else [name]
@@ -105,7 +117,7 @@ class Schema:
         return column.tolist()
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
+        """The schema as plain JSON, for `from_json`."""
         return asdict(self)
 
     @classmethod

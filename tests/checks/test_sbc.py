@@ -21,6 +21,7 @@ from bayesmeta.errors import ConvergenceWarning, DataError, ShapeError, Unsuppor
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.outcomes import Numbers
+from bayesmeta.plotting.ranks import curve_band
 from bayesmeta.predictives import Predictive
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.sampled import Sampled
@@ -332,7 +333,7 @@ def test_histograms_show_walls(narrow: RankStatistics) -> None:
 
 @pytest.mark.usefixtures("figures")
 def test_curves_leave_the_band_where_ranks_are_not_uniform(narrow: RankStatistics) -> None:
-    low, high = plotting._curve_band(1000, 99, 0.95)
+    low, high = curve_band(1000, 99, 0.95)
     for ranks, stays in ((narrow, False), (sbc(Location(), *points()), True)):
         ax = plotting.rank_curves(ranks, ["phi[0]"])
         curve = ax.get_lines()[-1].get_ydata()[1:] + np.arange(1, 101) / 100
@@ -341,7 +342,7 @@ def test_curves_leave_the_band_where_ranks_are_not_uniform(narrow: RankStatistic
 
 
 def test_the_band_holds_whole_curves() -> None:
-    low, high = plotting._curve_band(300, 19, 0.9)
+    low, high = curve_band(300, 19, 0.9)
     rng = np.random.default_rng(7)
     curves = rng.multinomial(300, np.full(20, 0.05), size=4000).cumsum(1) / 300
     inside = ((curves >= low - 1e-9) & (curves <= high + 1e-9)).all(1).mean()

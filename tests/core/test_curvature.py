@@ -257,7 +257,7 @@ def test_unit_of_a_likelihood_with_parameters_but_none_of_its_own_is_one_in_thei
 def test_a_step_in_units_is_a_step_on_the_mean_squared_error(variance: float) -> None:
     likelihood = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, initial=variance)).double()
     f, y = torch.randn(1, 5, 2, dtype=D, requires_grad=True), torch.randn(1, 5, 2, dtype=D)
-    data = bm.Data(torch.zeros(1, 5, 1, dtype=D), y, torch.ones(1, 5, dtype=torch.bool))
+    data = bm.Data.full(torch.zeros(1, 5, 1, dtype=D), y)
     step = likelihood.unit() * torch.autograd.grad(likelihood.log_prob(f, data).sum() / 5.0, f)[0]
     (expected,) = torch.autograd.grad(-0.5 * (f - y).square().sum(-1).mean(), f)
     torch.testing.assert_close(step.detach(), expected, rtol=1e-9, atol=1e-12)

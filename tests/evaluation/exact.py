@@ -94,5 +94,4 @@ def label_tasks(num_tasks: int, points: int, seed: int, num_classes: int = 3) ->
     weights = -torch.rand(num_tasks, num_classes, generator=generator, dtype=torch.float64).log()  # Dirichlet(1..1)
     labels = torch.multinomial(weights, points, replacement=True, generator=generator)
     x = torch.rand(num_tasks, points, 1, generator=generator, dtype=torch.float64)
-    mask = torch.ones(num_tasks, points, dtype=torch.bool)
-    return TaskDataset(Data(x, labels, mask), oracle=ClassShares(num_classes))
+    return TaskDataset(Data.full(x, labels), oracle=ClassShares(num_classes))

@@ -108,7 +108,7 @@ def test_floor_is_the_regret_of_the_best_gaussian() -> None:
     generator = torch.Generator().manual_seed(4)
     sign = 2.0 * torch.randint(0, 2, (500, 21, 1), generator=generator) - 1.0
     y = (3.0 * sign + torch.randn(500, 21, 1, generator=generator)).double()
-    tasks = TaskDataset(Data(torch.rand_like(y), y, torch.ones(500, 21, dtype=torch.bool)), oracle=TwoModes())
+    tasks = TaskDataset(Data.full(torch.rand_like(y), y), oracle=TwoModes())
     # y has mean 0 and variance 9 + 1: at zero shots NormalMean(tau2=9, noise=1) says exactly N(0, 10)
     best = evaluate(NormalMean(9.0, 1.0), tasks, (0,), num_bootstrap=0, oracle=TwoModes()).table().loc[0]
     assert best["regret"] == pytest.approx(best["floor"], abs=1e-12)
@@ -289,7 +289,7 @@ def test_a_task_needs_a_point_of_every_class_beside_the_shots() -> None:
 
 def test_several_outputs_without_an_oracle() -> None:
     x, y = torch.rand(6, 9, 1, dtype=torch.float64), torch.randn(6, 9, 2, dtype=torch.float64)
-    tasks = TaskDataset(Data(x, y, torch.ones(6, 9, dtype=torch.bool)), names=list("abcdef"))
+    tasks = TaskDataset(Data.full(x, y), names=list("abcdef"))
     evaluation = evaluate(NormalMean(), tasks, (0, 3), num_bootstrap=10)
     assert evaluation.at(3).pit.shape == (6, 6, 2)
     assert "regret" not in evaluation.table()

@@ -55,9 +55,8 @@ def test_no_tasks_and_no_points_are_no_predictions() -> None:
 
 
 def test_padded_labels_become_a_class() -> None:
-    data = label_tasks(2, 3, seed=0).data
-    dirty = Data(data.x, torch.where(data.mask, data.y, 0).index_fill(1, torch.tensor([2]), -7), data.mask.clone())
-    dirty.mask[:, 2] = False
+    dirty = label_tasks(2, 3, seed=0).data.clone()
+    dirty.y[:, 2], dirty.mask[:, 2] = -7, False
     (part,) = predicted(ClassShares(), Data.empty(dirty), dirty)
     assert predicts_labels(part.predictive)
     assert part.y[:, 2].tolist() == [0, 0]

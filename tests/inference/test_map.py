@@ -37,8 +37,7 @@ def _tasks(num_inputs: int = 1, num_outputs: int = 1) -> bm.TaskBatch:
     """Ragged: 6, 0 and 3 support points, 4 query points."""
     x, y = torch.randn(3, 10, num_inputs, dtype=D), torch.randn(3, 10, num_outputs, dtype=D)
     mask = torch.arange(6) < torch.tensor([6, 0, 3])[:, None]
-    full = torch.ones(3, 4, dtype=torch.bool)
-    return bm.TaskBatch(bm.Data(x[:, :6], y[:, :6], mask), bm.Data(x[:, 6:], y[:, 6:], full))
+    return bm.TaskBatch(bm.Data(x[:, :6], y[:, :6], mask), bm.Data.full(x[:, 6:], y[:, 6:]))
 
 
 def _labelled(tasks: bm.TaskBatch) -> bm.TaskBatch:

@@ -113,7 +113,7 @@ def test_padding_order_precision_and_streaming_do_not_matter() -> None:
         torch.cat([support.y[:, :2], pad_y, support.y[:, 2:].flip(1)], 1),
         mask,
     )
-    parts = [Data(support.x[:, s], support.y[:, s], support.mask[:, s]) for s in (slice(2), slice(2, None))]
+    parts = [support.points(part) for part in (slice(2), slice(2, None))]
     for posterior in (oracle.adapt(padded), oracle.adapt(parts[0]).update(parts[1])):
         torch.testing.assert_close(posterior.predict(x).probs, probs, rtol=0.0, atol=1e-12)
     alone = oracle.adapt(support.select([2])).predict(x[2:3, :1]).probs

@@ -66,8 +66,7 @@ def test_padding_order_precision_and_streaming_do_not_matter(simulator: Simulato
         torch.cat([support.y[:, :2], torch.full_like(support.y[:, :1], 1e3), support.y[:, 2:].flip(1)], 1),
         torch.tensor([[True, True, False, True, True, True]]).expand(4, -1),
     )
-    first = Data(support.x[:, :2], support.y[:, :2], support.mask[:, :2])
-    rest = Data(support.x[:, 2:], support.y[:, 2:], support.mask[:, 2:])
+    first, rest = support.points(slice(2)), support.points(slice(2, None))
     other = [oracle.adapt(padded).predict(x), oracle.adapt(first).update(rest).predict(x)]
     other.append(oracle.adapt(support.select([2])).predict(x[2:3]))
     for prediction, tasks in zip(other, (slice(None), slice(None), slice(2, 3)), strict=True):

@@ -50,7 +50,8 @@ class GradientLearner(LinearizableLearner):
     a Gaussian likelihood α is then the step size on half the mean squared error, whatever noise has been learned; for
     labels (σ² = 1) it is that on the mean negative log likelihood.
 
-    A subclass gives `start`, `forward`, `mode`, `shrinkage` and `squares`. `WeightLearner` has an example.
+    A subclass gives `start`, `forward`, `mode`, `shrinkage` and `squares`. One whose phi is the weights of the network
+    inherits `WeightLearner` or its subclasses, which give most of these.
 
     Args:
         network: gives the features; the learner adds a dense layer named `output` (`Network.with_outputs`).
@@ -65,6 +66,31 @@ class GradientLearner(LinearizableLearner):
         UnsupportedError: not a `Network`, or one with layers that do not work with stacked weights; they are named.
         ShapeError: `num_outputs` is not the likelihood's, or a `WholeNetwork` does not have the outputs that the
             likelihood needs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Shifted(GradientLearner):  # phi is added to the outputs of a network that all tasks share
+        ...     def start(self, num_tasks: int) -> Params:
+        ...         return {"shift": torch.zeros(num_tasks, 1)}
+        ...
+        ...     def forward(self, phi: Params, x: Tensor) -> Tensor:
+        ...         return self.network(x) + phi["shift"][..., None, :]
+        ...
+        ...     def squares(self, support: Data) -> Params:
+        ...         return {"shift": 0.5 * self.unit_rate(support)[:, None]}
+        ...
+        ...     def mode(self, support: Data) -> Params:
+        ...         rates = self.squares(support)
+        ...         return unrolled_map(self.log_likelihood(support), self.start(support.num_tasks), steps=3, lr=rates)
+        ...
+        ...     def shrinkage(self) -> Shrinkage:
+        ...         return EarlyStopping(3)
+        >>> learner = Shifted(bm.MLP(1, [8]))
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [9.0, 9.0, 9.0]))
+        >>> bool(posterior.mean["shift"] > 7.0)
+        True
+        >>> posterior.sample(7)["shift"].shape
+        torch.Size([7, 1, 1])
     """
 
     def __init__(

@@ -25,8 +25,48 @@ from bayesmeta.typing import Params
 class LinearizableLearner(Learner):
     """A learner whose network can be linearised in phi: what an `Approximation` asks of it.
 
+    A subclass gives `condition` and what follows below. One that finds phi by gradient ascent inherits
+    `GradientLearner`, which gives the Jacobian and both beliefs.
+
     Attributes:
         likelihood: p(y | f).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.inference.laplace import ExplicitPrior, GaussNewton
+        >>> from bayesmeta.networks.jacobian import jacobian
+        >>> class Slope(LinearizableLearner):  # f(x; phi) = phi x, with phi ~ N(0, 1) and the MAP in closed form
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.likelihood = Gaussian()
+        ...         self.x_shape, self.outcomes = (1,), self.likelihood.outcomes
+        ...
+        ...     def forward(self, phi: Params, x: Tensor) -> Tensor:
+        ...         return phi["slope"][..., None, :] * x
+        ...
+        ...     def jacobian(self, phi: Params, x: Tensor) -> Jacobian:
+        ...         return jacobian(self.forward, phi, x)
+        ...
+        ...     def curvature(self, support: Data, phi: Params) -> GaussNewton:
+        ...         root = self.likelihood.curvature_root(self.forward(phi, support.x))
+        ...         rows, ones = self.jacobian(phi, support.x), {"slope": torch.ones(1)}
+        ...         return GaussNewton.of(rows, root, support.mask, ones, {"slope": torch.Size([1])})
+        ...
+        ...     def belief(self, support: Data, phi: Params) -> Belief:
+        ...         return ExplicitPrior().full(self.curvature(support, phi))
+        ...
+        ...     def diagonal_belief(self, support: Data, phi: Params) -> DiagonalBelief:
+        ...         return ExplicitPrior().diagonal(self.curvature(support, phi))
+        ...
+        ...     def condition(self, support: Data) -> TaskPosterior:
+        ...         x = support.x * support.mask[..., None]
+        ...         slope = (x * support.y).sum(1) / (x.square().sum(1) + self.likelihood.unit())
+        ...         return Linearized().of(self, support, {"slope": slope})
+        >>> posterior = Slope().adapt(bm.Data.from_arrays([1.0, 2.0], [2.0, 4.0]))
+        >>> posterior.sample(5)["slope"].shape
+        torch.Size([5, 1, 1])
+        >>> posterior.predict([10.0]).noiseless.stddev.shape
+        torch.Size([1, 1, 1])
     """
 
     likelihood: Likelihood

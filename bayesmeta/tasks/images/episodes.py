@@ -26,6 +26,17 @@ class Episodes(TaskSource):
 
     Raises:
         DataError: fewer than two ways, more ways than classes (or than any group has classes), or no groups.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> images = bm.tasks.ImageClasses.from_arrays(torch.rand(60, 28, 28), torch.arange(60) % 6)
+        >>> episodes = bm.tasks.Episodes(images, ways=3)
+        >>> batch = episodes.draw(2, bm.tasks.ClassSplit.at(1, query=5), torch.Generator().manual_seed(0))
+        >>> batch.support.x.shape, batch.query.x.shape
+        (torch.Size([2, 3, 1, 28, 28]), torch.Size([2, 15, 1, 28, 28]))
+        >>> sorted(batch.support.y[0].tolist())
+        [0, 1, 2]
     """
 
     def __init__(self, images: ImageClasses, ways: int | tuple[int, int] = 5, within_groups: bool = False) -> None:
@@ -44,13 +55,13 @@ class Episodes(TaskSource):
             raise DataError(f"expected at least {high} classes {where} for {high} ways, got at most {int(sizes.max())}")
 
     def __repr__(self) -> str:
-        """Ways and images."""
+        """The number of ways, and the images."""
         low, high = self.ways
         ways = f"{low}" if low == high else f"{low} to {high}"
         return f"Episodes({ways} ways{', within groups' if self.within_groups else ''}, {self.images})"
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
-        """Fresh episodes, with one K for all of them, drawn uniformly between the bounds of the split.
+        """Draw fresh episodes, with one K for all of them, drawn uniformly between the bounds of the split.
 
         Without a number in the split the query has 15 images of each class, or as many as the smallest class leaves.
 

@@ -20,7 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 class ImageClasses:
     """n images of K classes, which may belong to groups (the alphabets of characters). A value, on one device.
 
-    Make one with `from_arrays`, `from_folder` or `omniglot`.
+    Make one with `from_arrays`, `from_folder` or `omniglot`, and draw tasks from it with `Episodes`.
 
     Attributes:
         images: `n channels height width`; uint8, or floats between 0 and 1.
@@ -33,6 +33,17 @@ class ImageClasses:
         ShapeError: images that are not `n channels height width`, or another number of labels or groups.
         DataError: no images, pixels that are neither uint8 nor between 0 and 1, labels or groups out of range, a class
             without an image, names that are not distinct.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> characters = ["alpha", "alpha", "beta", "beta", "aleph", "aleph"]
+        >>> alphabets = ["Greek", "Greek", "Greek", "Greek", "Hebrew", "Hebrew"]
+        >>> images = bm.tasks.ImageClasses.from_arrays(torch.rand(6, 28, 28), characters, alphabets)
+        >>> images
+        ImageClasses(6 images 1 x 28 x 28 of 3 classes in 2 groups)
+        >>> images.select_groups(["Greek"]).class_names
+        ('alpha', 'beta')
     """
 
     images: Shaped[Tensor, "n channels height width"]
@@ -140,12 +151,12 @@ class ImageClasses:
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """K, the number of classes."""
         return len(self.class_names)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(channels, height, width)."""
+        """The shape (channels, height, width) of one image."""
         return tuple(self.images.shape[1:])
 
     @property
@@ -154,13 +165,13 @@ class ImageClasses:
         return torch.bincount(self.labels, minlength=self.num_classes)
 
     def __repr__(self) -> str:
-        """How many images, classes and groups."""
+        """The number of images, classes and groups."""
         groups = "" if self.groups is None else f" in {len(self.group_names)} groups"
         shape = " x ".join(map(str, self.shape))
         return f"ImageClasses({len(self.images)} images {shape} of {self.num_classes} classes{groups})"
 
     def to(self, device: torch.device | str) -> "ImageClasses":
-        """Moved to a device: episodes are then put together there."""
+        """The same images on a device: episodes are then put together there."""
         groups = None if self.groups is None else self.groups.to(device)
         return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
 
@@ -175,7 +186,11 @@ class ImageClasses:
         return self._take([k for k, group in enumerate(groups) if group in chosen])
 
     def split(self, test: int | float = 0.25, seed: int = 0) -> tuple["ImageClasses", "ImageClasses"]:
-        """(train, test) by class: `test` is the share of the classes that are held out, or their number (1 or more).
+        """Divide the classes at random into (train, test).
+
+        Args:
+            test: the share of the classes that are held out, or their number (1 or more).
+            seed: of the division.
 
         Raises:
             DataError: a share outside (0, 1), a number that is not whole, or too few classes for one on each side.
@@ -184,14 +199,14 @@ class ImageClasses:
         return self._take(train), self._take(held_out)
 
     def split_groups(self, test: int | float = 0.25, seed: int = 0) -> tuple["ImageClasses", "ImageClasses"]:
-        """(train, test) by group: no group has classes on both sides. Raises DataError like `split`."""
+        """Divide into (train, test) so that no group has classes on both sides. Raises DataError like `split`."""
         groups = self.require_groups().tolist()
         sides = _divided(len(self.group_names), test, seed, "groups")
         train, held_out = ([k for k, group in enumerate(groups) if group in side] for side in map(set, sides))
         return self._take(train), self._take(held_out)
 
     def rotated(self) -> "ImageClasses":
-        """Every class also turned by 90, 180 and 270 degrees, as classes of their own (Santoro et al. 2016).
+        """The classes, and each of them turned by 90, 180 and 270 degrees as a class of its own (Santoro et al. 2016).
 
         The names of the new classes are pairs (name, degrees). It takes four times the memory.
 

@@ -57,7 +57,7 @@ FILES = {
 
 
 def omniglot(path: str | Path, part: str = "background", size: int = 28) -> ImageClasses:
-    """The characters of one part of Omniglot.
+    """Read the characters of one part of Omniglot (Lake, Salakhutdinov and Tenenbaum 2015).
 
     Images of 105 x 105 pixels, ink or paper, are made smaller with Lanczos's filter, as PIL has it.
 
@@ -73,6 +73,19 @@ def omniglot(path: str | Path, part: str = "background", size: int = 28) -> Imag
     Raises:
         DataError: an unknown part, nothing of the kind at the path, a broken or incomplete file, an image of another
             size. The file is named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> import bayesmeta as bm
+        >>> folder = Path("omniglot/images_background/Greek/character01")  # noise stands for the official drawings
+        >>> folder.mkdir(parents=True)
+        >>> for drawer in range(1, 21):
+        ...     pixels = np.random.default_rng(drawer).integers(0, 256, (105, 105), dtype=np.uint8)
+        ...     Image.fromarray(pixels).save(folder / f"0001_{drawer:02d}.png")
+        >>> bm.tasks.omniglot("omniglot")
+        ImageClasses(20 images 1 x 28 x 28 of 1 classes in 1 groups)
     """
     if part not in FILES or part == "runs":
         raise DataError(f"expected a part 'background', 'evaluation', 'small1' or 'small2', got {part!r}")
@@ -84,7 +97,7 @@ def omniglot(path: str | Path, part: str = "background", size: int = 28) -> Imag
 
 
 def omniglot_runs(path: str | Path, size: int = 28) -> TaskDataset:
-    """Lake's 20 one-shot runs: 20-way 1-shot tasks within an alphabet, with 20 test images each.
+    """Read Lake's 20 one-shot runs: 20-way 1-shot tasks within an alphabet, with 20 test images each.
 
     The first 20 points of a task are its training images, one of each class in the order of their labels, and the other
     20 its test images. `evaluate(learner, runs, shots=[20], split=PrefixSplit)` scores a learner by them.
@@ -95,6 +108,23 @@ def omniglot_runs(path: str | Path, size: int = 28) -> TaskDataset:
 
     Raises:
         DataError: a broken or incomplete file, or an image of another size. The file is named.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> import bayesmeta as bm
+        >>> run = Path("all_runs/run01")  # noise stands for the official drawings
+        >>> for part in ("training", "test"):
+        ...     (run / part).mkdir(parents=True)
+        ...     for number in range(1, 21):
+        ...         pixels = np.random.default_rng(number).integers(0, 256, (105, 105), dtype=np.uint8)
+        ...         Image.fromarray(pixels).save(run / part / f"{number:02d}.png")
+        >>> with (run / "class_labels.txt").open("w") as file:
+        ...     for number in range(1, 21):
+        ...         print(f"run01/test/{number:02d}.png run01/training/{number:02d}.png", file=file)
+        >>> bm.tasks.omniglot_runs("all_runs")
+        TaskDataset(1 tasks, 40 to 40 points each)
     """
     contents = _read(Path(path))
     lists = sorted(name for name in contents if name.endswith("class_labels.txt"))
@@ -134,6 +164,12 @@ def download_omniglot(folder: str | Path, part: str = "background") -> Path:
 
     Raises:
         DataError: an unknown part, no connection, or a file that is not the official one by its checksum.
+
+    Example:
+        This one is not run with the others, because it fetches a file from the network:
+
+            path = bm.tasks.download_omniglot("data")  # data/images_background.zip
+            images = bm.tasks.omniglot(path)
     """
     if part not in FILES:
         raise DataError(f"expected one of the parts {list(FILES)}, got {part!r}")

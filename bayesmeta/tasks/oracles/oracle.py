@@ -12,9 +12,35 @@ from bayesmeta.learner import Learner, Refit
 
 
 class Oracle(Learner):
-    """The Bayes-optimal learner of a simulator. It has no parameters and computes in float64 whatever the data are.
+    """The Bayes-optimal learner of a simulator: it knows p(phi) and conditions on the support exactly.
 
-    A subclass gives `condition` and `evidence`.
+    It has no parameters, and computes in float64 whatever the precision of the data. No learner can have a higher
+    expected log likelihood on tasks of that simulator, so that `evaluate` reports the regret against it. A subclass
+    gives `condition` and `evidence`, and its posterior gives `at`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> from torch.distributions import Categorical
+        >>> class Coin(bm.tasks.Oracle):  # phi ~ U(0, 1) is the probability of heads
+        ...     outcomes = bm.Labels(2)
+        ...
+        ...     def condition(self, support):
+        ...         return CoinPosterior(spec=support.spec, learner=self, support=support)
+        ...
+        ...     def evidence(self, data):
+        ...         heads, tosses = (data.y * data.mask).sum(-1).double(), data.counts.double()
+        ...         return (heads + 1).lgamma() + (tosses - heads + 1).lgamma() - (tosses + 2).lgamma()
+        >>> class CoinPosterior(OraclePosterior):
+        ...     def at(self, x):
+        ...         heads = (self.support.y * self.support.mask).sum(-1).double()
+        ...         p = ((heads + 1) / (self.support.counts + 2))[:, None].expand(x.shape[:2])
+        ...         return IndependentPredictive(Categorical(torch.stack([1 - p, p], -1)))
+        >>> tosses = bm.Data.from_labels([0.0, 0.0, 0.0], [1, 1, 0])
+        >>> Coin().adapt(tosses).predict([0.0]).probs.flatten().tolist()
+        [0.4, 0.6]
+        >>> round(1 / Coin().log_evidence(tosses).exp().item(), 6)
+        12.0
     """
 
     @abstractmethod
@@ -32,12 +58,12 @@ class Oracle(Learner):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class OraclePosterior(Refit):
-    """A belief that is recomputed from all data at every update, so that streaming is exact by construction."""
+    """The posterior of an oracle. It is recomputed from all data at every update, so that streaming is exact."""
 
     learner: Oracle
 
     def log_conditional(self, x: Tensor, y: Tensor, mask: Tensor | None) -> Float[Tensor, "B"]:
         """log p(y | x, D) = log p(y, D) - log p(D), jointly over the real points, in nats."""
-        mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        both = self.support.append(Data(x.double(), y.double(), mask))
+        query = Data.full(x.double(), y.double())
+        both = self.support.append(query if mask is None else Data(query.x, query.y, mask))
         return self.learner.evidence(both) - self.learner.evidence(self.support)

@@ -173,9 +173,8 @@ class StepPredictive(Predictive):
     ) -> Float[Tensor, "*s B M 1"]:
         """Joint draws, by sampling a path of the chain backwards. There is no gradient: f is -1 or 1."""
         data, model = self.posterior.support, self.posterior.learner
-        mask = torch.ones(self.up.shape, dtype=torch.bool)
-        query = Data(self.x, torch.zeros_like(self.x), mask)
-        chain = model.filter(data.append(query), torch.cat([data.mask, torch.zeros_like(mask)], 1))
+        query = Data.full(self.x, torch.zeros_like(self.x))
+        chain = model.filter(data.append(query), torch.cat([data.mask, ~query.mask], 1))
         count = int(np.prod(sample_shape, dtype=int))
         weights = chain.forward[:, -1, None].expand(-1, max(count, 1), -1)  # B S K
         path = []

@@ -24,13 +24,19 @@ class Cauchy(GPFunctions):
 
     Raises:
         DataError: negative noise.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Cauchy().dataset(2, 10)
+        >>> tasks.data.x.shape, tasks.data.y.shape
+        (torch.Size([2, 10, 2]), torch.Size([2, 10, 1]))
     """
 
     def __init__(self, noise: float = 0.05) -> None:
         super().__init__(ExponentiatedQuadratic(LENGTH_SCALE, DEVIATION**2), noise, (SPREAD * LOWER, SPREAD * UPPER))
 
     def mean(self, x: Float[Tensor, "B N 2"]) -> Float[Tensor, "B N"]:
-        """m(x), units of y."""
+        """The mean m(x) that all tasks share, units of y."""
         first, second = (1.0 / (math.pi * (1.0 + (x - center).square().sum(-1))) for center in (-1.0, 2.0))
         return 6.0 * first + 3.0 * second + 1.0
 

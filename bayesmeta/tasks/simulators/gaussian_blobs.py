@@ -15,7 +15,7 @@ from bayesmeta.tasks.source import ClassSplit, Split
 
 
 class GaussianBlobs(Simulator):
-    """Each class of a task is a cloud around its own mean.
+    """Classification tasks in which each class is a Gaussian cloud around a mean of its own.
 
     phi = (m_1..m_C),  m_c ~ N(0, spread² I);  y ~ uniform on 0..C-1;  x ~ N(m_y, noise² I).
 
@@ -29,6 +29,16 @@ class GaussianBlobs(Simulator):
 
     Raises:
         DataError: fewer than 2 ways or 1 dimension, a negative spread, noise that is not positive.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> blobs = bm.tasks.GaussianBlobs(ways=3, dimension=2)
+        >>> batch = blobs.draw(4, bm.tasks.ClassSplit.at(1, query=10), torch.Generator().manual_seed(0))
+        >>> batch.support.x.shape, batch.query.x.shape
+        (torch.Size([4, 3, 2]), torch.Size([4, 30, 2]))
+        >>> blobs.oracle.adapt(batch.support).predict(batch.query.x).probs.shape
+        torch.Size([4, 30, 3])
     """
 
     def __init__(self, ways: int = 5, dimension: int = 2, spread: float = 2.0, noise: float = 1.0) -> None:
@@ -43,7 +53,7 @@ class GaussianBlobs(Simulator):
         return self._observe(torch.randint(self.ways, (num_tasks, num_points), generator=generator), generator)
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
-        """Fresh tasks; 20 query points each (of each class, for a `ClassSplit`) unless the split says otherwise."""
+        """Draw fresh tasks; without a number in the split they have 20 query points (`ClassSplit`: of each class)."""
         if not isinstance(split, ClassSplit):
             return super().draw(num_tasks, split, generator)
         split = replace(split, query=DEFAULT_QUERY) if split.query is None else split
@@ -67,4 +77,4 @@ class GaussianBlobs(Simulator):
         means = self.spread * torch.randn(len(labels), self.ways, self.dimension, generator=generator)
         centres = means.gather(1, labels[..., None].expand(-1, -1, self.dimension))
         x = centres + self.noise * torch.randn(centres.shape, generator=generator)
-        return Data(x, labels, torch.ones(labels.shape, dtype=torch.bool))
+        return Data.full(x, labels)

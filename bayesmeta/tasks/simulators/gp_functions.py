@@ -76,7 +76,7 @@ class WeaklyPeriodic(StationaryKernel):
 
 
 class GPFunctions(FunctionSimulator):
-    """y = f(x) + N(0, noise²), f ~ GP(mean, kernel).
+    """Draws of a Gaussian process with noise: y = f(x) + N(0, noise²), f ~ GP(mean, kernel).
 
     The named ones are those of the neural process benchmark (Bruinsma et al. 2023, github wesselb/neuralprocesses):
     x ~ U(-2, 2), noise variance .05.
@@ -88,6 +88,14 @@ class GPFunctions(FunctionSimulator):
 
     Raises:
         DataError: negative noise, or an interval that does not increase.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> functions = bm.tasks.GPFunctions.matern()
+        >>> task = functions.dataset(1, 30).task(0)
+        >>> posterior = functions.oracle.adapt(task.points(slice(20)))
+        >>> posterior.predict(task.points(slice(20, None)).x).stddev.shape
+        torch.Size([1, 10, 1])
     """
 
     def __init__(
@@ -100,21 +108,21 @@ class GPFunctions(FunctionSimulator):
 
     @classmethod
     def eq(cls) -> "GPFunctions":
-        """Exponentiated quadratic, length scale .25."""
+        """Functions with an exponentiated quadratic kernel of length scale .25."""
         return cls(ExponentiatedQuadratic(0.25))
 
     @classmethod
     def matern(cls) -> "GPFunctions":
-        """Matérn-5/2, length scale .25."""
+        """Functions with a Matérn-5/2 kernel of length scale .25."""
         return cls(Matern52(0.25))
 
     @classmethod
     def weakly_periodic(cls) -> "GPFunctions":
-        """Period .25, drifting over a length scale of .5."""
+        """Functions of period .25 that drift over a length scale of .5."""
         return cls(WeaklyPeriodic(0.5, 0.25))
 
     def mean(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N"]:
-        """m(x), units of y: 0 here."""
+        """The mean m(x), units of y: 0 here."""
         return x.new_zeros(x.shape[:-1])
 
     def observe(self, x: Float[Tensor, "B N D"], generator: torch.Generator) -> Float[Tensor, "B N 1"]:

@@ -25,7 +25,7 @@ def metal_benchmark(
     test_points: int = 100,
     seed: int | None = None,
 ) -> tuple[TaskDataset, TaskDataset]:
-    """The (meta-train, test) tasks of a benchmark, with their oracle; float64.
+    """The (meta-train, test) tasks of a published benchmark, number by number, with their oracle; float64.
 
     In a test task the first `context` points are the context and the others are to be predicted: divide it with
     `PrefixSplit.at(context)`. PACOH's own data are seed 29 with num_test=400 and test_points=200, of which the first
@@ -42,6 +42,14 @@ def metal_benchmark(
 
     Raises:
         DataError: an unknown name.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> train, test = bm.tasks.metal_benchmark("sinusoid_easy")
+        >>> train, test
+        (TaskDataset(20 tasks, 5 to 5 points each), TaskDataset(100 tasks, 105 to 105 points each))
+        >>> test.divided(bm.tasks.PrefixSplit.at(5)).query.x.shape
+        torch.Size([100, 100, 1])
     """
     draws: dict[str, tuple[Draw, SlopedSinusoid | Cauchy, int, int]] = {
         "sinusoid_easy": (partial(_sinusoid, SlopedSinusoid.metal_easy()), SlopedSinusoid.metal_easy(), 5, 41),

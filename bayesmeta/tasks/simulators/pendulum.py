@@ -25,6 +25,15 @@ class Pendulum(Simulator):
 
     Raises:
         DataError: an interval that decreases, or negative noise.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Pendulum().dataset(2, 50)
+        >>> tasks.data.x.shape, tasks.data.y.shape
+        (torch.Size([2, 50, 2]), torch.Size([2, 50, 2]))
+        >>> torch.equal(tasks.data.x[:, 1:], tasks.data.y[:, :-1])
+        True
     """
 
     def __init__(self, length: tuple[float, float] = (0.5, 1.5), noise: float = 0.0) -> None:
@@ -32,7 +41,7 @@ class Pendulum(Simulator):
         self.noise = nonnegative(noise, "the noise deviation")
 
     def simulate(self, num_tasks: int, num_points: int, generator: torch.Generator) -> Data:
-        """Fresh trajectories of `num_points` steps each."""
+        """Fresh tasks, each a trajectory of `num_points` steps. The generator is the only source of randomness."""
         length, angle, speed = (
             uniform(bounds, (num_tasks,), generator) for bounds in (self.length, (-math.pi, math.pi), (-1.0, 1.0))
         )
@@ -44,4 +53,4 @@ class Pendulum(Simulator):
             states.append(torch.stack([angle, speed], -1))
         path = torch.stack(states, 1)
         y = path[:, 1:] + normal((0.0, self.noise), (num_tasks, num_points, 2), generator)
-        return Data(path[:, :-1], y, torch.ones(y.shape[:2], dtype=torch.bool))
+        return Data.full(path[:, :-1], y)

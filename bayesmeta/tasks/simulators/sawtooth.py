@@ -8,7 +8,9 @@ from bayesmeta.tasks.simulators.simulator import FunctionSimulator, nondecreasin
 
 
 class Sawtooth(FunctionSimulator):
-    """y = (ω (d x - o)) mod 1, d = ±1, o ~ U(0, 1 / ω); Bruinsma et al. 2023, github wesselb/neuralprocesses.
+    """Sawtooth waves: y = (ω (d x - o)) mod 1, d = ±1, o ~ U(0, 1 / ω); Bruinsma et al. 2023.
+
+    They are those of the neural process benchmark, github wesselb/neuralprocesses.
 
     There is no noise unless asked for, so no density, and no oracle.
 
@@ -19,6 +21,12 @@ class Sawtooth(FunctionSimulator):
 
     Raises:
         DataError: an interval that decreases, or negative noise.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> task = bm.tasks.Sawtooth().dataset(1, 100).task(0)
+        >>> bool(((0.0 <= task.y) & (task.y < 1.0)).all())
+        True
     """
 
     def __init__(

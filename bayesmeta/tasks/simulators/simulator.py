@@ -20,6 +20,19 @@ class Simulator(TaskSource, Described):
     """Tasks that are drawn afresh at every call, in torch's default precision, on the CPU.
 
     A subclass gives `simulate`, and sets `oracle` where the exact posterior predictive is known.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> class RandomWalks(bm.tasks.Simulator):
+        ...     def simulate(self, num_tasks, num_points, generator):
+        ...         steps = torch.randn(num_tasks, num_points, 1, generator=generator)
+        ...         return bm.Data.full(torch.ones_like(steps).cumsum(1), steps.cumsum(1))
+        >>> walks = RandomWalks()
+        >>> walks.dataset(3, 10)
+        TaskDataset(3 tasks, 10 to 10 points each)
+        >>> walks.draw(4, bm.tasks.PrefixSplit.at(5), torch.Generator().manual_seed(0)).query.x.shape
+        torch.Size([4, 20, 1])
     """
 
     @abstractmethod
@@ -27,7 +40,7 @@ class Simulator(TaskSource, Described):
         """Fresh tasks of `num_points` points each, all real. The generator is the only source of randomness."""
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
-        """Fresh tasks; 20 query points each unless the split says otherwise."""
+        """Draw fresh tasks; without a number in the split they have 20 query points."""
         split = replace(split, query=DEFAULT_QUERY) if split.query is None else split
         points = self.simulate(num_tasks, split.support[1] + (split.query or 0), generator)
         return TaskBatch(*split.divide(points, generator))
@@ -49,20 +62,31 @@ class Simulator(TaskSource, Described):
 class FunctionSimulator(Simulator):
     """Tasks that are noisy random functions of independent inputs, uniform on an interval.
 
-    A subclass gives `observe`; one with other inputs overrides `inputs`.
+    A subclass gives `observe`, and one with other inputs overrides `inputs`.
 
     Args:
         x: (low, high), the interval of the inputs.
 
     Raises:
         DataError: an interval that is not increasing.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> class Lines(bm.tasks.FunctionSimulator):
+        ...     def observe(self, x, generator):
+        ...         slope = torch.randn(len(x), 1, 1, generator=generator)
+        ...         return slope * x + 0.1 * torch.randn(x.shape, generator=generator)
+        >>> tasks = Lines(x=(-1.0, 1.0)).dataset(5, 20)
+        >>> tasks.data.x.shape, float(tasks.data.x.abs().max()) <= 1.0
+        (torch.Size([5, 20, 1]), True)
     """
 
     def __init__(self, x: tuple[float, float]) -> None:
         self.x = increasing(x, "the interval of x")
 
     def inputs(self, num_tasks: int, num_points: int, generator: torch.Generator) -> Float[Tensor, "B N D"]:
-        """Input points."""
+        """Draw the input points of fresh tasks."""
         return uniform(self.x, (num_tasks, num_points, 1), generator)
 
     @abstractmethod
@@ -72,7 +96,7 @@ class FunctionSimulator(Simulator):
     def simulate(self, num_tasks: int, num_points: int, generator: torch.Generator) -> Data:
         """Fresh tasks of `num_points` points each, all real. The generator is the only source of randomness."""
         x = self.inputs(num_tasks, num_points, generator)
-        return Data(x, self.observe(x, generator), torch.ones(x.shape[:2], dtype=torch.bool))
+        return Data.full(x, self.observe(x, generator))
 
 
 def increasing(bounds: tuple[float, float], what: str) -> tuple[float, float]:

@@ -29,6 +29,13 @@ class Sinusoid(FunctionSimulator):
 
     Raises:
         DataError: an interval that decreases, negative noise, a sign that is not 1 or -1.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> sinusoids = bm.tasks.Sinusoid.maml(noise=0.1)
+        >>> task = sinusoids.dataset(1, 10).task(0)
+        >>> sinusoids.oracle.adapt(task).predict([0.0, 1.0, 2.0]).mean.shape
+        torch.Size([1, 3, 1])
     """
 
     def __init__(

@@ -25,6 +25,14 @@ class SlopedSinusoid(FunctionSimulator):
 
     Raises:
         DataError: an interval that decreases, or a negative deviation.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.tasks.SlopedSinusoid.metal_easy()
+        >>> simulator.dataset(20, 5)
+        TaskDataset(20 tasks, 5 to 5 points each)
+        >>> simulator.oracle.adapt(simulator.dataset(1, 10).data).predict([0.0, 1.0]).mean.shape
+        torch.Size([1, 2, 1])
     """
 
     def __init__(

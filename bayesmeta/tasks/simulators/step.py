@@ -22,6 +22,14 @@ class Step(FunctionSimulator):
 
     Raises:
         DataError: an interval that does not increase, fewer than one switch, or negative noise.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> steps = bm.tasks.Step(num_switches=1, noise=0.1)
+        >>> task = steps.dataset(1, 30).task(0)
+        >>> prediction = steps.oracle.adapt(task).predict([-5.0, 5.0])  # far from the switch
+        >>> [round(value, 3) for value in prediction.mean.flatten().tolist()]
+        [-1.0, 1.0]
     """
 
     def __init__(

@@ -20,6 +20,12 @@ class TaskMixture(Simulator):
 
     Raises:
         DataError: no components.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> mixture = bm.tasks.TaskMixture([bm.tasks.Sinusoid(), bm.tasks.Step()])
+        >>> mixture.dataset(6, 10)
+        TaskDataset(6 tasks, 10 to 10 points each)
     """
 
     def __init__(self, components: Sequence[Simulator], whole_batches: bool = False) -> None:

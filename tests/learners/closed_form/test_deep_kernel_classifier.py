@@ -59,15 +59,15 @@ def test_it_learns_to_classify_and_is_stored(tmp_path: object) -> None:
     torch.manual_seed(0)
     learner = DeepKernelClassifier(bm.MLP(2, [16, 16]), scale=0.5, hyperprior=GaussianHyperprior(10.0)).double()
     support, query = _labelled()
-    before = learner.meta_loss(bm.TaskBatch(support, bm.Data(query, support.y, torch.ones(2, 6, dtype=torch.bool))))
+    before = learner.meta_loss(bm.TaskBatch(support, bm.Data.full(query, support.y)))
     optimizer = learner.configure_optimizer(1e-2)
     for step in range(60):
         batch_support, batch_query = _labelled(step + 1)
-        tasks = bm.TaskBatch(batch_support, bm.Data(batch_query, batch_support.y, torch.ones(2, 6, dtype=torch.bool)))
+        tasks = bm.TaskBatch(batch_support, bm.Data.full(batch_query, batch_support.y))
         optimizer.zero_grad()
         (learner.meta_loss(tasks).mean() - 1e-3 * learner.log_hyperprior()).backward()
         optimizer.step()
-    after = learner.meta_loss(bm.TaskBatch(support, bm.Data(query, support.y, torch.ones(2, 6, dtype=torch.bool))))
+    after = learner.meta_loss(bm.TaskBatch(support, bm.Data.full(query, support.y)))
     assert after.mean() < before.mean() - 0.05
     bm.save(learner, f"{tmp_path}/model")
     loaded = bm.load(f"{tmp_path}/model")

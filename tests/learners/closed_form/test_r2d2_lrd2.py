@@ -20,7 +20,7 @@ def _support(seed: int = 0, points: int = 6, classes: int = 3, tasks: int = 2) -
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(tasks, points, 2, generator=generator, dtype=D)
     labels = (torch.arange(points) % classes).expand(tasks, -1)
-    return bm.Data(x, labels, torch.ones(tasks, points, dtype=torch.bool))
+    return bm.Data.full(x, labels)
 
 
 def _learner(kind: type[HeadClassifier], **arguments: Any) -> HeadClassifier:

@@ -41,10 +41,9 @@ def _images(ragged: bool = True) -> bm.TaskBatch:
     """Three tasks of three classes, 8 x 8."""
 
     def side(points: int) -> bm.Data:
-        mask = torch.ones(3, points, dtype=torch.bool)
-        if ragged:
-            mask[1, 3:] = False
-        return bm.Data(torch.randn(3, points, 1, 8, 8, dtype=D), torch.arange(points).expand(3, -1) % 3, mask)
+        x, labels = torch.randn(3, points, 1, 8, 8, dtype=D), torch.arange(points).expand(3, -1) % 3
+        counts = torch.tensor([points, 3 if ragged else points, points])
+        return bm.Data(x, labels, torch.arange(points) < counts[:, None])
 
     return bm.TaskBatch(side(6), side(4))
 
@@ -447,9 +446,8 @@ def test_checkpoints_keep_phi_alone() -> None:
                 network = bm.MLP(1, [8, 8])
                 learner = bm.MAML(network, steps=steps, lr=0.01, posterior=POINT, checkpoint=checkpoint).double()
                 x = torch.randn(3, points + 4, 1, dtype=D)
-                mask = torch.ones(3, points + 4, dtype=torch.bool)
-                sides = (bm.Data(x[:, part], x[:, part].sin(), mask[:, part]) for part in (slice(4, None), slice(4)))
-                tasks = bm.TaskBatch(*sides)
+                data = bm.Data.full(x, x.sin())
+                tasks = bm.TaskBatch(data.points(slice(4, None)), data.points(slice(4)))
                 with Saved() as kept:
                     loss = learner.meta_loss(tasks)
                 saved[checkpoint, points, steps] = kept.numbers

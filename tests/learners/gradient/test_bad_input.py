@@ -72,7 +72,7 @@ ALL = WEIGHTS | {"CAVIA": lambda network, **arguments: bm.CAVIA(network, num_con
 
 def _data(points: int = 3, num_outputs: int = 1, tasks: int = 2) -> bm.Data:
     x, y = torch.randn(tasks, points, 1), torch.randn(tasks, points, num_outputs)
-    return bm.Data(x, y, torch.ones(tasks, points, dtype=torch.bool))
+    return bm.Data.full(x, y)
 
 
 # ------------------------------------------------------------------------------------------------------------- networks
@@ -160,7 +160,7 @@ def test_contexts() -> None:
     assert [layer for layer in learner.network.modules() if isinstance(layer, nn.ReLU)]
     assert {p.dtype for p in learner.network.parameters()} == {D}
     constant = bm.CAVIA(Constant(), num_context=2)  # no inputs at all: the mean of a task
-    data = bm.Data(torch.zeros(2, 3, 0), torch.randn(2, 3, 1), torch.ones(2, 3, dtype=torch.bool))
+    data = bm.Data.full(torch.zeros(2, 3, 0), torch.randn(2, 3, 1))
     assert torch.isfinite(constant.adapt(data).predict(torch.zeros(2, 1, 0)).stddev).all()
 
 
@@ -216,25 +216,25 @@ def test_other_arguments_out_of_range() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_labels_out_of_range(name: str) -> None:
     learner = ALL[name](bm.MLP(1, [4]), likelihood=bm.likelihoods.Categorical(3))
-    x, mask = torch.randn(1, 4, 1), torch.ones(1, 4, dtype=torch.bool)
+    x, labels = torch.randn(1, 4, 1), torch.tensor([[0, 3, 1, 2]])
     with pytest.raises(bm.DataError, match="expected labels from 0 to 2, got labels from 0 to 3"):
-        learner.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask))
-    hidden = learner.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask & torch.tensor([[True, False, True, True]])))
+        learner.adapt(bm.Data.full(x, labels))
+    hidden = learner.adapt(bm.Data(x, labels, torch.tensor([[True, False, True, True]])))
     assert torch.isfinite(hidden.predict(x).marginals.probs).all()  # padding may be anything
     with pytest.raises(bm.DataError, match=r"expected labels for .*, got numbers"):
-        learner.adapt(bm.Data(x, torch.randn(1, 4, 3), mask))
+        learner.adapt(bm.Data.full(x, torch.randn(1, 4, 3)))
     regression = ALL[name](bm.MLP(1, [4]))
     with pytest.raises(bm.DataError, match=r"expected numbers for .*, got labels"):
-        regression.adapt(bm.Data(x, torch.tensor([[0, 3, 1, 2]]), mask))
+        regression.adapt(bm.Data.full(x, labels))
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_statistics_of_a_task_and_padding(name: str) -> None:
     learner = WEIGHTS[name](bm.Conv4((1, 8, 8), 8, norm="task"), likelihood=bm.likelihoods.Categorical(3))
-    x, labels, mask = torch.randn(2, 6, 1, 8, 8), torch.arange(6).expand(2, -1) % 3, torch.ones(2, 6, dtype=torch.bool)
-    whole = bm.Data(x, labels, mask)
+    x, labels = torch.randn(2, 6, 1, 8, 8), torch.arange(6).expand(2, -1) % 3
+    whole = bm.Data.full(x, labels)
     assert torch.isfinite(learner.adapt(whole).predict(x).marginals.probs).all()
-    padded = bm.Data(x, labels, mask & (torch.arange(6) < torch.tensor([[6], [4]])))
+    padded = bm.Data(x, labels, torch.arange(6) < torch.tensor([[6], [4]]))
     for call in (
         lambda: learner.adapt(padded),
         lambda: learner.meta_loss(bm.TaskBatch(padded, whole)),
@@ -394,8 +394,8 @@ def test_the_chaser_needs_particles(name: str) -> None:
 def test_the_chaser_trains() -> None:
     """On tasks with a level in common, which nothing needs to lead to any more."""
     learner, x = bm.BMAML(bm.MLP(1, [8]), num_particles=3, steps=2, lr=0.05), torch.randn(8, 8, 1)
-    y, mask = 3.0 + 0.3 * torch.randn(8, 8, 1), torch.ones(8, 8, dtype=torch.bool)
-    tasks = bm.TaskBatch(*(bm.Data(x[:, part], y[:, part], mask[:, part]) for part in (slice(4), slice(4, None))))
+    y = 3.0 + 0.3 * torch.randn(8, 8, 1)
+    tasks = bm.TaskBatch(*(bm.Data.full(x, y).points(part) for part in (slice(4), slice(4, None))))
     learner.likelihood.requires_grad_(False)
     learner.prior.precision.requires_grad_(False)
     before = bm.training.Chaser()(learner, tasks).mean().item()

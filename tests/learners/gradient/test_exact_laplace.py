@@ -76,8 +76,7 @@ def _tasks(num_outputs: int = 1) -> bm.TaskBatch:
     x = torch.randn(5, 10, 1, dtype=D)
     y = torch.randn(5, 10, num_outputs, dtype=D)
     mask = torch.arange(6) < torch.tensor([6, 3, 1, 0, 5])[:, None]
-    full = torch.ones(5, 4, dtype=torch.bool)
-    return bm.TaskBatch(bm.Data(x[:, :6], y[:, :6], mask), bm.Data(x[:, 6:], y[:, 6:], full))
+    return bm.TaskBatch(bm.Data(x[:, :6], y[:, :6], mask), bm.Data.full(x[:, 6:], y[:, 6:]))
 
 
 def _gaussian(num_outputs: int = 1) -> bm.likelihoods.Gaussian:

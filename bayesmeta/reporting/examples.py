@@ -1,0 +1,77 @@
+"""Which tasks a report draws, along which input, and at which numbers of shots."""
+
+from collections.abc import Hashable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from bayesmeta.data import Data
+from bayesmeta.evaluation.conclusions import main_shots
+from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.source import Split
+
+MOST_PANELS = 4  # of one task, each at another number of shots
+
+
+class Example(NamedTuple):
+    """A task that is drawn.
+
+    Attributes:
+        why: what it is an example of.
+        name: the user's name of the task.
+        points: its points in the order in which the evaluation took them.
+        shots: numbers of support points.
+    """
+
+    why: str
+    name: Hashable
+    points: Data
+    shots: tuple[int, ...]
+
+
+def examples_of(
+    tasks: TaskDataset, evaluation: Evaluation, split: type[Split], query: int | None, number: int
+) -> tuple[Example, ...]:
+    """Tasks from the worst to the best.
+
+    Args:
+        tasks: those that were evaluated.
+        evaluation: of the tasks.
+        split: as `evaluate` had it.
+        query: as `evaluate` had it.
+        number: how many.
+    """
+    main = evaluation.at(main_shots(evaluation))
+    order = np.argsort(-main.scores["nll"], kind="stable")
+    chosen = []
+    for place in spread_out(len(order), number):
+        name = main.names[order[place]]
+        why = {0: "Worst", len(order) - 1: "Best"}.get(place, f"Rank {place + 1} of {len(order)} from the worst")
+        if place == (len(order) - 1) // 2 and 0 < place < len(order) - 1:
+            why = "Typical"
+        row = tasks.names.index(name)
+        room = int(split.room(tasks.data.select([row])))
+        fitting = sorted(shots for shots in evaluation.shots if shots <= room)
+        batch = tasks.divided(split.at(fitting[-1], query), evaluation.seed).select(slice(row, row + 1))
+        points = batch.joined()
+        shown = tuple(fitting[i] for i in spread_out(len(fitting), MOST_PANELS))
+        chosen.append(Example(why, name, points.points(points.mask[0]), shown))
+    return tuple(chosen)
+
+
+def spread_out(count: int, number: int) -> list[int]:
+    """Up to `number` different places among `count`, the first and the last with them."""
+    return sorted({round(place) for place in np.linspace(0, count - 1, min(number, count))})
+
+
+def varying_input(data: Data) -> int | None:
+    """The one input that varies within tasks; None where there are several, or where inputs are not numbers."""
+    if data.x.ndim != 3 or data.x.shape[-1] == 0:
+        return None
+    first = data.x[torch.arange(data.num_tasks), data.mask.int().argmax(1)][:, None]
+    varying = ((data.x != first) & data.mask[..., None]).flatten(0, 1).any(0).nonzero().flatten().tolist()
+    if len(varying) > 1:
+        return None
+    return varying[0] if varying else 0
