@@ -44,11 +44,24 @@ from bayesmeta.typing import ArrayLike
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ConformalPosterior(OneLine, ABC):
-    """What a learner believes of a batch of tasks, and how far its predictions are to be trusted: a value.
+    """A learner's posterior of a batch of tasks, with conformal regions around its predictions: a value.
+
+    `HierarchicalConformal`, `FewShotConformal` and `SplitConformal` give such posteriors. A subclass gives `threshold`.
 
     Attributes:
         posterior: the learner's own.
         score: what regions are made of.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Fixed(bm.calibration.ConformalPosterior):  # regions of 3 deviations, whatever the level: no promise
+        ...     def threshold(self, level):
+        ...         return torch.full((1, 1, 1), 3.0)
+        >>> posterior = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], []))
+        >>> fixed = Fixed(posterior=posterior, score=bm.calibration.StandardizedResidual())
+        >>> lower, upper = fixed.interval([0.0])
+        >>> round(((upper - lower) / fixed.predict([0.0]).stddev).item(), 3)
+        6.0
     """
 
     posterior: TaskPosterior
@@ -59,11 +72,19 @@ class ConformalPosterior(OneLine, ABC):
         return f"conformal {self.posterior!r}"
 
     def predict(self, x: ArrayLike) -> Predictive:
-        """The learner's own predictive, as it was."""
+        """The learner's own predictive, as it was.
+
+        Args:
+            x: query points, `B M *x`; as for `TaskPosterior.predict`.
+        """
         return self.posterior.predict(x)
 
     def interval(self, x: ArrayLike, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
         """(lower, upper) that hold a new outcome with probability at least `level`, output by output, units of y.
+
+        Args:
+            x: query points, as for `predict`.
+            level: the least coverage, within (0, 1).
 
         Raises:
             DataError: a level outside (0, 1), or higher than the calibration tasks allow.
@@ -75,6 +96,10 @@ class ConformalPosterior(OneLine, ABC):
 
     def label_set(self, x: ArrayLike, level: float = 0.9) -> Bool[Tensor, "B M C"]:
         """Which classes are in the set that holds a new label with probability at least `level`.
+
+        Args:
+            x: query points, as for `predict`.
+            level: the least coverage, within (0, 1).
 
         Raises:
             DataError: a level outside (0, 1), or higher than the calibration tasks allow.
@@ -89,6 +114,9 @@ class ConformalPosterior(OneLine, ABC):
     @abstractmethod
     def threshold(self, level: float) -> Float[Tensor, "#B 1 C"]:
         """The largest score in the region, output by output.
+
+        Args:
+            level: the least coverage, within (0, 1).
 
         Raises:
             DataError: a level outside (0, 1), or higher than the calibration tasks allow.
@@ -116,6 +144,16 @@ class TaskConformal(ABC):
         score: how badly an outcome fits.
         scores: of the calibration tasks.
         mask: True = real.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> tasks, score = simulator.dataset(30, 8, seed=0), bm.calibration.StandardizedResidual()
+        >>> conformal = bm.calibration.HierarchicalConformal(simulator.oracle, tasks, shots=3, score=score)
+        >>> isinstance(conformal, bm.calibration.TaskConformal)
+        True
+        >>> bool(conformal.threshold(0.5) < conformal.threshold(0.9))  # deviations from the mean, here
+        True
     """
 
     def __init__(
@@ -138,6 +176,9 @@ class TaskConformal(ABC):
     def threshold(self, level: float) -> Float[Tensor, "C"]:
         """The largest score in the region, output by output.
 
+        Args:
+            level: the least coverage, within (0, 1).
+
         Raises:
             DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
         """
@@ -146,6 +187,9 @@ class TaskConformal(ABC):
 
     def adapt(self, support: Data) -> ConformalPosterior:
         """The posterior of tasks with as many support points as the calibration tasks had.
+
+        Args:
+            support: points of new tasks.
 
         Raises:
             ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points,
@@ -261,6 +305,10 @@ class SplitConformal:
     def adapt(self, support: Data, calibration: Data) -> "SplitPosterior":
         """The posterior given the support alone, and scores of the calibration points of the same tasks.
 
+        Args:
+            support: what is adapted to.
+            calibration: other points of the same tasks, chosen as those that are asked about.
+
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs, or are of other tasks. DataError: outcomes
                 that the learner does not predict, a score of the other kind, a score that is not a number.
@@ -297,7 +345,12 @@ def hierarchical_quantile(
 ) -> Float[Tensor, "*s C"]:
     """The `level`-quantile of scores of K tasks, each of weight 1/(K + 1) in all, and of ∞ with weight 1/(K + 1).
 
-    Leading axes are separate problems. Tasks have at least one point.
+    Leading axes are separate problems.
+
+    Args:
+        scores: of M points of each task, padded.
+        mask: True = real; each task has at least one point.
+        level: within (0, 1).
 
     Example:
         >>> scores = torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]], [[5.0], [0.0]]])
@@ -314,6 +367,11 @@ def hierarchical_quantile(
 def split_quantile(scores: Float[Tensor, "*s N C"], mask: Bool[Tensor, "*s N"], level: float) -> Float[Tensor, "*s C"]:
     """The `level`-quantile of N scores and ∞, all of one weight: the ⌈(N + 1) level⌉-th smallest, or ∞.
 
+    Args:
+        scores: of N points of each task, padded.
+        mask: True = real.
+        level: within (0, 1).
+
     Example:
         >>> split_quantile(torch.arange(19.0)[:, None], torch.ones(19, dtype=torch.bool), 0.95)
         tensor([18.])
@@ -323,7 +381,22 @@ def split_quantile(scores: Float[Tensor, "*s N C"], mask: Bool[Tensor, "*s N"], 
 
 
 def require_tasks(tasks: int, level: float) -> None:
-    """Raises DataError where so few calibration tasks give no finite region at this level: K/(K + 1) is the highest."""
+    """Refuse a level at which so few calibration tasks give no finite region: K/(K + 1) is the highest.
+
+    Args:
+        tasks: K.
+        level: the least coverage that is asked for.
+
+    Raises:
+        DataError: a level outside (0, 1), or too few tasks; the message says how many it needs.
+
+    Example:
+        >>> try:
+        ...     require_tasks(5, 0.9)
+        ... except DataError as error:
+        ...     print(str(error).split(":")[0])
+        expected at least 9 calibration tasks for a level of 0.9, got 5
+    """
     check_level(level)
     needed = math.ceil(level / (1.0 - level) - 1e-9)
     if tasks < needed:

@@ -21,29 +21,80 @@ from bayesmeta.tasks.source import Split
 
 
 class ConformityScore(ABC):
-    """How badly outcomes fit a prediction: the larger, the worse (a nonconformity score, in the words of some)."""
+    """How badly outcomes fit a prediction: the larger, the worse (a nonconformity score, in the words of some).
+
+    A score of your own inherits `IntervalScore` or `LabelScore`, which say what its regions are. Any score keeps the
+    promise of coverage; a good one gives small regions.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> predictive = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([0.0])
+        >>> score: bm.calibration.ConformityScore = bm.calibration.StandardizedResidual()
+        >>> score(predictive, predictive.mean + 2.0 * predictive.stddev).round(decimals=3)
+        tensor([[[2.]]], dtype=torch.float64)
+    """
 
     @abstractmethod
     def __call__(self, predictive: Predictive, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M *c"]:
-        """The score of each outcome."""
+        """The score of each outcome, output by output.
+
+        Args:
+            predictive: at the points.
+            y: the outcomes.
+        """
 
 
 class IntervalScore(ConformityScore):
-    """A score whose region, what scores no more than a threshold, is an interval; output by output."""
+    """A score whose region, the outcomes that score no more than a threshold, is an interval; output by output.
+
+    A subclass gives `__call__` and `interval`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Distance(bm.calibration.IntervalScore):  # units of y: intervals of the same width everywhere
+        ...     def __call__(self, predictive, y):
+        ...         return (y - predictive.mean).abs()
+        ...     def interval(self, predictive, threshold):
+        ...         return predictive.mean - threshold, predictive.mean + threshold
+        >>> predictive = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([0.0])
+        >>> [end.item() for end in Distance().interval(predictive, torch.full((1, 1, 1), 2.0))]
+        [-2.0, 2.0]
+    """
 
     @abstractmethod
     def interval(
         self, predictive: Predictive, threshold: Float[Tensor, "#B 1 C"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
-        """(lower, upper), units of y; the whole line where the threshold is infinite."""
+        """(lower, upper), units of y; the whole line where the threshold is infinite.
+
+        Args:
+            predictive: at the points.
+            threshold: the largest score in the region.
+        """
 
 
 class LabelScore(ConformityScore):
-    """A score whose region is a set of classes."""
+    """A score whose region, the classes that score no more than a threshold, is a set of classes.
+
+    A subclass gives `all`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Surprisal(bm.calibration.LabelScore):  # -log p, nats
+        ...     def all(self, predictive):
+        ...         return -predictive.probs.log()
+        >>> predictive = bm.R2D2(bm.Identity(1), num_classes=2).adapt(bm.Data.from_labels([], [])).predict([0.0])
+        >>> Surprisal()(predictive, torch.tensor([[1]]))  # log 2
+        tensor([[0.6931]], dtype=torch.float64)
+    """
 
     @abstractmethod
     def all(self, predictive: Predictive) -> Float[Tensor, "B M C"]:
-        """The score that each class would have as the outcome."""
+        """The score that each class would have as the outcome.
+
+        Args:
+            predictive: of class probabilities, at the points.
+        """
 
     def __call__(self, predictive: Predictive, y: Shaped[Tensor, "B M"]) -> Float[Tensor, "B M"]:
         """The score of each label."""
@@ -149,7 +200,14 @@ class CumulativeProbability(LabelScore):
 
 
 def choose_score(score: ConformityScore | None, data: Data) -> ConformityScore:
-    """The score, or the default one for such outcomes. Raises DataError for a score of the other kind.
+    """The score, or the default one for such outcomes.
+
+    Args:
+        score: None takes `StandardizedResidual` for numbers and `MissingProbability` for labels.
+        data: says whether outcomes are numbers or labels.
+
+    Raises:
+        DataError: a score of the other kind.
 
     Example:
         >>> choose_score(None, Data.from_labels([0.0, 1.0], [0, 1])).__class__.__name__
@@ -165,7 +223,21 @@ def choose_score(score: ConformityScore | None, data: Data) -> ConformityScore:
 
 
 def score_outcomes(score: ConformityScore, held_out: HeldOut) -> Float[Tensor, "B M C"]:
-    """The score of each outcome; labels have one output. Raises DataError for scores that are not numbers."""
+    """The score of each outcome; labels have one output, C = 1.
+
+    Args:
+        score: how badly an outcome fits.
+        held_out: predictions, and what came.
+
+    Raises:
+        DataError: scores that are not numbers.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, data = bm.R2D2(bm.Identity(1), num_classes=2), bm.Data.from_labels([0.0, 1.0], [0, 1])
+        >>> score_outcomes(MissingProbability(), HeldOut.of(learner.adapt(data).predict(data.x), data)).shape
+        torch.Size([1, 2, 1])
+    """
     scores = score(held_out.predictive, held_out.y)
     scores = scores if scores.ndim == 3 else scores[..., None]
     if bool(scores[held_out.mask].isnan().any()):
@@ -185,8 +257,26 @@ def scored_tasks(
 ) -> tuple[Data, Float[Tensor, "K M C"], Bool[Tensor, "K M"]]:
     """The support of every task with more than `shots` points, and the scores of its query points with their mask.
 
+    Args:
+        learner: what adapts.
+        tasks: calibration tasks.
+        score: how badly an outcome fits.
+        shots: support points of a task (of each class, with `ClassSplit`).
+        split: what divides the points of a task.
+        query: largest number of query points of a task; None takes all that are left.
+        seed: of the division.
+        batch_size: tasks adapted to at once.
+
     Raises:
         DataError: fewer than two such tasks, outcomes that the learner does not predict, a score that is not a number.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator, score, split = bm.tasks.GPFunctions.eq(), StandardizedResidual(), bm.tasks.RandomSplit
+        >>> tasks = simulator.dataset(4, 8, seed=0)
+        >>> support, scores, mask = scored_tasks(simulator.oracle, tasks, score, 3, split, None, 0, 256)
+        >>> support.counts.tolist(), scores.shape
+        ([3, 3, 3, 3], torch.Size([4, 5, 1]))
     """
     divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
     parts = list(predicted(learner, divided.support, divided.query, batch_size))

@@ -33,10 +33,15 @@ FOLDS = 5
 
 
 class SetNetwork(nn.Module):
-    """q at `LEVELS`: it begins at those of the standard normal, whatever the set.
+    """q at `LEVELS`, by a network on sets (Zaheer et al. 2017): it begins at those of the standard normal.
 
     Args:
         num_outputs: C.
+
+    Example:
+        >>> quantiles = SetNetwork(1)(torch.zeros(1, 4, 1).double(), torch.ones(1, 4, dtype=torch.bool))
+        >>> [round(value, 2) for value in quantiles[0, 0, [0, 6, 10]].tolist()]  # at .05, .6 and .95
+        [-1.64, 0.25, 1.64]
     """
 
     def __init__(self, num_outputs: int) -> None:
@@ -54,7 +59,12 @@ class SetNetwork(nn.Module):
             self.last.bias.copy_(torch.cat([first, steps.expm1().log()]).repeat(num_outputs))
 
     def forward(self, values: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B C L"]:
-        """The first quantile and positive steps to the others."""
+        """The quantiles of a task's normal scores: the first, and positive steps to the others.
+
+        Args:
+            values: normal scores of N points.
+            mask: True = real.
+        """
         real = mask[..., None].double()
         count = real.sum(1)
         embedded = (self.each(values) * real).sum(1) / count.clamp(min=1.0)
@@ -65,7 +75,7 @@ class SetNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class ScoreQuantiles:
-    """What training tasks have taught of scores: a value.
+    """What training tasks have taught of scores: a value, which `fit_score_quantiles` gives (with an example).
 
     Attributes:
         network: from normal scores to their quantiles.
@@ -78,16 +88,31 @@ class ScoreQuantiles:
     normal: Float[Tensor, "R"]
 
     def knots(self, scores: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B C L"]:
-        """The quantiles, as normal scores, of tasks that are known by N scores."""
+        """The quantiles, as normal scores, of tasks that are known by N scores.
+
+        Args:
+            scores: of N points of each task, padded.
+            mask: True = real.
+        """
         with torch.no_grad():
             return self.network(self._normal(scores, mask), mask)
 
     def deviations(self, scores: Float[Tensor, "B M C"], knots: Float[Tensor, "B C L"]) -> Float[Tensor, "B M C"]:
-        """v(s), increasing in s."""
+        """v(s), increasing in s.
+
+        Args:
+            scores: s, of M points of each task.
+            knots: of each task.
+        """
         return _interpolated(self._ranks(scores).mT, knots, _normal_levels(knots)).mT
 
     def scores(self, deviations: Float[Tensor, "C"], knots: Float[Tensor, "B C L"]) -> Float[Tensor, "B C"]:
-        """The largest score up to this v in each task; none is below the smallest that was ever seen."""
+        """The largest score up to this v in each task; none is below the smallest that was ever seen.
+
+        Args:
+            deviations: v, for each output.
+            knots: of each task.
+        """
         # an outcome that scores exactly this much must not fall out by rounding
         v = deviations + 1e-9 * (1.0 + deviations.abs())
         z = _interpolated(v.expand(len(knots), -1)[..., None], _normal_levels(knots), knots)[..., 0]

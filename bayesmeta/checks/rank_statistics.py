@@ -188,7 +188,21 @@ def predictive_sbc(
 
 
 def standard_quantities(learner: ExplicitLearner) -> Quantities:
-    """Every number in phi, `log likelihood`, log p(y | phi), and where the prior has a density `log joint` (nats)."""
+    """Every number in phi, `log likelihood`, log p(y | phi), and where the prior has a density `log joint` (nats).
+
+    The likelihood is among them as it tells a posterior from the prior, which ranks of phi alone cannot (Modrák et al.
+    2023).
+
+    Args:
+        learner: whose likelihood and prior are asked.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, data = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])
+        >>> found = standard_quantities(learner)(learner.prior.sample(1), learner.conform(data))
+        >>> {name: tuple(value.shape) for name, value in found.items()}
+        {'weight': (1, 2, 1), 'log likelihood': (1,), 'log joint': (1,)}
+    """
 
     def quantities(phi: Params, data: Data) -> Params:
         likelihood = learner.likelihood.log_prob(learner.forward(phi, data.x), data)
@@ -252,7 +266,8 @@ class RankStatistics:
     def p_values(self, bins: int | None = None) -> Float[Tensor, "Q"]:
         """Of each quantity, the probability of so uneven a histogram under uniformity: Pearson's chi-square.
 
-        Raises DataError like `counts`.
+        Args:
+            bins: as for `counts`, which says what is raised.
         """
         counts = self.counts(bins).double()
         expected = len(self.ranks) / len(counts)
@@ -262,6 +277,9 @@ class RankStatistics:
 
     def is_uniform(self, level: float = 0.01) -> bool:
         """Whether no p value is below level / Q (Bonferroni): a right posterior fails with a probability below `level`.
+
+        Args:
+            level: of the test of all quantities together, within (0, 1).
 
         Raises:
             DataError: a level outside (0, 1).
@@ -284,6 +302,9 @@ class RankStatistics:
 
         Walls at both ends of the histogram: the posterior is too narrow. A hump: too wide. A slope: too high or too
         low. Where it is several things at once, the clearest is named, and `not uniform` where it is none of them.
+
+        Args:
+            level: as for `is_uniform`.
 
         Raises:
             DataError: a level outside (0, 1).
@@ -339,6 +360,10 @@ class RankStatistics:
 
 def labels(name: str, shape: tuple[int, ...]) -> list[str]:
     """Names of the numbers in a tensor: `weight[0,1]`, or the name alone for a single number.
+
+    Args:
+        name: of the tensor.
+        shape: of the tensor.
 
     Example:
         >>> labels("weight", (2, 1)), labels("scale", ())

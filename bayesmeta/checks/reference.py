@@ -87,7 +87,7 @@ def fidelity(
 
 @dataclass(frozen=True, eq=False)
 class ParameterFidelity:
-    """How far the draws of phi are from the reference's. P numbers in phi.
+    """How far the draws of phi are from the reference's: `Fidelity.parameters`. P numbers in phi.
 
     Attributes:
         names: of the numbers in phi.
@@ -95,6 +95,16 @@ class ParameterFidelity:
         log_scale: `B P`, log of the ratio of deviations; NaN where the reference has none.
         sliced_wasserstein: `B`, in deviations of the reference.
         sliced_wasserstein_floor: `B`, between two sets of as many draws of the reference: what chance makes of it.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, support = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.5])
+        >>> exact, early = learner.adapt(support), learner.adapt(support.points(slice(1)))
+        >>> parameters = bm.checks.fidelity(early, exact, [0.5], num_draws=500).parameters
+        >>> parameters.names, bool(parameters.log_scale > 0.0)  # with one point of two it is wider
+        (('weight[0,0]',), True)
+        >>> bool(parameters.sliced_wasserstein > parameters.sliced_wasserstein_floor)
+        True
     """
 
     names: tuple[str, ...]
@@ -106,7 +116,7 @@ class ParameterFidelity:
 
 @dataclass(frozen=True, eq=False)
 class Fidelity:
-    """How far an approximate posterior is from the reference.
+    """How far an approximate posterior is from the reference: what `fidelity` returns.
 
     Printing it shows the averages over tasks; `table()` has every task.
 
@@ -115,6 +125,14 @@ class Fidelity:
         predictive_kl_error: of the quadrature, or the standard error where it is by draws; `B M`, nats. That of a
             reference which is itself made of draws is not in it.
         parameters: the same of phi; None where the approximate posterior has no draws of it.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner, support = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.5])
+        >>> exact, early = learner.adapt(support), learner.adapt(support.points(slice(1)))
+        >>> found = bm.checks.fidelity(early, exact, [0.5], num_draws=500)
+        >>> found.predictive_kl.shape, list(found.table().columns[:2])
+        (torch.Size([1, 1]), ['predictive_kl', 'predictive_kl_max'])
     """
 
     predictive_kl: Float[Tensor, "B M"]
@@ -166,6 +184,12 @@ def sliced_wasserstein(
 
     In one dimension the distance of S draws is that of their order statistics. Two sets of draws of one distribution
     are about √(2 log log S / S) apart where it is Gaussian, not zero.
+
+    Args:
+        a: draws.
+        b: as many other draws.
+        num_projections: random directions, rounded up to whole bases.
+        seed: of the directions.
 
     Raises:
         ShapeError: the draws are of different numbers, tasks or lengths.

@@ -134,6 +134,9 @@ class Surprise:
     def p_value(self, support: Data) -> Float[Tensor, "B"]:
         """The p-value of each task: small where its points are unlike those of the reference tasks.
 
+        Args:
+            support: points of new tasks.
+
         Raises:
             DataError: a task has fewer points than were calibrated at (or others, with `ClassSplit`), or outcomes that
                 the learner does not predict.
@@ -159,6 +162,10 @@ class Surprise:
 
     def flagged(self, support: Data, level: float = 0.01) -> Bool[Tensor, "B"]:
         """Whether the p-value is at most `level`: true for at most that share of tasks drawn like the reference tasks.
+
+        Args:
+            support: points of new tasks.
+            level: the share of false alarms, within (0, 1).
 
         Raises:
             DataError: a level outside (0, 1) or below 1/(K + 1), which no task could reach; and as `p_value` does.

@@ -27,7 +27,7 @@ from bayesmeta.tasks.source import Split
 
 @dataclass(frozen=True, eq=False)
 class HeldOut(OneLine):
-    """What was predicted of some points, next to what came.
+    """What was predicted of some points, next to what came: `HeldOut.of` makes it, `predicted` yields it.
 
     Attributes:
         predictive: of the points.
@@ -168,7 +168,26 @@ def predicts_labels(predictive: Predictive) -> bool:
 
 
 def require_outcomes(predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> None:
-    """Raises DataError or ShapeError for outcomes that are not what is predicted, as `HeldOut.of` says."""
+    """Refuse outcomes that are not what is predicted.
+
+    Args:
+        predictive: at the points.
+        y: the outcomes.
+        mask: True = real.
+
+    Raises:
+        DataError: numbers for labels, labels for numbers, or labels that are no classes. ShapeError: a prediction of
+            another shape.
+
+    Example:
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.8, 0.2]]])))
+        >>> try:
+        ...     require_outcomes(predictive, torch.tensor([[2]]), torch.tensor([[True]]))
+        ... except DataError as error:
+        ...     print(error)
+        expected labels from 0 to 1, got 2..2
+    """
     is_classifier = predicts_labels(predictive)
     if is_classifier == y.is_floating_point():
         kinds = ("labels", "numbers") if is_classifier else ("numbers", "labels")
@@ -182,6 +201,13 @@ def require_outcomes(predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: 
 
 
 def require_batch(batch_size: int) -> None:
-    """Raises DataError for a batch without a task."""
+    """Refuse a batch without a task.
+
+    Args:
+        batch_size: tasks at once.
+
+    Raises:
+        DataError: fewer than one.
+    """
     if batch_size < 1:
         raise DataError(f"expected at least one task in a batch, got {batch_size}")

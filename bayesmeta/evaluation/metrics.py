@@ -63,21 +63,45 @@ def marginal_nll(
 def mse(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """Mean squared error of the predictive mean, squared units of y."""
+    """Mean squared error of the predictive mean, squared units of y.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> mse(predictive, torch.tensor([[[1.0], [3.0]]]))
+        tensor([5.], dtype=torch.float64)
+    """
     return average((predictive.mean - y).square(), _mask(y, mask))
 
 
 def rmse(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """sqrt(mse), units of y."""
+    """Root mean squared error of the predictive mean, √mse, units of y.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> rmse(predictive, torch.tensor([[[3.0], [3.0]]]))
+        tensor([3.], dtype=torch.float64)
+    """
     return mse(predictive, y, mask).sqrt()
 
 
 def mae(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """Mean absolute error of the predictive median, which is what minimises it; units of y."""
+    """Mean absolute error of the predictive median, which is what minimises it; units of y.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> mae(predictive, torch.tensor([[[1.0], [3.0]]]))
+        tensor([2.], dtype=torch.float64)
+    """
     return average((predictive.quantile(0.5) - y).abs(), _mask(y, mask))
 
 
@@ -138,14 +162,38 @@ def coverage(
 def interval_width(
     predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None, level: float = 0.9
 ) -> Float[Tensor, "B"]:
-    """Mean width of the central interval, units of y. Raises DataError for a level outside (0, 1)."""
+    """Mean width of the central interval, units of y.
+
+    Args:
+        predictive: at the points of each task.
+        mask: True = real; all by default.
+        level: the probability of the interval.
+
+    Raises:
+        DataError: a level outside (0, 1).
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> interval_width(predictive, level=0.95).round(decimals=2)
+        tensor([3.9200], dtype=torch.float64)
+    """
     check_level(level)
     lower, upper = predictive.interval(level)
     return average(upper - lower, _mask(lower, mask))
 
 
 def sharpness(predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
-    """Mean predictive variance, noise included, squared units of y (Kuleshov et al. 2018). Small is sharp."""
+    """Mean predictive variance, noise included, squared units of y (Kuleshov et al. 2018). Small is sharp.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 2.0), 1))
+        >>> sharpness(predictive)
+        tensor([4.], dtype=torch.float64)
+    """
     variance = predictive.variance
     return average(variance, _mask(variance, mask))
 
@@ -181,12 +229,28 @@ def brier(predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M
 
 
 def confidence(predictive: Predictive) -> Float[Tensor, "B M"]:
-    """Probability of the most probable class."""
+    """Probability of the most probable class at each point.
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])))
+        >>> confidence(predictive)
+        tensor([[0.9000, 0.6000]])
+    """
     return predictive.probs.amax(-1)
 
 
 def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
-    """Whether the most probable class is the label."""
+    """Whether the most probable class is the label, at each point.
+
+    Example:
+        >>> from torch.distributions import Categorical
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])))
+        >>> is_correct(predictive, torch.tensor([[0, 0]]))
+        tensor([[ True, False]])
+    """
     return predictive.probs.argmax(-1) == y
 
 
@@ -229,7 +293,20 @@ def kuleshov_calibration_error(
     mask: Bool[Tensor, "B M"] | None = None,
     levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
 ) -> Float[Tensor, "B"]:
-    """Σ_j (p_j - p̂_j)², with weights of one (Kuleshov et al. 2018, eq. 9). It grows with the number of levels."""
+    """Σ_j (p_j - p̂_j)², with weights of one (Kuleshov et al. 2018, eq. 9). It grows with the number of levels.
+
+    Args:
+        pit: F(y) of each output of each point.
+        mask: True = real; all by default.
+        levels: p_j, strictly between 0 and 1.
+
+    Raises:
+        DataError: a level outside (0, 1).
+
+    Example:
+        >>> kuleshov_calibration_error(torch.tensor([[[0.1], [0.2], [0.3], [0.4]]]), levels=(0.25, 0.5))
+        tensor([0.3125], dtype=torch.float64)
+    """
     return _gaps(pit, mask, levels).square().sum(-1)
 
 
@@ -253,7 +330,12 @@ def mean_absolute_calibration_error(
     mask: Bool[Tensor, "B M"] | None = None,
     levels: Float[Tensor, "L"] | tuple[float, ...] = LEVELS,
 ) -> Float[Tensor, "B"]:
-    """mean_j |p_j - p̂_j|: the code of PACOH's neural networks."""
+    """mean_j |p_j - p̂_j|: the code of PACOH's neural networks. Arguments and errors are those of the other two.
+
+    Example:
+        >>> mean_absolute_calibration_error(torch.tensor([[[0.1], [0.2], [0.3], [0.4]]]), levels=(0.25, 0.5))
+        tensor([0.3750], dtype=torch.float64)
+    """
     return _gaps(pit, mask, levels).abs().mean(-1)
 
 
@@ -265,8 +347,19 @@ def confidence_bins(
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"], Float[Tensor, "B K"]]:
     """For K bins of equal width (lower, upper]: the number of points, their correct answers and summed confidences.
 
+    Args:
+        confidence: probability of the most probable class.
+        correct: whether it is the label.
+        mask: True = real; all by default.
+        bins: K.
+
     Raises:
         DataError: fewer than one bin.
+
+    Example:
+        >>> count, hits, total = confidence_bins(torch.tensor([[0.6, 0.9]]), torch.tensor([[False, True]]), bins=2)
+        >>> count.tolist(), hits.tolist(), total.round(decimals=3).tolist()
+        ([[0.0, 2.0]], [[0.0, 1.0]], [[0.0, 1.5]])
     """
     if bins < 1:
         raise DataError(f"expected at least one bin, got {bins}")
@@ -295,7 +388,14 @@ def ece(
 
 
 def check_level(level: float) -> None:
-    """Raises DataError unless 0 < level < 1."""
+    """Refuse the probability of an interval that is not strictly between 0 and 1.
+
+    Args:
+        level: the probability of the interval.
+
+    Raises:
+        DataError: it is not.
+    """
     if not 0.0 < level < 1.0:
         raise DataError(f"expected an interval level strictly between 0 and 1, got {level}")
 
@@ -362,7 +462,7 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
 
 
 def _mean_absolute(mean: Tensor, stddev: Tensor) -> Tensor:
-    """E|X| of X ~ N(mean, stddev²) = m (2 Φ(m/s) - 1) + 2 s φ(m/s)."""
+    """E|X| of X ~ N(m, s²) = m (2 Φ(m/s) - 1) + 2 s Φ'(m/s), with Φ the standard normal distribution function."""
     z = mean / stddev
     density = (-0.5 * z.square()).exp() / math.sqrt(2.0 * math.pi)
     return mean * torch.erf(z / math.sqrt(2.0)) + 2.0 * stddev * density

@@ -20,7 +20,9 @@ _BY_POINT = ("coverage", "width", "sharpness", "accuracy")
 
 @dataclass(frozen=True, eq=False)
 class ShotScores:
-    """Scores of every task at one number of support points. T tasks, M query points (padded), C outputs.
+    """Scores of every task at one number of support points, which `Evaluation.at` gives.
+
+    T tasks, M query points (padded), C outputs.
 
     Attributes:
         shots: support points of a task (of each of its classes, where the split was a `ClassSplit`).
@@ -31,6 +33,16 @@ class ShotScores:
         pit: `T M C`, F(y) of each query point; None for a classifier.
         confidence: `T M`, probability of the most probable class; None in regression.
         correct: `T M`, whether the most probable class was right; None in regression.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> scores = bm.evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[5]).at(5)
+        >>> scores.scores["nll"].shape, scores.pit.shape
+        ((30,), (30, 7, 1))
+        >>> calibration = scores.calibration()  # the oracle is calibrated: what is left is chance
+        >>> calibration["calibration_error"] < 3.0 * calibration["calibration_noise"]
+        True
     """
 
     shots: int
@@ -43,7 +55,11 @@ class ShotScores:
     correct: np.ndarray | None = None
 
     def averages(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Averages of the scores for R weightings `R T` of the tasks: all ones, or a bootstrap's counts."""
+        """Averages of the scores, `R` each, for R weightings of the tasks.
+
+        Args:
+            weights: `R T`: all ones, or the counts of a bootstrap.
+        """
         points = weights * self.points
         columns = {}
         for name, value in self.scores.items():
@@ -160,7 +176,14 @@ class Evaluation:
         return pd.DataFrame(rows, index=pd.Index(self.shots, name="shots"))
 
     def per_task(self, shots: int | None = None) -> "pd.DataFrame":
-        """One row for each task and number of shots (or only for one number) with the task's own scores."""
+        """One row for each task and number of shots, with the task's own scores.
+
+        Args:
+            shots: one number of shots; all of them by default.
+
+        Raises:
+            DataError: a number of shots that was not evaluated.
+        """
         import pandas as pd
 
         chosen = [r for r in self.results if r.names] if shots is None else [self.at(shots)]
@@ -170,7 +193,10 @@ class Evaluation:
     def worst(self, k: int = 5, shots: int | None = None, by: str = "nll") -> "pd.DataFrame":
         """The k tasks of the highest score `by` (of the lowest accuracy) at one number of shots.
 
-        By default at the largest for which there are tasks.
+        Args:
+            k: how many tasks.
+            shots: the number of shots; by default the largest for which there are tasks.
+            by: the score, a column of `per_task`.
 
         Raises:
             DataError: an unknown score or number of shots, or k below 1.

@@ -33,7 +33,7 @@ def to_arviz(
     num_draws: int = 1000,
     seed: int = 0,
 ) -> Any:
-    """What a learner believes after the support of each task.
+    """What a learner believes after the support of each task, as ArviZ's data: for summaries, plots and comparisons.
 
     | group | what | dimensions after chain (1) and draw |
     |---|---|---|
@@ -58,6 +58,14 @@ def to_arviz(
 
     Raises:
         DataError: no draws, or names that are not one for each task. ShapeError: data that are not the learner's.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.arviz import to_arviz
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0], [0.3, 0.7]), ([2.0], [1.1])])
+        >>> found = to_arviz(bm.ALPaCA(bm.Identity(1)), tasks, num_draws=20)
+        >>> found.posterior["weight"].dims[:3], found.posterior_predictive["y"].shape  # chain, draw, point, output
+        (('chain', 'draw', 'task'), (1, 20, 3, 1))
     """
     if num_draws < 1:
         raise DataError(f"expected at least one draw, got {num_draws}")

@@ -165,11 +165,29 @@ def _refusal(learner: Untrainable) -> UnsupportedError:
 class WrappedPosterior(TaskPosterior):
     """The posterior of a wrapper: that of the learner inside, seen through the wrapper.
 
-    A subclass gives `at` and `extended`.
+    A subclass gives `at` and `extended`. Draws of phi, and the number of points seen, are those of `inner`.
 
     Attributes:
         learner: the wrapper.
         inner: the posterior of the learner inside it.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import bayesmeta as bm
+        >>> class Mirrored(bm.wrappers.Wrapper):  # sees every input with its sign changed
+        ...     def mirrored(self, data):
+        ...         return bm.Data(-data.x, data.y, data.mask)
+        ...     def condition(self, support):
+        ...         inner = self.learner.condition(self.mirrored(support))
+        ...         return MirroredPosterior(spec=support.spec, learner=self, inner=inner)
+        >>> class MirroredPosterior(bm.wrappers.WrappedPosterior):
+        ...     def at(self, x):
+        ...         return self.inner.at(-x)
+        ...     def extended(self, data):
+        ...         return replace(self, inner=self.inner.extended(self.learner.mirrored(data)))
+        >>> posterior = Mirrored(bm.MAML(bm.MLP(1, [4]))).adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
+        >>> posterior.update(bm.Data.from_arrays([2.0], [1.1]))
+        posterior of 1 task after 3 points
     """
 
     learner: Wrapper

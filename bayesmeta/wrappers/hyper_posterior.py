@@ -26,9 +26,10 @@ from bayesmeta.wrappers.base import Untrainable
 
 
 class HyperPosterior(Untrainable):
-    """A learner whose theta is uncertain: S learners that differ in theta alone. Its draws of theta are made at once.
+    """A learner whose theta is uncertain: S learners that differ in theta alone, of which it is the average.
 
-    `nuts_hyper_posterior`, `svgd_hyper_posterior` and `vi_hyper_posterior` make it.
+    `nuts_hyper_posterior`, `svgd_hyper_posterior` and `vi_hyper_posterior` draw theta from p(theta | tasks) and make
+    it. With few tasks its predictions are wider, and rightly so, than those of the best theta alone.
 
     Args:
         members: the learner at each draw of theta; frozen copies are kept.
@@ -75,7 +76,14 @@ class HyperPosterior(Untrainable):
         return self.evidences(data).logsumexp(-1) - math.log(len(self.learners))
 
     def evidences(self, data: Data) -> Float[Tensor, "B S"]:
-        """log p(D | theta) at each draw of theta, in nats. Raises UnsupportedError where the learners have none."""
+        """log p(D | theta) at each draw of theta, in nats.
+
+        Args:
+            data: points of the tasks, as the learners have them (`conform`).
+
+        Raises:
+            UnsupportedError: the learners have no evidence.
+        """
         return torch.stack([learner.evidence(data) for learner in self.learners], -1)
 
     @override
@@ -86,7 +94,7 @@ class HyperPosterior(Untrainable):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HyperPosteriorBelief(TaskPosterior):
-    """A task's posterior at each draw of theta, and what the task's points say of these.
+    """A task's posterior at each draw of theta, and what the task's points say of these: what `HyperPosterior` gives.
 
     Attributes:
         learner: the draws of theta.
@@ -104,7 +112,13 @@ class HyperPosteriorBelief(TaskPosterior):
     def weighted(
         cls, learner: HyperPosterior, support: Data, posteriors: tuple[TaskPosterior, ...]
     ) -> "HyperPosteriorBelief":
-        """Weights by the evidence of the support, or equal ones where the learners have no evidence."""
+        """Weights by the evidence of the support, or equal ones where the learners have no evidence.
+
+        Args:
+            learner: the draws of theta.
+            support: all points seen.
+            posteriors: at each draw of theta.
+        """
         try:
             log_weights = learner.evidences(support).log_softmax(-1)
         except UnsupportedError:

@@ -30,7 +30,7 @@ SHOTS: tuple[int, ...] = (0, 1, 2, 5, 10)
 
 
 class Recalibrated(Unrounded, Untrainable):
-    """A learner whose predictive is corrected, by the number of support points.
+    """A learner whose predictive is corrected, by the number of support points: what recalibration returns.
 
     A subclass gives `corrected`, and keeps the correction in float64 buffers that begin as no correction. `.float()`
     and the like never round them. With another theta the correction would be another, so it is not trained any more.
@@ -45,6 +45,21 @@ class Recalibrated(Unrounded, Untrainable):
 
     Raises:
         DataError: no shots, negative ones, or ones that do not increase.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.predictives.scaled import ScaledPredictive
+        >>> class Widened(bm.wrappers.Recalibrated):  # deviations times a factor that is known at each number of shots
+        ...     def __init__(self, learner, shots, factors):
+        ...         super().__init__(learner, shots)
+        ...         self.register_buffer("factors", torch.tensor(factors, dtype=torch.float64))
+        ...     def corrected(self, predictive, counts):
+        ...         return ScaledPredictive(predictive, self.interpolated(self.factors, counts))
+        >>> learner, nothing = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([], [])
+        >>> wider = Widened(learner, shots=[0, 5], factors=[2.0, 1.0])
+        >>> deviations = [each.adapt(nothing).predict([1.0]).stddev for each in (wider, learner)]
+        >>> round((deviations[0] / deviations[1]).item(), 3)
+        2.0
     """
 
     points: Tensor
@@ -68,7 +83,12 @@ class Recalibrated(Unrounded, Untrainable):
         return RecalibratedPosterior(spec=support.spec, learner=self, inner=inner, counts=support.counts)
 
     def interpolated(self, values: Float[Tensor, "S *v"], counts: Int[Tensor, "B"]) -> Float[Tensor, "B *v"]:
-        """Values that are known at `points`, for tasks of these numbers of support points."""
+        """Values that are known at `points`, for tasks of these numbers of support points: linear in log(1 + points).
+
+        Args:
+            values: one for each of `shots`.
+            counts: support points of each task.
+        """
         if len(self.points) == 1:
             return values.expand(len(counts), *values.shape[1:])
         at = self.points.log1p()
@@ -80,7 +100,12 @@ class Recalibrated(Unrounded, Untrainable):
 
     @abstractmethod
     def corrected(self, predictive: Predictive, counts: Int[Tensor, "B"]) -> Predictive:
-        """The predictive that is believed after these numbers of support points."""
+        """The corrected predictive, of tasks that have these numbers of support points.
+
+        Args:
+            predictive: the learner's own.
+            counts: support points of each task.
+        """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -30,12 +30,29 @@ from bayesmeta.wrappers.base import Untrainable
 class DrawsPosterior(TaskPosterior):
     """phi | D held as draws, all of one weight. Its predictive is the mixture of the likelihoods at them.
 
-    A subclass gives `extended`: how to draw anew, for more points.
+    A subclass gives `extended`: how to draw anew, for more points. `Sampled` and the functions of `interop.pyro` give
+    such posteriors.
 
     Attributes:
         learner: theta, the prior and the likelihood.
         support: all points seen.
         draws: each value `S B *shape`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class ExactDraws(bm.wrappers.DrawsPosterior):  # of a learner that has its posterior in closed form
+        ...     @classmethod
+        ...     def of(cls, learner, support):
+        ...         draws = learner.condition(support).sample(500, torch.Generator().manual_seed(0))
+        ...         return cls(spec=support.spec, learner=learner, support=support, draws=draws)
+        ...     def extended(self, data):
+        ...         return self.of(self.learner, self.support.append(data))
+        >>> learner, support = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])
+        >>> with torch.no_grad():
+        ...     posterior = ExactDraws.of(learner, learner.conform(support))
+        ...     difference = posterior.predict([2.0]).mean - learner.adapt(support).predict([2.0]).mean
+        >>> posterior.draws["weight"].shape, bool(difference.abs().max() < 0.3)
+        (torch.Size([500, 1, 2, 1]), True)
     """
 
     learner: ExplicitLearner
@@ -56,6 +73,10 @@ class DrawsPosterior(TaskPosterior):
         """Draws of phi, each value `S B *shape`: of those held, without repeating one before all have been used.
 
         One place in the order for all names and tasks.
+
+        Args:
+            num_draws: S, any number.
+            generator: of the order; the global one when None.
         """
         first = next(iter(self.draws.values()))
         rounds = -(-num_draws // len(first))
@@ -73,7 +94,7 @@ class DrawsPosterior(TaskPosterior):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ChainsPosterior(DrawsPosterior):
-    """Draws of Markov chains.
+    """Draws of Markov chains, with the chains that they are of.
 
     Attributes:
         chains: the chains that the draws are of, with their diagnostics.
@@ -97,11 +118,13 @@ class SampledPosterior(ChainsPosterior):
 
 
 class Sampled(Untrainable):
-    """An explicit learner whose posterior is sampled. Its theta is a frozen copy of the learner's.
+    """An explicit learner whose posterior is sampled by NUTS. Its theta is a frozen copy of the learner's.
+
+    What the learner's own approximation is judged by, as in `checks.fidelity`; no approximation but that of its draws.
 
     Args:
         learner: prior, likelihood and network.
-        sampler: chains, draws, warm-up.
+        sampler: chains, draws, warm-up; `NUTS()` by default.
         seed: of the randomness: adapting twice to the same data gives the same draws.
 
     Raises:

@@ -119,7 +119,14 @@ class Standardized(Unrounded, Wrapper):
         return bool((self.y_scale > 0).all())
 
     def standard(self, data: Data) -> Data:
-        """Checked data in standard units, as the learner has it. Raises InferenceError without statistics."""
+        """Checked data in standard units, as the learner has it.
+
+        Args:
+            data: in the user's units, checked (`conform`).
+
+        Raises:
+            InferenceError: the statistics have not been taken yet.
+        """
         if not torch.compiler.is_compiling() and not self._is_prepared():
             raise InferenceError("expected statistics of meta-training tasks, got none: call fit (or prepare) first")
         y = (data.y - self.y_shift) / self.y_scale if data.y.is_floating_point() else data.y

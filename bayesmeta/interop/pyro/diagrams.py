@@ -21,7 +21,7 @@ def render(
     *,
     file: str | Path | None = None,
 ) -> Any:
-    """The plate diagram of the program, with the distribution of every site.
+    """The plate diagram of a learner's program, with the distribution of every site.
 
     Args:
         learner: prior, likelihood and network.
@@ -35,6 +35,13 @@ def render(
     Raises:
         UnsupportedError: the package graphviz is missing, or, for an image, Graphviz's program `dot`; the source needs
             no program. Or the learner has no explicit prior and likelihood.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import render
+        >>> source = render(bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0], [0.3])).source
+        >>> "weight ~ MatrixNormal" in source, "y ~" in source
+        (True, True)
     """
     model = program(learner, hyperprior)
     try:

@@ -27,7 +27,7 @@ from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HyperDraws:
-    """Draws from p(theta, phi_1..B | tasks): full Bayes.
+    """Draws from p(theta, phi_1..B | tasks), full Bayes: what `hyper_nuts` and `hyper_svi` return.
 
     Attributes:
         learner: what theta is put into.
@@ -36,6 +36,17 @@ class HyperDraws:
         phi: each value `chains S B *shape`.
         divergent: 1 where a trajectory was broken off; 0 for draws from a guide.
         elbo: of a guide, at every step, nats; empty for chains.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import hyper_svi
+        >>> learner, tasks = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([[0.0], [1.0]], [[0.3], [0.7]])
+        >>> hyperprior = {"likelihood.noise.value": torch.distributions.HalfNormal(1.0)}
+        >>> draws = hyper_svi(learner, tasks, hyperprior, steps=3, num_draws=10)
+        >>> {name: tuple(value.shape) for name, value in (draws.theta | draws.phi).items()}
+        {'likelihood.noise.value': (1, 10, 1), 'weight': (1, 10, 1, 2, 1)}
+        >>> draws.hyper_posterior(num_members=5).title  # for new tasks
+        'HyperPosterior(ALPaCA)'
     """
 
     learner: ExplicitLearner
@@ -59,7 +70,16 @@ class HyperDraws:
         divergent: Float[Tensor, "chains S"],
         elbo: Float[Tensor, "steps"],
     ) -> "HyperDraws":
-        """From the draws of a program's sites, each value `chains S *batch *event`; further sites are left out."""
+        """From the draws of a program's sites; sites that are neither theta nor phi are left out.
+
+        Args:
+            learner: what theta is put into.
+            support: the tasks.
+            hyperprior: says which parameters were drawn.
+            sites: by name, each value `chains S *batch *event`.
+            divergent: 1 where a trajectory was broken off.
+            elbo: of a guide, at every step, nats.
+        """
         means = learner.prior.mean
         names = hyperprior if isinstance(hyperprior, Mapping) else dict(learner.named_parameters())
         theta = {name: sites[name] for name in names if name in sites}  # guides have further sites of their own
@@ -85,11 +105,15 @@ class HyperDraws:
 
     @property
     def effective_draws(self) -> Params:
-        """How many independent draws are worth as much for the mean of every number."""
+        """How many independent draws are worth as much for the mean of every number of theta and phi."""
         return {name: effective_draws(value) for name, value in (self.theta | self.phi).items()}
 
     def learner_at(self, draw: int) -> ExplicitLearner:
-        """The learner with theta at a draw; chains follow each other."""
+        """The learner with theta at one draw.
+
+        Args:
+            draw: its position, chains following each other.
+        """
         result = snapshot(self.learner)
         with torch.no_grad():
             for name, value in self.theta.items():
@@ -98,7 +122,14 @@ class HyperDraws:
         return result
 
     def hyper_posterior(self, num_members: int = 200) -> HyperPosterior:
-        """A learner for new tasks, theta averaged over draws taken evenly. Raises DataError for more than there are."""
+        """A learner for new tasks, theta averaged over draws that are taken evenly.
+
+        Args:
+            num_members: how many of the draws.
+
+        Raises:
+            DataError: more than there are, or none.
+        """
         count = self.divergent.numel()
         if not 1 <= num_members <= count:
             raise DataError(f"expected from 1 to {count} members, as many as there are draws, got {num_members}")
@@ -114,7 +145,7 @@ def prior_predictive(
     num_draws: int = 1_000,
     seed: int = 0,
 ) -> Params:
-    """Draws of theta, phi and y before any data.
+    """Draws of theta, phi and y before any data: what the model thinks possible, to be looked at before it is fitted.
 
     Args:
         learner: prior, likelihood and network.
@@ -128,6 +159,14 @@ def prior_predictive(
 
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, or no draws.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import prior_predictive
+        >>> learner, data = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0], [0.0, 0.0])
+        >>> draws = prior_predictive(learner, data, num_draws=7)
+        >>> {name: tuple(value.shape) for name, value in draws.items()}
+        {'weight': (7, 1, 2, 1), 'y': (7, 1, 2, 1)}
     """
     if num_draws < 1:
         raise DataError(f"expected at least one draw, got {num_draws}")

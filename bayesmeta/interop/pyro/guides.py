@@ -14,22 +14,44 @@ from bayesmeta.errors import DataError
 from bayesmeta.interop.pyro.programs import Program
 
 MakeGuide = Callable[[Program], AutoGuide]
-"""What makes a guide of a program: a class of `pyro.infer.autoguide`, or `functools.partial` of one."""
+"""What makes a guide of a program: a class of `pyro.infer.autoguide` such as `AutoIAFNormal`, or `functools.partial` of
+one.
+"""
 
 
 class TaskGuide(Described, ABC):
-    """A family of densities of one task's phi. All tasks have one of their own, and are fitted at once.
+    """A family of densities of one task's phi, which `svi` fits: each task has its own, and all are fitted at once.
 
-    phi is measured in deviations of the prior from its mean.
+    phi is measured in deviations of the prior from its mean. A subclass gives `start` and `distribution`.
+
+    Example:
+        >>> from bayesmeta.interop.pyro import TaskGuide
+        >>> class Shifted(TaskGuide):  # as wide as the prior: only the mean is fitted
+        ...     def start(self, shape, size):
+        ...         return {"mean": torch.zeros(*shape, size)}
+        ...     def distribution(self, free):
+        ...         return dist.Normal(free["mean"], 1.0).to_event(1)
+        >>> guide = Shifted()
+        >>> guide.distribution(guide.start((3, 1), size=2)).event_shape
+        torch.Size([2])
     """
 
     @abstractmethod
     def start(self, shape: tuple[int, ...], size: int) -> dict[str, Tensor]:
-        """The first free numbers, each `*shape ..`, for densities over vectors of length `size`, P."""
+        """The first free numbers, each `*shape ..`, which are then fitted.
+
+        Args:
+            shape: of the densities, one for each task.
+            size: P, the length of the vectors that the densities are of.
+        """
 
     @abstractmethod
     def distribution(self, free: Mapping[str, Tensor]) -> dist.TorchDistribution:
-        """The densities at the free numbers: batch shape `shape`, event shape (P,)."""
+        """The densities at the free numbers: batch shape `shape`, event shape (P,).
+
+        Args:
+            free: as `start` names them.
+        """
 
 
 class MeanField(TaskGuide):
@@ -37,6 +59,15 @@ class MeanField(TaskGuide):
 
     Args:
         scale: the first deviation, in prior deviations.
+
+    Raises:
+        DataError: a deviation that is not positive.
+
+    Example:
+        >>> from bayesmeta.interop.pyro import MeanField
+        >>> guide = MeanField(scale=0.5)
+        >>> guide.distribution(guide.start((1,), size=2)).variance
+        tensor([[0.2500, 0.2500]])
     """
 
     def __init__(self, scale: float = 0.1) -> None:
@@ -52,11 +83,19 @@ class MeanField(TaskGuide):
 
 
 class LowRank(TaskGuide):
-    """Gaussians with covariance diag(scale²) + F Fᵀ.
+    """Gaussians with covariance diag(scale²) + F Fᵀ: for phi of many numbers, where `FullRank` would cost P².
 
     Args:
         rank: columns of F.
         scale: the first deviation, in prior deviations.
+
+    Raises:
+        DataError: a rank below 1, or a deviation that is not positive.
+
+    Example:
+        >>> from bayesmeta.interop.pyro import LowRank
+        >>> {name: tuple(value.shape) for name, value in LowRank(rank=2).start((3, 1), size=5).items()}
+        {'mean': (3, 1, 5), 'log_scale': (3, 1, 5), 'factor': (3, 1, 5, 2)}
     """
 
     def __init__(self, rank: int = 2, scale: float = 0.1) -> None:
@@ -75,10 +114,20 @@ class LowRank(TaskGuide):
 
 
 class FullRank(TaskGuide):
-    """Gaussians with any covariance within a task.
+    """Gaussians with any covariance within a task: exact where the posterior is Gaussian. The guide of `svi`.
 
     Args:
         scale: the first deviation, in prior deviations.
+
+    Raises:
+        DataError: a deviation that is not positive.
+
+    Example:
+        >>> from bayesmeta.interop.pyro import FullRank
+        >>> guide = FullRank(scale=0.5)
+        >>> guide.distribution(guide.start((1,), size=2)).covariance_matrix
+        tensor([[[0.2500, 0.0000],
+                 [0.0000, 0.2500]]])
     """
 
     def __init__(self, scale: float = 0.1) -> None:

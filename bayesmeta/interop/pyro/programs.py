@@ -24,11 +24,11 @@ from bayesmeta.priors import DiagonalGaussian, IsotropicGaussian, Prior, Standar
 from bayesmeta.typing import Params
 
 Program = Callable[[Data], Tensor]
-"""A Pyro program of the tasks' data; it returns y."""
+"""A Pyro program of the tasks' data, as `program` makes it: it returns y, `B N *c`."""
 
 
 def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | Hyperprior | None = None) -> Program:
-    """The hierarchical model of a learner as a Pyro program.
+    """The hierarchical model of a learner as a Pyro program, for everything that Pyro does with programs.
 
     The log density of its trace is the learner's log joint, summed over tasks, plus that of the hyperprior. Draws of
     phi have leading axes when the program runs in further plates (parallel particles); draws of theta do not.
@@ -46,6 +46,17 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
     Raises:
         UnsupportedError: no explicit prior and likelihood, or (when run) a prior over several tensors that is not known
             here (`phi_distributions.register` it). DataError: a name that the learner does not have.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import program
+        >>> learner, data = bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])
+        >>> trace = poutine.trace(program(learner)).get_trace(data)
+        >>> trace.nodes["weight"]["value"].shape  # B, a place for points, and the shape of phi
+        torch.Size([1, 1, 2, 1])
+        >>> log_joint = learner.log_joint(data)({"weight": trace.nodes["weight"]["value"][:, 0]})
+        >>> bool((trace.log_prob_sum() - log_joint.sum()).abs() < 1e-4)
+        True
     """
     if not isinstance(learner, ExplicitLearner):
         raise UnsupportedError(
@@ -75,10 +86,26 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
 
 
 class OwnHyperprior(Hyperprior):
-    """What the learner's `log_hyperprior` says, and nothing beyond."""
+    """The hyperprior that a learner has itself: what its `log_hyperprior` says, and nothing beyond.
+
+    With it all trainable parameters are drawn under the learner's own p(theta), where a dictionary of distributions
+    would stand in its place. For full Bayes p(theta) should be proper: one that is flat everywhere has no posterior
+    unless the tasks give it one.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import OwnHyperprior, program
+        >>> class Shrunk(bm.ALPaCA):  # the mean of phi is N(0, 1)
+        ...     def log_hyperprior(self):
+        ...         return torch.distributions.Normal(0.0, 1.0).log_prob(self.prior.location).sum()
+        >>> model = program(Shrunk(bm.Identity(1)), OwnHyperprior())
+        >>> sites = poutine.trace(model).get_trace(bm.Data.from_arrays([1.0], [0.5])).nodes
+        >>> [name for name in sites if name.startswith(("prior.location", "hyperprior", "weight"))]
+        ['prior.location', 'hyperprior', 'weight']
+    """
 
     def log_prob(self, theta: Params) -> Float[Tensor, ""]:
-        """Zero."""
+        """Zero: the rest is the learner's."""
         return torch.zeros(())
 
 
@@ -86,10 +113,21 @@ class OwnHyperprior(Hyperprior):
 def phi_distributions(prior: Prior) -> dict[str, dist.TorchDistribution]:
     """The distribution of each named tensor of phi under a prior, with gradients in its theta.
 
-    `phi_distributions.register(YourPrior)` teaches it a prior over several tensors. One over a single tensor is known.
+    `phi_distributions.register(YourPrior)` teaches it a prior over several tensors (`functools.singledispatch`). One
+    over a single tensor is known.
+
+    Args:
+        prior: p(phi | theta).
 
     Raises:
         UnsupportedError: the prior is over several tensors, and what it says of each alone is not known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import phi_distributions
+        >>> prior = bm.priors.IsotropicGaussian({"slope": torch.zeros(2), "offset": torch.zeros(())})
+        >>> {name: tuple(each.event_shape) for name, each in phi_distributions(prior).items()}
+        {'slope': (2,), 'offset': ()}
     """
     means = prior.mean
     if len(means) != 1:

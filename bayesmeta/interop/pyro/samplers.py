@@ -29,10 +29,21 @@ from bayesmeta.wrappers.sampled import ChainsPosterior
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class NUTSPosterior(ChainsPosterior):
-    """Draws by Pyro's no-U-turn sampler; more points mean chains that begin at the prior again, on all of them.
+    """Draws by Pyro's no-U-turn sampler, as `nuts` gives them.
+
+    More points mean chains that begin at the prior again, on all points. Its draws, chains and predictive are those of
+    `wrappers.DrawsPosterior`.
 
     Attributes:
         jit_compile: whether torch.jit recorded the log density.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import nuts
+        >>> learner, short = bm.ALPaCA(bm.Polynomial(1, 0)), bm.inference.NUTS(num_chains=2, num_draws=4, num_warmup=20)
+        >>> posterior = nuts(learner, bm.Data.from_arrays([0.0], [0.3]), short)
+        >>> posterior, posterior.draws["weight"].shape
+        (posterior of 1 task after 1 point, torch.Size([8, 1, 1, 1]))
     """
 
     jit_compile: bool
@@ -66,6 +77,15 @@ def nuts(
 
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import nuts
+        >>> learner, data = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0])
+        >>> posterior = nuts(learner, data, bm.inference.NUTS(num_chains=2, num_draws=50, num_warmup=20))
+        >>> exact = learner.adapt(data)
+        >>> bool((posterior.predict([0.5]).mean - exact.predict([0.5]).mean).abs() < 0.5)
+        True
     """
     sampler = NUTS(num_chains=2, num_draws=500, num_warmup=300) if sampler is None else sampler
     model, learner, support = prepared(learner, data, None)
@@ -130,6 +150,15 @@ def hyper_nuts(
 
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, or no names.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import hyper_nuts
+        >>> learner, tasks = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([[0.0], [1.0]], [[0.3], [0.7]])
+        >>> hyperprior = {"likelihood.noise.value": torch.distributions.HalfNormal(1.0)}
+        >>> short = bm.inference.NUTS(num_chains=2, num_draws=4, num_warmup=5, max_depth=3)
+        >>> hyper_nuts(learner, tasks, hyperprior, short)
+        8 draws of theta and of phi of 1 task
     """
     sampler = NUTS(num_chains=2, num_draws=500, num_warmup=500) if sampler is None else sampler
     model, learner, support = prepared(learner, tasks, hyperprior)

@@ -28,7 +28,7 @@ from bayesmeta.wrappers.sampled import DrawsPosterior
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VariationalPosterior(DrawsPosterior):
-    """Draws from a guide; more points mean a guide that is fitted anew, to all of them.
+    """Draws from a guide, as `svi` gives them; more points mean a guide that is fitted anew, to all of them.
 
     Attributes:
         elbo: the bound on Σ_t log p(D_t | theta), a noisy estimate at every step, nats.
@@ -36,6 +36,13 @@ class VariationalPosterior(DrawsPosterior):
         lr: first learning rate.
         num_particles: draws that estimated the bound's gradient.
         seed: of the randomness.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import svi
+        >>> posterior = svi(bm.ALPaCA(bm.Identity(1)), bm.Data.from_arrays([0.0], [0.3]), steps=5, num_draws=20)
+        >>> posterior.elbo.shape, posterior.draws["weight"].shape
+        (torch.Size([5]), torch.Size([20, 1, 2, 1]))
     """
 
     elbo: Float[Tensor, "steps"]
@@ -86,6 +93,14 @@ def svi(
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood. DataError: numbers out of range.
         InferenceError: a bound that is not finite.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import FullRank, svi
+        >>> learner, data = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0])
+        >>> posterior = svi(learner, data, FullRank(), steps=100, lr=0.1)
+        >>> bool((posterior.predict([0.5]).mean - learner.adapt(data).predict([0.5]).mean).abs() < 0.2)
+        True
     """
     _require_counts(steps, num_particles, num_draws, lr)
     model, learner, support = prepared(learner, data, None)
@@ -142,6 +157,14 @@ def hyper_svi(
     Raises:
         UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, no names, or
             numbers out of range. InferenceError: a bound that is not finite.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.pyro import hyper_svi
+        >>> learner, tasks = bm.ALPaCA(bm.Polynomial(1, 0)), bm.Data.from_arrays([[0.0], [1.0]], [[0.3], [0.7]])
+        >>> hyperprior = {"likelihood.noise.value": torch.distributions.HalfNormal(1.0)}
+        >>> hyper_svi(learner, tasks, hyperprior, steps=5, num_draws=10)
+        10 draws of theta and of phi of 1 task
     """
     _require_counts(steps, num_particles, num_draws, lr)
     model, learner, support = prepared(learner, tasks, hyperprior)
