@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import warnings
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 import bayesmeta
+from tests.test_public_api import PUBLIC
 
 MODULES = sorted(info.name for info in pkgutil.walk_packages(bayesmeta.__path__, "bayesmeta."))
 
@@ -31,5 +33,13 @@ def test_examples_run(name: str, tmp_path: object, monkeypatch: pytest.MonkeyPat
     assert runner.failures == 0, f"{runner.failures} examples of {name} fail: run this test with -s"
 
 
-def test_there_are_examples() -> None:
-    assert len(_examples("bayesmeta.heads.head")) == 2
+WITHOUT = {"bayesmeta.tasks.download_omniglot": "it reaches the network"}
+
+
+def _is_shown(value: object) -> bool:
+    return isinstance(value, type) or inspect.isfunction(value)
+
+
+@pytest.mark.parametrize(("path", "value"), [(path, value) for path, value in PUBLIC if _is_shown(value)])
+def test_every_public_class_and_function_has_an_example(path: str, value: object) -> None:
+    assert (">>>" in (value.__doc__ or "")) != (path in WITHOUT), path

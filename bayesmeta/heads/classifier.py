@@ -157,6 +157,14 @@ class HeadPosterior(TaskPosterior):
         examples: features and classes of the support.
         labels: its labels, `B N`.
         scores: the belief about the scores of the classes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> posterior = bm.R2D2(bm.MLP(1, [4]), num_classes=2).adapt(bm.Data.from_labels([0.0, 1.0], [0, 1]))
+        >>> posterior.examples.targets[0].tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+        >>> posterior.update(bm.Data.from_labels([2.0], [1])).labels.tolist()
+        [[0, 1, 1]]
     """
 
     learner: HeadClassifier
