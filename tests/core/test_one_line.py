@@ -144,7 +144,7 @@ def test_a_predictive_of_labels_says_the_probabilities() -> None:
 def test_every_learner_has_one_line_for_both(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(3, 4, 2)
     posterior = learner.adapt(tasks.support)
-    assert repr(posterior).startswith("posterior of 3 tasks")
+    assert repr(posterior).startswith("posterior of 3 tasks after ")
     assert repr(posterior.predict(tasks.query.x)) == "prediction at 2 points of 3 tasks"
     alone = learner.adapt(tasks.support.select([0])).predict(tasks.query.x[:1])
     said = "class probabilities [[" if case.num_classes else "mean ["
