@@ -170,14 +170,7 @@ def log_evidence(
 ) -> Float[Tensor, "B"]:
     """log p(R) of the real points of each task, F integrated out, in nats: the log marginal likelihood.
 
-    Args:
-        kernel: K in units of Σ.
-        residual: R, units of y.
-        mask: True = real.
-        output_covariance: Σ, squared units of y.
-
-    Raises:
-        InferenceError: S or Σ is not positive definite.
+    Arguments and errors are those of `prefix_log_probs`.
 
     Example:
         >>> kernel, residual = torch.full((1, 2, 2), 1.0).double(), torch.zeros(1, 2, 1).double()

@@ -259,7 +259,13 @@ class DiagonalBelief(Belief):
 class Shrinkage(ABC):
     """How the information that a direction of phi has received shrinks its variance, in units of S².
 
-    Information is an eigenvalue of AᵀA: what the support says of the direction, in units of what is known before.
+    Information is an eigenvalue of AᵀA: what the support says of the direction, in units of what is known before. A
+    subclass gives `full` and `variance`.
+
+    Example:
+        >>> information = torch.tensor([0.0, 1.0])
+        >>> [each.variance(information).tolist() for each in (ExplicitPrior(), EarlyStopping(steps=5))]
+        [[1.0, 0.5], [5.0, 1.0]]
     """
 
     @abstractmethod

@@ -251,14 +251,7 @@ def log_evidence(
 
     It is computed in the smaller of the two spaces.
 
-    Args:
-        rows: Φ, whitened.
-        residual: R, units of y.
-        mask: True = real.
-        output_covariance: Σ, squared units of y.
-
-    Raises:
-        InferenceError: rows that are not finite, or a Σ that is not positive definite.
+    Arguments and errors are those of `prefix_log_probs`.
 
     Example:
         >>> rows, residual = torch.ones(1, 2, 1).double(), torch.zeros(1, 2, 1).double()

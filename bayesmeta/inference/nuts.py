@@ -365,7 +365,7 @@ class _Trees:
         self.subtotal, self.leaf = torch.where(row, 0.0, self.subtotal), self.leaf * ~self.grown
 
     def _subtree_turns(self) -> Tensor:
-        """Whether one of the balanced subtrees that end with this leaf has begun to come back."""
+        """Keep the leaf to check later ones against; whether a balanced subtree that ends with it has begun to turn."""
         momentum = self.tip[..., : self.size]
         slot, place, balanced = self.leaves[:, self.leaf]
         both = torch.cat([momentum, self.subtotal], -1)
