@@ -32,4 +32,4 @@ def test_examples_run(name: str, tmp_path: object, monkeypatch: pytest.MonkeyPat
 
 
 def test_there_are_examples() -> None:
-    assert len(_examples("bayesmeta.heads.head")) == 2
+    assert len(_examples("bayesmeta.heads.head")) == 3
