@@ -1,0 +1,26 @@
+"""Explicit priors p(phi | theta) over the parameters of a task."""
+
+from bayesmeta.priors.feature_covariance import (
+    DiagonalCovariance,
+    FeatureCovariance,
+    FullCovariance,
+    IsotropicCovariance,
+)
+from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
+from bayesmeta.priors.matrix_normal import MatrixNormal, MatrixNormalMixture, Ridge
+from bayesmeta.priors.prior import Prior
+
+__all__ = [
+    "DiagonalCovariance",
+    "DiagonalGaussian",
+    "FeatureCovariance",
+    "FullCovariance",
+    "FullGaussian",
+    "IsotropicCovariance",
+    "IsotropicGaussian",
+    "MatrixNormal",
+    "MatrixNormalMixture",
+    "Prior",
+    "Ridge",
+    "StandardNormal",
+]
