@@ -92,11 +92,11 @@ def test_heavy_packages_stay_in_the_top_layer(path: Path) -> None:
 
 
 def _private_uses() -> list[str]:
-    """Attributes and imports with one leading underscore that no file of the user's own folder defines."""
+    """Attributes and imports with one leading underscore that the user's own file does not define."""
     trees = {path: ast.parse(path.read_text()) for path in ROOT.rglob("*.py")}
     defined: dict[Path, set[str]] = {}
     for path, tree in trees.items():
-        names = defined.setdefault(path.parent, set())
+        names = defined.setdefault(path, set())
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 names.add(node.name)
@@ -114,7 +114,7 @@ def _private_uses() -> list[str]:
                 used += [name for name in (*parts, *(a.name for a in node.names)) if folder != path.parent]
             for name in used:
                 is_private = name.startswith("_") and not name.endswith("__") and name not in NAMED_TUPLE
-                if is_private and name not in defined[path.parent] and path.name != "torch_private.py":
+                if is_private and name not in defined[path] and path.name != "torch_private.py":
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
     return found
 
@@ -122,7 +122,7 @@ def _private_uses() -> list[str]:
 NAMED_TUPLE = {"_replace", "_asdict", "_fields"}  # private by name alone
 
 
-def test_no_private_member_is_used_outside_its_folder() -> None:
+def test_no_private_member_is_used_outside_its_file() -> None:
     assert _private_uses() == []
 
 

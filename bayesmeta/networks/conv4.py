@@ -102,7 +102,7 @@ class Conv4(Network):
             return super().stacked(phi, x)
         tasks = {name: value.unbind() for name, value in phi.items()}  # differentiating value[t] would be far slower
         return torch.stack(
-            [self._one_task({name: rows[t] for name, rows in tasks.items()}, task) for t, task in enumerate(x.unbind())]
+            [self.one_task({name: rows[t] for name, rows in tasks.items()}, task) for t, task in enumerate(x.unbind())]
         )
 
 

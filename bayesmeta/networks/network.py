@@ -70,7 +70,7 @@ class Network(Described, nn.Module, ABC):
         """
         # only the forward is mapped: torch differentiates wrongly through a map that holds a gradient
         with _plain_attention():
-            return torch.vmap(self._one_task)(phi, x)
+            return torch.vmap(self.one_task)(phi, x)
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Jacobian:
         """The derivative of every output in the P numbers of phi."""
@@ -106,7 +106,8 @@ class Network(Described, nn.Module, ABC):
             "context"
         )
 
-    def _one_task(self, weights: Params, x: Tensor) -> Tensor:
+    def one_task(self, weights: Params, x: Tensor) -> Tensor:
+        """The features of one task's points, `M *x` to `M P`, with weights of its own."""
         out: Tensor = functional_call(self, weights, (x[None],))
         return out[0]
 
@@ -184,14 +185,14 @@ class DenseOutput(WholeNetwork):
 
     def stacked(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N K"]:
         """The same with weights of each task's own: the features in their own way, then one batched product."""
-        features, weight, bias = self._parts(phi, len(x))
+        features, weight, bias = self.parts(phi, len(x))
         return torch.baddbmm(bias[:, None], self.features.stacked(features, x), weight.mT)
 
     def with_context(self, size: int) -> Network:
         """Freshly initialised features that have the context among their inputs, and a layer of as many outputs."""
         return self.features.with_context(size).with_outputs(self.num_outputs)
 
-    def _parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
+    def parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
         """phi of the features by their own names; weight and bias of the output, `B K F` and `B K`."""
         start = len(PREFIX)
         features = {name[start:]: value for name, value in phi.items() if name.startswith(PREFIX)}

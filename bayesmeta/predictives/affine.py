@@ -60,6 +60,11 @@ class AffinePredictive(Predictive):
         """The log density of each point on its own in the new units, in nats."""
         return self.base.marginal_log_prob(self._back(y)) - self.scale.log().sum()
 
+    @override
+    def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """The log density of each output on its own in the new units, in nats."""
+        return self.base.output_log_prob(self._back(y)) - self.scale.log()
+
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """The predictive mean in the new units."""

@@ -69,6 +69,13 @@ class _Mixture(Predictive):
         each = self._over(lambda p, y: p.marginal_log_prob(y), y)
         return (self.log_weights[..., None] + each).logsumexp(1)
 
+    @override
+    def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """log Σ_s w_s p_s(y_mc) of each output on its own, in nats."""
+        require_shape(y, self.shape)
+        each = self._over(lambda p, y: p.output_log_prob(y), y)
+        return (self.log_weights[..., None, None] + each).logsumexp(1)
+
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """The weighted mean of the components' means."""

@@ -107,6 +107,19 @@ class Predictive(OneLine, ABC):
             y = y.to(marginals.probs.dtype)
         return marginals.log_prob(y)
 
+    def output_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M C"]:
+        """The log density of each output of each point on its own, in nats; of predictions of numbers.
+
+        Raises:
+            ShapeError: y does not have the shape of the prediction.
+            UnsupportedError: the prediction is of labels.
+        """
+        marginals = self._regression()
+        require_shape(y, self.shape)
+        if self.shape[-1] == 1:  # the density of the point, which also marginals that are no torch family can give
+            return self.marginal_log_prob(y)[..., None]
+        return distributions.univariate(marginals).log_prob(y)
+
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """The predictive mean, units of y."""

@@ -13,11 +13,8 @@ from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.predictives.affine import AffinePredictive
 from bayesmeta.predictives.marginals import PredictiveMarginals
-from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.predictive import Predictive, require_shape
-from bayesmeta.predictives.scaled import ScaledPredictive
 
 LEVELS: tuple[float, ...] = (0.0, 0.01, 0.025, 0.05, *(k / 10 for k in range(1, 10)), 0.95, 0.975, 0.99, 1.0)
 """Where the isotonic map may bend: finer at the ends, where intervals have theirs."""
@@ -88,6 +85,13 @@ class RecalibratedPredictive(Predictive):
         z, change = self._transported(y)
         return self.base.marginal_log_prob(z) + change
 
+    @override
+    def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """log r(F(y)) f(y) of each output on its own, in nats."""
+        require_shape(y, self.shape)
+        density = self.base.output_log_prob(y)
+        return density + self._map(self.base.cdf(y))[1].to(density.dtype)
+
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
@@ -106,7 +110,7 @@ class RecalibratedPredictive(Predictive):
         p, log_slope = self._map(self.base.cdf(y))
         z = _quantiles(self.base, p)
         log_slope = log_slope.to(z.dtype)
-        return z, (log_slope + _log_density(self.base, y) - _log_density(self.base, z)).sum(-1)
+        return z, (log_slope + self.base.output_log_prob(y) - self.base.output_log_prob(z)).sum(-1)
 
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
@@ -179,23 +183,6 @@ class _Marginals(PredictiveMarginals):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Distribution:
         raise UnsupportedError("the marginals of a recalibrated predictive do not expand")
-
-
-def _log_density(predictive: Predictive, y: Tensor) -> Float[Tensor, "B M C"]:
-    """log f of each output on its own."""
-    if predictive.shape[-1] == 1:  # the density of the point, which also marginals that are no torch family can give
-        return predictive.marginal_log_prob(y)[..., None]
-    if isinstance(predictive, ScaledPredictive):
-        return _log_density(predictive.base, predictive._back(y)) - predictive._factor.log()
-    if isinstance(predictive, RecalibratedPredictive):
-        density = _log_density(predictive.base, y)
-        return density + predictive._map(predictive.base.cdf(y))[1].to(density.dtype)
-    if isinstance(predictive, AffinePredictive):
-        return _log_density(predictive.base, predictive._back(y)) - predictive.scale.log()
-    if isinstance(predictive, MixturePredictive | EnsemblePredictive):
-        each = predictive._over(_log_density, y)
-        return (predictive.log_weights[..., None, None] + each).logsumexp(1)
-    return distributions.univariate(predictive.marginals).log_prob(y)
 
 
 def _quantiles(predictive: Predictive, u: Shaped[Tensor, "B M C"]) -> Shaped[Tensor, "B M C"]:

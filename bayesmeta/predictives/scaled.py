@@ -59,6 +59,11 @@ class ScaledPredictive(Predictive):
         """The log density of each point on its own, in nats."""
         return self.base.marginal_log_prob(self._back(y)) - y.shape[-1] * self._factor[..., 0].log()
 
+    @override
+    def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+        """The log density of each output on its own, in nats."""
+        return self.base.output_log_prob(self._back(y)) - self._factor.log()
+
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """The mean of the base."""

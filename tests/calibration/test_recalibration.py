@@ -166,6 +166,30 @@ def test_draws_have_the_marginals_and_the_dependence(kind: str) -> None:
     assert marginal.shape == (2000, *y.shape)
 
 
+@pytest.mark.parametrize("kind", ["base", *KINDS])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_density_of_an_output_is_the_slope_of_its_distribution_function(name: str, kind: str) -> None:
+    predictive, base, y = corrected(name, "mapped" if kind == "base" else kind)
+    predictive = base if kind == "base" else predictive
+    step = 1e-6 * predictive.stddev
+    with torch.no_grad():
+        slope = (predictive.cdf(y + step) - predictive.cdf(y - step)) / (2.0 * step)
+        found = predictive.output_log_prob(y)
+    assert found.shape == y.shape
+    # a difference over 2e-6 deviations keeps ten digits of a distribution function
+    torch.testing.assert_close(found.exp(), slope, rtol=1e-5, atol=1e-8)
+    if y.shape[-1] == 1:
+        torch.testing.assert_close(found[..., 0], predictive.marginal_log_prob(y), rtol=1e-12, atol=1e-12)
+
+
+def test_labels_have_no_density_of_an_output() -> None:
+    blobs = bm.tasks.GaussianBlobs(ways=3)
+    tasks = blobs.episodes(2, 3).data
+    predictive = blobs.oracle.adapt(tasks).predict(tasks.x)
+    with pytest.raises(UnsupportedError, match="labels"):
+        predictive.output_log_prob(tasks.y)
+
+
 def test_a_far_tail_keeps_a_finite_density_and_the_shape_of_the_base() -> None:
     predictive, base, _ = corrected("gaussian", "mapped")
     far = base.mean + 60.0 * base.stddev  # F(y) rounds to 1

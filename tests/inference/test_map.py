@@ -455,7 +455,7 @@ def test_divergence_of_a_learner(name: str) -> None:
     assert caught.value.task == 2
 
 
-# MAML++'s meta_loss does not go through _found, and so does not give its name
+# MAML++'s meta_loss does not go through find_mode, and so does not give its name
 @pytest.mark.parametrize("name", [n for n in LEARNERS if n != "LLAMA"])
 def test_divergence_in_training(name: str) -> None:
     """(LLAMA has no division into support and query.)"""

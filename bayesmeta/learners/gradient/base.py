@@ -178,14 +178,15 @@ class GradientLearner(LinearizableLearner):
 
     def condition(self, support: Data) -> TaskPosterior:
         """The posterior around phi_hat."""
-        return self.posterior.of(self, support, self._found(support))
+        return self.posterior.of(self, support, self.find_mode(support))
 
-    def _found(self, support: Data) -> Params:
-        with self._named():
+    def find_mode(self, support: Data) -> Params:
+        """The mode of the support; a failure says which method's it is."""
+        with self.naming_failures():
             return self.mode(support)
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
+    def naming_failures(self) -> Iterator[None]:
         """Failures say whose they are."""
         try:
             yield

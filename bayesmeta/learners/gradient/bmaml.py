@@ -102,7 +102,7 @@ class BMAML(ExplicitWeightLearner):
             InferenceError: the particles run away.
         """
         curvature = 1.0 / self.unit_rate(data) + self.prior.precision()  # N / σ² + precision
-        with self._named():
+        with self.naming_failures():
             return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
 
     def mode(self, support: Data) -> Params:

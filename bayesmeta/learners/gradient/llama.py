@@ -89,7 +89,7 @@ class LLAMA(ExplicitWeightLearner):
         """The Laplace approximation of log p(D | theta), in nats (sec. 4, eq. 8): exact when f is linear in phi, the
         noise Gaussian, and the steps have converged.
         """
-        phi = self._found(data)
+        phi = self.find_mode(data)
         distance = torch.stack([flattened((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
         fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
         return fit - 0.5 * log_determinant(self.curvature(data, phi).kernel())

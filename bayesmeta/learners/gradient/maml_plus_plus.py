@@ -124,7 +124,7 @@ class MAMLPlusPlus(AscentLearner):
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; for the last, the predictive's."""
-        with self._named():
+        with self.naming_failures():
             path = self._path(tasks.support)
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
         predictive = self.posterior.of(self, tasks.support, path[-1]).at(query.x)
