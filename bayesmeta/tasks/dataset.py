@@ -1,14 +1,16 @@
 """A finite set of tasks from the user's own table, in real units, ragged."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.flat import WASTE, FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema
@@ -17,9 +19,14 @@ from bayesmeta.typing import ArrayLike
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_PADDED = 2**26  # points of all tasks together, padded: half a gigabyte for each column in float64
+
 
 class TaskDataset(TaskSource):
-    """A finite set of tasks, each with a name, kept padded in one `Data`.
+    """A finite set of tasks, each with a name.
+
+    Points are kept in flat rows, so that memory is that of the points however much the tasks differ in length. `data` is
+    all of them as one padded batch, `by_length` the same a few tasks of similar length at a time.
 
     Make one with `from_frame` (a long pandas table), `from_arrays` (X, y, groups), `from_list` (one pair of arrays for
     each task) or `from_labels` (the same for classification).
@@ -55,22 +62,22 @@ class TaskDataset(TaskSource):
 
     def __init__(
         self,
-        data: Data,
+        data: Data | FlatData,
         names: Sequence[Hashable] | None = None,
         schema: Schema | None = None,
         oracle: Learner | None = None,
     ) -> None:
         if data.num_tasks == 0:
             raise DataError("expected at least one task, got none")
-        for number, name in enumerate(names or ()):
-            _require_name(name, f"place {number}")
+        _require_names(names or ())
         self.names: tuple[Hashable, ...] = tuple(range(data.num_tasks)) if names is None else tuple(names)
         if len(self.names) != data.num_tasks or len(set(self.names)) != len(self.names):
             raise DataError(f"expected {data.num_tasks} distinct task names, got {len(set(self.names))}")
         empty = (data.counts == 0).nonzero().flatten().tolist()
         if empty:
             raise DataError(f"expected at least one point in every task, got none in task {self.names[empty[0]]!r}")
-        self.data, self.schema, self.oracle = data, schema, oracle
+        self.flat = data if isinstance(data, FlatData) else FlatData.of(data)
+        self.schema, self.oracle = schema, oracle
 
     @classmethod
     def from_frame(
@@ -125,30 +132,40 @@ class TaskDataset(TaskSource):
         Raises:
             ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
         """
+        import pandas as pd
+
         points = Data.from_arrays(x, y)
         shape = tuple(getattr(groups, "shape", (points.num_points,)))
         if len(shape) != 1:
             raise ShapeError(f"expected groups of shape (rows,), got {shape}")
-        labels = groups.tolist() if isinstance(groups, np.ndarray | Tensor) else list(groups)
+        labels = _labels(groups)
         if len(labels) != points.num_points:
             raise ShapeError(f"expected one group for each of {points.num_points} rows, got {len(labels)}")
-        rows: dict[Hashable, list[int]] = {}
-        for row, label in enumerate(labels):
-            _require_name(label, f"row {row}")
-            rows.setdefault(label, []).append(row)
-        if not rows:
+        if not len(labels):
             raise DataError("expected at least one row, got none")
-        width = max(map(len, rows.values()))
-        index = torch.tensor([r + [0] * (width - len(r)) for r in rows.values()])
-        mask = torch.arange(width) < torch.tensor([len(r) for r in rows.values()])[:, None]
-        return cls(Data(points.x[0][index], points.y[0][index], mask), list(rows))
+        try:
+            codes, found = pd.factorize(labels)  # missing ones get the code -1
+        except TypeError:  # a name that is no name: say where
+            _require_names(labels, "row")
+            raise
+        if bool((codes < 0).any()):
+            row = int((codes < 0).argmax())
+            name = np.asarray(labels[row : row + 1], dtype=object)[0]
+            raise DataError(f"expected the name of a task in row {row}, got {name!r}")
+        counts = torch.from_numpy(np.bincount(codes, minlength=len(found)))
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        x_rows, y_rows = points.x[0], points.y[0]
+        if bool((np.diff(codes) < 0).any()):
+            order = torch.from_numpy(codes).argsort(stable=True)
+            x_rows, y_rows = x_rows[order], y_rows[order]
+        return cls(FlatData(x_rows, y_rows, offsets), found.tolist())
 
     @classmethod
     def from_list(
         cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
     ) -> "TaskDataset":
         """Make a task of each pair (x, y): x `N *x`, y `N C`. Raises DataError or ShapeError like `from_arrays`."""
-        return cls(_stack(Data.from_arrays, tasks, names), names)
+        return cls(_joined(Data.from_arrays, tasks, names), names)
 
     @classmethod
     def from_labels(
@@ -159,31 +176,63 @@ class TaskDataset(TaskSource):
         Raises:
             ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
         """
-        return cls(_stack(Data.from_labels, tasks, names), names)
+        return cls(_joined(Data.from_labels, tasks, names), names)
 
     def __len__(self) -> int:
         """The number of tasks."""
-        return self.data.num_tasks
+        return self.flat.num_tasks
 
     def __repr__(self) -> str:
         """The number of tasks and of their points."""
-        counts = self.data.counts
+        counts = self.counts
         return f"TaskDataset({len(self)} tasks, {int(counts.min())} to {int(counts.max())} points each)"
+
+    @property
+    def counts(self) -> Int[Tensor, "T"]:
+        """The number of points of each task."""
+        return self.flat.counts
+
+    @property
+    def data(self) -> Data:
+        """All points of all tasks, padded to the longest.
+
+        Raises:
+            DataError: that would be very much more than the points: use `by_length`.
+        """
+        longest, rows = int(self.counts.max()), len(self.flat.x)
+        if len(self) * longest > max(MOST_PADDED, WASTE * rows):
+            raise DataError(
+                f"expected tasks that can be padded to one length, got {len(self)} tasks of up to {longest} points "
+                f"each, and {rows} in all: take a few of similar length at a time (by_length)"
+            )
+        return self.flat.padded()
+
+    def by_length(self) -> list[tuple[Int[Tensor, "B"], "TaskDataset"]]:
+        """The tasks in groups of similar length, with their positions: what is done to a group at a time needs memory for
+        the points that there are, and not for as many as the longest task has. A single group where that is cheap.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> points = [[0.0] * count for count in (2, 40_000, 3)]
+            >>> tasks = TaskDataset.from_list([(x, x) for x in points], names=["a", "b", "c"])
+            >>> [(positions.tolist(), part.names) for positions, part in tasks.by_length()]
+            [([0, 2], ('a', 'c')), ([1], ('b',))]
+        """
+        groups = alike(self.counts)
+        if len(groups) == 1:
+            return [(groups[0], self)]
+        return [(group, self.select(group.tolist())) for group in groups]
 
     def task(self, name: Hashable) -> Data:
         """The points of one task, without padding. Raises DataError for an unknown name."""
         if name not in self.names:
             raise DataError(f"expected the name of a task, got {name!r}; the first are {list(self.names[:5])}")
-        row = self.names.index(name)
-        return self.data.select([row]).points(self.data.mask[row])
+        return self.flat.padded([self.names.index(name)])
 
     def select(self, positions: Sequence[int]) -> "TaskDataset":
         """The tasks at these positions."""
-        data = self.data.select(list(positions))
-        width = int(data.mask.sum(-1).max()) if len(positions) else 0
-        if bool(data.mask[:, :width].sum() == data.mask.sum()):  # padding is at the end: crop it
-            data = data.points(slice(width))
-        return TaskDataset(data, [self.names[i] for i in positions], self.schema, self.oracle)
+        positions = list(positions)
+        return TaskDataset(self.flat.select(positions), [self.names[i] for i in positions], self.schema, self.oracle)
 
     def split(self, test: float = 0.25, seed: int = 0) -> tuple["TaskDataset", "TaskDataset"]:
         """Divide the tasks at random into (train, test), by task and never by row.
@@ -206,37 +255,61 @@ class TaskDataset(TaskSource):
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
         """Draw `num_tasks` different tasks; all of them, in order, when that many or more are asked for."""
         if num_tasks >= len(self):
-            positions = torch.arange(len(self))
-        else:
-            positions = torch.randperm(len(self), generator=generator)[:num_tasks]
-        support, query = split.divide(self.data.select(positions), generator)
+            return self._divide(split, generator)
+        positions = torch.randperm(len(self), generator=generator)[:num_tasks]
+        support, query = split.divide(self.flat.padded(positions), generator)
         return TaskBatch(support, query, tuple(self.names[i] for i in positions.tolist()))
 
     def divided(self, split: Split, seed: int = 0) -> TaskBatch:
         """All tasks, in order, with their points divided in the same way at every call: for evaluation."""
-        return self.draw(len(self), split, torch.Generator().manual_seed(seed))
+        return self._divide(split, torch.Generator().manual_seed(seed))
+
+    def _divide(self, split: Split, generator: torch.Generator) -> TaskBatch:
+        """All tasks, divided a group at a time: only what comes of it is padded to one length."""
+        groups = alike(self.counts)
+        sides = list(zip(*(split.divide(self.flat.padded(group), generator) for group in groups), strict=True))
+        if len(groups) == 1:
+            return TaskBatch(sides[0][0], sides[1][0], self.names)
+        back = torch.cat(groups).argsort()
+        support, query = (Data.stack(list(side)).select(back) for side in sides)
+        return TaskBatch(support, query, self.names)
 
     def pooled(self, generator: torch.Generator) -> Data:
-        """All points of all tasks."""
-        return self.data
+        """All points of all tasks; where one task is much longer than others, cut into several."""
+        return self.flat.folded()
 
 
-def _require_name(name: Any, where: str) -> None:
-    """NaN differs from itself, so that every point without a task would become a task of its own."""
-    try:
-        missing = name is None or bool(name != name)
-        hash(name)
-    except TypeError as error:  # pandas.NA has no truth value, and a list no hash
-        raise DataError(f"expected the name of a task in {where}, got {name!r}") from error
-    if missing:
-        raise DataError(f"expected the name of a task in {where}, got {name!r}")
+def _labels(groups: Sequence[Hashable] | ArrayLike) -> Any:
+    """The task of each row as a one-dimensional array, whatever it came in."""
+    if isinstance(groups, Tensor):
+        return groups.numpy()
+    if isinstance(groups, np.ndarray) or hasattr(groups, "dtype"):
+        return groups
+    labels = np.empty(len(groups), dtype=object)
+    labels[:] = list(groups)
+    return labels
 
 
-def _stack(
+def _require_names(names: Iterable[Any], where: str = "place") -> None:
+    """Refuse missing names: NaN differs from itself, so that every point without a task would be a task of its own."""
+    names = list(names)
+    if {type(name) for name in names} <= {str, int}:
+        return
+    for number, name in enumerate(names):
+        try:
+            missing = name is None or bool(name != name)
+            hash(name)
+        except TypeError as error:  # pandas.NA has no truth value, and a list no hash
+            raise DataError(f"expected the name of a task in {where} {number}, got {name!r}") from error
+        if missing:
+            raise DataError(f"expected the name of a task in {where} {number}, got {name!r}")
+
+
+def _joined(
     make: Callable[[ArrayLike, ArrayLike], Data],
     tasks: Sequence[tuple[ArrayLike, ArrayLike]],
     names: Sequence[Hashable] | None,
-) -> Data:
+) -> FlatData:
     each = []
     for number, (x, y) in enumerate(tasks):
         try:
@@ -246,4 +319,7 @@ def _stack(
         except (DataError, ShapeError) as error:
             name = names[number] if names is not None and number < len(names) else number
             raise type(error)(f"in task {name!r}: {error}") from error
-    return Data.stack(each)
+    if not each:
+        raise DataError("expected at least one task, got none")
+    counts = torch.tensor([0, *(task.num_points for task in each)])
+    return FlatData(torch.cat([task.x[0] for task in each]), torch.cat([task.y[0] for task in each]), counts.cumsum(0))

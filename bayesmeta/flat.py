@@ -1,0 +1,184 @@
+"""Points of many tasks one after another, without padding; and which tasks to put side by side.
+
+Padding costs as many points as the longest task has, for every task: of 10,000 tasks with 5 points and one with 100,000,
+all but 15 in 100,000 padded points are padding. So points are kept in flat rows, and padded a few tasks of similar
+length at a time (`alike`): memory is then proportional to the number of points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+from bayesmeta.data import Data, TaskBatch
+from bayesmeta.errors import ShapeError
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
+
+MOST_POINTS = 2**19  # padded points side by side: 4 MB for each column in float64
+WASTE = 4  # padded points for each real one at which tasks are no longer padded all together
+SMALL = 2**14  # padded points below which nothing is gained by sorting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatData:
+    """The points of T tasks in flat rows: those of task t are rows `offsets[t]` up to `offsets[t + 1]`.
+
+    Attributes:
+        x: the inputs, `rows *x`.
+        y: the outcomes, `rows C`, or `rows` labels.
+        offsets: `T + 1`, increasing from 0 to the number of rows.
+
+    Raises:
+        ShapeError: x and y differ in length, or the offsets do not divide them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> x, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[5.0], [6.0], [7.0]])
+        >>> flat = FlatData(x, y, torch.tensor([0, 1, 3]))
+        >>> flat.counts.tolist(), flat.padded([1, 0]).mask.tolist()
+        ([1, 2], [[True, True], [True, False]])
+        >>> flat.select([1]).x.flatten().tolist()
+        [1.0, 2.0]
+    """
+
+    x: Shaped[Tensor, "rows *x"]
+    y: Shaped[Tensor, "rows *c"]
+    offsets: Int[Tensor, "_"]
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        rows = len(self.x)
+        ends = (int(self.offsets[0]), int(self.offsets[-1])) if len(self.offsets) else None
+        if len(self.y) != rows or ends != (0, rows) or bool((self.offsets.diff() < 0).any()):
+            raise ShapeError(f"expected offsets from 0 to {rows} that divide x and y, got {len(self.y)} y and {ends}")
+
+    @classmethod
+    def of(cls, data: Data) -> "FlatData":
+        """The real points of padded tasks, in their order."""
+        offsets = torch.zeros(data.num_tasks + 1, dtype=torch.long, device=data.mask.device)
+        torch.cumsum(data.counts, 0, out=offsets[1:])
+        if bool(data.mask.all()):
+            return cls(data.x.flatten(0, 1), data.y.flatten(0, 1), offsets)
+        return cls(data.x[data.mask], data.y[data.mask], offsets)
+
+    @property
+    def num_tasks(self) -> int:
+        """The number of tasks, T."""
+        return len(self.offsets) - 1
+
+    @property
+    def counts(self) -> Int[Tensor, "T"]:
+        """The number of points of each task."""
+        return self.offsets.diff()
+
+    @property
+    def outcomes(self) -> Outcomes:
+        """What y is: so many numbers, or labels."""
+        return Numbers(self.y.shape[1]) if self.y.is_floating_point() else Labels()
+
+    def padded(self, tasks: Sequence[int] | Int[Tensor, "B"] | slice = slice(None)) -> Data:
+        """These tasks as a batch, padded to the longest of them (with copies of each task's first point)."""
+        starts, counts = self.offsets[:-1][tasks], self.counts[tasks]
+        width = int(counts.max()) if len(counts) else 0
+        if len(counts) == self.num_tasks and len(counts) * width == len(self.x) and bool((starts.diff() >= 0).all()):
+            shape = (len(counts), width)  # all tasks, in order, none of them shorter: nothing to copy
+            mask = torch.ones(shape, dtype=torch.bool, device=counts.device)
+            return Data(self.x.unflatten(0, shape), self.y.unflatten(0, shape), mask)
+        place = torch.arange(width, device=counts.device)
+        mask = place < counts[:, None]
+        rows = torch.where(mask, starts[:, None] + place, starts[:, None]).clamp(max=max(len(self.x) - 1, 0))
+        return Data(self.x[rows], self.y[rows], mask)
+
+    def select(self, tasks: Sequence[int] | Int[Tensor, "B"] | slice) -> "FlatData":
+        """The tasks at these positions, in this order."""
+        starts, counts = self.offsets[:-1][tasks], self.counts[tasks]
+        offsets = torch.zeros(len(counts) + 1, dtype=torch.long, device=counts.device)
+        torch.cumsum(counts, 0, out=offsets[1:])
+        rows = torch.arange(int(offsets[-1]), device=counts.device)
+        rows = rows + (starts - offsets[:-1]).repeat_interleave(counts)
+        return FlatData(self.x[rows], self.y[rows], offsets)
+
+    def folded(self) -> Data:
+        """All points as a batch that is at most twice as large as they are: long tasks are cut into several.
+
+        It is for statistics of points, to which it makes no difference whose a point is.
+        """
+        counts = self.counts
+        if is_compact(counts):
+            return self.padded()
+        width = max(1, -(-len(self.x) // self.num_tasks))
+        pieces = -(-counts // width)
+        task = torch.arange(self.num_tasks).repeat_interleave(pieces)
+        piece = torch.arange(len(task)) - (pieces.cumsum(0) - pieces)[task]
+        starts = self.offsets[:-1][task] + piece * width
+        cuts = torch.cat([starts, self.offsets[-1:]])
+        return FlatData(self.x, self.y, cuts).padded()
+
+
+def is_compact(counts: Int[Tensor, "T"]) -> bool:
+    """Whether tasks of so many points may be padded all together.
+
+    Example:
+        >>> is_compact(torch.tensor([5, 6, 7])), is_compact(torch.tensor([5] * 1000 + [100_000]))
+        (True, False)
+    """
+    total = len(counts) * int(counts.max()) if len(counts) else 0
+    return total <= max(WASTE * int(counts.sum()), SMALL)
+
+
+def alike(counts: Int[Tensor, "T"], most_points: int = MOST_POINTS) -> list[Int[Tensor, "B"]]:
+    """Positions of tasks to put side by side, so that padding at most doubles them: all together where that is cheap.
+
+    Args:
+        counts: points of each task.
+        most_points: padded points of a group; a task with more is a group of its own.
+
+    Returns:
+        Groups, each in the order of the tasks. They depend on nothing but `counts`.
+
+    Example:
+        >>> [group.tolist() for group in alike(torch.tensor([3, 40_000, 2]))]
+        [[0, 2], [1]]
+        >>> [len(group) for group in alike(torch.full((1000,), 1000))]
+        [524, 476]
+    """
+    if not len(counts):
+        return []
+    if is_compact(counts) and len(counts) * int(counts.max()) <= most_points:
+        return [torch.arange(len(counts))]
+    ordered, order = counts.sort(stable=True)
+    groups, start = [], 0
+    while start < len(order):
+        # of tasks with at most twice the points of the first, as many as fit
+        end = int(torch.searchsorted(ordered, 2 * max(int(ordered[start]), 4), right=True))
+        size = max(1, most_points // max(int(ordered[end - 1]), 1))
+        end = min(end, start + size)
+        groups.append(order[start:end].sort().values)
+        start = end
+    return groups
+
+
+def parts(batch: TaskBatch) -> list[TaskBatch]:
+    """The tasks of a batch, divided so that those of each part have similar numbers of points.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = [bm.Data.from_arrays([0.0] * count, [1.0] * count) for count in (2, 20_000, 3)]
+        >>> query = bm.Data.stack(tasks)
+        >>> [part.query.x.shape[:2] for part in parts(bm.TaskBatch(bm.Data.empty(query), query))]
+        [torch.Size([2, 3]), torch.Size([1, 20000])]
+    """
+    counts = batch.support.counts + batch.query.counts
+    groups = alike(counts.cpu())
+    if len(groups) < 2:
+        return [batch]
+    sides = [FlatData.of(batch.support), FlatData.of(batch.query)]
+    return [
+        TaskBatch(
+            *(side.padded(group) for side in sides),
+            None if batch.names is None else tuple(batch.names[i] for i in group.tolist()),
+        )
+        for group in groups
+    ]
