@@ -1,19 +1,19 @@
 """Points of many tasks one after another, without padding; and which tasks to put side by side.
 
-Padding costs as many points as the longest task has, for every task: of 10,000 tasks with 5 points and one with 100,000,
-all but 15 in 100,000 padded points are padding. So points are kept in flat rows, and padded a few tasks of similar
-length at a time (`alike`): memory is then proportional to the number of points.
+Padding costs as many points as the longest task has, for every task: of 10,000 tasks with 5 points and one with 100,000
+all but 15 in 100,000 would be padding. So points are kept in flat rows, and padded a few tasks of similar length at a
+time (`alike`): memory is then proportional to the number of points.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import ShapeError
+from bayesmeta.errors import InferenceError, ShapeError
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 
 MOST_POINTS = 2**19  # padded points side by side: 4 MB for each column in float64
@@ -160,25 +160,59 @@ def alike(counts: Int[Tensor, "T"], most_points: int = MOST_POINTS) -> list[Int[
     return groups
 
 
-def parts(batch: TaskBatch) -> list[TaskBatch]:
-    """The tasks of a batch, divided so that those of each part have similar numbers of points.
+def in_order(
+    parts: Sequence[tuple[Int[Tensor, "B"], Shaped[Tensor, "B M *c"], Bool[Tensor, "B M"]]],
+) -> tuple[Shaped[Tensor, "rows *c"], Int[Tensor, "T"]]:
+    """Values of points that were computed a few tasks at a time, without padding and in the order of the tasks.
+
+    Args:
+        parts: positions of tasks, values of their points, and True where they are real; at least one part.
+
+    Returns:
+        The values, those of the first task first, and how many each task has.
+
+    Example:
+        >>> last = (torch.tensor([1]), torch.tensor([[8.0, 9.0]]), torch.tensor([[True, True]]))
+        >>> first = (torch.tensor([0]), torch.tensor([[7.0, 0.0]]), torch.tensor([[True, False]]))
+        >>> in_order([last, first])
+        (tensor([7., 8., 9.]), tensor([1, 2]))
+    """
+    order = torch.cat([positions for positions, _, _ in parts]).argsort()
+    rows = torch.cat([values[mask] for _, values, mask in parts])
+    counts = torch.cat([mask.sum(-1) for _, _, mask in parts])
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    chosen = FlatData(rows, offsets.new_zeros(len(rows)), offsets).select(order.to(counts.device))
+    return chosen.x, counts[order.to(counts.device)]
+
+
+def each_part(function: Callable[[TaskBatch], Float[Tensor, "B"]], batch: TaskBatch) -> Float[Tensor, "B"]:
+    """A number for each task, computed on tasks of similar length at a time where the batch is mostly padding.
+
+    Args:
+        function: gives the numbers of a batch, those of a task not depending on the others.
+        batch: any tasks.
+
+    Raises:
+        InferenceError: what `function` raises, of the task in the whole batch.
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = [bm.Data.from_arrays([0.0] * count, [1.0] * count) for count in (2, 20_000, 3)]
-        >>> query = bm.Data.stack(tasks)
-        >>> [part.query.x.shape[:2] for part in parts(bm.TaskBatch(bm.Data.empty(query), query))]
-        [torch.Size([2, 3]), torch.Size([1, 20000])]
+        >>> query = bm.Data.stack([bm.Data.from_arrays([0.0] * count, [1.0] * count) for count in (2, 20_000, 3)])
+        >>> batch = bm.TaskBatch(bm.Data.empty(query), query)
+        >>> each_part(lambda part: torch.full((part.num_tasks,), float(part.query.num_points)), batch)
+        tensor([3.0000e+00, 2.0000e+04, 3.0000e+00])
     """
-    counts = batch.support.counts + batch.query.counts
-    groups = alike(counts.cpu())
+    if torch.compiler.is_compiling():  # recorded code decides nothing
+        return function(batch)
+    groups = alike((batch.support.counts + batch.query.counts).cpu())
     if len(groups) < 2:
-        return [batch]
-    sides = [FlatData.of(batch.support), FlatData.of(batch.query)]
-    return [
-        TaskBatch(
-            *(side.padded(group) for side in sides),
-            None if batch.names is None else tuple(batch.names[i] for i in group.tolist()),
-        )
-        for group in groups
-    ]
+        return function(batch)
+    support, query = FlatData.of(batch.support), FlatData.of(batch.query)
+    found = []
+    for group in groups:
+        names = None if batch.names is None else tuple(batch.names[i] for i in group.tolist())
+        try:
+            found.append(function(TaskBatch(support.padded(group), query.padded(group), names)))
+        except InferenceError as error:
+            raise InferenceError(str(error), task=None if error.task is None else int(group[error.task])) from error
+    return torch.cat(found)[torch.cat(groups).argsort().to(found[0].device)]

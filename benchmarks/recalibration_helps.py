@@ -69,10 +69,7 @@ def scores(learner: bm.Learner, test: bm.TaskDataset, shots: tuple[int, ...], qu
     """One row for each task and number of shots: its scores, and the shares of its points below each level."""
     evaluation = bm.evaluate(learner, test, shots, query=query, num_bootstrap=0, seed=seed, level=LEVEL)
     frame = evaluation.per_task()
-    curves = []
-    for result in evaluation.results:
-        assert result.pit is not None
-        curves.append(metrics.calibration_curve(torch.from_numpy(result.pit), torch.from_numpy(result.mask)).numpy())
+    curves = [result.curve() for result in evaluation.results]
     return frame.assign(curve=list(np.concatenate(curves)))
 
 

@@ -82,7 +82,7 @@ def test_reliability_lines_are_the_calibration_curves(evaluation: Evaluation) ->
     assert [line.get_label() for line in ax.get_lines()] == ["calibrated", "0 shots", "1 shot", "5 shots"]
     result = evaluation.at(5)
     line = ax.get_lines()[-1]
-    observed = [(result.pit[result.mask] <= level).mean() for level in line.get_xdata()]
+    observed = [(result.pit <= level).mean() for level in line.get_xdata()]
     np.testing.assert_allclose(line.get_ydata(), observed)
 
 
@@ -103,7 +103,7 @@ def test_a_single_classifier_has_an_interval_in_every_bin_and_bars_of_confidence
         assert low[0] == high[0] == x
         assert low[1] - 1e-9 <= y <= high[1] + 1e-9
     result = labels.at(5)
-    bins = np.ceil(15 * result.confidence[result.mask] - 1e-4) - 1  # (lower, upper], an edge itself too
+    bins = np.ceil(15 * result.confidence - 1e-4) - 1  # (lower, upper], an edge itself too
     expected = np.bincount(bins.astype(int), minlength=15) / bins.size
     np.testing.assert_allclose([bar.get_height() for bar in ax.patches], expected)
     assert not plotting.reliability_diagram(labels).patches  # several lines: no bars
@@ -128,7 +128,7 @@ def test_reliability_of_a_classifier_is_accuracy_by_confidence(labels: Evaluatio
     x, y = ax.get_lines()[-1].get_data()
     result = labels.at(0)
     np.testing.assert_allclose(x, [1.0 / 3.0])  # without support all three classes have the same probability
-    np.testing.assert_allclose(y, [result.correct[result.mask].mean()])
+    np.testing.assert_allclose(y, [result.correct.mean()])
     assert ax.get_xlabel() == "confidence"
 
 

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.calibration.conformity_scores import (
@@ -134,8 +134,8 @@ class TaskConformal(ABC):
         learner: frozen.
         shots: support points of a task (of each class, with `ClassSplit`), here and in `adapt`.
         score: how badly an outcome fits.
-        scores: `K M C` (labels: `K M 1`), of the query points of the calibration tasks, padded.
-        mask: `K M`, True = real.
+        scores: `P C` (labels: `P 1`), of the P query points of the K calibration tasks, those of the first task first.
+        counts: `K`, how many of them each task has.
         sizes: numbers of support points that the calibration tasks had.
 
     Attributes:
@@ -143,7 +143,7 @@ class TaskConformal(ABC):
         shots: support points of a task.
         score: how badly an outcome fits.
         scores: of the calibration tasks.
-        mask: True = real.
+        counts: of query points of each.
 
     Example:
         >>> import bayesmeta as bm
@@ -161,16 +161,16 @@ class TaskConformal(ABC):
         learner: Learner,
         shots: int,
         score: ConformityScore,
-        scores: Float[Tensor, "K M C"],
-        mask: Bool[Tensor, "K M"],
+        scores: Float[Tensor, "P C"],
+        counts: Int[Tensor, "K"],
         sizes: frozenset[int],
     ) -> None:
         self.learner, self.shots, self.score = learner, shots, score
-        self.scores, self.mask, self._sizes = scores, mask, sizes
+        self.scores, self.counts, self._sizes = scores, counts, sizes
 
     def __repr__(self) -> str:
         """How many tasks, and up to which level they serve."""
-        count = len(self.mask)
+        count = len(self.counts)
         return f"{type(self).__name__}({count} tasks at {self.shots} shots: levels up to {count / (count + 1):.3f})"
 
     def threshold(self, level: float) -> Float[Tensor, "C"]:
@@ -182,8 +182,9 @@ class TaskConformal(ABC):
         Raises:
             DataError: a level outside (0, 1), or higher than K/(K + 1): the message says how many tasks it needs.
         """
-        require_tasks(len(self.mask), level)
-        return hierarchical_quantile(self.scores, self.mask, level)
+        require_tasks(len(self.counts), level)
+        weights = (1.0 / (self.counts * (len(self.counts) + 1.0)).double()).repeat_interleave(self.counts)
+        return _weighted_quantile(self.scores, weights, level)
 
     def adapt(self, support: Data) -> ConformalPosterior:
         """The posterior of tasks with as many support points as the calibration tasks had.
@@ -255,9 +256,9 @@ class HierarchicalConformal(TaskConformal):
         seed: int = 0,
         batch_size: int = 256,
     ) -> None:
-        learner, score = learner.frozen(), choose_score(score, tasks.data)
-        support, scores, mask = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
-        super().__init__(learner, shots, score, scores, mask, frozenset(support.counts.tolist()))
+        learner, score = learner.frozen(), choose_score(score, tasks.flat.outcomes)
+        support, scores, counts = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
+        super().__init__(learner, shots, score, scores, counts, frozenset(support.counts.tolist()))
 
     def _posterior(self, posterior: TaskPosterior, support: Data) -> "HierarchicalPosterior":
         return HierarchicalPosterior(posterior=posterior, score=self.score, conformal=self)
@@ -314,7 +315,7 @@ class SplitConformal:
                 that the learner does not predict, a score of the other kind, a score that is not a number.
         """
         posterior = self.learner.adapt(support)
-        score = choose_score(self.score, support)
+        score = choose_score(self.score, support.outcomes)
         calibration = posterior.spec.conform(calibration)
         found = HeldOut.of(posterior.at(calibration.x), calibration)
         return SplitPosterior(

@@ -8,13 +8,15 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
+from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
+from bayesmeta.outcomes import Numbers, Outcomes
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
@@ -199,21 +201,21 @@ class CumulativeProbability(LabelScore):
         return torch.where(probs[..., None, :] >= probs[..., :, None], probs[..., None, :], 0.0).sum(-1)
 
 
-def choose_score(score: ConformityScore | None, data: Data) -> ConformityScore:
+def choose_score(score: ConformityScore | None, outcomes: Outcomes) -> ConformityScore:
     """The score, or the default one for such outcomes.
 
     Args:
         score: None takes `StandardizedResidual` for numbers and `MissingProbability` for labels.
-        data: says whether outcomes are numbers or labels.
+        outcomes: numbers or labels.
 
     Raises:
         DataError: a score of the other kind.
 
     Example:
-        >>> choose_score(None, Data.from_labels([0.0, 1.0], [0, 1])).__class__.__name__
+        >>> choose_score(None, Data.from_labels([0.0, 1.0], [0, 1]).outcomes).__class__.__name__
         'MissingProbability'
     """
-    is_regression = data.y.is_floating_point()
+    is_regression = isinstance(outcomes, Numbers)
     if score is None:
         return StandardizedResidual() if is_regression else MissingProbability()
     if not isinstance(score, IntervalScore if is_regression else LabelScore):
@@ -254,8 +256,8 @@ def scored_tasks(
     query: int | None,
     seed: int,
     batch_size: int,
-) -> tuple[Data, Float[Tensor, "K M C"], Bool[Tensor, "K M"]]:
-    """The support of every task with more than `shots` points, and the scores of its query points with their mask.
+) -> tuple[Data, Float[Tensor, "P C"], Int[Tensor, "K"]]:
+    """The support of every task with more than `shots` points, and the scores of its query points.
 
     Args:
         learner: what adapts.
@@ -267,6 +269,10 @@ def scored_tasks(
         seed: of the division.
         batch_size: tasks adapted to at once.
 
+    Returns:
+        The support; the scores of the query points of all K tasks, those of the first task first; and how many each
+        task has.
+
     Raises:
         DataError: fewer than two such tasks, outcomes that the learner does not predict, a score that is not a number.
 
@@ -274,11 +280,17 @@ def scored_tasks(
         >>> import bayesmeta as bm
         >>> simulator, score, split = bm.tasks.GPFunctions.eq(), StandardizedResidual(), bm.tasks.RandomSplit
         >>> tasks = simulator.dataset(4, 8, seed=0)
-        >>> support, scores, mask = scored_tasks(simulator.oracle, tasks, score, 3, split, None, 0, 256)
-        >>> support.counts.tolist(), scores.shape
-        ([3, 3, 3, 3], torch.Size([4, 5, 1]))
+        >>> support, scores, counts = scored_tasks(simulator.oracle, tasks, score, 3, split, None, 0, 256)
+        >>> support.counts.tolist(), scores.shape, counts.tolist()
+        ([3, 3, 3, 3], torch.Size([20, 1]), [5, 5, 5, 5])
     """
-    divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
-    parts = list(predicted(learner, divided.support, divided.query, batch_size))
-    scores = torch.cat([score_outcomes(score, part) for part in parts])
-    return divided.support, scores, torch.cat([part.mask for part in parts])
+    chosen, parts = with_room(tasks, shots, split, 2, "calibration"), []
+    for positions, part in chosen.by_length():
+        divided = part.divided(split.at(shots, query), seed)
+        first = 0
+        for found in predicted(learner, divided.support, divided.query, batch_size):
+            last = first + len(found.mask)
+            parts.append((positions[first:last], score_outcomes(score, found), found.mask))
+            first = last
+    support = chosen.divided(split.at(shots, 1), seed).support  # the support is the same with any query
+    return support, *in_order(parts)

@@ -22,7 +22,7 @@ each task.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -36,6 +36,7 @@ from bayesmeta.calibration.conformity_scores import (
 from bayesmeta.calibration.score_quantiles import fit_score_quantiles
 from bayesmeta.data import Data
 from bayesmeta.evaluation.held_out import left_one_out
+from bayesmeta.flat import FlatData
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
@@ -90,21 +91,23 @@ class FewShotConformal(TaskConformal):
         seed: int = 0,
         batch_size: int = 256,
     ) -> None:
-        learner, score = learner.frozen(), choose_score(score, calibration.data)
+        learner, score = learner.frozen(), choose_score(score, calibration.flat.outcomes)
         sides = []
         for tasks in (training, calibration):
-            support, scores, mask = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
+            support, scores, counts = scored_tasks(learner, tasks, score, shots, split, query, seed, batch_size)
             support = learner.conform(support)
-            sides.append((leave_one_out_scores(learner, support, score, batch_size), support.mask, scores, mask))
+            padded = _padded(scores, counts)
+            sides.append((leave_one_out_scores(learner, support, score, batch_size), support.mask, *padded))
         self.quantiles = fit_score_quantiles(*sides[0], seed=seed)
-        known, known_mask, scores, mask = sides[1]
-        deviations = self.quantiles.deviations(scores, self.quantiles.knots(known, known_mask))
-        super().__init__(learner, shots, score, deviations, mask, frozenset(known_mask.sum(-1).tolist()))
+        known, known_mask, padded_scores, mask = sides[1]
+        deviations = self.quantiles.deviations(padded_scores, self.quantiles.knots(known, known_mask))
+        sizes = frozenset(known_mask.sum(-1).tolist())
+        super().__init__(learner, shots, score, deviations[mask], mask.sum(-1), sizes)
         self._batch_size = batch_size
 
     def _posterior(self, posterior: TaskPosterior, support: Data) -> "FewShotPosterior":
         support = self.learner.conform(support)
-        choose_score(self.score, support)
+        choose_score(self.score, support.outcomes)
         known = leave_one_out_scores(self.learner, support, self.score, self._batch_size)
         knots = self.quantiles.knots(known, support.mask)
         return FewShotPosterior(posterior=posterior, score=self.score, conformal=self, knots=knots)
@@ -126,6 +129,13 @@ class FewShotPosterior(ConformalPosterior):
     def threshold(self, level: float) -> Float[Tensor, "B 1 C"]:
         """That of the calibration tasks, as a score of each task."""
         return self.conformal.quantiles.scores(self.conformal.threshold(level), self.knots)[:, None]
+
+
+def _padded(scores: Float[Tensor, "P C"], counts: Int[Tensor, "K"]) -> tuple[Tensor, Tensor]:
+    """Scores `K M C` and mask `K M`: the network of the quantiles sees all tasks at once."""
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    data = FlatData(scores, counts.new_zeros(len(scores)), offsets).padded()
+    return data.x, data.mask
 
 
 def leave_one_out_scores(

@@ -26,6 +26,7 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, with_room
 from bayesmeta.learner import Learner
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.predictives.recalibrated import LEVELS
 from bayesmeta.predictives.scaled import ScaledPredictive
@@ -189,7 +190,8 @@ def isotonic_recalibration(
         >>> [round(bm.evaluate(each, tasks, [5]).table()["coverage"].item(), 1) for each in (sure, mapped)]
         [0.7, 0.9]
     """
-    outputs = tasks.data.y.shape[-1] if tasks.data.y.is_floating_point() else 1
+    kind = tasks.flat.outcomes
+    outputs = kind.count if isinstance(kind, Numbers) else 1
     mapped = IsotonicRecalibrated(learner.frozen(), shots, outputs)
 
     def fit(predictions: list[HeldOut], place: int) -> None:
@@ -223,13 +225,16 @@ def _fitted(
         batch_size: as for `variance_scaling`.
     """
     for place, shots in enumerate(recalibrated.shots):
-        divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
-        predictions = list(predicted(recalibrated.learner, divided.support, divided.query, batch_size))
+        chosen, predictions, seen = with_room(tasks, shots, split, 2, "calibration"), list[HeldOut](), list[Tensor]()
+        for _, part in chosen.by_length():
+            divided = part.divided(split.at(shots, query), seed)
+            predictions += predicted(recalibrated.learner, divided.support, divided.query, batch_size)
+            seen.append(divided.support.counts)
         if predicts_labels(predictions[0].predictive) != labels:
             kinds = ("a classifier", "regression") if labels else ("a regression learner", "classes")
             raise DataError(f"expected {kinds[0]}, got a learner that predicts {kinds[1]}")
         fit(predictions, place)
-        recalibrated.points[place] = divided.support.counts.double().mean()
+        recalibrated.points[place] = torch.cat(seen).double().mean()
     if bool((recalibrated.points.diff() <= 0.0).any()):
         raise DataError(
             "expected more support points at more shots, got on average "

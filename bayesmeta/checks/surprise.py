@@ -121,7 +121,8 @@ class Surprise:
         learner = learner.frozen()
         statistics, sizes = {}, {}
         for shot in shots:
-            support = with_room(tasks, shot, split, FEWEST, "reference").divided(split.at(shot), seed).support
+            chosen = with_room(tasks, shot, split, FEWEST, "reference")
+            support = chosen.divided(split.at(shot, 1), seed).support  # the support is the same with any query
             statistics[shot] = _statistics(learner, support, batch_size)
             sizes[shot] = frozenset(support.counts.tolist())
         return cls(learner, statistics, sizes, split, seed, batch_size)

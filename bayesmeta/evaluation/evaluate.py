@@ -1,7 +1,9 @@
 """Judge a learner on held-out tasks, by number of shots, next to the best that is possible where that is known."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Normal
@@ -11,6 +13,7 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
+from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
@@ -62,30 +65,56 @@ def evaluate(
         >>> evaluation.table()[["tasks", "points", "regret"]].values.tolist()
         [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]
     """
-    room = split.room(tasks.data)
-    _check(shots, room, split, level, num_bootstrap, batch_size)
+    groups = tasks.by_length()
+    rooms = [split.room(part.data) for _, part in groups]
+    _check(shots, torch.cat(rooms), split, level, num_bootstrap, batch_size)
     learner = learner.frozen()
     oracle = tasks.oracle if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
-    supports, rest = _divide(tasks, shots, split, query, seed)
-    results = []
-    for shot, support in zip(shots, supports, strict=True):
-        positions = (room >= shot).nonzero().flatten()
-        names, held_out = tuple(tasks.names[i] for i in positions.tolist()), rest.select(positions)
-        scores = _scores(learner, oracle, support.select(positions), held_out, level, batch_size)
-        _require_numbers(scores, held_out, shot, names)
-        arrays = {name: value.numpy() for name, value in scores.items()}
-        results.append(
-            ShotScores(
-                shot,
-                names,
-                held_out.counts.numpy(),
-                {name: value for name, value in arrays.items() if value.ndim == 1},
-                held_out.mask.numpy(),
-                **{name: arrays[name] for name in ("pit", "confidence", "correct") if name in arrays},
-            )
-        )
+    found: list[list[_Scored]] = [[] for _ in shots]
+    for (positions, part), room in zip(groups, rooms, strict=True):
+        supports, rest = _divide(part, shots, split, query, seed)
+        for shot, support, scored in zip(shots, supports, found, strict=True):
+            able = (room >= shot).nonzero().flatten()
+            if not len(able):
+                continue
+            names, held_out = tuple(part.names[i] for i in able.tolist()), rest.select(able)
+            scores = _scores(learner, oracle, support.select(able), held_out, level, batch_size)
+            _require_numbers(scores, held_out, shot, names)
+            scored.append(_Scored(positions[able], names, held_out.mask, scores))
+    results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
     return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Scores of the tasks of one group: `T`, or `T M ..` of each point."""
+
+    positions: Tensor
+    names: tuple[Hashable, ...]
+    mask: Tensor
+    scores: dict[str, Tensor]
+
+
+def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
+    """The scores of all groups in the order of the tasks, those of points without padding."""
+    if not parts:
+        return ShotScores(shots, (), np.zeros(0, dtype=int), {})
+    order = torch.cat([part.positions for part in parts]).argsort()
+    names = [name for part in parts for name in part.names]
+
+    def of_points(name: str) -> np.ndarray:
+        return in_order([(part.positions, part.scores[name], part.mask) for part in parts])[0].numpy()
+
+    counts = torch.cat([part.mask.sum(-1) for part in parts])
+    kinds = {name: value.ndim for name, value in parts[0].scores.items()}
+    return ShotScores(
+        shots,
+        tuple(names[i] for i in order.tolist()),
+        counts[order].numpy(),
+        {name: torch.cat([p.scores[name] for p in parts])[order].numpy() for name, ndim in kinds.items() if ndim == 1},
+        **{name: of_points(name) for name in ("pit", "confidence", "correct") if name in kinds},
+    )
 
 
 def _check(

@@ -18,11 +18,14 @@ from torch.distributions import Bernoulli, Categorical
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.flat import MOST_POINTS
 from bayesmeta.learner import Learner
 from bayesmeta.one_line import OneLine
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
+
+MATRIX = 32  # numbers of a joint covariance that weigh as much as a point with all that a network makes of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,7 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         learner: what adapts.
         support: of all tasks.
         query: of the same tasks.
-        batch_size: tasks adapted to at once.
+        batch_size: tasks adapted to at once; fewer where they are long, so that memory is bounded.
 
     Raises:
         DataError: an empty batch is asked for, or outcomes that the learner does not predict. ShapeError: the tasks do
@@ -89,7 +92,10 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         [held-out prediction at 5 points of 3 tasks, held-out prediction at 5 points of 2 tasks]
     """
     require_batch(batch_size)
-    for chunk in torch.arange(support.num_tasks, device=support.x.device).split(batch_size):
+    outputs = query.y.shape[2] if query.y.is_floating_point() else 1
+    points = support.num_points + query.num_points + (query.num_points * outputs) ** 2 // MATRIX
+    size = max(1, min(batch_size, MOST_POINTS // max(points, 1)))
+    for chunk in torch.arange(support.num_tasks, device=support.x.device).split(size):
         if len(chunk):
             data = learner.conform(query.select(chunk))
             yield HeldOut.of(learner.condition(learner.conform(support.select(chunk))).at(data.x), data)
@@ -147,7 +153,9 @@ def with_room(tasks: TaskDataset, shots: int, split: type[Split], fewest: int, k
         >>> with_room(tasks, 4, bm.tasks.RandomSplit, 2, "calibration")
         TaskDataset(2 tasks, 5 to 7 points each)
     """
-    positions = (split.room(tasks.data) >= shots).nonzero().flatten()
+    groups = tasks.by_length()
+    able = [positions[split.room(part.data) >= shots] for positions, part in groups]
+    positions = torch.cat(able).sort().values
     if len(positions) < fewest:
         raise DataError(
             f"expected at least {fewest} {kind} tasks with more than {shots} {split.counted}, got {len(positions)}: "

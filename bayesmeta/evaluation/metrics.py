@@ -361,14 +361,27 @@ def confidence_bins(
         >>> count.tolist(), hits.tolist(), total.round(decimals=3).tolist()
         ([[0.0, 2.0]], [[0.0, 1.0]], [[0.0, 1.5]])
     """
+    chosen = confidence_bin(confidence, bins)
+    member = torch.nn.functional.one_hot(chosen, bins).double() * _mask(confidence, mask)[..., None]
+    weighted = [(member * value[..., None]).sum(1) for value in (correct.double(), confidence.double())]
+    return member.sum(1), weighted[0], weighted[1]
+
+
+def confidence_bin(confidence: Float[Tensor, "*points"], bins: int = 15) -> Int[Tensor, "*points"]:
+    """Which of K bins of equal width (lower, upper] each confidence is in, from 0.
+
+    Raises:
+        DataError: fewer than one bin.
+
+    Example:
+        >>> confidence_bin(torch.tensor([0.5, 0.51, 1.0]), bins=2)
+        tensor([0, 1, 1])
+    """
     if bins < 1:
         raise DataError(f"expected at least one bin, got {bins}")
     edges = torch.linspace(0.0, 1.0, bins + 1, dtype=torch.float64, device=confidence.device)[1:-1]
     # edges[i - 1] < confidence <= edges[i]; shares such as 2/3 lie on an edge and must not be torn apart by rounding
-    chosen = torch.bucketize(confidence.double().contiguous() - 1e-6, edges)
-    member = torch.nn.functional.one_hot(chosen, bins).double() * _mask(confidence, mask)[..., None]
-    weighted = [(member * value[..., None]).sum(1) for value in (correct.double(), confidence.double())]
-    return member.sum(1), weighted[0], weighted[1]
+    return torch.bucketize(confidence.double().contiguous() - 1e-6, edges)
 
 
 def ece(

@@ -17,29 +17,33 @@ if TYPE_CHECKING:
 # Columns that are averaged over points; all others are averaged over tasks, so that every task counts the same.
 _BY_POINT = ("coverage", "width", "sharpness", "accuracy")
 
+MOST_BAGS = 10_000  # of tasks that are resampled
+MOST_NUMBERS = 2**24  # weights of tasks in memory
+
 
 @dataclass(frozen=True, eq=False)
 class ShotScores:
     """Scores of every task at one number of support points, which `Evaluation.at` gives.
 
-    T tasks, M query points (padded), C outputs.
+    T tasks, P query points of all tasks together (those of the first task come first), C outputs.
 
     Attributes:
         shots: support points of a task (of each of its classes, where the split was a `ClassSplit`).
         names: the tasks that have more points than that.
         points: `T`, query points of each task.
         scores: `T` for each score, see `Evaluation.table`.
-        mask: `T M`, True = real.
-        pit: `T M C`, F(y) of each query point; None for a classifier.
-        confidence: `T M`, probability of the most probable class; None in regression.
-        correct: `T M`, whether the most probable class was right; None in regression.
+        pit: `P C`, F(y) of each query point; None for a classifier.
+        confidence: `P`, probability of the most probable class; None in regression.
+        correct: `P`, whether the most probable class was right; None in regression.
 
     Example:
         >>> import bayesmeta as bm
         >>> simulator = bm.tasks.GPFunctions.eq()
         >>> scores = bm.evaluate(simulator.oracle, simulator.dataset(30, 12, seed=0), shots=[5]).at(5)
         >>> scores.scores["nll"].shape, scores.pit.shape
-        ((30,), (30, 7, 1))
+        ((30,), (210, 1))
+        >>> len(np.split(scores.pit, scores.starts[1:]))  # task by task
+        30
         >>> calibration = scores.calibration()  # the oracle is calibrated: what is left is chance
         >>> calibration["calibration_error"] < 3.0 * calibration["calibration_noise"]
         True
@@ -49,10 +53,37 @@ class ShotScores:
     names: tuple[Hashable, ...]
     points: np.ndarray
     scores: dict[str, np.ndarray]
-    mask: np.ndarray
     pit: np.ndarray | None = None
     confidence: np.ndarray | None = None
     correct: np.ndarray | None = None
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The place in `pit`, `confidence` and `correct` at which each task begins, `T`."""
+        return np.cumsum(self.points) - self.points
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """The mean over the points of each task, `T *c`, of values `P *c`."""
+        if not len(self.points):
+            return np.zeros((0, *values.shape[1:]))
+        sums = np.add.reduceat(values.astype(float), self.starts)
+        return sums / self.points.reshape(-1, *[1] * (values.ndim - 1))
+
+    def curve(self) -> np.ndarray:
+        """The share of each task's points with F(y) <= p, for each p of `metrics.LEVELS`: `T L`."""
+        assert self.pit is not None
+        return np.stack([self.means((self.pit <= level).mean(-1)) for level in metrics.LEVELS], -1)
+
+    def bins(self, bins: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of each task and bin of confidence the number of points, right answers and summed confidences: `T K`."""
+        assert self.confidence is not None
+        assert self.correct is not None
+        chosen = metrics.confidence_bin(torch.from_numpy(self.confidence), bins).numpy()
+        cell = np.repeat(np.arange(len(self.points)), self.points) * bins + chosen
+        shape = (len(self.points), bins)
+        weights = (None, self.correct.astype(float), self.confidence)
+        count, hits, total = (np.bincount(cell, each, shape[0] * bins).reshape(shape).astype(float) for each in weights)
+        return count, hits, total
 
     def averages(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Averages of the scores, `R` each, for R weightings of the tasks.
@@ -76,20 +107,17 @@ class ShotScores:
         """
         if not self.names:
             return {}
-        total, mask = self.points.sum(), torch.from_numpy(self.mask)
+        total = self.points.sum()
         small = len(self.names) / (len(self.names) - 1.0) if len(self.names) > 1 else np.nan
         if self.pit is not None:
             levels = np.array(metrics.LEVELS)
-            curve = metrics.calibration_curve(torch.from_numpy(self.pit), mask).numpy()  # T L
+            curve = self.curve()
             observed = self.points @ curve / total
             # Var p̂_j = Σ_t n_t² (p̂_tj - p̂_j)² / (Σ_t n_t)²: whole tasks are what is independent
             variance = small * self.points**2 @ (curve - observed) ** 2 / total**2
             error, noise = np.sqrt(((observed - levels) ** 2).mean()), np.sqrt(variance.mean())
             return {"calibration_error": float(error), "calibration_noise": float(noise)}
-        assert self.confidence is not None
-        assert self.correct is not None
-        confidence, correct = torch.from_numpy(self.confidence), torch.from_numpy(self.correct)
-        count, hits, sums = (v.numpy() for v in metrics.confidence_bins(confidence, correct, mask))  # T K
+        count, hits, sums = self.bins()
         gaps = (hits - sums).sum(0) / total
         # of a mean of zero and deviation s_k the expected size is sqrt(2/π) s_k
         share = np.divide(count, count.sum(0), out=np.zeros_like(count), where=count.sum(0) > 0)
@@ -143,7 +171,8 @@ class Evaluation:
         """One row for each number of shots; `<column>_low` and `<column>_high` bound the 95 % interval of a column.
 
         The interval is the percentile bootstrap over tasks, NaN for a single task: points of one task are dependent,
-        so tasks are what is resampled. With few tasks such intervals are too short.
+        so tasks are what is resampled (of more than 10,000, as many bags of them). With few tasks such intervals are
+        too short.
 
         | column | what | averaged over |
         |---|---|---|
@@ -262,9 +291,17 @@ class Evaluation:
         if tasks < 2 or self.num_bootstrap < 1:
             return {name: (float(value[0]), np.nan, np.nan) for name, value in estimate.items()}
         generator = np.random.default_rng(self.seed)
-        counts = generator.multinomial(tasks, np.full(tasks, 1.0 / tasks), size=self.num_bootstrap)
+        # tasks as they come make up at most so many bags, which are resampled: a bag's sum varies as those of its tasks do
+        bags = np.arange(tasks) * min(tasks, MOST_BAGS) // tasks
+        share = np.full(bags[-1] + 1, 1.0 / (bags[-1] + 1))
+        block = max(1, MOST_NUMBERS // tasks)
+        drawn: dict[str, list[np.ndarray]] = {name: [] for name in estimate}
+        for start in range(0, self.num_bootstrap, block):
+            counts = generator.multinomial(len(share), share, size=min(block, self.num_bootstrap - start))
+            for name, value in result.averages(counts.astype(float)[:, bags]).items():
+                drawn[name].append(value)
         intervals = {}
-        for name, value in result.averages(counts.astype(float)).items():
+        for name, value in ((name, np.concatenate(values)) for name, values in drawn.items()):
             low, high = np.quantile(value, [0.025, 0.975], method="inverted_cdf")  # infinite scores must not mix
             intervals[name] = (float(estimate[name][0]), float(low), float(high))
         return intervals
@@ -274,7 +311,7 @@ def _weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Σ_t w_t v_t / Σ_t w_t for each row of weights `R T`; an infinite score counts where its weight is positive."""
     with np.errstate(invalid="ignore"):  # no tasks: 0/0 is NaN, and meant
         mean = weights @ np.where(np.isfinite(values), values, 0.0) / weights.sum(-1)
-    for infinity in (np.inf, -np.inf):
+    for infinity in {np.inf, -np.inf} & set(values[np.isinf(values)].tolist()):
         mean = np.where((weights > 0.0) @ (values == infinity), infinity, mean)
     return mean
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
@@ -115,7 +114,7 @@ def pit_histogram(
     if scores.pit is None:
         raise UnsupportedError("labels have no pit: use reliability_diagram for a classifier")
     ax = wide_axes() if ax is None else ax
-    counts, _ = np.histogram(scores.pit[scores.mask], bins=bins, range=(0.0, 1.0))
+    counts, _ = np.histogram(scores.pit, bins=bins, range=(0.0, 1.0))
     highest = uniform_bars(ax, counts, label)
     ax.set_xlabel("probability integral transform F(y)")
     ax.set_ylabel("density")
@@ -165,11 +164,10 @@ def _chosen(
         raise DataError(f"expected no shots with bare values, got {shots}")
     if isinstance(values, tuple):
         return [("observed", _answers(*values))]
-    flat = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float).reshape(1, -1, 1)
+    flat = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float).reshape(-1, 1)
     if flat.size == 0 or not bool(((flat >= 0.0) & (flat <= 1.0)).all()):
         raise DataError(f"expected pit values between 0 and 1, got {flat.size} of them, {flat.ravel()[:5]}")
-    mask = np.ones(flat.shape[:2], dtype=bool)
-    return [("observed", ShotScores(0, ("pit",), np.array([flat.size]), {}, mask, pit=flat))]
+    return [("observed", ShotScores(0, ("pit",), np.array([flat.size]), {}, pit=flat))]
 
 
 def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
@@ -184,30 +182,24 @@ def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
         raise DataError(f"expected confidences between 0 and 1, got {sure.size} of them, {sure.ravel()[:5]}")
     if not bool(((right == 0) | (right == 1)).all()):
         raise DataError(f"expected answers that are right (1) or wrong (0), got {right.ravel()[:5]}")
-    sure, right = (v.reshape(len(v), -1) for v in (sure.astype(float), right.astype(bool)))
-    points = np.full(len(sure), sure.shape[1])
-    mask = np.ones(sure.shape, dtype=bool)
-    return ShotScores(0, tuple(range(len(sure))), points, {}, mask, confidence=sure, correct=right)
+    points = np.full(len(sure), sure[0].size)
+    flat = {"confidence": sure.astype(float).ravel(), "correct": right.astype(bool).ravel()}
+    return ShotScores(0, tuple(range(len(sure))), points, {}, **flat)
 
 
 def _shares(scores: ShotScores) -> np.ndarray:
     """The share of all points in each bin of confidence."""
-    assert scores.confidence is not None
-    assert scores.correct is not None
-    confidence, correct, mask = (torch.from_numpy(v) for v in (scores.confidence, scores.correct, scores.mask))
-    count = metrics.confidence_bins(confidence, correct, mask)[0].sum(0).numpy()
+    count = scores.bins()[0].sum(0)
     return count / count.sum()
 
 
 def _reliability(scores: ShotScores, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and observed shares, one row for each weighting of the tasks."""
-    mask = torch.from_numpy(scores.mask)
     if scores.pit is not None:
-        curve = metrics.calibration_curve(torch.from_numpy(scores.pit), mask).numpy()
+        curve = scores.curve()
         points = weights * scores.points
         return np.tile(metrics.LEVELS, (len(weights), 1)), points @ curve / points.sum(-1, keepdims=True)
-    confidence, correct = (torch.from_numpy(v) for v in (scores.confidence, scores.correct) if v is not None)
-    count, hits, total = (v.numpy() for v in metrics.confidence_bins(confidence, correct, mask))
+    count, hits, total = scores.bins()
     filled = count.sum(0) > 0
     with np.errstate(invalid="ignore"):  # a resampling may leave a bin empty: NaN, and ignored
         return tuple(weights @ v[:, filled] / (weights @ count[:, filled]) for v in (total, hits))

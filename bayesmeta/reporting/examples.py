@@ -4,11 +4,11 @@ from collections.abc import Hashable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from bayesmeta.data import Data
 from bayesmeta.evaluation.conclusions import main_shots
 from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.flat import FlatData
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
 
@@ -52,10 +52,9 @@ def examples_of(
         if place == (len(order) - 1) // 2 and 0 < place < len(order) - 1:
             why = "Typical"
         row = tasks.names.index(name)
-        room = int(split.room(tasks.data.select([row])))
+        room = int(split.room(tasks.task(name)))
         fitting = sorted(shots for shots in evaluation.shots if shots <= room)
-        batch = tasks.divided(split.at(fitting[-1], query), evaluation.seed).select(slice(row, row + 1))
-        points = batch.joined()
+        points = tasks.divided_task(row, split.at(fitting[-1], query), evaluation.seed).joined()
         shown = tuple(fitting[i] for i in spread_out(len(fitting), MOST_PANELS))
         chosen.append(Example(why, name, points.points(points.mask[0]), shown))
     return tuple(chosen)
@@ -66,12 +65,12 @@ def spread_out(count: int, number: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, count - 1, min(number, count))})
 
 
-def varying_input(data: Data) -> int | None:
+def varying_input(data: FlatData) -> int | None:
     """The one input that varies within tasks; None where there are several, or where inputs are not numbers."""
-    if data.x.ndim != 3 or data.x.shape[-1] == 0:
+    if data.x.ndim != 2 or data.x.shape[-1] == 0:
         return None
-    first = data.x[torch.arange(data.num_tasks), data.mask.int().argmax(1)][:, None]
-    varying = ((data.x != first) & data.mask[..., None]).flatten(0, 1).any(0).nonzero().flatten().tolist()
+    first = data.x[data.offsets[:-1].repeat_interleave(data.counts)]
+    varying = (data.x != first).any(0).nonzero().flatten().tolist()
     if len(varying) > 1:
         return None
     return varying[0] if varying else 0

@@ -69,8 +69,7 @@ def reliability_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
     figure, ax = _one(3.5, 3.5)
     plotting.reliability_diagram(evaluation, shots=[result.shots], ax=ax)
     if result.pit is not None:
-        pit, mask = metrics.pooled(torch.from_numpy(result.pit), torch.from_numpy(result.mask))
-        observed = metrics.calibration_curve(pit, mask).numpy()[0]
+        observed = metrics.calibration_curve(torch.from_numpy(result.pit)[None]).numpy()[0]
         worst = int(np.abs(observed - metrics.LEVELS).argmax())
         what = (
             f"observed against predicted probability; the largest distance from the diagonal is at "
@@ -91,7 +90,7 @@ def pit_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
     figure, ax = _one(3.5, 2.5)
     plotting.pit_histogram(evaluation, shots=result.shots, ax=ax)
     ax.legend(frameon=False, fontsize=7, loc="upper right", ncols=2)
-    values = result.pit[result.mask].ravel()
+    values = result.pit.ravel()
     heights = np.histogram(values, bins=10, range=(0.0, 1.0))[0] / values.size * 10.0
     shown = ", ".join(f"{height:.2f}" for height in heights)
     at = several(result.shots, "shot")

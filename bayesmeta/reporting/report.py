@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor
 
 from bayesmeta.checks.surprise import Surprise, shrinkage
-from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, main_shots, unlike
 from bayesmeta.evaluation.evaluate import evaluate
@@ -214,11 +214,11 @@ def report(
     evaluation = evaluate(
         learner, tasks, shots, split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed
     )
-    regression, schema = tasks.data.y.is_floating_point(), tasks.schema
-    spread = _range_of_outcomes(tasks.data, level) if regression else None
-    along = varying_input(tasks.data) if regression else None
+    regression, schema = tasks.flat.y.is_floating_point(), tasks.schema
+    spread = _range_of_outcomes(tasks.flat.y, level) if regression else None
+    along = varying_input(tasks.flat) if regression else None
     compared = None if surprise is None else _compared(learner, tasks, surprise)
-    outcomes = tasks.data.y.shape[-1] if regression else 1
+    outcomes = tasks.flat.y.shape[-1] if regression else 1
     y_labels = schema.y if schema else ("y",) if outcomes == 1 else tuple(f"y{i + 1}" for i in range(outcomes))
     x_label = "x" if along is None or schema is None else schema.x_names[along]
     return Report(
@@ -241,7 +241,7 @@ def _facts(tasks: TaskDataset, evaluation: Evaluation, split: type[Split]) -> li
     return [
         *([("Columns", _columns(tasks.schema))] if tasks.schema else []),
         ("Learner", evaluation.learner),
-        ("Tasks", f"{len(tasks)}, of {int(tasks.data.counts.min())} to {int(tasks.data.counts.max())} points"),
+        ("Tasks", f"{len(tasks)}, of {int(tasks.counts.min())} to {int(tasks.counts.max())} points"),
         ("Division", f"{how.get(split.__name__, split.__name__)}, seed {evaluation.seed}"),
         ("Made with", f"bayesmeta {VERSION}"),
     ]
@@ -269,14 +269,16 @@ def _compared(learner: Learner, tasks: TaskDataset, surprise: Surprise) -> "pd.D
     import pandas as pd
 
     values = np.full((3, len(tasks)), np.nan)
-    able = (tasks.data.counts >= min(surprise.statistics)).nonzero().flatten().tolist()
+    able = (tasks.counts >= min(surprise.statistics)).nonzero().flatten().tolist()
     if able:
-        data = tasks.select(able).data
-        values[:2, able] = surprise.p_value(data).numpy(), surprise.smallest_p_value(data).numpy()
+        for positions, part in tasks.select(able).by_length():
+            judged, places = part.data, np.array(able)[positions.numpy()]
+            values[:2, places] = surprise.p_value(judged).numpy(), surprise.smallest_p_value(judged).numpy()
     with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
-        values[2] = shrinkage(learner, tasks.data).numpy()
+        for positions, part in tasks.by_length():
+            values[2, positions.numpy()] = shrinkage(learner, part.data).numpy()
     columns = dict(zip(("p_value", "smallest", "shrinkage"), values, strict=True))
-    frame = pd.DataFrame({"task": list(tasks.names), "points": tasks.data.counts.tolist(), **columns})
+    frame = pd.DataFrame({"task": list(tasks.names), "points": tasks.counts.tolist(), **columns})
     return frame.sort_values("p_value", kind="stable", ignore_index=True)
 
 
@@ -287,10 +289,9 @@ def _columns(schema: Schema) -> str:
     return f"{', '.join(schema.y)}{source}, by {schema.task}"
 
 
-def _range_of_outcomes(data: Data, level: float) -> float:
+def _range_of_outcomes(y: Tensor, level: float) -> float:
     """Mean over outcomes of the width of the range that holds their central share."""
-    y = data.y[data.mask].double()
-    low, high = (y.quantile(p, dim=0) for p in (0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    low, high = np.quantile(y.double().numpy(), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
     return float((high - low).mean())
 
 

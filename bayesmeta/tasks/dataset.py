@@ -25,8 +25,8 @@ MOST_PADDED = 2**26  # points of all tasks together, padded: half a gigabyte for
 class TaskDataset(TaskSource):
     """A finite set of tasks, each with a name.
 
-    Points are kept in flat rows, so that memory is that of the points however much the tasks differ in length. `data` is
-    all of them as one padded batch, `by_length` the same a few tasks of similar length at a time.
+    Points are kept in flat rows, so that memory is that of the points however much the tasks differ in length. `data`
+    is all of them as one padded batch, `by_length` the same a few tasks of similar length at a time.
 
     Make one with `from_frame` (a long pandas table), `from_arrays` (X, y, groups), `from_list` (one pair of arrays for
     each task) or `from_labels` (the same for classification).
@@ -208,8 +208,10 @@ class TaskDataset(TaskSource):
         return self.flat.padded()
 
     def by_length(self) -> list[tuple[Int[Tensor, "B"], "TaskDataset"]]:
-        """The tasks in groups of similar length, with their positions: what is done to a group at a time needs memory for
-        the points that there are, and not for as many as the longest task has. A single group where that is cheap.
+        """The tasks in groups of similar length, with their positions; a single group where that is cheap.
+
+        What is done to a group at a time needs memory for the points that there are, and not for as many as the longest
+        task has.
 
         Example:
             >>> import bayesmeta as bm
@@ -255,24 +257,33 @@ class TaskDataset(TaskSource):
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
         """Draw `num_tasks` different tasks; all of them, in order, when that many or more are asked for."""
         if num_tasks >= len(self):
-            return self._divide(split, generator)
+            parts = [(positions, part.flat.padded()) for positions, part in self.by_length()]
+            return self._collected([(p, split.divide(data, generator)) for p, data in parts])
         positions = torch.randperm(len(self), generator=generator)[:num_tasks]
         support, query = split.divide(self.flat.padded(positions), generator)
         return TaskBatch(support, query, tuple(self.names[i] for i in positions.tolist()))
 
     def divided(self, split: Split, seed: int = 0) -> TaskBatch:
         """All tasks, in order, with their points divided in the same way at every call: for evaluation."""
-        return self._divide(split, torch.Generator().manual_seed(seed))
+        parts = [(positions, part.flat.padded()) for positions, part in self.by_length()]
+        return self._collected([(p, split.divide(data, torch.Generator().manual_seed(seed))) for p, data in parts])
 
-    def _divide(self, split: Split, generator: torch.Generator) -> TaskBatch:
-        """All tasks, divided a group at a time: only what comes of it is padded to one length."""
-        groups = alike(self.counts)
-        sides = list(zip(*(split.divide(self.flat.padded(group), generator) for group in groups), strict=True))
-        if len(groups) == 1:
-            return TaskBatch(sides[0][0], sides[1][0], self.names)
-        back = torch.cat(groups).argsort()
-        support, query = (Data.stack(list(side)).select(back) for side in sides)
-        return TaskBatch(support, query, self.names)
+    def divided_task(self, position: int, split: Split, seed: int = 0) -> TaskBatch:
+        """One task, with its points divided as `divided` divides them among the others."""
+        for positions, part in self.by_length():
+            place = (positions == position).nonzero().flatten()
+            if len(place):
+                support, query = split.divide(part.flat.padded(), torch.Generator().manual_seed(seed))
+                return TaskBatch(support.select(place), query.select(place), (self.names[position],))
+        raise DataError(f"expected a task from 0 to {len(self) - 1}, got {position}")
+
+    def _collected(self, parts: list[tuple[Tensor, tuple[Data, Data]]]) -> TaskBatch:
+        """All tasks in order, from support and query of some at a time: only these are padded to one length."""
+        if len(parts) == 1:
+            return TaskBatch(*parts[0][1], self.names)
+        back = torch.cat([positions for positions, _ in parts]).argsort()
+        supports, queries = zip(*(sides for _, sides in parts), strict=True)
+        return TaskBatch(Data.stack(supports).select(back), Data.stack(queries).select(back), self.names)
 
     def pooled(self, generator: torch.Generator) -> Data:
         """All points of all tasks; where one task is much longer than others, cut into several."""

@@ -105,7 +105,7 @@ def fit(
     learner.prepare(tasks.pooled(batches.generator))
     watched = None
     if validation is not None:
-        held_out = learner.conform_tasks(validation.divided(split, seed))
+        held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
         watched = Validation(learner, loss_of, held_out, validate_every, patience, write)
     step: Step = _Eager(learner, batches, loss_of)
     if compile:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from bayesmeta.data import TaskBatch
 from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split, TaskSource
@@ -33,7 +34,7 @@ LossOf = Callable[[TaskBatch], Tensor]
 
 def losses_of(learner: Learner, objective: Objective | None) -> LossOf:
     """The loss that an objective gives a learner: the learner's own `loss` where there is no objective."""
-    return learner.loss if objective is None else partial(objective.loss, learner)
+    return partial(each_part, learner.loss) if objective is None else partial(objective.loss, learner)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Batches:
     @property
     def total_points(self) -> float:
         """The number of points of all tasks, which a hyperprior is divided by; infinite for a simulator."""
-        return float(self.source.data.counts.sum()) if isinstance(self.source, TaskDataset) else math.inf
+        return float(self.source.counts.sum()) if isinstance(self.source, TaskDataset) else math.inf
 
 
 class Step(ABC):
@@ -87,7 +88,7 @@ class Validation:
     Args:
         learner: whose theta is trained.
         loss_of: the loss to follow.
-        tasks: checked tasks, already divided into support and query.
+        parts: checked tasks, already divided into support and query.
         every: the number of steps between two looks.
         patience: how many looks in a row may find nothing better before the training ends; None: any number.
         save: called whenever a theta is better than all before.
@@ -101,13 +102,13 @@ class Validation:
         self,
         learner: Learner,
         loss_of: LossOf,
-        tasks: TaskBatch,
+        parts: Sequence[TaskBatch],
         every: int,
         patience: int | None,
         save: Callable[[], None],
     ) -> None:
         self.learner, self.loss_of, self.every, self.patience, self.save = learner, loss_of, every, patience, save
-        self.parts = [tasks.select(slice(i, i + CHUNK)) for i in range(0, tasks.num_tasks, CHUNK)]
+        self.parts = [part.select(slice(i, i + CHUNK)) for part in parts for i in range(0, part.num_tasks, CHUNK)]
         self.scores: list[tuple[int, float]] = []
         self.best_step = 0
         self._lowest = math.inf

@@ -1,6 +1,7 @@
 """What step 2 maximises: how one batch of tasks scores theta."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import final
 
 from jaxtyping import Float
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
+from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 
 
@@ -58,7 +60,8 @@ class JointPredictive(Objective):
 
     @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        return Learner.loss(learner, tasks)  # the general one, also where the learner has one of its own
+        # the general loss, also where the learner has one of its own
+        return each_part(partial(Learner.loss, learner), tasks)
 
 
 class MarginalPredictive(Objective):
@@ -77,7 +80,7 @@ class MarginalPredictive(Objective):
 
     @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        return marginal_loss(learner, tasks)
+        return each_part(partial(marginal_loss, learner), tasks)
 
 
 class Evidence(Objective):
@@ -99,8 +102,8 @@ class Evidence(Objective):
 
     @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        data = tasks.joined()
-        return -learner.evidence(data) / data.counts.double().mean()
+        counts = tasks.support.counts + tasks.query.counts
+        return -each_part(lambda part: learner.evidence(part.joined()), tasks) / counts.double().mean()
 
 
 class EvidenceProblem(ABC):

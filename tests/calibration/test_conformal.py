@@ -141,14 +141,14 @@ def test_scores_are_those_of_one_task_at_a_time() -> None:
     conformal = HierarchicalConformal(learner, tasks, 2, query=3, batch_size=3)
     kept = [i for i in range(7) if i != 3]  # two points are no more than two shots
     divided = tasks.select(kept).divided(RandomSplit.at(2, 3), 0)
-    assert len(conformal.scores) == 6
+    assert conformal.counts.tolist() == [2, 3, 3, 3, 1, 3]
     each = []
     for i in range(6):
         support, query = divided.support.select([i]), divided.query.select([i])
         real = query.mask[0]
         predictive = learner.adapt(support).predict(query.x[:, real])
         scores = ((query.y[:, real] - predictive.mean).abs() / predictive.stddev)[0, :, 0]
-        torch.testing.assert_close(conformal.scores[i, conformal.mask[i], 0], scores)
+        torch.testing.assert_close(conformal.scores.split(conformal.counts.tolist())[i][:, 0], scores)
         each.append(scores.tolist())
     assert conformal.threshold(0.6).item() == pytest.approx(loop_quantile(each, 0.6))
     assert repr(conformal) == "HierarchicalConformal(6 tasks at 2 shots: levels up to 0.857)"

@@ -34,8 +34,7 @@ def scores(
         "coverage": inside,
         "width": np.full(tasks, width),
     }
-    mask = np.ones((tasks, points), dtype=bool)
-    return ShotScores(shots, tuple(range(tasks)), np.full(tasks, points), each, mask, pit=pit[..., None])
+    return ShotScores(shots, tuple(range(tasks)), np.full(tasks, points), each, pit=pit.reshape(-1, 1))
 
 
 def said(*results: ShotScores, spread: float | None = None) -> dict[str, list[Conclusion]]:

@@ -241,7 +241,7 @@ def test_classification_scores() -> None:
     assert row["regret_low"] > 0.0
     assert row["ece"] > 3.0 * row["ece_noise"]
     result = liar.at(10)
-    whole = metrics.ece(*(torch.from_numpy(v) for v in (result.confidence, result.correct, result.mask)))
+    whole = metrics.ece(*(torch.from_numpy(v)[None] for v in (result.confidence, result.correct)))
     assert row["ece"] == pytest.approx(float(whole))
     assert "rmse" not in table
     assert "floor" not in table
@@ -291,7 +291,7 @@ def test_several_outputs_without_an_oracle() -> None:
     x, y = torch.rand(6, 9, 1, dtype=torch.float64), torch.randn(6, 9, 2, dtype=torch.float64)
     tasks = TaskDataset(Data.full(x, y), names=list("abcdef"))
     evaluation = evaluate(NormalMean(), tasks, (0, 3), num_bootstrap=10)
-    assert evaluation.at(3).pit.shape == (6, 6, 2)
+    assert evaluation.at(3).pit.shape == (36, 2)
     assert "regret" not in evaluation.table()
     assert evaluation.worst(2)["task"].isin(list("abcdef")).all()
 

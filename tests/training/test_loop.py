@@ -90,7 +90,7 @@ def _validation(every: int = 1, patience: int | None = None) -> tuple[bm.ALPaCA,
     def loss(batch: bm.TaskBatch) -> Tensor:
         return learner.prior.location.sum().expand(batch.num_tasks)
 
-    return learner, Validation(learner, loss, tasks, every, patience, lambda: saved.append(1)), saved
+    return learner, Validation(learner, loss, [tasks], every, patience, lambda: saved.append(1)), saved
 
 
 def test_validation_keeps_the_best_theta() -> None:

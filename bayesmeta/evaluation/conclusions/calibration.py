@@ -32,7 +32,7 @@ def bias(results: list[ShotScores]) -> list[Conclusion]:
     for result in results:
         assert result.pit is not None
         share = np.where(result.pit > 0.5, 1.0, np.where(result.pit < 0.5, 0.0, 0.5)).mean(-1)
-        higher.append(np.where(result.mask, share, 0.0).sum(-1) / result.points)
+        higher.append(result.means(share))
     return _judged(
         "Bias",
         results,
@@ -94,7 +94,7 @@ def confidence(results: list[ShotScores]) -> list[Conclusion]:
     for result in results:
         assert result.confidence is not None
         assert result.correct is not None
-        gap = np.where(result.mask, result.confidence - result.correct, 0.0).sum(-1)
+        gap = result.means(result.confidence - result.correct) * result.points
         each = ratio(gap, result.points.astype(float), LEVEL / len(results))
         if each.within(-NEAR, NEAR):
             text = good
@@ -102,7 +102,7 @@ def confidence(results: list[ShotScores]) -> list[Conclusion]:
             text = unknown
         else:
             text = over if each.estimate > 0.0 else under
-        sure, right = (float(v[result.mask].mean()) for v in (result.confidence, result.correct))
+        sure, right = (float(v.mean()) for v in (result.confidence, result.correct))
         number = f"{percent(right)} right, mean confidence {percent(sure)}, difference {signed(each, 'points')}"
         groups.setdefault(text, []).append((result.shots, number))
     return grouped("Confidence", groups, texts)
