@@ -291,7 +291,7 @@ class Evaluation:
         if tasks < 2 or self.num_bootstrap < 1:
             return {name: (float(value[0]), np.nan, np.nan) for name, value in estimate.items()}
         generator = np.random.default_rng(self.seed)
-        # tasks as they come make up at most so many bags, which are resampled: a bag's sum varies as those of its tasks do
+        # tasks as they come make up at most so many bags, which are resampled
         bags = np.arange(tasks) * min(tasks, MOST_BAGS) // tasks
         share = np.full(bags[-1] + 1, 1.0 / (bags[-1] + 1))
         block = max(1, MOST_NUMBERS // tasks)
