@@ -10,6 +10,7 @@ from typing_extensions import override
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
+from bayesmeta.modes import settled
 
 
 class Objective(ABC):
@@ -29,6 +30,7 @@ class Objective(ABC):
     """
 
     @final
+    @settled
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per point, of tasks in any precision.
 
