@@ -41,6 +41,7 @@ from bayesmeta.errors import (
     ConvergenceWarning,
     DataError,
     InferenceError,
+    PrecisionWarning,
     ShapeError,
     UnsupportedError,
 )
@@ -120,6 +121,7 @@ __all__ = [
     "Outcomes",
     "PointEstimate",
     "Polynomial",
+    "PrecisionWarning",
     "Predictive",
     "R2D2Regressor",
     "RadialBasis",

@@ -12,18 +12,21 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.modes import ordinary
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
+from bayesmeta.rounding import warn_of_lost, warn_of_lost_whole
 from bayesmeta.typing import ArrayLike
 
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:
-    """Numbers from numpy, pandas, lists or torch become a tensor; float64 and float32 keep their precision.
+    """Numbers from numpy, pandas, lists or torch become a tensor of its own; float64 and float32 keep their precision.
+
+    What is later written into the user's array or tensor does not change it. Gradients of a tensor pass through.
 
     Raises:
         DataError: a cell is not a number, missing or not finite; the message names the cell.
     """
-    if not isinstance(values, Tensor):
-        values = torch.from_numpy(_numeric_array(values, name))
+    values = values.clone() if isinstance(values, Tensor) else torch.from_numpy(_numeric_array(values, name))
     if values.is_complex():
         raise DataError(f"expected {name} to hold real numbers, got dtype {values.dtype}")
     if not values.is_floating_point():
@@ -67,19 +70,28 @@ def _numeric_array(values: ArrayLike, name: str) -> np.ndarray:
 
 def _real(values: ArrayLike, name: str) -> Tensor:
     tensor = as_tensor(values, name)
-    return tensor if tensor.is_floating_point() else tensor.to(torch.float64)  # integers lose nothing
+    if tensor.is_floating_point():
+        return tensor
+    real = tensor.to(torch.float64)
+    warn_of_lost_whole(tensor, real, name)
+    return real
 
 
-def _cast(value: Tensor, dtype: torch.dtype | None, device: torch.device | str | None, name: str) -> Tensor:
+def _cast(
+    value: Tensor, dtype: torch.dtype | None, device: torch.device | str | None, name: str, mask: Tensor | None = None
+) -> Tensor:
+    """Numbers in a precision and on a device: out of range is an error, and what falls together is warned of."""
     cast = value.to(dtype=dtype, device=device)
     if torch.compiler.is_compiling():  # recorded code decides nothing
         return cast
-    if cast.element_size() < value.element_size() and not bool(torch.isfinite(cast).all()):
-        raise DataError(
-            f"expected {name} within the range of {dtype}, got {value.abs().max().item():g}: "
-            "change its unit, or use Standardized or a learner in float64"
-        )
-    return cast
+    if cast.element_size() < value.element_size():
+        if not bool(torch.isfinite(cast).all()):
+            raise DataError(
+                f"expected {name} within the range of {dtype}, got {value.abs().max().item():g}: "
+                "change its unit, or use Standardized or a learner in float64"
+            )
+        warn_of_lost(value, cast.to(value.device), mask, name)
+    return ordinary(cast)
 
 
 class DataSpec(NamedTuple):
@@ -105,7 +117,7 @@ class DataSpec(NamedTuple):
         Raises:
             ShapeError: the points are not of this spec's shape or number of tasks.
         """
-        x = self.cast(_real(x, "x"))
+        x = _real(x, "x")
         given = tuple(x.shape)
         if self.num_tasks == 1 and x.ndim == 1 and self.x_shape == (1,):
             x = x[:, None]
@@ -113,10 +125,14 @@ class DataSpec(NamedTuple):
             x = x[None]
         if x.ndim != 2 + len(self.x_shape) or x.shape[0] != self.num_tasks or x.shape[2:] != self.x_shape:
             raise ShapeError(f"expected x of shape {self._shape('M', self.x_shape)}, got {given}")
-        return x
+        return self.cast(x)
+
+    def of_tasks(self, count: int) -> "DataSpec":
+        """The same for another number of tasks."""
+        return DataSpec(count, *self[1:])
 
     def cast(self, x: Tensor) -> Tensor:
-        """Inputs that have been checked, in this spec's precision and on its device.
+        """Inputs that have been checked, `B M *x`, in this spec's precision and on its device.
 
         Raises:
             DataError: a value is out of the precision's range.
@@ -153,7 +169,8 @@ class Data:
 
     One task is made by `from_arrays` (regression) or `from_labels` (classification), a batch by `stack` or, where all
     tasks have the same number of points, by `full`. These four check what they are given as the constructor does, and
-    the first two also every value.
+    the first two also every value. These two copy what they are given; the others, like `select` and `points`, hold
+    tensors as torch does: `clone` cuts them off.
 
     Attributes:
         x: the inputs, `B N *x`.
@@ -336,11 +353,15 @@ class Data:
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
         """The same points on a device and in a floating precision; labels stay int64.
 
+        Numbers of a task that differ, and become one number, are warned of (`PrecisionWarning`).
+
         Raises:
             DataError: a value is out of the range of the precision.
         """
-        y = _cast(self.y, dtype, device, "y") if self.y.is_floating_point() else self.y.to(device=device)
-        return Data(_cast(self.x, dtype, device, "x"), y, self.mask.to(device=device))
+        x, mask = _cast(self.x, dtype, device, "x", self.mask), ordinary(self.mask.to(device=device))
+        if self.y.is_floating_point():
+            return Data(x, _cast(self.y, dtype, device, "y", self.mask), mask)
+        return Data(x, ordinary(self.y.to(device=device)), mask)
 
     def select(self, tasks: Any) -> "Data":
         """The tasks at these positions (a slice, a list of positions or an index tensor)."""

@@ -91,3 +91,22 @@ class ConvergenceWarning(UserWarning):
         ...
         bayesmeta.errors.ConvergenceWarning: chains disagree
     """
+
+
+class PrecisionWarning(UserWarning):
+    """Numbers that differ became one number in a lower precision, such as times in seconds since 1970 in float32.
+
+    It is a warning, and Python's own filters turn it off, or into an error.
+
+    Example:
+        >>> import warnings
+        >>> import bayesmeta as bm
+        >>> learner, start = bm.ALPaCA(bm.Identity(1)), 1.7e9
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", bm.PrecisionWarning)
+        ...     try:
+        ...         learner.adapt(bm.Data.from_arrays([start, start + 20.0, start + 40.0], [0.1, 0.5, 0.7]))
+        ...     except bm.PrecisionWarning as warning:
+        ...         print(str(warning).split(",")[0])
+        expected inputs that stay apart in float32
+    """

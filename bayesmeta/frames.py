@@ -11,6 +11,8 @@ from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.modes import settled
+from bayesmeta.tasks.dataset import naming_columns
 from bayesmeta.tasks.table import Schema
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 CHUNK = 256  # tasks at a time
 
 
+@settled
+@naming_columns
 def predict_frame(
     learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", level: float = 0.9
 ) -> "pd.DataFrame":
@@ -78,6 +82,8 @@ def predict_frame(
     return query.assign(**columns)
 
 
+@settled
+@naming_columns
 def describe_tasks(
     learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", surprise: Surprise | None
 ) -> "pd.DataFrame":

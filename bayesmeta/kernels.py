@@ -368,7 +368,14 @@ def _cosine_similarity() -> Any:
         def forward(self, x1: Tensor, x2: Tensor, **arguments: Any) -> Any:
             return super().forward(*(nn.functional.normalize(x, dim=-1) for x in (x1, x2)), **arguments)
 
+    CosineSimilarity.__qualname__ = "CosineSimilarity"  # where pickle looks for it
     return CosineSimilarity
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CosineSimilarity":
+        return _cosine_similarity()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _require_positive(**values: float) -> None:

@@ -12,8 +12,9 @@ and then call the second tier.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import torch
 from jaxtyping import Float, Int
@@ -24,11 +25,12 @@ from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
+from bayesmeta.modes import settle, settled
 from bayesmeta.one_line import OneLine, several
 from bayesmeta.outcomes import Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import Prior
-from bayesmeta.snapshot import snapshot
+from bayesmeta.snapshot import require_precision, snapshot
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
@@ -38,7 +40,8 @@ MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
 class TaskPosterior(OneLine, ABC):
     """p(phi | D, theta) of a batch of tasks: a value. `update` returns a new one and leaves this one as it was.
 
-    A subclass is a frozen dataclass that gives `at` and `extended`; one that adapts again on all points is a `Refit`.
+    A subclass is a frozen dataclass that gives `at`, `extended` and `selected`; one that adapts again on all points is
+    a `Refit`.
 
     Attributes:
         spec: the shapes that further data must have, and the precision and device that they are converted to.
@@ -55,6 +58,11 @@ class TaskPosterior(OneLine, ABC):
     """
 
     spec: DataSpec
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let no mode of torch's change what is drawn."""
+        super().__init_subclass__(**kwargs)
+        settle(cls, ("sample",))
 
     def __repr__(self) -> str:
         """One line: how many tasks, and how many points of each have been seen, where that is known."""
@@ -79,6 +87,7 @@ class TaskPosterior(OneLine, ABC):
         return None
 
     @final
+    @settled
     def predict(self, x: ArrayLike) -> Predictive:
         """The predictive distribution at query points.
 
@@ -91,13 +100,39 @@ class TaskPosterior(OneLine, ABC):
         return self.at(self.spec.queries(x))
 
     @final
+    @settled
     def update(self, data: Data) -> "TaskPosterior":
         """The posterior after more points of the same tasks: the same as adapting on all of them at once.
 
         Raises:
             ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
-        return self.extended(self.spec.conform(data))
+        return self.extended(self.spec.conform(data).clone())
+
+    @final
+    @settled
+    def select(self, tasks: Sequence[int] | slice | Tensor) -> "TaskPosterior":
+        """The posterior of some of the tasks, in this order: the same as adapting to these alone.
+
+        Args:
+            tasks: their positions (a slice, a list of positions, an index tensor or a mask).
+
+        Raises:
+            DataError: a position that no task has. UnsupportedError: the posterior cannot be divided.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> data = bm.Data.stack([bm.Data.from_arrays([0.0] * n, [1.0] * n) for n in (1, 2, 3)])
+            >>> bm.ALPaCA(bm.Identity(1)).adapt(data).select([2, 0])
+            posterior of 2 tasks after 3, 1 points
+        """
+        try:
+            chosen = torch.arange(self.spec.num_tasks, device=self.spec.device)[tasks]
+        except (IndexError, TypeError, ValueError) as error:
+            raise DataError(f"expected positions of {self.spec.num_tasks} tasks, got {tasks!r}: {error}") from error
+        if chosen.ndim != 1:
+            raise DataError(f"expected a list of positions, got {tasks!r}: for one task write [{tasks!r}]")
+        return self.selected(chosen)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, each value `S B *shape`. Raises UnsupportedError where phi has no density to draw from."""
@@ -110,6 +145,10 @@ class TaskPosterior(OneLine, ABC):
     @abstractmethod
     def extended(self, data: Data) -> "TaskPosterior":
         """The posterior after more points that are checked: what `update` returns."""
+
+    def selected(self, tasks: Int[Tensor, "K"]) -> "TaskPosterior":
+        """The posterior of the tasks at positions that are checked: what `select` returns."""
+        raise UnsupportedError(f"{type(self).__name__} cannot be divided: adapt to the tasks that are wanted")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -152,9 +191,16 @@ class Refit(TaskPosterior):
 
     def extended(self, data: Data) -> TaskPosterior:
         """`learner.condition` on all points; without a graph where theta is frozen."""
+        return self._again(self.learner.conform(self.support.append(data)))
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> TaskPosterior:
+        return self._again(self.support.select(tasks))
+
+    def _again(self, support: Data) -> TaskPosterior:
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
         with torch.set_grad_enabled(trained):
-            return self.learner.condition(self.learner.conform(self.support.append(data)))
+            return self.learner.condition(support)
 
 
 class LinearMixedModel(ABC):
@@ -247,6 +293,7 @@ class Learner(Described, nn.Module, ABC):
         return self if isinstance(self, LinearMixedModel) else None
 
     @final
+    @settled
     def adapt(self, support: Data) -> TaskPosterior:
         """p(phi | D, theta). Deterministic; an empty support gives the prior.
 
@@ -256,32 +303,41 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the support does not have the learner's inputs or outputs.
             DataError: labels for numbers, or numbers for labels. InferenceError: the posterior cannot be computed.
+            UnsupportedError: the learner is in half precision.
+
+        Warns:
+            PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision.
         """
         support = self.conform(support).clone()
         with torch.no_grad():
             return self.frozen().condition(support)
 
     @final
+    @settled
     def meta_loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The loss of step 2, one value per task, differentiable in theta: -log p(query | support, theta) / M, nats,
         unless the method has another (`loss`).
 
         Raises:
             ShapeError: the tasks do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
-                for labels.
+                for labels. UnsupportedError: theta is in half precision, or was made in inference mode.
         """
+        require_differentiable(self)
         return self.loss(self.conform_tasks(tasks))
 
     @final
+    @settled
     def log_evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(D | theta) of each task, phi integrated out, in nats.
 
         Raises:
             UnsupportedError: it has no form. ShapeError, DataError: as for `adapt`.
         """
+        require_differentiable(self)
         return self.evidence(self.conform(data))
 
     @final
+    @settled
     def surprise(self, support: Data, num_draws: int = 199, seed: int = 0) -> Float[Tensor, "B"]:
         """Prior-predictive tail probability of each task's points under theta: P(p(y' | x, theta) <= p(y | x, theta)).
 
@@ -334,7 +390,7 @@ class Learner(Described, nn.Module, ABC):
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
-        return torch.zeros(())
+        return torch.zeros((), dtype=torch.float32)  # the lowest: it raises no sum
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The optimizer that `fit` uses for theta: Adam unless a subclass has reason for another."""
@@ -348,8 +404,13 @@ class Learner(Described, nn.Module, ABC):
         for schedules.
         """
 
+    @settled
     def frozen(self) -> "Learner":
-        """A copy whose theta never changes: no training, loading or moving of this learner reaches it."""
+        """A copy whose theta never changes: no training, loading or moving of this learner reaches it.
+
+        Raises:
+            UnsupportedError: theta is in half precision.
+        """
         return snapshot(self)
 
     def conform(self, data: Data) -> Data:
@@ -357,7 +418,8 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
-                labels where the learner predicts numbers, or numbers where it predicts labels.
+                labels where the learner predicts numbers, or numbers where it predicts labels. UnsupportedError: the
+                learner is in half precision.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
@@ -370,6 +432,7 @@ class Learner(Described, nn.Module, ABC):
             dtype=spec.dtype if dtype is None else dtype,
             device=spec.device if device is None else device,
         )
+        require_precision(expected.dtype, type(self).__name__)
         require_kind(expected.y_shape, spec.y_shape, self.title)
         return expected.conform(data)
 
@@ -381,6 +444,34 @@ class Learner(Described, nn.Module, ABC):
         """The precision and device that data are converted to; None leaves them as they are."""
         parameter = next(self.parameters(), None)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
+
+
+def require_differentiable(learner: Learner) -> None:
+    """Refuse to differentiate theta that was made in inference mode.
+
+    Args:
+        learner: whose theta it is.
+
+    Raises:
+        UnsupportedError: it was.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> with torch.inference_mode():
+        ...     learner = bm.ALPaCA(bm.Identity(1))
+        >>> try:
+        ...     require_differentiable(learner)
+        ... except UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected parameters that were made outside of torch.inference_mode, got those of ALPaCA
+    """
+    parameter = next(learner.parameters(), None)
+    if parameter is not None and parameter.is_inference():
+        raise UnsupportedError(
+            f"expected parameters that were made outside of torch.inference_mode, got those of "
+            f"{type(learner).__name__}: they have no gradients. Make or load the learner outside of it, or take "
+            "copy.deepcopy(learner) there"
+        )
 
 
 def marginal_loss(learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
@@ -429,12 +520,14 @@ class ExplicitLearner(Learner):
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
 
     @final
+    @settled
     def log_joint(self, data: Data) -> LogJoint:
         """phi -> log p(y | x, phi) + log p(phi | theta), per task, in nats. Raises ShapeError like `conform`.
 
         What depends on theta alone is computed once: all values share that part of their graph.
         """
-        return self.joint(self.conform(data))
+        require_differentiable(self)
+        return settled(self.joint(self.conform(data)))
 
     def joint(self, data: Data) -> LogJoint:
         """What `log_joint` returns, of data that are checked."""

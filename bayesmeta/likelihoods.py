@@ -89,7 +89,7 @@ class Likelihood(Described, nn.Module, ABC):
         error, whatever the noise is.
         """
         parameter = next(self.parameters(), None)
-        return torch.ones(()) if parameter is None else parameter.new_ones(())
+        return torch.ones((), dtype=torch.float32) if parameter is None else parameter.new_ones(())
 
     def log_prob(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B"]:
         """log p(y | f) in nats, summed over the real points of each task.
@@ -161,7 +161,7 @@ class Gaussian(Likelihood):
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)
         variance, real = self.noise.variance(), data.mask[..., None]
-        y, weight = torch.where(real, data.y, 0.0), -0.5 * real / variance
+        y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
         constant = -0.5 * data.counts.to(variance.dtype) * (variance.log() + math.log(2.0 * math.pi)).sum()
 
         def log_prob(f: Tensor) -> Tensor:

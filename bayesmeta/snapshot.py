@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.torch_private import tables
 
+HALF = (torch.float16, torch.bfloat16)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 PLAIN = {bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.Size}  # cannot change
 CONTAINERS = {dict, list, set, OrderedDict}
@@ -20,6 +22,9 @@ def snapshot(module: ModuleT) -> ModuleT:
     It is what `copy.deepcopy` gives, with parameters that require no gradient, at a fraction of the cost: only tensors
     and the tree of modules are copied, and whatever else a module has as an attribute is copied where it could change.
     What constructors were given (`Described`) is not copied: it describes, and is not computed with.
+
+    Raises:
+        UnsupportedError: a tensor in half precision.
     """
     copies: dict[int, Any] = {}
     modules = list(module.modules())
@@ -47,7 +52,25 @@ def snapshot(module: ModuleT) -> ModuleT:
     return result
 
 
+def require_precision(dtype: torch.dtype, name: str) -> None:
+    """Refuse half precision, in which no matrix can be factorised.
+
+    Args:
+        dtype: a precision.
+        name: what is in it, for the message.
+
+    Raises:
+        UnsupportedError: it is half.
+    """
+    if dtype in HALF:
+        raise UnsupportedError(
+            f"expected {name} in float32 or float64, got {str(dtype).removeprefix('torch.')}: there is no linear "
+            "algebra in half precision; use .float()"
+        )
+
+
 def _frozen(tensor: Tensor) -> Tensor:
+    require_precision(tensor.dtype, "a learner")
     if type(tensor) is nn.Parameter:
         return nn.Parameter(tensor.detach().clone(), requires_grad=False)
     if type(tensor) is Tensor:

@@ -35,9 +35,10 @@ from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.evaluation.held_out import HeldOut
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.modes import settled
 from bayesmeta.one_line import OneLine
 from bayesmeta.predictives import Predictive
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.typing import ArrayLike
 
@@ -79,6 +80,7 @@ class ConformalPosterior(OneLine, ABC):
         """
         return self.posterior.predict(x)
 
+    @settled
     def interval(self, x: ArrayLike, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
         """(lower, upper) that hold a new outcome with probability at least `level`, output by output, units of y.
 
@@ -94,6 +96,7 @@ class ConformalPosterior(OneLine, ABC):
             raise UnsupportedError("labels have no intervals: use label_set")
         return self.score.interval(self.predict(x), self.threshold(level))
 
+    @settled
     def label_set(self, x: ArrayLike, level: float = 0.9) -> Bool[Tensor, "B M C"]:
         """Which classes are in the set that holds a new label with probability at least `level`.
 
@@ -186,6 +189,8 @@ class TaskConformal(ABC):
         weights = (1.0 / (self.counts * (len(self.counts) + 1.0)).double()).repeat_interleave(self.counts)
         return _weighted_quantile(self.scores, weights, level)
 
+    @settled
+    @naming_columns
     def adapt(self, support: Data) -> ConformalPosterior:
         """The posterior of tasks with as many support points as the calibration tasks had.
 
@@ -244,6 +249,8 @@ class HierarchicalConformal(TaskConformal):
         True
     """
 
+    @settled
+    @naming_columns
     def __init__(
         self,
         learner: Learner,
@@ -300,9 +307,12 @@ class SplitConformal:
         torch.Size([1, 5, 1])
     """
 
+    @settled
     def __init__(self, learner: Learner, score: ConformityScore | None = None) -> None:
         self.learner, self.score = learner.frozen(), score
 
+    @settled
+    @naming_columns
     def adapt(self, support: Data, calibration: Data) -> "SplitPosterior":
         """The posterior given the support alone, and scores of the calibration points of the same tasks.
 

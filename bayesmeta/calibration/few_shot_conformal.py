@@ -38,7 +38,8 @@ from bayesmeta.data import Data
 from bayesmeta.evaluation.held_out import left_one_out
 from bayesmeta.flat import FlatData
 from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.modes import settled
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
 
@@ -78,6 +79,8 @@ class FewShotConformal(TaskConformal):
         FewShotConformal(40 tasks at 5 shots: levels up to 0.976)
     """
 
+    @settled
+    @naming_columns
     def __init__(
         self,
         learner: Learner,

@@ -26,11 +26,12 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, with_room
 from bayesmeta.learner import Learner
+from bayesmeta.modes import settled
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.predictives.recalibrated import LEVELS
 from bayesmeta.predictives.scaled import ScaledPredictive
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.wrappers.recalibrated import (
     SHOTS,
@@ -51,6 +52,8 @@ FOLDS = 10
 RecalibratedT = TypeVar("RecalibratedT", bound=Recalibrated)
 
 
+@settled
+@naming_columns
 def variance_scaling(
     learner: Learner,
     tasks: TaskDataset,
@@ -99,6 +102,8 @@ def variance_scaling(
     return _fitted(scaled, fit, tasks, split=split, query=query, seed=seed, batch_size=batch_size, labels=False)
 
 
+@settled
+@naming_columns
 def temperature_scaling(
     learner: Learner,
     tasks: TaskDataset,
@@ -146,6 +151,8 @@ def temperature_scaling(
     return _fitted(scaled, fit, tasks, split=split, query=query, seed=seed, batch_size=batch_size, labels=True)
 
 
+@settled
+@naming_columns
 def isotonic_recalibration(
     learner: Learner,
     tasks: TaskDataset,

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bayesmeta.errors import DataError
+from bayesmeta.modes import settled
 
 LEVELS: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 RANKS = 101
@@ -129,6 +130,7 @@ class ScoreQuantiles:
         return z.clamp(float(self.normal[0]), float(self.normal[-1]))
 
 
+@settled
 def fit_score_quantiles(
     known: Float[Tensor, "T N C"],
     known_mask: Bool[Tensor, "T N"],

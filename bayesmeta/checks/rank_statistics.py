@@ -24,8 +24,10 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, Learner
+from bayesmeta.modes import settled
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import IndependentPredictive
+from bayesmeta.tasks.dataset import naming_columns
 from bayesmeta.typing import Params
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ _LEAST_EXPECTED = 5.0  # ranks a bin, below which chi-square is no longer its di
 _CLEAR = 3.0  # standard errors from which a shape is named
 
 
+@settled
+@naming_columns
 def sbc(
     learner: ExplicitLearner,
     x: Float[Tensor, "B N *x"],
@@ -116,6 +120,8 @@ def sbc(
     )
 
 
+@settled
+@naming_columns
 def predictive_sbc(
     learner: Learner,
     x: Float[Tensor, "B N *x"],

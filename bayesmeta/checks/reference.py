@@ -27,8 +27,10 @@ from bayesmeta.checks.rank_statistics import labels
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
+from bayesmeta.modes import settled
 from bayesmeta.one_line import several
 from bayesmeta.predictives import Predictive
+from bayesmeta.tasks.dataset import naming_columns
 from bayesmeta.typing import ArrayLike, Params
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ _FIRST_CELLS, _MOST_CELLS = 128, 2**14
 _CHUNK = 2**21  # densities in one buffer
 
 
+@settled
+@naming_columns
 def fidelity(
     approximate: TaskPosterior,
     reference: TaskPosterior,

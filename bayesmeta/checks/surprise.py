@@ -34,7 +34,8 @@ from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.modes import settled
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, RandomSplit, Split
 from bayesmeta.typing import ArrayLike
 
@@ -88,6 +89,8 @@ class Surprise:
     batch_size: int = 256
 
     @classmethod
+    @settled
+    @naming_columns
     def fit(
         cls,
         learner: Learner,
@@ -132,6 +135,8 @@ class Surprise:
         counts = ", ".join(f"{len(each)} tasks at {shot}" for shot, each in self.statistics.items())
         return f"Surprise({counts} shots)"
 
+    @settled
+    @naming_columns
     def p_value(self, support: Data) -> Float[Tensor, "B"]:
         """The p-value of each task: small where its points are unlike those of the reference tasks.
 
@@ -231,6 +236,8 @@ class Surprise:
         return self.split.at(shot).divide(alone, torch.Generator().manual_seed(self.seed))[0]
 
 
+@settled
+@naming_columns
 def shrinkage(learner: Learner, support: Data, x: ArrayLike | None = None) -> Float[Tensor, "B"]:
     """How much the prior decided: Var[f | D] / Var[f] of each task, averaged over points and outputs.
 

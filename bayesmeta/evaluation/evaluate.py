@@ -15,11 +15,14 @@ from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, r
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
+from bayesmeta.modes import settled
 from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, Predictive
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
 
+@settled
+@naming_columns
 def evaluate(
     learner: Learner,
     tasks: TaskDataset,

@@ -42,7 +42,7 @@ def joint_nll(
     if y.shape[1] == 0:
         return torch.full((len(y),), math.nan, dtype=torch.float64, device=y.device)
     count = _mask(y, mask).sum(-1)
-    return -predictive.log_prob(_zeroed(y, mask), mask).double() / torch.where(count > 0, count, math.nan)
+    return -predictive.log_prob(_zeroed(y, mask), mask).double() / torch.where(count > 0, count.double(), math.nan)
 
 
 def marginal_nll(
@@ -424,7 +424,7 @@ def average(values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> Floa
     if values.ndim == 3:
         values = values.mean(-1)
     count = mask.sum(-1)
-    return torch.where(mask, values, 0.0).sum(-1) / torch.where(count > 0, count, math.nan)
+    return torch.where(mask, values, 0.0).sum(-1) / torch.where(count > 0, count.double(), math.nan)
 
 
 def _mask(values: Tensor, mask: Tensor | None) -> Tensor:

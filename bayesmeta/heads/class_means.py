@@ -74,7 +74,7 @@ class DistanceScores(Scores):
         distance = torch.baddbmm(lengths, rows, self.mean.mT, alpha=-2.0).clamp(min=0.0)
         score = -distance / size - v
         spread = (4.0 * v * distance / size + 2.0 * v.square()) / size
-        share = (self.classes / self.classes.sum(-1, keepdim=True))[:, None].to(rows.dtype)  # 1/C of each class
+        share = (self.classes.to(rows.dtype) / self.classes.sum(-1, keepdim=True))[:, None]  # 1/C of each class
         score = score - (share * score).sum(-1, keepdim=True)
         # Var(f_c - Σ f / C) = (1 - 1/C)² Var f_c + Σ_others Var f / C²
         return score, spread * (1.0 - 2.0 * share) + (share.square() * spread).sum(-1, keepdim=True)

@@ -184,6 +184,11 @@ class HeadPosterior(TaskPosterior):
         return IndependentPredictive(Categorical(logits=logits, validate_args=False))
 
     @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "HeadPosterior":
+        spec, examples = self.spec.of_tasks(len(tasks)), self.examples
+        return self.learner.solved(spec, examples.rows[tasks], self.labels[tasks], examples.mask[tasks])
+
+    @override
     def extended(self, data: Data) -> "HeadPosterior":
         rows = torch.cat([self.examples.rows, self.learner.rows(data.x)], 1)
         labels, mask = torch.cat([self.labels, data.y], 1), torch.cat([self.examples.mask, data.mask], 1)

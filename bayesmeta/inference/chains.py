@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmeta.errors import ConvergenceWarning
@@ -41,6 +41,11 @@ class Chains:
     acceptance: Float[Tensor, "chains S B"]
     leapfrogs: Float[Tensor, "chains S B"]
     step_size: Float[Tensor, "B"]
+
+    def select(self, tasks: Int[Tensor, "K"]) -> "Chains":
+        """Of the tasks at these positions."""
+        draws = {name: value[:, :, tasks] for name, value in self.draws.items()}
+        return Chains(draws, *(getattr(self, each.name)[..., tasks] for each in fields(self)[1:]))
 
     @property
     def merged(self) -> Params:

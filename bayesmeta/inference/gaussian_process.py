@@ -16,7 +16,7 @@ in the precision of its inputs, which should be float64. Rasmussen & Williams 20
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.errors import InferenceError
@@ -45,6 +45,10 @@ class GaussianProcess:
     factor: Float[Tensor, "B N N"]
     white: Float[Tensor, "B N C"]
     mask: Bool[Tensor, "B N"]
+
+    def select(self, tasks: Int[Tensor, "K"]) -> "GaussianProcess":
+        """Of the tasks at these positions."""
+        return GaussianProcess(self.factor[tasks], self.white[tasks], self.mask[tasks])
 
     def predict(
         self, cross: Float[Tensor, "B N M"], prior: Float[Tensor, "B M"]

@@ -11,10 +11,11 @@ The smaller of the two is used. Harrison et al. 2018 (ALPaCA), eqs. 5-9; Rasmuss
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
@@ -67,6 +68,18 @@ class LinearGaussian(ABC):
             return [self]
         parts = (getattr(self, field.name).split(size) for field in fields(self))
         return [type(self)(*values) for values in zip(*parts, strict=True)]
+
+    @staticmethod
+    def joined(parts: "Sequence[LinearGaussian]") -> "LinearGaussian":
+        """Of the tasks of several, in order; all are in one form."""
+        first, *others = parts
+        if not others:
+            return first
+        return type(first)(*(torch.cat([getattr(each, field.name) for each in parts]) for field in fields(first)))
+
+    def select(self, tasks: Int[Tensor, "K"]) -> "LinearGaussian":
+        """Of the tasks at these positions."""
+        return type(self)(*(getattr(self, field.name)[tasks] for field in fields(self)))
 
     def update(
         self, rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]

@@ -23,6 +23,7 @@ from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.inference.chains import Chains, warn_unless_converged
 from bayesmeta.inference.nuts_metric import DiagonalMetric, Metric, from_standard, to_standard, window_ends
+from bayesmeta.modes import settled
 from bayesmeta.typing import LogJoint, Params
 
 MOST_ENERGY_LOST = 1000.0  # nats: beyond, the trajectory diverges
@@ -138,6 +139,7 @@ class NUTS(Described):
         self.num_chains, self.num_draws, self.num_warmup = num_chains, num_draws, num_warmup
         self.metric, self.target_acceptance, self.max_depth = metric, target_acceptance, max_depth
 
+    @settled
     def chains(self, log_joint: LogJoint, start: Params, generator: torch.Generator | None = None) -> Chains:
         """`nuts` with these settings, from `num_chains` starts of each task: each value `chains B *shape`."""
         return nuts(

@@ -135,7 +135,7 @@ class _Problem:
     def start(self) -> Tensor:
         """A point inside all bounds."""
         ways = self.real.sum(1, keepdim=True).clamp(min=1)
-        return torch.where(self.real, 0.5 * (self.targets - 1.0 / ways), 0.0)
+        return torch.where(self.real, 0.5 * (self.targets - 1.0 / ways.to(self.targets.dtype)), 0.0)
 
 
 class _System:
@@ -226,7 +226,7 @@ def _newton(problem: _Problem, dual: Tensor, free: Tensor, ridge: float, steps: 
         coarse = rho > 1.5 * RIDGE * problem.size
         slow = (reach > 0.5 * last) & (rho > 1.5 * FINEST_RIDGE * problem.size)
         lower = repeats & ~settled & (coarse | slow)
-        rho = torch.where(lower, torch.where(coarse, 0.1, 0.01) * rho, rho)
+        rho = torch.where(lower, torch.where(coarse, 0.1 * rho, 0.01 * rho), rho)
         last = torch.where(repeats & ~lower, reach, torch.inf)
         changes = ~(repeats | done)
         free = torch.where(changes, new_free, free)

@@ -17,13 +17,16 @@ from torch import Tensor
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, Learner
+from bayesmeta.modes import settled
 from bayesmeta.predictives import Predictive
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.typing import Params
 
 CHUNK = 64  # draws whose densities are evaluated at a time
 
 
+@settled
+@naming_columns
 def to_arviz(
     learner: Learner,
     support: TaskDataset | Data,

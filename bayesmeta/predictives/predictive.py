@@ -1,6 +1,8 @@
 """Predictives p(y | x, D, theta) at B x M query points: observation noise included unless `noiseless` is asked for."""
 
 from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Shaped
@@ -9,10 +11,18 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 
 from bayesmeta import distributions
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.modes import settle
 from bayesmeta.one_line import OneLine, several
 
 LOG_2PI = 1.8378770664093453
 MOST_SHOWN = 4  # points in the line that a predictive is printed as
+
+
+ANSWERS = (
+    *("marginals", "mean", "variance", "stddev", "probs", "noiseless", "covariance", "cdf", "quantile", "interval"),
+    *("log_prob", "marginal_log_prob", "output_log_prob", "rsample", "sample"),
+)
+"""What is computed when it is asked for: no mode of torch's changes it."""
 
 
 class Predictive(OneLine, ABC):
@@ -39,6 +49,11 @@ class Predictive(OneLine, ABC):
         >>> bm.R2D2(bm.Identity(1)).adapt(bm.Data.from_labels([0.0, 1.0], [0, 1])).predict([0.0]).probs.argmax().item()
         0
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let no mode of torch's change what is answered."""
+        super().__init_subclass__(**kwargs)
+        settle(cls, ANSWERS)
 
     def __repr__(self) -> str:
         """One line: of a single task, what is predicted at its first points; of several, how many there are."""
@@ -173,9 +188,7 @@ class Predictive(OneLine, ABC):
             return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
-        return distributions.bisect(
-            lambda y: distributions.cdf(distribution, y), self.mean - reach, self.mean + reach, q
-        )
+        return distributions.bisect(partial(distributions.cdf, distribution), self.mean - reach, self.mean + reach, q)
 
     @property
     def shape(self) -> torch.Size:
@@ -188,6 +201,9 @@ class Predictive(OneLine, ABC):
         if isinstance(marginals, Bernoulli | Categorical):
             raise UnsupportedError("labels have no mean, variance or quantiles: use probs")
         return marginals
+
+
+settle(Predictive, ANSWERS)
 
 
 def _shown(values: Float[Tensor, "M C"]) -> str:

@@ -1,7 +1,8 @@
 """A finite set of tasks from the user's own table, in real units, ragged."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.flat import WASTE, FlatData, alike
 from bayesmeta.learner import Learner
+from bayesmeta.rounding import columns
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import ArrayLike
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_PADDED = 2**26  # points of all tasks together, padded: half a gigabyte for each column in float64
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class TaskDataset(TaskSource):
@@ -299,6 +304,33 @@ def _labels(groups: Sequence[Hashable] | ArrayLike) -> Any:
     labels = np.empty(len(groups), dtype=object)
     labels[:] = list(groups)
     return labels
+
+
+def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, in which each column is warned of once, by its name where an argument knows it.
+
+    Example:
+        >>> import warnings
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"who": ["a"] * 3, "seconds": [1.7e9, 1.7e9 + 1.0, 1.7e9 + 2.0], "y": [0.1, 0.2, 0.4]})
+        >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["seconds"], y=["y"])
+        >>> rounded = naming_columns(lambda tasks: [tasks.data.to(torch.float32) for _ in range(3)])
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     _ = rounded(tasks)
+        >>> [str(warning.message).split(":")[0] for warning in caught]
+        ["expected inputs that stay apart in float32, got distinct values of 'seconds' that become one number, 1.7e+09"]
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        known = (getattr(value, "schema", value) for value in (*args, *kwargs.values()))
+        schema = next((value for value in known if isinstance(value, Schema)), None)
+        with columns() if schema is None else columns(schema.x_names, schema.y):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def _require_names(names: Iterable[Any], where: str = "place") -> None:

@@ -75,7 +75,7 @@ class Split(ABC):
             generator: the only source of randomness.
         """
         low, high = self.support
-        draw = torch.rand(counts.shape, generator=generator)
+        draw = torch.rand(counts.shape, dtype=torch.float32, generator=generator)
         most = torch.minimum(counts - 1, torch.tensor(high)).clamp(min=0)
         least = torch.minimum(torch.tensor(low), most)
         return least + (draw * (most - least + 1)).long().clamp(max=most - least)
@@ -144,7 +144,7 @@ class RandomSplit(OrderedSplit):
 
     def order(self, data: Data, generator: torch.Generator) -> Tensor:
         """A uniformly random order of the real points."""
-        keys = torch.rand(data.mask.shape, generator=generator)
+        keys = torch.rand(data.mask.shape, dtype=torch.float32, generator=generator)
         return torch.where(data.mask, keys, 2.0).argsort(-1)
 
     def query_start(self, sizes: Tensor, counts: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class ClassSplit(Split):
     def room(cls, data: Data) -> Tensor:
         """The largest K at which every class of a task still has a point left for the query."""
         _require_labels(data)
-        counts = _ranks(data, torch.zeros(data.mask.shape))[1]
+        counts = _ranks(data, torch.zeros(data.mask.shape, dtype=torch.float32))[1]
         most = torch.where(data.mask, counts, data.num_points).amin(-1) if data.num_points else data.counts
         return torch.where(data.counts > 0, most, 0) - 1
 
@@ -211,7 +211,9 @@ class ClassSplit(Split):
         _require_labels(data)
         if not data.num_points:
             return data, data
-        keys, places = torch.rand((2, *data.mask.shape), generator=generator)  # within a class, and within a task
+        keys, places = torch.rand(
+            (2, *data.mask.shape), dtype=torch.float32, generator=generator
+        )  # within a class, and within a task
         rank, count = _ranks(data, keys)
         shots = self.sizes(
             torch.where(data.mask, count, 0).amax(-1), generator

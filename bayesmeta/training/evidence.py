@@ -7,13 +7,17 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
-from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.training.loop import restoring
+from bayesmeta.modes import trained
+from bayesmeta.rounding import silently
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
+from bayesmeta.training.loop import prepare, restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.base import require_trainable
 
 
+@trained
+@naming_columns
 def fit_evidence(
     learner: Learner,
     tasks: TaskDataset,
@@ -56,8 +60,7 @@ def fit_evidence(
         raise DataError(f"expected positive max_iterations and tolerance, got {max_iterations} and {tolerance}")
     problem = MaximumLikelihood() if problem is None else problem
     start = time.perf_counter()
-    learner.prepare(tasks.data)
-    data = learner.conform(tasks.data)
+    data = prepare(learner, tasks.data)
     points = data.counts.sum()
     problem.start(learner, data)
     parameters: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
@@ -74,7 +77,7 @@ def fit_evidence(
     )
     losses: list[float] = []
 
-    with restoring(parameters) as keep:
+    with silently(), restoring(parameters) as keep:
 
         def closure() -> Tensor:
             optimizer.zero_grad()

@@ -12,7 +12,8 @@ from typing_extensions import override
 
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.modes import trained
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.checkpoint import require_savable, save
 from bayesmeta.training.compiled import CompiledStep
@@ -23,6 +24,7 @@ from bayesmeta.training.loop import (
     Validation,
     guarded,
     losses_of,
+    prepare,
     require_finite,
     require_whole,
     train,
@@ -32,6 +34,8 @@ from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.base import require_trainable
 
 
+@trained
+@naming_columns
 def fit(
     learner: Learner,
     tasks: TaskSource,
@@ -77,7 +81,12 @@ def fit(
     Raises:
         DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
             named, and theta goes back to where its loss was last finite. UnsupportedError: a learner whose theta is
-            final (`Untrainable`); a checkpoint of one that cannot be described; a loss that cannot be compiled.
+            final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that
+            cannot be compiled.
+
+    Warns:
+        PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
+            named, once.
 
     Example:
         >>> import bayesmeta as bm
@@ -102,7 +111,7 @@ def fit(
     split = RandomSplit() if split is None else split
     loss_of = losses_of(learner, objective)
     batches = Batches(tasks, batch_size, split, torch.Generator().manual_seed(seed))
-    learner.prepare(tasks.pooled(batches.generator))
+    prepare(learner, tasks.pooled(batches.generator))
     watched = None
     if validation is not None:
         held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bayesmeta.data import TaskBatch
+from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.flat import each_part
-from bayesmeta.learner import Learner
+from bayesmeta.learner import Learner, require_differentiable
+from bayesmeta.rounding import silently
+from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.training.objectives import Objective
@@ -35,6 +37,29 @@ LossOf = Callable[[TaskBatch], Tensor]
 def losses_of(learner: Learner, objective: Objective | None) -> LossOf:
     """The loss that an objective gives a learner: the learner's own `loss` where there is no objective."""
     return partial(each_part, learner.loss) if objective is None else partial(objective.loss, learner)
+
+
+def prepare(learner: Learner, tasks: Data) -> Data:
+    """What comes before the first step: the learner can be trained, and has the statistics of its data.
+
+    Numbers that fall together in the learner's precision are warned of here, once for all steps.
+
+    Args:
+        learner: what is trained.
+        tasks: the points of the tasks.
+
+    Returns:
+        The points as the learner has them.
+
+    Raises:
+        UnsupportedError: theta is in half precision, or was made in inference mode. And what `conform` raises.
+    """
+    require_differentiable(learner)
+    for parameter in learner.parameters():
+        require_precision(parameter.dtype, type(learner).__name__)
+    data = learner.conform(tasks)
+    learner.prepare(tasks)
+    return data
 
 
 @dataclass(frozen=True)
@@ -174,7 +199,7 @@ def train(
     )
     losses: list[float] = []
     bar = tqdm(total=steps, disable=None if progress is None else not progress, desc=title, leave=False)
-    with bar, restoring(parameters) as keep:
+    with bar, silently(), restoring(parameters) as keep:
         for number in range(1, steps + 1):
             step.anneal((number - 1) / steps)
             optimizer.zero_grad(set_to_none=True)

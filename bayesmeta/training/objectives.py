@@ -12,6 +12,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
+from bayesmeta.modes import settled
 
 
 class Objective(ABC):
@@ -31,6 +32,7 @@ class Objective(ABC):
     """
 
     @final
+    @settled
     def __call__(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per point, of tasks in any precision.
 

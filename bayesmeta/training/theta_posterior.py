@@ -25,15 +25,19 @@ from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.inference.svgd import stein_direction
 from bayesmeta.learner import Learner
+from bayesmeta.modes import trained
+from bayesmeta.rounding import silently
 from bayesmeta.swapped import swapped
-from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-from bayesmeta.training.loop import Batches, Step, guarded, losses_of, require_whole, train
+from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, require_whole, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
 
+@trained
+@naming_columns
 def nuts_hyper_posterior(
     learner: Learner,
     tasks: TaskDataset,
@@ -81,8 +85,7 @@ def nuts_hyper_posterior(
         (5, torch.Size([3, 3, 1]))
     """
     learner = copy.deepcopy(learner)
-    learner.prepare(tasks.data)
-    data = learner.conform(tasks.data)
+    data = prepare(learner, tasks.data)
     sampler = NUTS(num_chains=8, num_draws=200, num_warmup=300) if sampler is None else sampler
     total = sampler.num_chains * sampler.num_draws
     if not 1 <= num_members <= total:
@@ -111,11 +114,14 @@ def nuts_hyper_posterior(
         shape = (sampler.num_chains, 1, *value.shape)
         noise = common_normals(shape, value, generator)
         start[name] = value.detach() + spread * noise
-    draws = sampler.chains(log_joint, start, generator).merged
+    with silently():
+        draws = sampler.chains(log_joint, start, generator).merged
     places = torch.linspace(0, total - 1, num_members).round().long().tolist()
     return HyperPosterior([_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places])
 
 
+@trained
+@naming_columns
 def svgd_hyper_posterior(
     learners: Sequence[Learner],
     tasks: TaskDataset,
@@ -173,6 +179,8 @@ def svgd_hyper_posterior(
     return HyperPosterior(members)
 
 
+@trained
+@naming_columns
 def vi_hyper_posterior(
     learner: Learner,
     tasks: TaskDataset,
@@ -246,7 +254,7 @@ class _ThetaJoint:
 
     def prepare(self, learner: Learner) -> None:
         """Take the statistics of the tasks."""
-        learner.prepare(self.batches.source.pooled(self.batches.generator))
+        prepare(learner, self.batches.source.pooled(self.batches.generator))
 
     def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> tuple[Tensor, Tensor]:
         """The value, and its gradient in what is drawn of theta, flat."""

@@ -7,7 +7,7 @@
 Every hook of `Learner` is forwarded here, once, and a test fails for a hook that is not.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -165,7 +165,8 @@ def _refusal(learner: Untrainable) -> UnsupportedError:
 class WrappedPosterior(TaskPosterior):
     """The posterior of a wrapper: that of the learner inside, seen through the wrapper.
 
-    A subclass gives `at` and `extended`. Draws of phi, and the number of points seen, are those of `inner`.
+    A subclass gives `at` and `extended`, and `selected` where it has more of each task than `inner`. Draws of phi, and
+    the number of points seen, are those of `inner`.
 
     Attributes:
         learner: the wrapper.
@@ -197,6 +198,10 @@ class WrappedPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"] | None:
         return self.inner.points_seen
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "WrappedPosterior":
+        return replace(self, spec=self.spec.of_tasks(len(tasks)), inner=self.inner.selected(tasks))
 
     @override
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:

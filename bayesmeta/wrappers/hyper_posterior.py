@@ -10,7 +10,7 @@ as the new task's own points speak of theta, too. Learners without an evidence h
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -141,6 +141,16 @@ class HyperPosteriorBelief(TaskPosterior):
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> EnsemblePredictive:
         return EnsemblePredictive(self.log_weights, tuple(posterior.at(x) for posterior in self.posteriors))
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "HyperPosteriorBelief":
+        return replace(
+            self,
+            spec=self.spec.of_tasks(len(tasks)),
+            support=self.support.select(tasks),
+            posteriors=tuple(posterior.selected(tasks) for posterior in self.posteriors),
+            log_weights=self.log_weights[tasks],
+        )
 
     @override
     def extended(self, data: Data) -> "HyperPosteriorBelief":

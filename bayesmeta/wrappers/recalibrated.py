@@ -130,6 +130,10 @@ class RecalibratedPosterior(WrappedPosterior):
         return self.learner.corrected(self.inner.at(x), self.counts)
 
     @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "RecalibratedPosterior":
+        return replace(super().selected(tasks), counts=self.counts[tasks])
+
+    @override
     def extended(self, data: Data) -> "RecalibratedPosterior":
         return replace(self, inner=self.inner.extended(data), counts=self.counts + data.counts)
 

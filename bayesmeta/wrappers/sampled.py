@@ -8,7 +8,7 @@
 Slow, and right up to Monte Carlo error: what the learner's own approximation is judged by.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -85,6 +85,11 @@ class DrawsPosterior(TaskPosterior):
         return {name: value[chosen] for name, value in self.draws.items()}
 
     @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "DrawsPosterior":
+        draws = {name: value[:, tasks] for name, value in self.draws.items()}
+        return replace(self, spec=self.spec.of_tasks(len(tasks)), support=self.support.select(tasks), draws=draws)
+
+    @override
     def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         first = next(iter(self.draws.values()))
         f = self.learner.forward(self.draws, x.to(first.dtype)).transpose(0, 1)  # B S M K
@@ -105,6 +110,12 @@ class ChainsPosterior(DrawsPosterior):
     chains: Chains
     sampler: NUTS
     seed: int
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "ChainsPosterior":
+        draws = {name: value[:, tasks] for name, value in self.draws.items()}
+        spec, support, chains = self.spec.of_tasks(len(tasks)), self.support.select(tasks), self.chains.select(tasks)
+        return replace(self, spec=spec, support=support, draws=draws, chains=chains)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

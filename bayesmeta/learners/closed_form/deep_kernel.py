@@ -17,6 +17,7 @@ that is not so, give each a learner of its own.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -178,9 +179,14 @@ class DeepKernelPosterior(TaskPosterior):
         return GaussianPredictive(
             location=theta.mean + mean,
             latent_variance=variance,
-            latent_covariance=lambda: belief.covariance(cross, theta.gram(rows, rows)),
+            latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
         )
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "DeepKernelPosterior":
+        spec = self.spec.of_tasks(len(tasks))
+        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks))
 
     @override
     def extended(self, data: Data) -> "DeepKernelPosterior":
@@ -188,6 +194,10 @@ class DeepKernelPosterior(TaskPosterior):
         cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
         return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
+
+
+def _covariance(theta: _Theta, belief: GaussianProcess, cross: Tensor, rows: Tensor) -> Float[Tensor, "B M M"]:
+    return belief.covariance(cross, theta.gram(rows, rows))
 
 
 def _zero_padding(rows: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -142,7 +143,7 @@ class LinearPosterior(TaskPosterior):
         return GaussianPredictive(
             location=torch.cat(means),
             latent_variance=torch.cat(variances),
-            latent_covariance=lambda: torch.cat([b.covariance(r) for b, r in zip(beliefs, rows, strict=True)]),
+            latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
         )
 
@@ -153,6 +154,11 @@ class LinearPosterior(TaskPosterior):
         beliefs = [belief.update(*part) for belief, *part in zip(beliefs, *parts, strict=True)]
         return replace(self, beliefs=tuple(beliefs), seen=self.seen + data.counts)
 
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "LinearPosterior":
+        belief = LinearGaussian.joined(self.beliefs).select(tasks)
+        return replace(self, spec=self.spec.of_tasks(len(tasks)), beliefs=(belief,), seen=self.seen[tasks])
+
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
         size = self.theta.chunk(num_points)
         beliefs = [part for belief in self.beliefs for part in belief.split(size)]
@@ -161,3 +167,7 @@ class LinearPosterior(TaskPosterior):
     def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
         means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
         return torch.cat(means), torch.cat(roots)
+
+
+def _covariance(beliefs: list[LinearGaussian], rows: list[Tensor]) -> Float[Tensor, "B M M"]:
+    return torch.cat([belief.covariance(part) for belief, part in zip(beliefs, rows, strict=True)])

@@ -15,6 +15,7 @@ ALPaCA's last layer (Harrison et al. 2018), so that everything stays exact:
 
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -197,6 +198,18 @@ class MixtureALPaCAPosterior(TaskPosterior):
         return {"weight": self.theta.location[chosen] + self.theta.factor[chosen] @ draws}
 
     @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "MixtureALPaCAPosterior":
+        count = self.log_weights.shape[1]
+        places = (count * tasks[:, None] + torch.arange(count, device=tasks.device)).flatten()  # of B * S
+        return replace(
+            self,
+            spec=self.spec.of_tasks(len(tasks)),
+            log_weights=self.log_weights[tasks],
+            belief=self.belief.select(places),
+            seen=self.seen[tasks],
+        )
+
+    @override
     def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         return MixturePredictive(self.log_weights, self._components(x))
 
@@ -206,7 +219,7 @@ class MixtureALPaCAPosterior(TaskPosterior):
         return GaussianPredictive(
             location=prior_mean + mean,
             latent_variance=variance,
-            latent_covariance=lambda: self.belief.covariance(rows),
+            latent_covariance=partial(self.belief.covariance, rows),
             output_covariance=self.theta.output_covariance,
         )
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -240,7 +241,7 @@ class LinearizedPosterior(GradientPosterior):
             return DenseGaussianPredictive(
                 location=f,
                 blocks=blocks,
-                latent_covariance=lambda: self.belief.covariance(rows),
+                latent_covariance=partial(self.belief.covariance, rows),
                 noise_covariance=likelihood.noise.covariance().double(),
             )
         if self.draws:

@@ -114,7 +114,7 @@ class Episodes(TaskSource):
         tasks, ways, each = rows.shape
         labels = torch.arange(ways)[:, None].expand(rows.shape).flatten(1)
         real = mask[..., None].expand(rows.shape).flatten(1)
-        keys = torch.rand(real.shape, generator=generator, device=generator.device).cpu()
+        keys = torch.rand(real.shape, dtype=torch.float32, generator=generator, device=generator.device).cpu()
         order = torch.where(real, keys, 2.0).argsort(-1)
         width = int(mask.sum(-1).max()) * each if tasks else 0
         order = order[:, :width]
@@ -167,7 +167,7 @@ def _distinct(bounds: Tensor, count: int, generator: torch.Generator) -> Tensor:
         drawn = _below(last + 1, generator)
         taken = (chosen[:, :i] == drawn[:, None]).any(-1)
         chosen[:, i] = torch.where(taken, last, drawn)
-    keys = torch.rand(chosen.shape, generator=generator, device=generator.device).cpu()
+    keys = torch.rand(chosen.shape, dtype=torch.float32, generator=generator, device=generator.device).cpu()
     return chosen.gather(1, keys.argsort(-1)).unflatten(0, bounds.shape)
 
 

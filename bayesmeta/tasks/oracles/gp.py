@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -79,11 +80,12 @@ class GaussianProcessPosterior(OraclePosterior):
         cross = torch.where(self.support.mask[..., None], self.learner.kernel(self.support.x, x), 0.0)
         cross = solve_lower(self.factor, cross)  # L⁻¹ k(X, x)
         mean = self.learner.mean_function(x)[..., None] + cross.mT @ self.white
-
-        def covariance() -> Tensor:
-            return (self.learner.kernel(x, x) - cross.mT @ cross) / noise
-
         flat = x.flatten(0, 1)[:, None]
         prior = self.learner.kernel(flat, flat).reshape(x.shape[:2])
         variance = ((prior - cross.square().sum(-2)) / noise).clamp(min=0.0)
+        covariance = partial(_covariance, self.learner, x, cross)
         return GaussianPredictive(mean, variance, covariance, mean.new_full((1, 1), noise))
+
+
+def _covariance(oracle: GaussianProcessOracle, x: Tensor, cross: Tensor) -> Float[Tensor, "B M M"]:
+    return (oracle.kernel(x, x) - cross.mT @ cross) / oracle.noise_variance

@@ -8,6 +8,7 @@ joint density of the query is a ratio of two evidences, each on a mesh of its ow
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -140,7 +141,7 @@ class _Points:
     @classmethod
     def of(cls, oracle: SinusoidOracle, data: Data) -> "_Points":
         x = torch.where(data.mask, data.x[..., 0], 0.0)
-        scale = data.mask / oracle.noise_variance**0.5
+        scale = data.mask.to(x.dtype) / oracle.noise_variance**0.5
         residual = torch.where(data.mask, data.y[..., 0] - oracle.line_mean(x), 0.0)[..., None] * scale[..., None]
         design = oracle.features(x) * scale[..., None]
         root = cholesky(torch.eye(design.shape[-1], dtype=x.dtype) + design.mT @ design, "line precision")
@@ -203,6 +204,10 @@ class SinusoidPosterior(OraclePosterior):
             component_variance=self.learner.noise_variance + rows.square().sum(-1),
             amplitude=self.learner.amplitude,
             noise_variance=self.learner.noise_variance,
-            wave=lambda u, tasks: torch.sin(self.learner.angle(u, points[tasks])),
-            joint=lambda y, mask: self.log_conditional(x, y, mask),
+            wave=partial(_wave, self.learner, points),
+            joint=partial(self.log_conditional, x),
         )
+
+
+def _wave(oracle: SinusoidOracle, points: Tensor, u: Tensor, tasks: slice) -> Tensor:
+    return torch.sin(oracle.angle(u, points[tasks]))

@@ -74,7 +74,9 @@ class GaussianBlobs(Simulator):
         return self._observe(torch.arange(self.ways).repeat_interleave(per_class).repeat(num_tasks, 1), generator)
 
     def _observe(self, labels: Int[Tensor, "B N"], generator: torch.Generator) -> Data:
-        means = self.spread * torch.randn(len(labels), self.ways, self.dimension, generator=generator)
+        means = self.spread * torch.randn(
+            len(labels), self.ways, self.dimension, dtype=torch.float32, generator=generator
+        )
         centres = means.gather(1, labels[..., None].expand(-1, -1, self.dimension))
-        x = centres + self.noise * torch.randn(centres.shape, generator=generator)
+        x = centres + self.noise * torch.randn(centres.shape, dtype=torch.float32, generator=generator)
         return Data.full(x, labels)

@@ -44,6 +44,6 @@ class Sawtooth(FunctionSimulator):
         shape = (len(x), 1, 1)
         frequency = uniform(self.frequency, shape, generator)
         direction = torch.randint(2, shape, generator=generator) * 2.0 - 1.0
-        phase = torch.rand(shape, generator=generator)  # ω o ~ U(0, 1)
+        phase = torch.rand(shape, dtype=torch.float32, generator=generator)  # ω o ~ U(0, 1)
         f = (frequency * direction * x - phase) % 1.0
-        return f + self.noise * torch.randn(x.shape, generator=generator)
+        return f + self.noise * torch.randn(x.shape, dtype=torch.float32, generator=generator)

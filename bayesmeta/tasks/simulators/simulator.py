@@ -26,7 +26,7 @@ class Simulator(TaskSource, Described):
         >>> import bayesmeta as bm
         >>> class RandomWalks(bm.tasks.Simulator):
         ...     def simulate(self, num_tasks, num_points, generator):
-        ...         steps = torch.randn(num_tasks, num_points, 1, generator=generator)
+        ...         steps = torch.randn(num_tasks, num_points, 1, dtype=torch.float32, generator=generator)
         ...         return bm.Data.full(torch.ones_like(steps).cumsum(1), steps.cumsum(1))
         >>> walks = RandomWalks()
         >>> walks.dataset(3, 10)
@@ -75,8 +75,8 @@ class FunctionSimulator(Simulator):
         >>> import bayesmeta as bm
         >>> class Lines(bm.tasks.FunctionSimulator):
         ...     def observe(self, x, generator):
-        ...         slope = torch.randn(len(x), 1, 1, generator=generator)
-        ...         return slope * x + 0.1 * torch.randn(x.shape, generator=generator)
+        ...         slope = torch.randn(len(x), 1, 1, dtype=torch.float32, generator=generator)
+        ...         return slope * x + 0.1 * torch.randn(x.shape, dtype=torch.float32, generator=generator)
         >>> tasks = Lines(x=(-1.0, 1.0)).dataset(5, 20)
         >>> tasks.data.x.shape, float(tasks.data.x.abs().max()) <= 1.0
         (torch.Size([5, 20, 1]), True)
@@ -125,10 +125,10 @@ def nonnegative(value: float, what: str) -> float:
 def uniform(bounds: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """U(low, high)."""
     low, high = bounds
-    return low + (high - low) * torch.rand(shape, generator=generator)
+    return low + (high - low) * torch.rand(shape, dtype=torch.float32, generator=generator)
 
 
 def normal(moments: tuple[float, float], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """N(mean, deviation²)."""
     mean, deviation = moments
-    return mean + deviation * torch.randn(shape, generator=generator)
+    return mean + deviation * torch.randn(shape, dtype=torch.float32, generator=generator)

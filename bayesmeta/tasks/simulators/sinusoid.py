@@ -89,4 +89,4 @@ class Sinusoid(FunctionSimulator):
             uniform(bounds, shape, generator) for bounds in (self.amplitude, self.phase, self.frequency)
         )
         f = amplitude * torch.sin(frequency * x + self.phase_sign * phase)
-        return f + self.noise * torch.randn(x.shape, generator=generator)
+        return f + self.noise * torch.randn(x.shape, dtype=torch.float32, generator=generator)

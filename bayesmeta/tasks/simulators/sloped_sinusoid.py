@@ -79,4 +79,4 @@ class SlopedSinusoid(FunctionSimulator):
         slope, x_shift, y_shift = (normal(m, shape, generator) for m in (self.slope, self.x_shift, self.y_shift))
         amplitude, period = (uniform(bounds, shape, generator) for bounds in (self.amplitude, self.period))
         f = slope * x + amplitude * torch.sin(period * (x - x_shift)) + y_shift
-        return f + self.noise * torch.randn(x.shape, generator=generator)
+        return f + self.noise * torch.randn(x.shape, dtype=torch.float32, generator=generator)

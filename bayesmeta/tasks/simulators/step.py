@@ -51,4 +51,4 @@ class Step(FunctionSimulator):
         """A fresh step function for every task, observed with noise at these points."""
         switches = uniform(self.switches, (len(x), 1, self.num_switches), generator)
         f = 2.0 * ((x > switches).sum(-1, keepdim=True) % 2) - 1.0
-        return f + self.noise * torch.randn(x.shape, generator=generator)
+        return f + self.noise * torch.randn(x.shape, dtype=torch.float32, generator=generator)
