@@ -57,6 +57,14 @@ class LinearGaussian(ABC):
             rows: Φ of the query points, whitened.
         """
 
+    def spread(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M R"]:
+        """Φ T: a root of that covariance with R columns.
+
+        Args:
+            rows: Φ of the query points, whitened.
+        """
+        return rows @ self.moments()[1]
+
     @property
     def num_tasks(self) -> int:
         """B."""

@@ -10,7 +10,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive, require_matrix
 from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
@@ -76,6 +76,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B MC MC"]:
         """The covariance over all points and outputs, noise included, squared units of y."""
+        require_matrix(self.location[0].numel() if len(self.location) else 0)
         eye = torch.eye(self.location.shape[1], dtype=self.noise_covariance.dtype, device=self.noise_covariance.device)
         return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
 

@@ -1,5 +1,6 @@
 """Jointly Gaussian points whose outputs share one covariance over the points, up to scale: a Kronecker product."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive, require_matrix
 from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
@@ -26,6 +27,8 @@ class GaussianPredictive(JointGaussianPredictive):
         latent_covariance: computes R, `B M M`, in units of Σ; called only where the joint distribution is asked for.
         output_covariance: Σ, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
+        latent_root: computes a root Φ of R = Φ Φᵀ, `B M K`, where one with K < M columns is known; joint densities and
+            draws then take K x K matrices in place of M x M ones. None where there is none.
 
     Example:
         >>> import bayesmeta as bm
@@ -43,6 +46,7 @@ class GaussianPredictive(JointGaussianPredictive):
     latent_covariance: Callable[[], Tensor]
     output_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
+    latent_root: Callable[[], Tensor] | None = None
 
     @property
     def point_variance(self) -> Float[Tensor, "B M"]:
@@ -64,6 +68,7 @@ class GaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B M M"]:
         """R + noise I, the covariance over points in units of Σ."""
+        require_matrix(self.location.shape[1])
         rows = self.latent_covariance()
         return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
 
@@ -72,6 +77,8 @@ class GaussianPredictive(JointGaussianPredictive):
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_shape(mask, y.shape[:2], "mask")
+        if self.latent_root is not None and self.noise > 0.0:
+            return self._low_rank_log_prob(self.latent_root(), y, mask)
         both = mask[..., :, None] & mask[..., None, :]
         eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
         rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
@@ -83,17 +90,41 @@ class GaussianPredictive(JointGaussianPredictive):
         determinant = num_outputs * logdet(rows) + count * logdet(output_covariance)
         return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
 
+    def _low_rank_log_prob(self, root: Float[Tensor, "B M K"], y: Tensor, mask: Tensor) -> Float[Tensor, "B"]:
+        """The same by (Φ Φᵀ + noise I)⁻¹ = (I - Φ A⁻¹ Φᵀ) / noise with A = noise I + Φᵀ Φ."""
+        root = torch.where(mask[..., None], root, 0.0)
+        residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
+        eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
+        factor = cholesky(root.mT @ root / self.noise + eye, "predictive precision")
+        mean = torch.cholesky_solve(root.mT @ residual / self.noise, factor)
+        # rᵀ S⁻¹ r = |r - Φ m|² / noise + |m|²: a sum of squares, where a difference would cancel
+        stacked = torch.cat([(residual - root @ mean) / self.noise**0.5, mean], 1)
+        output_covariance = cholesky(self.output_covariance, "noise covariance")
+        squares = solve_lower(output_covariance, stacked.mT).square().sum((-1, -2))
+        count = mask.sum(-1).to(self.location.dtype)
+        num_outputs = self.output_covariance.shape[-1]
+        of_points = logdet(factor) + count * math.log(self.noise)
+        determinant = num_outputs * of_points + count * logdet(output_covariance)
+        return -0.5 * (squares + determinant + count * num_outputs * LOG_2PI)
+
     def rsample(
         self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws."""
+        output_covariance = cholesky(self.output_covariance, "noise covariance")
+        shape = (*sample_shape, *self.location.shape)
+        if self.latent_root is not None:
+            root = self.latent_root()
+            weights = common_normals((*shape[:-2], root.shape[-1], shape[-1]), self.location, generator)
+            draws = root @ weights
+            if self.noise > 0.0:
+                draws = draws + self.noise**0.5 * common_normals(shape, self.location, generator)
+            return self.location + draws @ output_covariance.mT
         if self.noise > 0.0:
             rows = cholesky(self.covariance(), "predictive covariance")
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular
             values, vectors = torch.linalg.eigh(self.latent_covariance())
             rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
-        output_covariance = cholesky(self.output_covariance, "noise covariance")
-        shape = (*sample_shape, *self.location.shape)
         normal = common_normals(shape, self.location, generator)
         return self.location + rows @ normal @ output_covariance.mT
 

@@ -145,6 +145,7 @@ class LinearPosterior(TaskPosterior):
             latent_variance=torch.cat(variances),
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
+            latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[1] else None,
         )
 
     @override
@@ -167,6 +168,10 @@ class LinearPosterior(TaskPosterior):
     def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
         means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
         return torch.cat(means), torch.cat(roots)
+
+
+def _root(beliefs: list[LinearGaussian], rows: list[Tensor]) -> Float[Tensor, "B M R"]:
+    return torch.cat([belief.spread(part) for belief, part in zip(beliefs, rows, strict=True)])
 
 
 def _covariance(beliefs: list[LinearGaussian], rows: list[Tensor]) -> Float[Tensor, "B M M"]:

@@ -221,6 +221,7 @@ class MixtureALPaCAPosterior(TaskPosterior):
             latent_variance=variance,
             latent_covariance=partial(self.belief.covariance, rows),
             output_covariance=self.theta.output_covariance,
+            latent_root=partial(self.belief.spread, rows) if rows.shape[1] > rows.shape[2] else None,
         )
 
     @override
