@@ -161,7 +161,7 @@ def alike(counts: Int[Tensor, "T"], most_points: int = MOST_POINTS) -> list[Int[
 
 
 def in_order(
-    parts: Sequence[tuple[Int[Tensor, "B"], Shaped[Tensor, "B M *c"], Bool[Tensor, "B M"]]],
+    parts: Sequence[tuple[Int[Tensor, "_"], Shaped[Tensor, "_ _ *c"], Bool[Tensor, "_ _"]]],
 ) -> tuple[Shaped[Tensor, "rows *c"], Int[Tensor, "T"]]:
     """Values of points that were computed a few tasks at a time, without padding and in the order of the tasks.
 

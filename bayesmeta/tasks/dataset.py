@@ -212,7 +212,7 @@ class TaskDataset(TaskSource):
             )
         return self.flat.padded()
 
-    def by_length(self) -> list[tuple[Int[Tensor, "B"], "TaskDataset"]]:
+    def by_length(self) -> list[tuple[Int[Tensor, "_"], "TaskDataset"]]:
         """The tasks in groups of similar length, with their positions; a single group where that is cheap.
 
         What is done to a group at a time needs memory for the points that there are, and not for as many as the longest

@@ -388,3 +388,34 @@ def test_wrong_questions_have_clear_answers(unchecked: None) -> None:
         evaluate(Guess(), tasks)
     with pytest.raises(DataError, match="expected labels from 0 to 1"):
         evaluate(ClassShares(num_classes=2), TaskDataset(labels.data), shots=(0,))
+
+
+def test_long_tasks_among_short_ones_are_scored_as_if_alone() -> None:
+    """Groups of similar length, in whose order nothing depends: against one task at a time."""
+    tasks = normal_tasks(7, [4, 9000, 6, 700, 5, 3, 8], seed=0)
+    assert len(tasks.by_length()) > 1
+    found = evaluate(NormalMean(), tasks, (0, 3), split=PrefixSplit, num_bootstrap=10, batch_size=2)
+    assert found.at(3).names == tuple(tasks.names[i] for i in (0, 1, 2, 3, 4, 6))
+    assert found.at(3).points.tolist() == [1, 8997, 3, 697, 2, 5]
+    frame = found.per_task().set_index(["shots", "task"])
+    for i, name in enumerate(tasks.names):
+        own = evaluate(NormalMean(), tasks.select([i]), (0, 3) if i != 5 else (0,), split=PrefixSplit, num_bootstrap=0)
+        alone = own.per_task().set_index(["shots", "task"])
+        for shots in own.shots:
+            np.testing.assert_allclose(frame.loc[(shots, name)], alone.loc[(shots, name)], rtol=1e-6)
+            scores, whole = own.at(shots), found.at(shots)
+            place = whole.names.index(name)
+            np.testing.assert_allclose(np.split(whole.pit, whole.starts[1:])[place], scores.pit, rtol=1e-6)
+
+
+def test_the_division_of_a_task_is_the_same_wherever_it_is_asked_for() -> None:
+    tasks = normal_tasks(5, [4, 9000, 6, 700, 5], seed=0)
+    whole = tasks.divided(RandomSplit.at(2), 3)
+    for positions, part in tasks.by_length():
+        divided = part.divided(RandomSplit.at(2), 3)
+        for place, position in enumerate(positions.tolist()):
+            one = tasks.divided_task(position, RandomSplit.at(2), 3)
+            assert one.names == (tasks.names[position],)
+            for other in (divided.select(slice(place, place + 1)), one):
+                assert torch.equal(other.query.x[other.query.mask], whole.query.x[position, whole.query.mask[position]])
+                assert torch.equal(other.support.x[0], whole.support.x[position])
