@@ -17,6 +17,9 @@ from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.rounding import warn_of_lost, warn_of_lost_whole
 from bayesmeta.typing import ArrayLike
 
+WASTE = 4  # padded points for each real one at which tasks are no longer padded all together
+MOST_PADDED = 2**26  # points of a batch, padded: half a gigabyte for each column in float64
+
 
 def as_tensor(values: ArrayLike, name: str) -> Tensor:
     """Numbers from numpy, pandas, lists or torch become a tensor of its own; float64 and float32 keep their precision.
@@ -292,6 +295,7 @@ class Data:
                     f"y {tuple(first.y.shape[2:])} and x {tuple(task.x.shape[2:])}, y {tuple(task.y.shape[2:])}"
                 )
         longest = max(task.num_points for task in tasks)
+        require_paddable(sum(t.num_tasks for t in tasks), longest, sum(t.num_tasks * t.num_points for t in tasks))
 
         def pad(value: Tensor) -> Tensor:
             return torch.cat([value, value.new_zeros(value.shape[0], longest - value.shape[1], *value.shape[2:])], 1)
@@ -374,6 +378,24 @@ class Data:
     def clone(self) -> "Data":
         """The same points in tensors of their own: what is later written into the old ones does not change them."""
         return Data(self.x.clone(), self.y.clone(), self.mask.clone())
+
+
+def require_paddable(num_tasks: int, longest: int, rows: int) -> None:
+    """Refuse tasks that differ so much in length that padding would be nearly all there is.
+
+    Args:
+        num_tasks: how many tasks.
+        longest: points of the longest.
+        rows: points of all.
+
+    Raises:
+        DataError: more than 67 million padded points, of which less than a quarter are real.
+    """
+    if num_tasks * longest > max(MOST_PADDED, WASTE * rows):
+        raise DataError(
+            f"expected tasks that can be padded to one length, got {num_tasks} tasks of up to {longest} points each, "
+            f"and {rows} in all: take a few of similar length at a time (TaskDataset.by_length), or fewer points (query=)"
+        )
 
 
 def _joined(first: Data, second: Data) -> Data:

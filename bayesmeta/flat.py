@@ -12,12 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from bayesmeta.data import Data, TaskBatch
+from bayesmeta.data import WASTE, Data, TaskBatch
 from bayesmeta.errors import InferenceError, ShapeError
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 
 MOST_POINTS = 2**19  # padded points side by side: 4 MB for each column in float64
-WASTE = 4  # padded points for each real one at which tasks are no longer padded all together
 SMALL = 2**14  # padded points below which nothing is gained by sorting
 
 

@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.linalg import require_matrix
 
 if TYPE_CHECKING:
     import gpytorch
@@ -291,6 +292,7 @@ class Gram:
         size_n, size_m = a.shape[1], b.shape[1]
         if size_n == 0 or size_m == 0:
             return a.new_zeros(a.shape[0], size_n, size_m)
+        require_matrix(size_n, size_m)
         # where both sets of points are equal, gpytorch takes sums and products of kernels by way of roots, to which it
         # adds jitter: points that are left out again keep them unequal
         extra = 2 if size_m + 1 == size_n else 1

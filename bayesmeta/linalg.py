@@ -11,6 +11,8 @@ from torch.autograd.function import once_differentiable
 from bayesmeta.errors import InferenceError
 from bayesmeta.torch_private import is_mapped
 
+MOST_ENTRIES = 4e8  # of one matrix
+
 
 def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
     """Lower Cholesky factors L, matrix = L Lᵀ.
@@ -31,6 +33,19 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
             "noise far too small for float32"
         )
     return factor
+
+
+def require_matrix(rows: int, columns: int) -> None:
+    """Refuse a matrix between so many points that its memory would be all there is.
+
+    Raises:
+        InferenceError: more than 4e8 entries, 3.2 GB in float64.
+    """
+    if rows * columns > MOST_ENTRIES:
+        raise InferenceError(
+            f"expected points whose joint covariance can be held, got {rows} x {columns}: take fewer of them (query= "
+            "in evaluate, support and query of a split), or a learner whose cost grows with features, such as ALPaCA"
+        )
 
 
 def unit_gram(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N N"]:

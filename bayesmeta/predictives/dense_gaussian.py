@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive, require_matrix
+from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
 from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
@@ -76,7 +76,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B MC MC"]:
         """The covariance over all points and outputs, noise included, squared units of y."""
-        require_matrix(self.location[0].numel() if len(self.location) else 0)
+        size = self.location.shape[1] * self.location.shape[2]
+        require_matrix(size, size)
         eye = torch.eye(self.location.shape[1], dtype=self.noise_covariance.dtype, device=self.noise_covariance.device)
         return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
 

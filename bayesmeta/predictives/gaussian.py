@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, solve_lower
-from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive, require_matrix
+from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
+from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
 from bayesmeta.predictives.predictive import LOG_2PI, require_shape
 
 
@@ -68,7 +68,7 @@ class GaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B M M"]:
         """R + noise I, the covariance over points in units of Σ."""
-        require_matrix(self.location.shape[1])
+        require_matrix(self.location.shape[1], self.location.shape[1])
         rows = self.latent_covariance()
         return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
 

@@ -7,10 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.errors import InferenceError
 from bayesmeta.predictives.predictive import Predictive
-
-MOST_TOGETHER = 20_000  # numbers with a joint covariance: 3 GB in float64
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,22 +29,3 @@ class JointGaussianPredictive(Predictive):
     @override
     def shape(self) -> torch.Size:
         return self.location.shape
-
-
-def require_matrix(size: int) -> None:
-    """Refuse a covariance between so many numbers that its memory would be all there is.
-
-    Args:
-        size: of the matrix.
-
-    Raises:
-        InferenceError: more than 20,000.
-
-    Example:
-        >>> require_matrix(100)
-    """
-    if size > MOST_TOGETHER:
-        raise InferenceError(
-            f"expected at most {MOST_TOGETHER} points whose joint distribution is asked for, got {size}: take fewer of "
-            "them (query= in evaluate, or of the split), or ask about each on its own"
-        )

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from bayesmeta.data import Data, TaskBatch
+from bayesmeta.data import Data, TaskBatch, require_paddable
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.flat import WASTE, FlatData, alike
+from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.rounding import columns
 from bayesmeta.tasks.source import Split, TaskSource
@@ -20,8 +20,6 @@ from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MOST_PADDED = 2**26  # points of all tasks together, padded: half a gigabyte for each column in float64
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -204,12 +202,7 @@ class TaskDataset(TaskSource):
         Raises:
             DataError: that would be very much more than the points: use `by_length`.
         """
-        longest, rows = int(self.counts.max()), len(self.flat.x)
-        if len(self) * longest > max(MOST_PADDED, WASTE * rows):
-            raise DataError(
-                f"expected tasks that can be padded to one length, got {len(self)} tasks of up to {longest} points "
-                f"each, and {rows} in all: take a few of similar length at a time (by_length)"
-            )
+        require_paddable(len(self), int(self.counts.max()), len(self.flat.x))
         return self.flat.padded()
 
     def by_length(self) -> list[tuple[Int[Tensor, "_"], "TaskDataset"]]:

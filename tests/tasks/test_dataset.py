@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bayesmeta as bm
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit, Split
 
@@ -276,3 +277,32 @@ def test_pooled_is_everything() -> None:
 def test_a_bare_number_of_support_points_says_what_to_write(unchecked: None) -> None:
     with pytest.raises(DataError, match=r"RandomSplit.at\(5\)"):
         RandomSplit(5)  # type: ignore[arg-type]
+
+
+def test_tasks_that_cannot_be_padded_say_what_to_do_instead() -> None:
+    counts = [5] * 3000 + [100_000]
+    x = np.zeros(sum(counts))
+    tasks = TaskDataset.from_arrays(x, x, np.repeat(np.arange(3001), counts))
+    with pytest.raises(DataError, match=r"3001 tasks of up to 100000 points each, and 115000 in all: .*by_length"):
+        _ = tasks.data
+    parts = [part for _, part in tasks.by_length()]
+    with pytest.raises(DataError, match="by_length"):
+        bm.Data.stack([part.data for part in parts])
+    assert [len(part) for part in parts] == [3000, 1]
+    assert tasks.task(3000).num_points == 100_000
+    assert tasks.pooled(torch.Generator()).mask.numel() < 2 * 115_000 + 3001
+    batch = tasks.draw(64, RandomSplit(), torch.Generator().manual_seed(0))
+    assert batch.num_tasks == 64
+    some = tasks.divided(RandomSplit.at(2, 3))  # what comes of it is what is padded
+    assert (some.support.num_points, some.query.num_points) == (2, 3)
+
+
+def test_a_joint_distribution_of_too_many_points_is_refused_before_it_is_made() -> None:
+    x = torch.linspace(0.0, 1.0, 30_000)
+    for learner in (bm.DeepKernelTransfer(bm.MLP(1, [4])), bm.MAML(bm.MLP(1, [4]))):
+        prediction = learner.adapt(bm.Data.from_arrays([0.0], [1.0])).predict(x)
+        assert prediction.marginal_log_prob(prediction.mean).shape == (1, 30_000)
+        with pytest.raises(InferenceError, match="30000 x 30000: take fewer"):
+            prediction.log_prob(prediction.mean)
+    joint = bm.ALPaCA(bm.MLP(1, [4])).adapt(bm.Data.from_arrays([0.0], [1.0])).predict(x)
+    assert bool(joint.log_prob(joint.mean).isfinite())  # by features
