@@ -394,7 +394,7 @@ def require_paddable(num_tasks: int, longest: int, rows: int) -> None:
     if num_tasks * longest > max(MOST_PADDED, WASTE * rows):
         raise DataError(
             f"expected tasks that can be padded to one length, got {num_tasks} tasks of up to {longest} points each, "
-            f"and {rows} in all: take a few of similar length at a time (TaskDataset.by_length), or fewer points (query=)"
+            f"and {rows} in all: take a few of similar length at a time (by_length), or fewer points (query=)"
         )
 
 
