@@ -390,7 +390,7 @@ class Learner(Described, nn.Module, ABC):
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
-        return torch.zeros((), dtype=torch.float32)  # the lowest: it raises no sum
+        return torch.zeros((), dtype=torch.float32, device="cpu")  # joins any precision and device
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The optimizer that `fit` uses for theta: Adam unless a subclass has reason for another."""

@@ -29,6 +29,7 @@ SHARE, TASK_SHARE = 30, 10  # one number in so many, of all tasks and of one
 SAME = 16.0 * torch.finfo(torch.float64).eps  # a relative difference that is rounding itself: .1 + .2 and .3
 WHOLE = 2.0**24  # above, float32 loses whole numbers
 EXACT = 2**53  # up to it, float64 holds all of them
+FEW = 32  # columns of tasks, up to which a tensor operation costs more than all numbers
 FAR = 4.0  # numbers nearer to zero than so many times their spread keep all digits that matter
 
 
@@ -71,6 +72,24 @@ def silently() -> Iterator[None]:
         _columns.reset(token)
 
 
+def is_plain(values: Float[Tensor, "B N *v"]) -> bool:
+    """Whether all is well with little data, which is cheaper to know than all else: none out of range, none lost.
+
+    Example:
+        >>> is_plain(torch.tensor([[[0.1], [0.3]]]).double()), is_plain(torch.tensor([[[1e9], [1e9 + 1.0]]]).double())
+        (True, False)
+    """
+    shape = values.shape
+    if not 0 < values.numel() <= FEW * shape[1] or len(shape) != 3:
+        return False
+    low, high = (end.flatten().tolist() for end in values.detach().aminmax(dim=1))
+    for a, b in zip(low, high, strict=True):
+        size = max(-a, b)
+        if size >= WHOLE or (FAR * (b - a) < size and a < b):
+            return False
+    return True
+
+
 def warn_of_lost(
     before: Float[Tensor, "B N *v"], after: Float[Tensor, "B N *v"], mask: Bool[Tensor, "B N"] | None, kind: str
 ) -> None:
@@ -93,7 +112,7 @@ def warn_of_lost(
     known = _columns.get()
     if (known is not None and known.is_silent) or before.shape[1] < 2 or not before.numel():
         return
-    values = before.detach().flatten(2)
+    values = before.detach() if before.ndim == 3 else before.detach().flatten(2)
     low, high = _range(values, mask)
     size, spread = torch.maximum(-low, high), high - low
     suspicious = (spread > 0.0) & ((size > FAR * spread) | (size >= WHOLE))
@@ -138,7 +157,7 @@ def warn_of_lost_whole(before: Int[Tensor, "*n"], after: Float[Tensor, "*n"], na
 
 def _range(values: Float[Tensor, "B N V"], mask: Bool[Tensor, "B N"] | None) -> tuple[Tensor, Tensor]:
     """Smallest and largest real value of each task and column, `B V`."""
-    if mask is None or bool(mask.all()):
+    if mask is None:
         return values.aminmax(dim=1)
     real = mask[..., None]
     return torch.where(real, values, torch.inf).amin(1), torch.where(real, values, -torch.inf).amax(1)
