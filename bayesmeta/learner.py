@@ -126,12 +126,14 @@ class TaskPosterior(OneLine, ABC):
             >>> bm.ALPaCA(bm.Identity(1)).adapt(data).select([2, 0])
             posterior of 2 tasks after 3, 1 points
         """
+        places = torch.arange(self.spec.num_tasks, device=self.spec.device)
         try:
-            chosen = torch.arange(self.spec.num_tasks, device=self.spec.device)[tasks]
-        except (IndexError, TypeError, ValueError) as error:
-            raise DataError(f"expected positions of {self.spec.num_tasks} tasks, got {tasks!r}: {error}") from error
-        if chosen.ndim != 1:
-            raise DataError(f"expected a list of positions, got {tasks!r}: for one task write [{tasks!r}]")
+            index = tasks if isinstance(tasks, slice) else torch.as_tensor(tasks, device=self.spec.device)
+            if isinstance(index, Tensor) and (index.ndim != 1 or (index.is_floating_point() and len(index))):
+                raise DataError(f"expected a list of positions, got {tasks!r}: for one task write [0]")
+            chosen = places[index.long() if isinstance(index, Tensor) and not len(index) else index]
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"expected positions of {len(places)} tasks, got {tasks!r}: {error}") from error
         return self.selected(chosen)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:

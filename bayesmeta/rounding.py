@@ -30,6 +30,7 @@ SAME = 16.0 * torch.finfo(torch.float64).eps  # a relative difference that is ro
 WHOLE = 2.0**24  # above, float32 loses whole numbers
 EXACT = 2**53  # up to it, float64 holds all of them
 FEW = 32  # columns of tasks, up to which a tensor operation costs more than all numbers
+OWN = ("bayesmeta", "jaxtyping", "beartype")
 FAR = 4.0  # numbers nearer to zero than so many times their spread keep all digits that matter
 
 
@@ -206,8 +207,8 @@ def _message(kind: str, name: str, value: float, dtype: torch.dtype) -> str:
 
 
 def _outside() -> int:
-    """The stack level of the caller's own line: the first that is not in this package."""
+    """The stack level of the caller's own line: the first that is not in this package, nor checks its shapes."""
     level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bayesmeta":
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OWN:
         level, frame = level + 1, frame.f_back
     return level
