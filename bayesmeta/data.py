@@ -14,7 +14,7 @@ from torch import Tensor
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.modes import ordinary
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
-from bayesmeta.rounding import warn_of_lost, warn_of_lost_whole
+from bayesmeta.rounding import is_plain, warn_of_lost, warn_of_lost_whole
 from bayesmeta.typing import ArrayLike
 
 WASTE = 4  # padded points for each real one at which tasks are no longer padded all together
@@ -87,7 +87,7 @@ def _cast(
     cast = value.to(dtype=dtype, device=device)
     if torch.compiler.is_compiling():  # recorded code decides nothing
         return cast
-    if cast.element_size() < value.element_size():
+    if cast.element_size() < value.element_size() and not (mask is None and is_plain(value)):
         if not bool(torch.isfinite(cast).all()):
             raise DataError(
                 f"expected {name} within the range of {dtype}, got {value.abs().max().item():g}: "
@@ -362,9 +362,11 @@ class Data:
         Raises:
             DataError: a value is out of the range of the precision.
         """
-        x, mask = _cast(self.x, dtype, device, "x", self.mask), ordinary(self.mask.to(device=device))
+        decides = dtype not in (None, self.x.dtype) and not torch.compiler.is_compiling()
+        real = None if decides and bool(self.mask.all()) else self.mask
+        x, mask = _cast(self.x, dtype, device, "x", real), ordinary(self.mask.to(device=device))
         if self.y.is_floating_point():
-            return Data(x, _cast(self.y, dtype, device, "y", self.mask), mask)
+            return Data(x, _cast(self.y, dtype, device, "y", real), mask)
         return Data(x, ordinary(self.y.to(device=device)), mask)
 
     def select(self, tasks: Any) -> "Data":

@@ -1,6 +1,7 @@
 """What torch's distributions leave out: distribution functions, quantiles, and changes of shape, place and scale."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -19,15 +20,20 @@ from torch.distributions import (
 
 from bayesmeta.errors import UnsupportedError
 
+_one_at_a_time = threading.RLock()
+
 
 @contextlib.contextmanager
 def seeded(generator: torch.Generator | None) -> Iterator[None]:
-    """torch's distributions take no generator: fork the global one, seeded from `generator`, and put it back."""
+    """torch's distributions take no generator: fork the global one, seeded from `generator`, and put it back.
+
+    One thread at a time, as all threads share the global one.
+    """
     if generator is None:
         yield
         return
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    with torch.random.fork_rng():
+    with _one_at_a_time, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
 

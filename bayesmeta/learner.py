@@ -126,12 +126,14 @@ class TaskPosterior(OneLine, ABC):
             >>> bm.ALPaCA(bm.Identity(1)).adapt(data).select([2, 0])
             posterior of 2 tasks after 3, 1 points
         """
+        places = torch.arange(self.spec.num_tasks, device=self.spec.device)
         try:
-            chosen = torch.arange(self.spec.num_tasks, device=self.spec.device)[tasks]
-        except (IndexError, TypeError, ValueError) as error:
-            raise DataError(f"expected positions of {self.spec.num_tasks} tasks, got {tasks!r}: {error}") from error
-        if chosen.ndim != 1:
-            raise DataError(f"expected a list of positions, got {tasks!r}: for one task write [{tasks!r}]")
+            index = tasks if isinstance(tasks, slice) else torch.as_tensor(tasks, device=self.spec.device)
+            if isinstance(index, Tensor) and (index.ndim != 1 or (index.is_floating_point() and len(index))):
+                raise DataError(f"expected a list of positions, got {tasks!r}: for one task write [0]")
+            chosen = places[index.long() if isinstance(index, Tensor) and not len(index) else index]
+        except (IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"expected positions of {len(places)} tasks, got {tasks!r}: {error}") from error
         return self.selected(chosen)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
@@ -390,7 +392,7 @@ class Learner(Described, nn.Module, ABC):
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
-        return torch.zeros((), dtype=torch.float32)  # the lowest: it raises no sum
+        return torch.zeros((), dtype=torch.float32, device="cpu")  # joins any precision and device
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """The optimizer that `fit` uses for theta: Adam unless a subclass has reason for another."""

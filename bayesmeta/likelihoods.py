@@ -89,7 +89,7 @@ class Likelihood(Described, nn.Module, ABC):
         error, whatever the noise is.
         """
         parameter = next(self.parameters(), None)
-        return torch.ones((), dtype=torch.float32) if parameter is None else parameter.new_ones(())
+        return torch.ones((), dtype=torch.float32, device="cpu") if parameter is None else parameter.new_ones(())
 
     def log_prob(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B"]:
         """log p(y | f) in nats, summed over the real points of each task.

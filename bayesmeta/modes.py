@@ -40,7 +40,7 @@ def settled(function: Callable[P, R]) -> Callable[P, R]:
         if _is_plain() and not any(isinstance(value, Tensor) and value.is_inference() for value in args):
             return function(*args, **kwargs)
         with _plain(torch.is_grad_enabled()):
-            return function(*map(ordinary, args), **kwargs)  # type: ignore[arg-type]
+            return function(*map(ordinary, args), **kwargs)
 
     return call
 

@@ -29,6 +29,8 @@ SHARE, TASK_SHARE = 30, 10  # one number in so many, of all tasks and of one
 SAME = 16.0 * torch.finfo(torch.float64).eps  # a relative difference that is rounding itself: .1 + .2 and .3
 WHOLE = 2.0**24  # above, float32 loses whole numbers
 EXACT = 2**53  # up to it, float64 holds all of them
+FEW = 32  # columns of tasks, up to which a tensor operation costs more than all numbers
+OWN = ("bayesmeta", "jaxtyping", "beartype")
 FAR = 4.0  # numbers nearer to zero than so many times their spread keep all digits that matter
 
 
@@ -71,6 +73,24 @@ def silently() -> Iterator[None]:
         _columns.reset(token)
 
 
+def is_plain(values: Float[Tensor, "B N *v"]) -> bool:
+    """Whether all is well with little data, which is cheaper to know than all else: none out of range, none lost.
+
+    Example:
+        >>> is_plain(torch.tensor([[[0.1], [0.3]]]).double()), is_plain(torch.tensor([[[1e9], [1e9 + 1.0]]]).double())
+        (True, False)
+    """
+    shape = values.shape
+    if not 0 < values.numel() <= FEW * shape[1] or len(shape) != 3:
+        return False
+    low, high = (end.flatten().tolist() for end in values.detach().aminmax(dim=1))
+    for a, b in zip(low, high, strict=True):
+        size = max(-a, b)
+        if size >= WHOLE or (FAR * (b - a) < size and a < b):
+            return False
+    return True
+
+
 def warn_of_lost(
     before: Float[Tensor, "B N *v"], after: Float[Tensor, "B N *v"], mask: Bool[Tensor, "B N"] | None, kind: str
 ) -> None:
@@ -93,7 +113,7 @@ def warn_of_lost(
     known = _columns.get()
     if (known is not None and known.is_silent) or before.shape[1] < 2 or not before.numel():
         return
-    values = before.detach().flatten(2)
+    values = before.detach() if before.ndim == 3 else before.detach().flatten(2)
     low, high = _range(values, mask)
     size, spread = torch.maximum(-low, high), high - low
     suspicious = (spread > 0.0) & ((size > FAR * spread) | (size >= WHOLE))
@@ -105,7 +125,7 @@ def warn_of_lost(
         if known is None or name not in known.said:
             if known is not None:
                 known.said.add(name)
-            warnings.warn(_message(kind, name, value, after.dtype), PrecisionWarning, stacklevel=_outside())
+            _warn(_message(kind, name, value, after.dtype))
 
 
 def warn_of_lost_whole(before: Int[Tensor, "*n"], after: Float[Tensor, "*n"], name: str) -> None:
@@ -128,17 +148,15 @@ def warn_of_lost_whole(before: Int[Tensor, "*n"], after: Float[Tensor, "*n"], na
         return
     columns = zip(before.reshape(len(before), -1).T, after.reshape(len(after), -1).T, strict=True)
     if any(len(whole.unique()) > len(rounded.unique()) for whole, rounded in columns):
-        warnings.warn(
+        _warn(
             f"expected {name} that stays apart in float64, got whole numbers beyond 2**53 that become one number: "
             "subtract an origin, or leave out a column of names",
-            PrecisionWarning,
-            stacklevel=_outside(),
         )
 
 
 def _range(values: Float[Tensor, "B N V"], mask: Bool[Tensor, "B N"] | None) -> tuple[Tensor, Tensor]:
     """Smallest and largest real value of each task and column, `B V`."""
-    if mask is None or bool(mask.all()):
+    if mask is None:
         return values.aminmax(dim=1)
     real = mask[..., None]
     return torch.where(real, values, torch.inf).amin(1), torch.where(real, values, -torch.inf).amax(1)
@@ -186,9 +204,9 @@ def _message(kind: str, name: str, value: float, dtype: torch.dtype) -> str:
     )
 
 
-def _outside() -> int:
-    """The stack level of the caller's own line: the first that is not in this package."""
+def _warn(message: str) -> None:
+    """Warn in the caller's own line: the first that is not in this package, nor checks its shapes."""
     level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "bayesmeta":
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OWN:
         level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, PrecisionWarning, stacklevel=level + 1)

@@ -113,4 +113,4 @@ class Head(Described, nn.Module, ABC):
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p of the head's own parameters, in nats, up to a constant: 0 unless a subclass has one."""
-        return torch.zeros((), dtype=torch.float32)  # the lowest: it raises no sum
+        return torch.zeros((), dtype=torch.float32, device="cpu")  # joins any precision and device

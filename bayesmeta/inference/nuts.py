@@ -249,7 +249,7 @@ class _Sampler:
         leaves = range(2 ** (max_depth - 1))
         places = [(n >> 1).bit_count() if n % 2 == 0 else max_depth for n in leaves]
         endings = [(~n & (n + 1)).bit_length() - 1 for n in leaves]
-        self.leaves = torch.tensor([places, [(n >> 1).bit_count() for n in leaves], endings])
+        self.leaves = torch.tensor([places, [(n >> 1).bit_count() for n in leaves], endings], device="cpu")
 
     def reasonable_step(self, target: _Target, point: Tensor) -> _StepSize:
         """Doubled or halved from 1 until one step of a task's chains is accepted about half of the time."""

@@ -1,7 +1,9 @@
 """The marginals of a predictive that are no distribution of torch's: a distribution that asks the predictive."""
 
+from typing import ClassVar
+
 from torch import Tensor
-from torch.distributions import Distribution
+from torch.distributions import Distribution, constraints
 
 from bayesmeta.predictives.predictive import Predictive
 
@@ -12,6 +14,8 @@ class PredictiveMarginals(Distribution):
     Args:
         predictive: what answers.
     """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # printing asks for it
 
     def __init__(self, predictive: Predictive) -> None:
         self.predictive = predictive

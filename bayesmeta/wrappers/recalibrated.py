@@ -131,7 +131,8 @@ class RecalibratedPosterior(WrappedPosterior):
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "RecalibratedPosterior":
-        return replace(super().selected(tasks), counts=self.counts[tasks])
+        inner = self.inner.selected(tasks)
+        return replace(self, spec=self.spec.of_tasks(len(tasks)), inner=inner, counts=self.counts[tasks])
 
     @override
     def extended(self, data: Data) -> "RecalibratedPosterior":

@@ -1,0 +1,1 @@
+"""What users' data, modes and machines bring: faults that must not happen, and must not be silent."""
