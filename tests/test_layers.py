@@ -11,7 +11,7 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line"]),
+    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line", "task_names"]),
     ("data", ["outcomes", "snapshot", "data", "linalg", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),
@@ -20,7 +20,7 @@ LAYERS = [
     ("evaluation", ["evaluation"]),
     ("learners", ["wrappers", "learners"]),
     ("training and trust", ["training", "checks", "calibration"]),
-    ("people", ["recipes", "frames"]),
+    ("people", ["recipes", "frames", "table_files", "table_cells", "outputs"]),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}

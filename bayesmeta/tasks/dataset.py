@@ -10,6 +10,7 @@ from torch import Tensor
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.learner import Learner
+from bayesmeta.task_names import name_text, texts
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import ArrayLike
@@ -65,8 +66,9 @@ class TaskDataset(TaskSource):
         for number, name in enumerate(names or ()):
             _require_name(name, f"place {number}")
         self.names: tuple[Hashable, ...] = tuple(range(data.num_tasks)) if names is None else tuple(names)
-        if len(self.names) != data.num_tasks or len(set(self.names)) != len(self.names):
-            raise DataError(f"expected {data.num_tasks} distinct task names, got {len(set(self.names))}")
+        distinct = data.num_tasks if names is None else len(set(texts(self.names)))
+        if len(self.names) != data.num_tasks or distinct != len(self.names):
+            raise DataError(f"expected {data.num_tasks} distinct task names, got {distinct}")
         empty = (data.counts == 0).nonzero().flatten().tolist()
         if empty:
             raise DataError(f"expected at least one point in every task, got none in task {self.names[empty[0]]!r}")
@@ -102,15 +104,16 @@ class TaskDataset(TaskSource):
         """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
-        groups, y = schema.tasks(frame), schema.outcomes(frame)
+        (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
         present = ~np.isnan(y).any(1)
-        kept = [group for group, keep in zip(groups, present, strict=True) if keep]
-        observed = set(kept)
-        for group in groups:
-            if group not in observed:
-                raise DataError(f"expected an outcome in every task, got only missing ones in task {group!r}: drop it")
-        tasks = cls.from_arrays(schema.inputs(frame[present]), y[present], kept)
-        tasks.schema = schema
+        points = np.bincount(rows[present], minlength=len(names))
+        if not points.all():
+            name = names[int(np.argmin(points))]
+            raise DataError(f"expected an outcome in every task, got only missing ones in task {name!r}: drop it")
+        if not present.all():
+            frame, y, rows = frame[present], y[present], rows[present]
+        tasks = cls.from_arrays(schema.inputs(frame), y, rows)
+        tasks.names, tasks.schema = tuple(names[row] for row in tasks.names), schema  # type: ignore[call-overload]
         return tasks
 
     @classmethod
@@ -172,9 +175,10 @@ class TaskDataset(TaskSource):
 
     def task(self, name: Hashable) -> Data:
         """The points of one task, without padding. Raises DataError for an unknown name."""
-        if name not in self.names:
+        wanted = name_text(name)
+        row = next((row for row, each in enumerate(self.names) if name_text(each) == wanted), None)
+        if row is None:
             raise DataError(f"expected the name of a task, got {name!r}; the first are {list(self.names[:5])}")
-        row = self.names.index(name)
         return self.data.select([row]).points(self.data.mask[row])
 
     def select(self, positions: Sequence[int]) -> "TaskDataset":
@@ -224,12 +228,10 @@ class TaskDataset(TaskSource):
 def _require_name(name: Any, where: str) -> None:
     """NaN differs from itself, so that every point without a task would become a task of its own."""
     try:
-        missing = name is None or bool(name != name)
         hash(name)
-    except TypeError as error:  # pandas.NA has no truth value, and a list no hash
+        name_text(name)
+    except (DataError, TypeError) as error:  # a list has no hash
         raise DataError(f"expected the name of a task in {where}, got {name!r}") from error
-    if missing:
-        raise DataError(f"expected the name of a task in {where}, got {name!r}")
 
 
 def _stack(
