@@ -20,7 +20,7 @@ LAYERS = [
     ("evaluation", ["evaluation"]),
     ("learners", ["wrappers", "learners"]),
     ("training and trust", ["training", "checks", "calibration"]),
-    ("people", ["recipes", "frames", "table_files", "table_cells", "outputs"]),
+    ("people", ["recipes", "frames", "table_files", "table_cells", "table_account", "outputs"]),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}

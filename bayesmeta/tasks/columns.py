@@ -204,7 +204,9 @@ def _likely_cause(cell: Any) -> str:
     if not isinstance(cell, str):
         return ""
     text = cell.strip()
-    if re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(['\s]\d{3})+([.,]\d+)?", text):
+    if re.fullmatch(
+        r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(['\s]\d{3})+([.,]\d+)?", text
+    ):
         return ": write thousands without separators"
     if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text):
         return ": write a decimal point"
