@@ -1,14 +1,15 @@
 """The command line: fit, predict, evaluate and report on table files, without writing Python."""
 
 import sys
-from collections.abc import Callable, Hashable, Iterable
+import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bayesmeta.checks.surprise import FEWEST, Surprise
+from bayesmeta.checks.surprise import Surprise
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
 from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
@@ -24,32 +25,32 @@ from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
-from bayesmeta.typing import ArrayLike
+from bayesmeta.unlike_tasks import reference_tasks, unlike
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Few-shot regression with uncertainty that can be trusted. Tables are CSV or parquet files, one row a point; names of tasks are text.",
+    help=(
+        "Few-shot regression with uncertainty that can be trusted. Tables are CSV or parquet files, one row a point; "
+        "names of tasks and categories are read as they are written."
+    ),
 )
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
 
-ALARM = 0.01  # p-value of a task that is named in a warning
-REFERENCES = 200  # tasks that others are compared with, at most
-REFERENCE_SHOTS = (1, 2, 3, 5, 10, 20)
-MOST_NAMED = 10  # in one warning
-
 
 def main() -> None:
-    """Entry point: errors of bayesmeta become one line on standard error and exit status 2."""
-    try:
-        app()
-    except BayesMetaError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    """Entry point: errors and warnings of bayesmeta become one line on standard error; an error is exit status 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        try:
+            app()
+        except BayesMetaError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(2)
 
 
 @app.command()
@@ -100,11 +101,17 @@ def fit(
     learner = chosen.build(len(schema.x_names), len(schema.y))
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
+    taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]
+    _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
     for line in (*account(frame, schema), _purposes(*chosen.train.divided(train, training), held_out)):
         typer.echo(line)
     result = chosen.train(learner, train, training)
     extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
-    calibrated = _calibrated(learner, tasks, held_out, seed)
+    try:
+        calibrated = reference_tasks(learner, tasks, held_out, seed)
+    except BayesMetaError as error:  # the model is worth keeping without it
+        calibrated = None
+        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
     save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
     typer.echo(f"{method} on {train!r}: {result!r}")
     if held_out is not None:
@@ -144,9 +151,8 @@ def predict(
     write_table(predicted, output, *written)
     if tasks is not None:
         write_table(described.reset_index(), tasks, *written)
-    if matching.warning:
-        typer.echo(f"warning: {matching.warning}", err=True)
-    _warn(described.index, described["points"], described["p_value"], described["smallest_p_value"])
+    _warn(matching.warning)
+    _warn(unlike(described.index, described["points"], described["p_value"], described["smallest_p_value"]))
     say = _speaker(*outputs.values())
     say(str(matching))
     say(f"{len(predicted)} rows of {matching.tasks} tasks written to {output}")
@@ -173,7 +179,7 @@ def evaluate(
     )
     surprise, data = _surprise(learner, extra), tasks.data
     if surprise is not None:
-        _warn(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data))
+        _warn(unlike(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data)))
     say = _speaker(output)
     say(str(result))
     if trained:
@@ -197,11 +203,10 @@ def report(
     sep: Separator = None,
 ) -> None:
     """Score a model as evaluate does, and write one HTML page: what to conclude, the numbers, the figures."""
-    require_outputs(
-        {"--output": output},
-        {"TABLE": table},
-        {"MODEL": model, "--figures": figures or Path()} if figures else {"MODEL": model},
-    )
+    require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
+    if figures is not None:
+        require_folder(figures)
+        require_outputs({"--output": output}, {"--figures": figures})
     learner, schema, extra = _load(model)
     counts, (tasks, trained) = _counts(shots), _tasks(_read(table, sep), schema, extra, include_trained)
     method = extra.get("method", learner.title)
@@ -248,10 +253,9 @@ def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained:
     alike = look_alikes([tasks.names[i] for i in fresh], sorted(trained - set(texts(tasks.names))))
     if alike:
         pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in alike[:3])
-        typer.echo(
-            f"warning: {len(alike)} tasks may be of the training; names are compared as they are written, and perhaps "
-            f"these are one: {pairs}",
-            err=True,
+        _warn(
+            f"{len(alike)} tasks may be of the training; names are compared as they are written, and perhaps these are "
+            f"one: {pairs}"
         )
     seen = len(tasks) - len(fresh)
     if include_trained or not seen:
@@ -275,46 +279,6 @@ def _purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDa
     return f"{total} tasks: {', '.join(parts)}"
 
 
-def _calibrated(learner: Learner, tasks: TaskDataset, held_out: TaskDataset | None, seed: int) -> Surprise | None:
-    """What new tasks will be compared with: the held-out tasks, or all where these are too few for the alarm."""
-    import torch
-
-    chosen = held_out if held_out is not None and len(held_out) >= 1.0 / ALARM - 1.0 else tasks
-    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
-    chosen = chosen.select(sorted(order.tolist()))
-    shots = [shot for shot in REFERENCE_SHOTS if int((chosen.data.counts > shot).sum()) >= FEWEST]
-    if not shots:
-        return None
-    try:
-        return Surprise.fit(learner, chosen, shots, seed=seed)
-    except BayesMetaError as error:  # the model is worth keeping without it
-        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
-        return None
-
-
-def _surprise(learner: Learner, extra: dict[str, Any]) -> Surprise | None:
-    return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
-
-
-def _warn(names: Iterable[Hashable], points: ArrayLike, p_values: ArrayLike, smallest: ArrayLike) -> None:
-    """Name the tasks that are unlike the reference tasks: p of at most .01, or of what their number allows."""
-    import numpy as np
-
-    names = list(names)
-    points, p_values, level = np.asarray(points), np.asarray(p_values), np.maximum(ALARM, np.asarray(smallest))
-    unlike = np.flatnonzero((points > 0) & (p_values <= level + 1e-12))
-    if not len(unlike):
-        return
-    ordered = unlike[np.argsort(p_values[unlike], kind="stable")]
-    named = ", ".join(f"{str(names[i])!r} (p = {p_values[i]:.2g})" for i in ordered[:MOST_NAMED])
-    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
-    typer.echo(
-        f"warning: {len(unlike)} of {int((points > 0).sum())} tasks are unlike those that were learned from: "
-        f"{named}{more}. By chance {float(level[points > 0].sum()):.2g} would be.",
-        err=True,
-    )
-
-
 def _read(path: Path, sep: str | None, header_only: bool = False) -> Table:
     """A table file; what is unusual in it is said."""
     table = read_table(path, sep, header_only)
@@ -323,10 +287,25 @@ def _read(path: Path, sep: str | None, header_only: bool = False) -> Table:
     return table
 
 
+def _warn(warning: str) -> None:
+    """Say what is probably wrong, if anything is."""
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    """Warnings of the library, without the line of code that gave them."""
+    _warn(str(message))
+
+
 def _speaker(*outputs: Path | None) -> Callable[[str], None]:
     """Where sentences go: to standard error when a table goes to standard output."""
     taken = any(standard_stream(path) is sys.stdout.buffer for path in outputs if path is not None)
     return partial(typer.echo, err=taken)
+
+
+def _surprise(learner: Learner, extra: dict[str, Any]) -> Surprise | None:
+    return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
 
 
 def _load(model: Path) -> tuple[Learner, Schema, dict[str, Any]]:

@@ -30,9 +30,9 @@ def predict_frame(
 ) -> "pd.DataFrame":
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
-    Tasks are the same where their names are: 3, 3.0 and "3" are one (`bayesmeta.task_names`). It warns where the context
-    has points but not one task of the query, since all is predicted from the prior then; give `context.head(0)` where
-    that is meant.
+    Tasks are the same where their names are: 3, 3.0 and "3" are one (`bayesmeta.task_names`). It warns where the
+    context has points but not one task of the query, since the prior predicts all of it then; give `context.head(0)`
+    where that is meant.
 
     Args:
         learner: adapted to each task in turn.
@@ -253,7 +253,7 @@ def _by_task(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunks(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
-    """Tasks of like sizes together: padding at most doubles them, and no chunk holds more than `POINTS` padded points."""
+    """Tasks of like sizes together: padding at most doubles them; a chunk has at most `POINTS` padded points."""
     sizes = [np.ceil(np.log2(np.maximum(each, 1))).astype(np.int64) for each in (known, asked)]
     kinds, kind = np.unique(np.stack(sizes), axis=1, return_inverse=True)
     for number in range(kinds.shape[1]):

@@ -1,8 +1,8 @@
 """Files that are written: whole or not at all, through links, never in the place of a device, never two in one place.
 
-A file is written under a name of its own in the same folder and then put in its place in one step, so that a reader sees
-the old file or the new one, and two writers do not share a half. Symbolic links stay, and what they point to is replaced.
-What is no regular file (a pipe, a terminal, /dev/null) is written to as it is. Folders are made.
+A file is written under a name of its own in the same folder and then put in its place in one step, so that a reader
+sees the old file or the new one, and two writers do not share a half. Symbolic links stay, and what they point to is
+replaced. What is no regular file (a pipe, a terminal, /dev/null) is written to as it is. Folders are made.
 """
 
 import bz2
@@ -36,8 +36,8 @@ def require_outputs(
 
     Args:
         outputs: files that will be written, by what the user calls them; None for one that is not.
-        inputs: files that are read.
-        folders: folders that nothing is written into, or only under names of their own.
+        inputs: files that are read, and whatever else an output must not replace.
+        folders: folders that no output may be inside of.
 
     Raises:
         DataError: an output is a folder or cannot be written, shares its place with another or with an input (also
@@ -50,7 +50,7 @@ def require_outputs(
         ...
         bayesmeta.errors.DataError: expected --tasks to be another file than --output, got a.csv for both
     """
-    seen: list[tuple[str, Path]] = [(name, path) for name, path in inputs.items() if path.is_file()]
+    seen = [(name, path) for name, path in inputs.items() if path.is_file() or path.is_dir() or not path.exists()]
     for name, path in outputs.items():
         if path is None:
             continue
@@ -122,7 +122,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal_commas: bool = False) -> None:
-    """Write a table without its index: parquet or CSV by the name of the file, packed where that ends in .gz, .bz2 or .xz.
+    """Write a table without its index: CSV, or what the end of the name says (.parquet; .gz, .bz2, .xz are packed).
 
     Args:
         frame: what is written.
@@ -140,8 +140,7 @@ def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal
             frame.to_parquet(buffer, index=False)
         except ImportError as error:
             raise DataError(
-                f"expected pyarrow to be installed for the parquet file {path}, got none: pip install pyarrow, or name a "
-                "CSV file"
+                f"expected pyarrow for the parquet file {path}, got none: pip install pyarrow, or name a CSV file"
             ) from error
         content = buffer.getvalue()
     else:

@@ -15,7 +15,7 @@ MOST = 8  # levels or rows that are named
 
 
 def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
-    """A line for each column that is used, one for those that are not, and one for rows that are left out.
+    r"""A line for each column that is used, one for those that are not, and one for rows that are left out.
 
     Args:
         frame: the table, its cells understood.
@@ -29,7 +29,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         >>> import bayesmeta as bm
         >>> frame = pd.DataFrame({"who": list("aabb"), "t": [0, 1, 0, 1], "arm": list("uuvv"), "y": [1.0, 2, 3, None]})
         >>> schema = bm.tasks.Schema.of(frame, task="who", x=["t"], y=["y"], covariates=["arm"])
-        >>> print("\\n".join(account(frame, schema)))
+        >>> print("\n".join(account(frame, schema)))
         who: names the task, 2 of them
         t: input, a number from 0 to 1
         arm: input, categories u (2 rows), v (1 row), constant within tasks

@@ -1,8 +1,8 @@
 """What the cells of a table file mean, for the columns that are asked for: names, categories or numbers.
 
     names       of tasks, and the levels of categories, are the text as it was written; only an empty cell is missing
-    numbers     with a point, or with a decimal comma: everywhere where cells are separated by semicolons, elsewhere only
-                where some number of the table cannot be one with commas between thousands. A table with both is refused
+    numbers     with a point, or with a decimal comma: always where cells are separated by semicolons, elsewhere only
+                where some number cannot be one with commas between thousands. A table with both is refused
     missing     among numbers: an empty cell, or a word for it such as NA (`MISSING`)
     truths      a column of true and false is one of numbers, 1 and 0
     dates       are refused: which unit and which origin is meant, only the user can say
@@ -104,8 +104,8 @@ def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
     if point is not None:
         (first, one), (second, other) = comma, point
         raise DataError(
-            f"expected decimal points or decimal commas in {table.name}, got both: {first.iloc[0]!r} in column {one!r}, "
-            f"line {first.index[0]}, and {second.iloc[0]!r} in column {other!r}, line {second.index[0]}"
+            f"expected decimal points or decimal commas in {table.name}, got both: {first.iloc[0]!r} in column {one!r} "
+            f"in line {first.index[0]}, and {second.iloc[0]!r} in column {other!r} in line {second.index[0]}"
         )
     return True
 

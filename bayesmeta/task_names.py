@@ -8,8 +8,8 @@ Names are compared as text. The text of
     a time    is its ISO text; at midnight, without a zone, its date: '2020-01-31'
     a tuple   is that of its parts
 
-and of anything else what `str` gives. Missing are None, NaN, NaT, pandas.NA and text that is empty or blank. The levels of
-a category are names by the same rule. Names are shown as the user wrote them; only comparisons go by the text.
+and of anything else what `str` gives. Missing are None, NaN, NaT, pandas.NA and text that is empty or blank. The levels
+of a category are names by the same rule. Names are shown as the user wrote them; only comparisons go by the text.
 """
 
 import datetime
@@ -96,8 +96,8 @@ def factorized(cells: Any, what: str = "the name of a task") -> tuple[np.ndarray
         what: the names are, for messages, in which a Series names its rows by its index.
 
     Raises:
-        DataError: a row has no name; or a float that is too large to tell neighbouring whole numbers apart, so that names
-            may have been lost before (in float64 above 2**53).
+        DataError: a row has no name; or a float that is too large to tell neighbouring whole numbers apart, so that
+            names may have been lost before (in float64 above 2**53).
 
     Example:
         >>> codes, names = factorized([3, "b", 3.0, "3"])
@@ -120,8 +120,8 @@ def factorized(cells: Any, what: str = "the name of a task") -> tuple[np.ndarray
         return _one_by_one(column, what)
     codes, found = pd.factorize(column)
     names = list(found.tolist())
-    if any(isinstance(name, str) and not name.strip() for name in names):
-        blank = np.array([not name.strip() for name in names])
+    blank = np.array([isinstance(name, str) and not name.strip() for name in names], dtype=bool)
+    if blank.any():
         _refuse(column, int(np.argmax(blank[codes])), what)
     return codes.astype(np.int64, copy=False), names
 
@@ -163,8 +163,8 @@ def _refuse_large(column: "pd.Series[Any]", what: str) -> None:
     if large.any():
         row = int(np.argmax(large))
         raise DataError(
-            f"expected {what} that {column.dtype} tells from others (a number up to 2**{digits}) in {place(column, row)}, "
-            f"got {plain(column.iloc[row])!r}: read the column as text or as whole numbers"
+            f"expected {what} that {column.dtype} tells from others, a number up to 2**{digits}, "
+            f"got {plain(column.iloc[row])!r} in {place(column, row)}: read the column as text or as whole numbers"
         )
 
 
@@ -193,7 +193,7 @@ def texts(names: Iterable[Hashable]) -> list[str]:
 
 
 def look_alikes(names: Sequence[Hashable], others: Sequence[Hashable]) -> list[tuple[Hashable, Hashable]]:
-    """Pairs of different names that are probably one task written in two ways: '3.0' and '3', '007' and '7', 'a ' and 'A'.
+    """Pairs of names that are probably one task written in two ways: '3.0' and '3', '007' and '7', 'a ' and 'A'.
 
     Args:
         names: of one table.

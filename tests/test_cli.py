@@ -238,7 +238,7 @@ def test_other_bad_input_is_one_line(
         ("evaluate", model, table, "--include-trained", "--level", "2"),
         ("evaluate", tmp_path / "empty", table),
         ("evaluate", tmp_path / "file", table),
-        ("predict", model, table, table, "-o", tmp_path / "no" / "folder.csv"),
+        ("predict", model, table, table, "-o", tmp_path / "file" / "out.csv"),
         ("predict", model, table, table, "-o", tmp_path / "o.csv", "--level", "0"),
     ]
     for case in cases:

@@ -20,7 +20,10 @@ LAYERS = [
     ("evaluation", ["evaluation"]),
     ("learners", ["wrappers", "learners"]),
     ("training and trust", ["training", "checks", "calibration"]),
-    ("people", ["recipes", "frames", "table_files", "table_cells", "table_account", "outputs"]),
+    (
+        "people",
+        ["recipes", "frames", "csv_text", "table_files", "table_cells", "table_account", "outputs", "unlike_tasks"],
+    ),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}

@@ -75,8 +75,8 @@ def levels_of(column: "pd.Series[Any]", tasks: np.ndarray) -> tuple[str, ...] | 
         tasks: the task of each row as a position.
 
     Raises:
-        DataError: times and dates, numbers written as text, cells of several kinds, or text with about as many levels as
-            there are rows (tasks, where it is constant within them), which says nothing of a new row.
+        DataError: times and dates, numbers written as text, cells of several kinds, or text with about as many levels
+            as there are rows (tasks, where it is constant within them), which says nothing of a new row.
     """
     import pandas as pd
     from pandas.api.types import infer_dtype, is_numeric_dtype
@@ -110,8 +110,8 @@ def one_hot(column: "pd.Series[Any]", levels: Sequence[str]) -> np.ndarray:
     if missing.any():
         at = int(np.argmax(missing))
         raise DataError(
-            f"expected column {column.name!r} to hold one of {list(levels)}, got a missing cell in {place(column, at)}: "
-            "leave the row out, or give what is unknown a name"
+            f"expected column {column.name!r} to hold one of {list(levels)}, "
+            f"got a missing cell in {place(column, at)}: leave the row out, or give what is unknown a name"
         )
     codes, names = factorized(column, f"a category of column {column.name!r}")
     position = {level: i for i, level in enumerate(levels)}
@@ -196,6 +196,7 @@ def first_of_task(codes: np.ndarray, tasks: np.ndarray) -> np.ndarray:
     return codes[first[tasks]]
 
 
+THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)?|(['\s]\d{3})+([.,]\d+)?)")
 UNIT = re.compile(r"\s*[<>~]?\s*[+-]?\d*[.,]?\d+([eE][+-]?\d+)?\s*[^\d\s.,;:/+-].*")
 
 
