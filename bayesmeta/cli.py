@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,11 @@ from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
 from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
 from bayesmeta.learner import Learner
-from bayesmeta.outputs import require_folder, require_outputs, standard_stream, write_table
+from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
 from bayesmeta.recipes import RECIPES, Training, recipe
 from bayesmeta.reporting.report import report as report_on
 from bayesmeta.table_account import account
-from bayesmeta.table_cells import decimal_commas, read_as, read_cells
+from bayesmeta.table_cells import decimal_commas, number_columns, read_as, read_cells
 from bayesmeta.table_files import Table, read_table
 from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
@@ -26,6 +26,9 @@ from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
 from bayesmeta.unlike_tasks import reference_tasks, unlike
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 app = typer.Typer(
     add_completion=False,
@@ -89,11 +92,12 @@ def fit(
     import torch
 
     chosen = recipe(method)
-    read = _read(table, sep)
+    read = read_table(table, sep)
     covariates, categories = covariate or [], categorical or []
     inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
     unknown = [name for name in (*inputs, *covariates) if name not in categories]
     frame = read_cells(read, task, y, unknown, categories)
+    _note(read, decimal_commas(read, [*y, *unknown]))
     schema = Schema.of(frame, task, inputs, y, covariates)
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
@@ -138,16 +142,15 @@ def predict(
     outputs = {"--output": output, "--tasks": tasks}
     require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
     learner, schema, extra = _load(model)
-    known, asked = _read(context, sep, header_only=True), _read(query, sep)
+    known, asked = read_table(context, sep, header_only=True), read_table(query, sep)
     require_free(asked.frame.columns, result_columns(schema))
     if tasks is not None:
         require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
-    points, wanted = read_as(known, schema), read_as(asked, schema, outcomes=False)
+    points, wanted = _cells(known, schema), _cells(asked, schema, outcomes=False)
     matching = Matching.of(schema, points, wanted)
     predicted = asked.frame.assign(**predictions(learner, schema, points, wanted, level))
     described = describe_tasks(learner, schema, points, wanted, _surprise(learner, extra))
-    inputs = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
-    written = (asked.separator or ",", decimal_commas(asked, inputs))
+    written = (asked.separator or ",", decimal_commas(asked, number_columns(schema, outcomes=False)))
     write_table(predicted, output, *written)
     if tasks is not None:
         write_table(described.reset_index(), tasks, *written)
@@ -173,7 +176,7 @@ def evaluate(
     """Score a model on tasks it was not trained on, by number of support points."""
     require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
     learner, schema, extra = _load(model)
-    counts, (tasks, trained) = _counts(shots), _tasks(_read(table, sep), schema, extra, include_trained)
+    counts, (tasks, trained) = _counts(shots), _tasks(read_table(table, sep), schema, extra, include_trained)
     result = evaluate_learner(
         learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
     )
@@ -208,7 +211,7 @@ def report(
         require_folder(figures)
         require_outputs({"--output": output}, {"--figures": figures})
     learner, schema, extra = _load(model)
-    counts, (tasks, trained) = _counts(shots), _tasks(_read(table, sep), schema, extra, include_trained)
+    counts, (tasks, trained) = _counts(shots), _tasks(read_table(table, sep), schema, extra, include_trained)
     method = extra.get("method", learner.title)
     made = report_on(
         learner,
@@ -247,7 +250,7 @@ def _counts(shots: str) -> list[int]:
 
 def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained: bool) -> tuple[TaskDataset, str]:
     """The tasks of a table, without those of the training unless they are asked for, and how many these are."""
-    tasks = TaskDataset.from_schema(read_as(table, schema), schema)
+    tasks = TaskDataset.from_schema(_cells(table, schema), schema)
     trained = set(extra.get("trained_on", []))
     fresh = [i for i, text in enumerate(texts(tasks.names)) if text not in trained]
     alike = look_alikes([tasks.names[i] for i in fresh], sorted(trained - set(texts(tasks.names))))
@@ -279,12 +282,17 @@ def _purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDa
     return f"{total} tasks: {', '.join(parts)}"
 
 
-def _read(path: Path, sep: str | None, header_only: bool = False) -> Table:
-    """A table file; what is unusual in it is said."""
-    table = read_table(path, sep, header_only)
-    for note in table.notes:
-        typer.echo(f"note: in {path}, {note}", err=True)
-    return table
+def _cells(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":
+    """The cells of a table as a schema says; what is unusual in the file is said."""
+    frame = read_as(table, schema, outcomes)
+    _note(table, decimal_commas(table, number_columns(schema, outcomes)))
+    return frame
+
+
+def _note(table: Table, commas: bool) -> None:
+    """Say how a file was read, where it is not the plain case."""
+    for note in (*table.notes, *(["numbers have decimal commas"] if commas else ())):
+        typer.echo(f"note: in {table.name}, {note}", err=True)
 
 
 def _warn(warning: str) -> None:
@@ -300,8 +308,7 @@ def _show(message: Warning | str, *_: object, **__: object) -> None:
 
 def _speaker(*outputs: Path | None) -> Callable[[str], None]:
     """Where sentences go: to standard error when a table goes to standard output."""
-    taken = any(standard_stream(path) is sys.stdout.buffer for path in outputs if path is not None)
-    return partial(typer.echo, err=taken)
+    return partial(typer.echo, err=any(is_standard(path) for path in outputs if path is not None))
 
 
 def _surprise(learner: Learner, extra: dict[str, Any]) -> Surprise | None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+FOR_EXCEL = re.compile(r"\s*sep=(.)\s*")  # a first line that names the separator
 WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " ", "blank": " ", "bar": "|", "pipe": "|"}
 
 
@@ -77,7 +78,7 @@ def _sniffed(text: str) -> str:
     """The separator that the header has most of; one that the first row has as many of goes before the others."""
     lines = [re.sub('"[^"]*"', "", line) for line in itertools.islice(_plain_lines(text), 2)]
     header, row = (*lines, "", "")[:2]
-    if said := re.fullmatch(r"\s*sep=(.)\s*", header):  # a line for Excel
+    if said := FOR_EXCEL.fullmatch(header):
         return said[1]
     ranked = [(0 < header.count(sep) == row.count(sep), header.count(sep)) for sep in ",;\t|"]
     return ",;\t|"[max(range(4), key=lambda i: (ranked[i], -i))]
@@ -180,7 +181,7 @@ class _Reading:
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
-                if len(cells) == 1 and re.fullmatch(r"\s*sep=.?\s*", cells[0]):
+                if FOR_EXCEL.fullmatch(self._lines[number - 1]):
                     continue
                 header = [cell.strip() for cell in cells]
                 self._require_no_hashed_header(header, hashed)

@@ -162,6 +162,7 @@ class Matching:
         with_context: how many of them have at least one known point.
         unmatched: tasks of the context, with points, that are not in the query.
         alike: pairs of such a task and of one of the query that are probably one, written in two ways.
+        without_outcome: whether the context has rows, and not one of them an outcome.
 
     Example:
         >>> import pandas as pd
@@ -176,6 +177,7 @@ class Matching:
     with_context: int
     unmatched: tuple[Hashable, ...]
     alike: tuple[tuple[Hashable, Hashable], ...]
+    without_outcome: bool
 
     @classmethod
     def of(cls, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame") -> "Matching":
@@ -188,7 +190,8 @@ class Matching:
         unmatched = [name for name, text in zip(with_points, given, strict=True) if text not in asked]
         without = set(asked) - set(given)
         alike = look_alikes(unmatched, [name for name in names if texts([name])[0] in without]) if unmatched else []
-        return cls(len(names), len(names) - len(without), tuple(unmatched), tuple(alike))
+        nothing = len(known) > 0 and not with_points
+        return cls(len(names), len(names) - len(without), tuple(unmatched), tuple(alike), nothing)
 
     def __str__(self) -> str:
         """How many tasks have context, and how many of the context are not asked about."""
@@ -199,6 +202,8 @@ class Matching:
     @property
     def warning(self) -> str:
         """What is probably wrong, in a sentence; empty where nothing is."""
+        if self.without_outcome:
+            return "no row of the context has an outcome, so that the prior predicts all tasks"
         pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in self.alike[:3])
         hint = f"names are compared as they are written, and perhaps these are one: {pairs}"
         if self.unmatched and not self.with_context:

@@ -6,6 +6,7 @@ replaced. What is no regular file (a pipe, a terminal, /dev/null) is written to 
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -15,7 +16,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, TextIO
 
 from bayesmeta.errors import DataError
 
@@ -67,6 +68,8 @@ def require_outputs(
 def require_writable(path: Path) -> None:
     """Raise DataError where `path` is a folder, is write-protected, or its folder is or cannot be made."""
     real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise DataError(f"expected a file that can be written, got {path}, a link that leads to itself")
     if path.is_dir():
         raise DataError(f"expected a file that can be written, got the folder {path}")
     if path.exists() and not os.access(path, os.W_OK):
@@ -86,15 +89,12 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"expected a folder that can be written, got {folder}: {existing} is read-only")
 
 
-def standard_stream(path: Path) -> BinaryIO | None:
-    """The stream of standard output or error, where the path is the same file; None where it is another."""
-    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        try:
-            if os.path.samestat(os.stat(path), os.fstat(number)):
-                return stream.buffer
-        except (OSError, ValueError, AttributeError):  # there is no such file, or the stream is closed, or no file
-            continue
-    return None
+def is_standard(path: Path, number: int = 1) -> bool:
+    """Whether the path is the same file as standard output (1) or error (2), also where that goes to a regular file."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(number))
+    except OSError:  # there is no such file, or the stream is closed
+        return False
 
 
 def write(path: Path, content: bytes) -> None:
@@ -108,10 +108,10 @@ def write(path: Path, content: bytes) -> None:
         b'text'
     """
     try:
-        stream = standard_stream(path)
-        if stream is not None:
-            stream.write(content)
-            stream.flush()
+        if is_standard(path, 1):
+            _append(sys.stdout, 1, content)
+        elif is_standard(path, 2):
+            _append(sys.stderr, 2, content)
         elif path.exists() and not path.is_file():
             with path.open("wb") as device:
                 device.write(content)
@@ -149,7 +149,20 @@ def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal
     write(path, content)
 
 
+def _append(stream: TextIO, number: int, content: bytes) -> None:
+    """After what was written to a standard stream before; through Python's own, where there is one."""
+    stream.flush()
+    if hasattr(stream, "buffer"):
+        stream.buffer.write(content)
+        stream.flush()
+    else:
+        with open(number, "wb", closefd=False) as file:
+            file.write(content)
+
+
 def _replace(path: Path, content: bytes) -> None:
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:

@@ -54,7 +54,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         missing = int(frame[name].isna().sum())
         lines.append(f"{name}: outcome, {_number(frame[name])}" + (f", missing in {_rows(missing)}" if missing else ""))
     used_names = {schema.task, *schema.x, *schema.covariates, *schema.y}
-    others = [str(name) for name in frame.columns if name not in used_names]
+    others = [str(name) or "a column without a name" for name in frame.columns if name not in used_names]
     if others:
         lines.append(f"not used: {_some(others)}")
     left_out = np.flatnonzero(~present)

@@ -70,15 +70,35 @@ def read_cells(
 
 
 def read_as(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":
-    """The table with the cells of its columns understood as a schema says. Raises DataError as `read_cells` does.
+    """The table with the cells of its columns understood as a schema says, and checked.
 
     Args:
         table: as it was written.
         schema: which column is what.
-        outcomes: whether the table must have the outcomes.
+        outcomes: whether the table must have the outcomes. Nothing is asked of the inputs of a row without.
+
+    Raises:
+        DataError: like `read_cells`; a cell that cannot be read as the schema says. Table, column and line are named.
     """
-    numbers = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
-    return read_cells(table, schema.task, [*numbers, *(schema.y if outcomes else ())], (), list(schema.levels))
+    frame = read_cells(table, schema.task, number_columns(schema, outcomes), (), list(schema.levels))
+    try:
+        schema.tasks(frame)
+        schema.inputs(frame[~np.isnan(schema.outcomes(frame)).any(1)] if outcomes else frame)
+    except DataError as error:
+        raise DataError(f"{error} (in {table.name})") from error
+    return frame
+
+
+def number_columns(schema: Schema, outcomes: bool = True) -> list[str]:
+    """The columns that hold numbers.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> number_columns(bm.tasks.Schema("who", x=("t", "arm"), y=("y",), levels={"arm": ("u", "v")}))
+        ['t', 'y']
+    """
+    inputs = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
+    return [*inputs, *(schema.y if outcomes else ())]
 
 
 def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
@@ -129,6 +149,8 @@ def _numbers(column: "pd.Series[Any]", commas: bool, must_be: bool) -> "pd.Serie
         lower = filled.str.strip().str.lower()
         if not lower.isin(["true", "false"]).all():
             return column.mask(missing, None) if must_be or not bad.all() else names_of(column)
+        if not missing.any():
+            return lower == "true"
         parsed = (lower == "true").to_numpy(dtype=np.float64)
     values = np.full(len(column), np.nan)
     values[~missing] = parsed

@@ -46,7 +46,7 @@ def name_text(name: Any) -> str:
 
         name = pd.Timestamp(name)
     elif getattr(name, "shape", None) == () and hasattr(name, "item"):  # numpy's and torch's scalars
-        return name_text(name.item()) if not isinstance(name, np.float16 | np.float32) else _number(float(str(name)))
+        return name_text(float(str(name)) if isinstance(name, np.float16 | np.float32) else name.item())
     if isinstance(name, bool):
         return str(name)
     if _is_missing(name):
