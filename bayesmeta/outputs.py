@@ -16,7 +16,7 @@ import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from bayesmeta.errors import DataError
 
@@ -109,9 +109,9 @@ def write(path: Path, content: bytes) -> None:
     """
     try:
         if is_standard(path, 1):
-            _append(sys.stdout, 1, content)
+            _append(1, content)
         elif is_standard(path, 2):
-            _append(sys.stderr, 2, content)
+            _append(2, content)
         elif path.exists() and not path.is_file():
             with path.open("wb") as device:
                 device.write(content)
@@ -149,8 +149,9 @@ def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal
     write(path, content)
 
 
-def _append(stream: TextIO, number: int, content: bytes) -> None:
-    """After what was written to a standard stream before; through Python's own, where there is one."""
+def _append(number: int, content: bytes) -> None:
+    """After what was written to standard output or error before; through Python's stream, where there is one."""
+    stream = sys.stdout if number == 1 else sys.stderr
     stream.flush()
     if hasattr(stream, "buffer"):
         stream.buffer.write(content)

@@ -13,6 +13,7 @@ of a category are names by the same rule. Names are shown as the user wrote them
 """
 
 import datetime
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -211,7 +212,5 @@ def look_alikes(names: Sequence[Hashable], others: Sequence[Hashable]) -> list[t
 
 def _loose(text: str) -> str:
     plain = " ".join(text.split()).casefold()
-    try:
-        return _number(Decimal(plain.replace(",", ".")))
-    except (ArithmeticError, ValueError, OverflowError):
-        return plain
+    number = plain.replace(",", ".")
+    return _number(Decimal(number)) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,2})?", number) else plain
