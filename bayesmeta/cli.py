@@ -1,25 +1,31 @@
-"""The command line: fit, predict and evaluate on CSV tables, without writing Python."""
+"""The command line: fit, predict, evaluate and report on table files, without writing Python."""
 
-import os
 import sys
-from collections.abc import Hashable, Iterable
+import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bayesmeta.checks.surprise import FEWEST, Surprise
+from bayesmeta.checks.surprise import Surprise
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
-from bayesmeta.frames import describe_tasks, predict_frame
+from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
 from bayesmeta.learner import Learner
+from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
 from bayesmeta.recipes import RECIPES, Training, recipe
 from bayesmeta.reporting.report import report as report_on
+from bayesmeta.table_account import account
+from bayesmeta.table_cells import decimal_commas, number_columns, read_as, read_cells
+from bayesmeta.table_files import Table, read_table
+from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
-from bayesmeta.typing import ArrayLike
+from bayesmeta.unlike_tasks import reference_tasks, unlike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,25 +34,26 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Few-shot regression with uncertainty that can be trusted. Tables are CSV files, one row a point.",
+    help=(
+        "Few-shot regression with uncertainty that can be trusted. Tables are CSV or parquet files, one row a point; "
+        "names of tasks and categories are read as they are written."
+    ),
 )
 
-Table = Annotated[Path, typer.Argument(help="CSV table, one row a point.")]
+TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
+Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
-
-ALARM = 0.01  # p-value of a task that is named in a warning
-REFERENCES = 200  # tasks that others are compared with, at most
-REFERENCE_SHOTS = (1, 2, 3, 5, 10, 20)
-MOST_NAMED = 10  # in one warning
 
 
 def main() -> None:
-    """Entry point: errors of bayesmeta become one line on standard error and exit status 2."""
-    try:
-        app()
-    except BayesMetaError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    """Entry point: errors and warnings of bayesmeta become one line on standard error; an error is exit status 2."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show
+        try:
+            app()
+        except BayesMetaError as error:
+            typer.echo(f"error: {error}", err=True)
+            sys.exit(2)
 
 
 @app.command()
@@ -57,36 +64,58 @@ def demo(
     """Meta-train on sinusoids, and compare with the Bayes-optimal predictor. About two minutes."""
     from bayesmeta.demo import run
 
+    require_folder(output)
     run(output, steps)
 
 
 @app.command()
 def fit(
-    table: Table,
+    table: TableFile,
     task: Annotated[str, typer.Option(help="Column with the task's name.")],
     y: Annotated[list[str], typer.Option(help="Outcome column; repeat for several.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
     x: Annotated[list[str] | None, typer.Option(help="Input column; repeat for several.")] = None,
     covariate: Annotated[list[str] | None, typer.Option(help="Input column that is constant within a task.")] = None,
+    categorical: Annotated[
+        list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
+    ] = None,
     method: Annotated[str, typer.Option(help="See `bayesmeta methods`.")] = "alpaca",
     holdout: Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    sep: Separator = None,
 ) -> None:
-    """Learn a prior from the tasks of a table."""
+    """Learn a prior from the tasks of a table, and say what was made of its columns.
+
+    Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start.
+    """
     import torch
 
     chosen = recipe(method)
-    frame = _read(table)
-    schema = Schema.of(frame, task, x or [], y, covariate or [])
+    read = read_table(table, sep)
+    covariates, categories = covariate or [], categorical or []
+    inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
+    unknown = [name for name in (*inputs, *covariates) if name not in categories]
+    frame = read_cells(read, task, y, unknown, categories)
+    _note(read, decimal_commas(read, [*y, *unknown]))
+    schema = Schema.of(frame, task, inputs, y, covariates)
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed)
     learner = chosen.build(len(schema.x_names), len(schema.y))
     require_savable(learner, output)  # before the training rather than after it
-    result = chosen.train(learner, train, Training(steps=steps, seed=seed))
-    extra = {"schema": schema.to_json(), "method": method, "trained_on": [str(name) for name in train.names]}
-    calibrated = _calibrated(learner, tasks, held_out, seed)
+    training = Training(steps=steps, seed=seed)
+    taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]
+    _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
+    for line in (*account(frame, schema), _purposes(*chosen.train.divided(train, training), held_out)):
+        typer.echo(line)
+    result = chosen.train(learner, train, training)
+    extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
+    try:
+        calibrated = reference_tasks(learner, tasks, held_out, seed)
+    except BayesMetaError as error:  # the model is worth keeping without it
+        calibrated = None
+        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
     save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
     typer.echo(f"{method} on {train!r}: {result!r}")
     if held_out is not None:
@@ -97,58 +126,76 @@ def fit(
 @app.command()
 def predict(
     model: Model,
-    context: Annotated[Path, typer.Argument(help="CSV table with the points that are known, outcomes included.")],
-    query: Annotated[Path, typer.Argument(help="CSV table with the points to predict; outcomes are not needed.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV table to write.")],
+    context: Annotated[Path, typer.Argument(help="Table with the points that are known, outcomes included.")],
+    query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
     level: Annotated[float, typer.Option(help="Probability of the interval (lower, upper).")] = 0.9,
-    tasks: Annotated[Path | None, typer.Option(help="CSV file for one row a task: p-value, shrinkage.")] = None,
+    tasks: Annotated[Path | None, typer.Option(help="Table file for one row a task: p-value, shrinkage.")] = None,
+    sep: Separator = None,
 ) -> None:
     """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
 
-    Writes QUERY with the columns mean, sd, lower, upper (and the outcome's name in front when there are several), and
-    warns of tasks whose context is unlike the tasks that were learned from. Predictions are the same with a warning.
+    Writes QUERY, every cell as it was and separated in the same way, with the columns mean, sd, lower, upper (and the
+    outcome's name in front when there are several), and warns of tasks whose context is unlike the tasks that were
+    learned from. Predictions are the same with a warning. Names of tasks are compared as they are written.
     """
+    outputs = {"--output": output, "--tasks": tasks}
+    require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
     learner, schema, extra = _load(model)
-    known, asked = _read(context), _read(query)
-    predicted = predict_frame(learner, schema, known, asked, level)
-    _write(predicted, output)
-    described = describe_tasks(learner, schema, known, asked, _surprise(learner, extra))
+    known, asked = read_table(context, sep, header_only=True), read_table(query, sep)
+    require_free(asked.frame.columns, result_columns(schema))
     if tasks is not None:
-        _write(described.reset_index(allow_duplicates=True), tasks)  # the task's column may be called points
-    _warn(described.index, described["points"], described["p_value"], described["smallest_p_value"])
-    typer.echo(f"{len(predicted)} rows of {predicted[schema.task].nunique()} tasks written to {output}")
+        require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
+    points, wanted = _cells(known, schema), _cells(asked, schema, outcomes=False)
+    matching = Matching.of(schema, points, wanted)
+    predicted = asked.frame.assign(**predictions(learner, schema, points, wanted, level))
+    described = describe_tasks(learner, schema, points, wanted, _surprise(learner, extra))
+    written = (asked.separator or ",", decimal_commas(asked, number_columns(schema, outcomes=False)))
+    write_table(predicted, output, *written)
+    if tasks is not None:
+        write_table(described.reset_index(), tasks, *written)
+    _warn(matching.warning)
+    _warn(unlike(described.index, described["points"], described["p_value"], described["smallest_p_value"]))
+    say = _speaker(*outputs.values())
+    say(str(matching))
+    say(f"{len(predicted)} rows of {matching.tasks} tasks written to {output}")
 
 
 @app.command()
 def evaluate(
     model: Model,
-    table: Table,
+    table: TableFile,
     shots: Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")] = "0,1,2,5,10",
     forecast: Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")] = False,
     include_trained: Annotated[bool, typer.Option(help="Score tasks of the training, too.")] = False,
     level: Annotated[float, typer.Option(help="Probability of the interval whose coverage is reported.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file for the whole table.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Table file for all scores.")] = None,
+    sep: Separator = None,
 ) -> None:
     """Score a model on tasks it was not trained on, by number of support points."""
+    require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
     learner, schema, extra = _load(model)
-    counts, tasks = _counts(shots), _tasks(table, schema, extra, include_trained)
+    counts, (tasks, trained) = _counts(shots), _tasks(read_table(table, sep), schema, extra, include_trained)
     result = evaluate_learner(
         learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
     )
     surprise, data = _surprise(learner, extra), tasks.data
     if surprise is not None:
-        _warn(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data))
-    typer.echo(str(result))
+        _warn(unlike(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data)))
+    say = _speaker(output)
+    say(str(result))
+    if trained:
+        say(trained)
     if output is not None:
-        _write(result.table().reset_index(), output)
-        typer.echo(f"table written to {output}")
+        write_table(result.table().reset_index(), output)
+        say(f"table written to {output}")
 
 
 @app.command()
 def report(
     model: Model,
-    table: Table,
+    table: TableFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
     shots: Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")] = "0,1,2,5,10",
     forecast: Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")] = False,
@@ -156,10 +203,15 @@ def report(
     level: Annotated[float, typer.Option(help="Probability of the intervals whose coverage is judged.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as PNG files.")] = None,
+    sep: Separator = None,
 ) -> None:
     """Score a model as evaluate does, and write one HTML page: what to conclude, the numbers, the figures."""
+    require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
+    if figures is not None:
+        require_folder(figures)
+        require_outputs({"--output": output}, {"--figures": figures})
     learner, schema, extra = _load(model)
-    counts, tasks = _counts(shots), _tasks(table, schema, extra, include_trained)
+    counts, (tasks, trained) = _counts(shots), _tasks(read_table(table, sep), schema, extra, include_trained)
     method = extra.get("method", learner.title)
     made = report_on(
         learner,
@@ -174,8 +226,11 @@ def report(
         facts=[("Model", f"{model.resolve().name}, method {method}"), ("Table", table.name)],
     )
     made.write(output, figures)
-    typer.echo(str(made))
-    typer.echo(f"report written to {output}" + ("" if figures is None else f", figures to {figures}"))
+    say = _speaker(output)
+    say(str(made))
+    if trained:
+        say(trained)
+    say(f"report written to {output}" + ("" if figures is None else f", figures to {figures}"))
 
 
 @app.command()
@@ -193,81 +248,71 @@ def _counts(shots: str) -> list[int]:
         raise DataError(f"expected numbers of support points like 0,1,3, got {shots!r}") from error
 
 
-def _tasks(table: Path, schema: Schema, extra: dict[str, Any], include_trained: bool) -> TaskDataset:
-    """The tasks of a table, without those of the training unless they are asked for."""
-    tasks = TaskDataset.from_schema(_read(table), schema)
-    if include_trained:
-        return tasks
+def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained: bool) -> tuple[TaskDataset, str]:
+    """The tasks of a table, without those of the training unless they are asked for, and how many these are."""
+    tasks = TaskDataset.from_schema(_cells(table, schema), schema)
     trained = set(extra.get("trained_on", []))
-    fresh = [i for i, name in enumerate(tasks.names) if str(name) not in trained]
+    fresh = [i for i, text in enumerate(texts(tasks.names)) if text not in trained]
+    alike = look_alikes([tasks.names[i] for i in fresh], sorted(trained - set(texts(tasks.names))))
+    if alike:
+        pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in alike[:3])
+        _warn(
+            f"{len(alike)} tasks may be of the training; names are compared as they are written, and perhaps these are "
+            f"one: {pairs}"
+        )
+    seen = len(tasks) - len(fresh)
+    if include_trained or not seen:
+        return tasks, f"{seen} of the {len(tasks)} tasks are of the training" if seen else ""
     if not fresh:
         raise DataError(
             f"expected tasks that the model was not trained on, got {len(tasks)} that it was: "
             "fit with --holdout, give another table, or pass --include-trained"
         )
-    return tasks.select(fresh)
+    return tasks.select(fresh), f"{seen} of the {len(tasks)} tasks are of the training and left out"
 
 
-def _calibrated(learner: Learner, tasks: TaskDataset, held_out: TaskDataset | None, seed: int) -> Surprise | None:
-    """What new tasks will be compared with: the held-out tasks, or all where these are too few for the alarm."""
-    import torch
+def _purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDataset | None) -> str:
+    """What the tasks are for."""
+    total = len(train) + len(stopping or ()) + len(held_out or ())
+    parts = [f"{len(train)} to learn from"]
+    if stopping is not None:
+        parts.append(f"{len(stopping)} for early stopping")
+    if held_out is not None:
+        parts.append(f"{len(held_out)} held out")
+    return f"{total} tasks: {', '.join(parts)}"
 
-    chosen = held_out if held_out is not None and len(held_out) >= 1.0 / ALARM - 1.0 else tasks
-    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
-    chosen = chosen.select(sorted(order.tolist()))
-    shots = [shot for shot in REFERENCE_SHOTS if int((chosen.data.counts > shot).sum()) >= FEWEST]
-    if not shots:
-        return None
-    try:
-        return Surprise.fit(learner, chosen, shots, seed=seed)
-    except BayesMetaError as error:  # the model is worth keeping without it
-        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
-        return None
+
+def _cells(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":
+    """The cells of a table as a schema says; what is unusual in the file is said."""
+    frame = read_as(table, schema, outcomes)
+    _note(table, decimal_commas(table, number_columns(schema, outcomes)))
+    return frame
+
+
+def _note(table: Table, commas: bool) -> None:
+    """Say how a file was read, where it is not the plain case."""
+    for note in (*table.notes, *(["numbers have decimal commas"] if commas else ())):
+        typer.echo(f"note: in {table.name}, {note}", err=True)
+
+
+def _warn(warning: str) -> None:
+    """Say what is probably wrong, if anything is."""
+    if warning:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+def _show(message: Warning | str, *_: object, **__: object) -> None:
+    """Warnings of the library, without the line of code that gave them."""
+    _warn(str(message))
+
+
+def _speaker(*outputs: Path | None) -> Callable[[str], None]:
+    """Where sentences go: to standard error when a table goes to standard output."""
+    return partial(typer.echo, err=any(is_standard(path) for path in outputs if path is not None))
 
 
 def _surprise(learner: Learner, extra: dict[str, Any]) -> Surprise | None:
     return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
-
-
-def _warn(names: Iterable[Hashable], points: ArrayLike, p_values: ArrayLike, smallest: ArrayLike) -> None:
-    """Name the tasks that are unlike the reference tasks: p of at most .01, or of what their number allows."""
-    import numpy as np
-
-    names = list(names)
-    points, p_values, level = np.asarray(points), np.asarray(p_values), np.maximum(ALARM, np.asarray(smallest))
-    unlike = np.flatnonzero((points > 0) & (p_values <= level + 1e-12))
-    if not len(unlike):
-        return
-    ordered = unlike[np.argsort(p_values[unlike], kind="stable")]
-    named = ", ".join(f"{str(names[i])!r} (p = {p_values[i]:.2g})" for i in ordered[:MOST_NAMED])
-    more = f" and {len(ordered) - MOST_NAMED} more" if len(ordered) > MOST_NAMED else ""
-    typer.echo(
-        f"warning: {len(unlike)} of {int((points > 0).sum())} tasks are unlike those that were learned from: "
-        f"{named}{more}. By chance {float(level[points > 0].sum()):.2g} would be.",
-        err=True,
-    )
-
-
-def _read(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise DataError(f"expected a CSV table in {path}, got: {error}") from error
-    if len(frame) == 0:
-        raise DataError(f"expected at least one row in {path}, got none")
-    frame.index = frame.index + 2  # messages name the line of the file
-    return frame
-
-
-def _write(frame: "pd.DataFrame", path: Path) -> None:
-    part = path.with_name(path.name + ".new")
-    try:
-        frame.to_csv(part, index=False)
-        os.replace(part, path)
-    except OSError as error:
-        raise DataError(f"expected a file that can be written, got {path}: {error}") from error
 
 
 def _load(model: Path) -> tuple[Learner, Schema, dict[str, Any]]:

@@ -1,6 +1,9 @@
 """Predictions for the rows of a pandas table, and what there is to say of its tasks."""
 
 import contextlib
+import warnings
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,16 +12,19 @@ from torch import Tensor
 
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
+from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import naming_columns
 from bayesmeta.tasks.table import Schema
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK = 256  # tasks at a time
+CHUNK = 256  # tasks at a time, at most
+POINTS = 2**16  # padded points at a time, at most (of one task, if it has more)
+RESULTS = ("mean", "sd", "lower", "upper")
 
 
 @settled
@@ -28,10 +34,14 @@ def predict_frame(
 ) -> "pd.DataFrame":
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
+    Tasks are the same where their names are: 3, 3.0 and "3" are one (`bayesmeta.task_names`). It warns where the
+    context has points but not one task of the query, since the prior predicts all of it then; give `context.head(0)`
+    where that is meant.
+
     Args:
         learner: adapted to each task in turn.
         schema: which column is what (`TaskDataset.from_frame(...).schema`).
-        context: known points; rows with a missing outcome say nothing.
+        context: known points; rows with a missing outcome say nothing. It may have no rows.
         query: points to predict; outcome columns are not needed. A task without context is predicted from the prior.
         level: probability of the interval between `lower` and `upper`.
 
@@ -40,7 +50,8 @@ def predict_frame(
         with several outcomes each name begins with that of its outcome.
 
     Raises:
-        DataError: a column or cell that cannot be read as the schema says, or a level outside (0, 1).
+        DataError: a column or cell that cannot be read as the schema says, a column of `query` that is called like a
+            result, or a level outside (0, 1).
 
     Example:
         >>> import pandas as pd
@@ -57,29 +68,56 @@ def predict_frame(
         >>> bool(prediction["sd"][0] < prediction["sd"][1])  # nothing is known of the new cell but the prior
         True
     """
-    known_x, known_y = schema.inputs(context), schema.outcomes(context)
-    present = ~np.isnan(known_y).any(1)
-    known_rows = _rows_by_task(schema, context, present)
-    wanted_x, wanted_rows = schema.inputs(query), _rows_by_task(schema, query, np.ones(len(query), dtype=bool))
+    matching = Matching.of(schema, context, query)
+    predicted = query.assign(**predictions(learner, schema, context, query, level))
+    if matching.warning:
+        warnings.warn(matching.warning, stacklevel=2)
+    return predicted
+
+
+def predictions(
+    learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", level: float = 0.9
+) -> dict[str, np.ndarray]:
+    """The result columns of `predict_frame` alone, which it puts next to those of `query`. Raises as it does."""
+    require_free(query.columns, result_columns(schema))
+    known, asked = _Known.of(schema, context), schema.inputs(query)
+    rows, names = schema.tasks(query)
     learner = learner.frozen()
+    starts, order = _by_task(rows, len(names))
+    found = known.positions(names)
     values = np.full((4, len(query), len(schema.y)), np.nan)
-    names = list(wanted_rows)
-    for start in range(0, len(names), CHUNK):
-        chunk = names[start : start + CHUNK]
-        supports = [known_rows.get(name, []) for name in chunk]
-        support = Data.stack([Data.from_arrays(known_x[rows], known_y[rows]) for rows in supports])
-        rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(wanted_rows[name]) for name in chunk], True, -1)
-        prediction = learner.adapt(support).predict(wanted_x[rows.numpy()])  # padded rows repeat the last one
-        real = rows >= 0
-        each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
-        for kind, value in enumerate(each):
-            values[kind, rows[real].numpy()] = value[real].cpu().numpy()
-    columns = {}
-    for position, outcome in enumerate(schema.y):
-        start_of_name = "" if len(schema.y) == 1 else f"{outcome}_"
-        for kind, label in enumerate(("mean", "sd", "lower", "upper")):
-            columns[start_of_name + label] = values[kind, :, position]
-    return query.assign(**columns)
+    for chunk in _chunks(known.counts(found), np.diff(starts)):
+        posterior = learner.adapt(known.support(found[chunk]))
+        mine = [torch.from_numpy(order[starts[i] : starts[i + 1]]) for i in chunk]
+        padded = torch.nn.utils.rnn.pad_sequence(mine, True, -1)
+        for piece in padded.split(max(POINTS // len(chunk), 1), 1):
+            prediction = posterior.predict(asked[piece.numpy()])  # padded rows repeat the last one
+            real = piece >= 0
+            each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
+            for kind, value in enumerate(each):
+                values[kind, piece[real].numpy()] = value[real].cpu().numpy()
+    return {name: values[i % 4, :, i // 4] for i, name in enumerate(result_columns(schema))}
+
+
+def result_columns(schema: Schema) -> list[str]:
+    """The columns that predictions add: mean, sd, lower, upper of each outcome, whose name is in front when several.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> result_columns(bm.tasks.Schema("cell", x=("t",), y=("u", "v")))[:5]
+        ['u_mean', 'u_sd', 'u_lower', 'u_upper', 'v_mean']
+    """
+    return [label if len(schema.y) == 1 else f"{outcome}_{label}" for outcome in schema.y for label in RESULTS]
+
+
+def require_free(columns: "pd.Index[str] | list[str]", results: list[str]) -> None:
+    """Raise DataError where a table has a column that is called like one of the results: it would be lost."""
+    taken = [name for name in results if name in columns]
+    if taken:
+        raise DataError(
+            f"expected a table without the columns of the result ({', '.join(results)}), got one with {taken[0]!r}: "
+            "rename that column (and fit again, if the model uses it)"
+        )
 
 
 @settled
@@ -98,36 +136,140 @@ def describe_tasks(
 
     Returns:
         The columns points, p_value, smallest_p_value (what the number of reference tasks allows) and shrinkage (1 where
-        the prior decides all), NaN where it cannot be said; the index is the task's name as text.
+        the prior decides all), NaN where it cannot be said; the index is the task's name, as `query` has it.
 
     Raises:
         DataError: a column or cell that cannot be read as the schema says; too few points for `surprise`.
     """
     import pandas as pd
 
-    known_x, known_y = schema.inputs(context), schema.outcomes(context)
-    rows = _rows_by_task(schema, context, ~np.isnan(known_y).any(1))
-    names = list(dict.fromkeys(str(name) for name in schema.tasks(query)))
+    known = _Known.of(schema, context)
+    rows, names = schema.tasks(query)
+    first = np.unique(rows, return_index=True)[1]
+    found = known.positions(names)
     learner = learner.frozen()
-    values = np.full((3, len(names)), np.nan)
-    for start in range(0, len(names), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        known = [rows.get(name, []) for name in names[chunk]]
-        support = Data.stack([Data.from_arrays(known_x[each], known_y[each]) for each in known])
+    values, points = np.full((3, len(names)), np.nan), known.counts(found)
+    for chunk in _chunks(points, np.zeros_like(points)):
+        support = known.support(found[chunk])
         if surprise is not None:
             values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
         with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
             values[2, chunk] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
-    points = [len(rows.get(name, [])) for name in names]
-    return pd.DataFrame({"points": points, **columns}, index=pd.Index(names, name=schema.task))
+    return pd.DataFrame({"points": points, **columns}, index=pd.Index(query[schema.task].iloc[first]))
 
 
-def _rows_by_task(schema: Schema, frame: "pd.DataFrame", present: np.ndarray) -> dict[str, list[int]]:
-    """Row positions of each task; names are compared as text, since 308 in one file may be "308" in another."""
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(schema.tasks(frame)):
-        kept = rows.setdefault(str(name), [])
-        if present[row]:
-            kept.append(row)
-    return rows
+@dataclass(frozen=True)
+class Matching:
+    """Which tasks of a query have known points in a context, and which tasks of the context were asked about.
+
+    Attributes:
+        tasks: how many tasks the query has.
+        with_context: how many of them have at least one known point.
+        unmatched: tasks of the context, with points, that are not in the query.
+        alike: pairs of such a task and of one of the query that are probably one, written in two ways.
+        without_outcome: whether the context has rows, and not one of them an outcome.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> schema = bm.tasks.Schema("cell", x=(), y=("y",))
+        >>> context = pd.DataFrame({"cell": ["01", "2"], "y": [0.1, 0.2]})
+        >>> print(Matching.of(schema, context, pd.DataFrame({"cell": [1, 2]})))
+        1 of 2 tasks to predict have context; 1 task of the context is not asked about
+    """
+
+    tasks: int
+    with_context: int
+    unmatched: tuple[Hashable, ...]
+    alike: tuple[tuple[Hashable, Hashable], ...]
+    without_outcome: bool
+
+    @classmethod
+    def of(cls, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame") -> "Matching":
+        """Compare the tasks of two tables. Raises DataError where a task or an outcome cannot be read."""
+        rows, known = schema.tasks(context)
+        has_points = np.bincount(rows[~np.isnan(schema.outcomes(context)).any(1)], minlength=len(known)) > 0
+        names = schema.tasks(query)[1]
+        with_points = [name for name, any_points in zip(known, has_points, strict=True) if any_points]
+        asked, given = set(texts(names)), texts(with_points)
+        unmatched = [name for name, text in zip(with_points, given, strict=True) if text not in asked]
+        without = set(asked) - set(given)
+        alike = look_alikes(unmatched, [name for name in names if texts([name])[0] in without]) if unmatched else []
+        nothing = len(known) > 0 and not with_points
+        return cls(len(names), len(names) - len(without), tuple(unmatched), tuple(alike), nothing)
+
+    def __str__(self) -> str:
+        """How many tasks have context, and how many of the context are not asked about."""
+        matched = f"{self.with_context} of {_tasks(self.tasks)} to predict have context"
+        rest = len(self.unmatched)
+        return matched if not rest else f"{matched}; {_tasks(rest)} of the context {_are(rest)} not asked about"
+
+    @property
+    def warning(self) -> str:
+        """What is probably wrong, in a sentence; empty where nothing is."""
+        if self.without_outcome:
+            return "no row of the context has an outcome, so that the prior predicts all tasks"
+        pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in self.alike[:3])
+        hint = f"names are compared as they are written, and perhaps these are one: {pairs}"
+        if self.unmatched and not self.with_context:
+            remedy = hint if pairs else f"the first task of the context is {self.unmatched[0]!r}"
+            return f"none of {_tasks(self.tasks)} to predict has context, so that the prior predicts them all; {remedy}"
+        return f"{len(self.alike)} of the tasks without context may have some; {hint}" if pairs else ""
+
+
+def _tasks(count: int) -> str:
+    return f"{count} task{'' if count == 1 else 's'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The points of a context, by task."""
+
+    x: np.ndarray  # rows D
+    y: np.ndarray  # rows C
+    starts: np.ndarray  # of each task, in `order`
+    order: np.ndarray  # rows, task after task; within one in the order of the table
+    position: dict[str, int]
+
+    @classmethod
+    def of(cls, schema: Schema, context: "pd.DataFrame") -> "_Known":
+        present = ~np.isnan(schema.outcomes(context)).any(1)
+        context = context[present]  # nothing is asked of the rest of the other rows
+        rows, names = schema.tasks(context)
+        starts, order = _by_task(rows, len(names))
+        position = {text: i for i, text in enumerate(texts(names))}
+        return cls(schema.inputs(context), schema.outcomes(context), starts, order, position)
+
+    def positions(self, names: list[Hashable]) -> np.ndarray:
+        """Where each task is; -1 for one without points."""
+        return np.array([self.position.get(text, -1) for text in texts(names)], dtype=np.int64)
+
+    def counts(self, positions: np.ndarray) -> np.ndarray:
+        return np.append(np.diff(self.starts), 0)[positions]  # -1 is the last
+
+    def support(self, positions: np.ndarray) -> Data:
+        rows = [self.order[self.starts[i] : self.starts[i + 1]] if i >= 0 else self.order[:0] for i in positions]
+        return Data.stack([Data.from_arrays(self.x[each], self.y[each]) for each in rows])
+
+
+def _by_task(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets of the tasks, and the rows task after task."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
+    return starts, np.argsort(rows, kind="stable")
+
+
+def _chunks(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
+    """Tasks of like sizes together: padding at most doubles them; a chunk has at most `POINTS` padded points."""
+    sizes = [np.ceil(np.log2(np.maximum(each, 1))).astype(np.int64) for each in (known, asked)]
+    kinds, kind = np.unique(np.stack(sizes), axis=1, return_inverse=True)
+    for number in range(kinds.shape[1]):
+        members = np.flatnonzero(kind.ravel() == number)
+        longest = int(known[members].max())
+        step = min(max(POINTS // max(longest, 1), 1), CHUNK)
+        for start in range(0, len(members), step):
+            yield members[start : start + step]

@@ -1,8 +1,8 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from bayesmeta.errors import DataError
@@ -51,6 +51,18 @@ class Training:
     progress: bool | None = None
 
 
+class Trainer(ABC):
+    """How a learner is trained on a table, and with which of its tasks."""
+
+    @abstractmethod
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """Tasks to learn from, and tasks that only say when to stop, if there are any."""
+
+    @abstractmethod
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+        """Train in place, on the tasks that `divided` gives."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A learner and how it is trained on a table.
@@ -68,30 +80,64 @@ class Recipe:
 
     summary: str
     build: Callable[[int, int], Learner]
-    train: Callable[[Learner, TaskDataset, Training], FitResult]
+    train: Trainer
 
 
-def _by_gradients(
-    learner: Learner, tasks: TaskDataset, training: Training, objective: Objective | None = None
-) -> FitResult:
-    held_out = None
-    if training.validation > 0.0 and len(tasks) >= 5:
-        tasks, held_out = tasks.split(training.validation, training.seed)
-    return fit(
-        learner,
-        tasks,
-        training.steps,
-        objective=objective,
-        validation=held_out,
-        patience=8,
-        validate_every=max(training.steps // 40, 1),
-        seed=training.seed,
-        progress=training.progress,
-    )
+@dataclass(frozen=True)
+class ByGradients(Trainer):
+    """Stochastic steps; of five tasks or more, a share stops the training early.
+
+    Attributes:
+        objective: what is maximised; the predictive density of query points by default.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
+        >>> ByGradients().divided(tasks, Training(validation=0.2))
+        (TaskDataset(8 tasks, 5 to 5 points each), TaskDataset(2 tasks, 5 to 5 points each))
+    """
+
+    objective: Objective | None = None
+
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """A share of the tasks, drawn at random, is for early stopping."""
+        if training.validation > 0.0 and len(tasks) >= 5:
+            return tasks.split(training.validation, training.seed)
+        return tasks, None
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+        """Train in place."""
+        tasks, validation = self.divided(tasks, training)
+        return fit(
+            learner,
+            tasks,
+            training.steps,
+            objective=self.objective,
+            validation=validation,
+            patience=8,
+            validate_every=max(training.steps // 40, 1),
+            seed=training.seed,
+            progress=training.progress,
+        )
 
 
-def _by_evidence(learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
-    return fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
+@dataclass(frozen=True)
+class ByEvidence(Trainer):
+    """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> ByEvidence().divided(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
+        (TaskDataset(10 tasks, 5 to 5 points each), None)
+    """
+
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """All tasks, and none."""
+        return tasks, None
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
+        """Train in place."""
+        return fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
 
 
 def _bumps(num_inputs: int, num_outputs: int) -> Learner:
@@ -115,74 +161,74 @@ RECIPES: dict[str, Recipe] = {
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
         lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
-        partial(_by_gradients, objective=Evidence()),
+        ByGradients(Evidence()),
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
         lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs=num_outputs)).double(),
-        _by_evidence,
+        ByEvidence(),
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
         _bumps,
-        _by_evidence,
+        ByEvidence(),
     ),
     "r2d2": Recipe(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
         lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
-        partial(_by_gradients, objective=Evidence()),
+        ByGradients(Evidence()),
     ),
     "dkt": Recipe(
         "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
         lambda num_inputs, num_outputs: Standardized(
             DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs=num_outputs)
         ),
-        partial(_by_gradients, objective=Evidence()),
+        ByGradients(Evidence()),
     ),
     "maml": Recipe(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
         _standardized(MAML, lr=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
     "first-order-maml": Recipe(
         "MAML without second derivatives: faster training, a little worse",
         _standardized(FirstOrderMAML, lr=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
     "meta-sgd": Recipe(
         "Meta-SGD: one step, with a learned rate for every weight",
         _standardized(MetaSGD, lr=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
     "maml++": Recipe(
         "MAML++: 5 steps, with learned rates for every layer and step",
         _standardized(MAMLPlusPlus, lr=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
     "alpha-maml": Recipe(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
         _standardized(AlphaMAML, lr=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
     "cavia": Recipe(
         "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
         _standardized(CAVIA, num_context=4, steps=5, lr=0.5),
-        _by_gradients,
+        ByGradients(),
     ),
     "imaml": Recipe(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
         _standardized(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
-        _by_gradients,
+        ByGradients(),
     ),
     "llama": Recipe(
         "LLAMA: as imaml by 5 steps, trained on the Laplace evidence of whole tasks",
         _standardized(LLAMA, lr=0.1, precision=10.0),
-        _by_gradients,
+        ByGradients(),
     ),
     "bmaml": Recipe(
         "BMAML: 5 particles of a network, moved together",
         _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
-        _by_gradients,
+        ByGradients(),
     ),
 }
 

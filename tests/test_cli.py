@@ -1,8 +1,11 @@
 """The command line as a user runs it: whole sessions, and every kind of bad input as one line, never a traceback."""
 
+import gzip
+import io
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,9 @@ from typer.testing import CliRunner
 
 from bayesmeta.cli import app, main
 from bayesmeta.recipes import RECIPES
+
+pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.errors.ConvergenceWarning")  # few steps are enough here
+QUICK = ("--method", "alpaca-linear", "--steps", "5")
 
 
 @pytest.fixture
@@ -238,7 +244,7 @@ def test_other_bad_input_is_one_line(
         ("evaluate", model, table, "--include-trained", "--level", "2"),
         ("evaluate", tmp_path / "empty", table),
         ("evaluate", tmp_path / "file", table),
-        ("predict", model, table, table, "-o", tmp_path / "no" / "folder.csv"),
+        ("predict", model, table, table, "-o", tmp_path / "file" / "out.csv"),
         ("predict", model, table, table, "-o", tmp_path / "o.csv", "--level", "0"),
     ]
     for case in cases:
@@ -292,6 +298,375 @@ def test_a_failed_command_leaves_what_was_written(
     assert run(capsys, monkeypatch, "predict", model, tmp_path / "none.csv", table, "-o", out)[0] == 2
     assert before == {path.name: path.read_bytes() for path in model.iterdir()}
     assert out.read_text() == "precious"
+
+
+# ------------------------------------------------------------------------------------------- names, columns and files
+
+
+@pytest.fixture(scope="module")
+def small() -> pd.DataFrame:
+    """Twelve tasks of five rows, every cell as text: names that a guess would merge or lose."""
+    names = ["000", "0", "0.0", "NA", "None", "1.1", "1.10", "1e1", "10", "a b", " a", "true"]
+    rng = np.random.default_rng(0)
+    level = rng.normal(0, 3, 12)
+    frame = pd.DataFrame({"id": np.repeat(names, 5), "x": rng.uniform(0, 5, 60).round(3)})
+    frame["arm"] = np.repeat(["None", "1", "1.0", "Low"] * 3, 5)
+    frame["y"] = (np.repeat(level, 5) + frame["x"] + rng.normal(0, 0.2, 60)).round(3)
+    return frame.astype(str)
+
+
+Session = tuple[Path, pd.DataFrame, pd.DataFrame]
+
+
+@pytest.fixture
+def session(small: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A fitted model with its context and query: the folder is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    small.to_csv("table.csv", index=False)
+    context, query = small.groupby("id", sort=False).head(3), small.groupby("id", sort=False).tail(2)
+    context.to_csv("context.csv", index=False)
+    query.drop(columns="y").to_csv("query.csv", index=False)
+    columns = [
+        "--task",
+        "id",
+        "--x",
+        "x",
+        "--y",
+        "y",
+        "--categorical",
+        "arm",
+        "--method",
+        "alpaca-linear",
+        "--steps",
+        "20",
+    ]
+    done = CliRunner().invoke(app, ["fit", "table.csv", *columns, "-o", "model", "--holdout", "0.25"])
+    assert done.exit_code == 0, done.output
+    return tmp_path, context, query
+
+
+def read_text(path: str) -> pd.DataFrame:
+    return pd.read_csv(path, dtype=str, keep_default_na=False)
+
+
+def test_names_are_what_is_written(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, query = session
+    code, out, _ = run(
+        capsys, monkeypatch, "predict", "model", "context.csv", "query.csv", "-o", "o.csv", "--tasks", "t.csv"
+    )
+    assert code == 0
+    assert "12 of 12 tasks to predict have context\n24 rows of 12 tasks written to o.csv" in out
+    found = read_text("o.csv")
+    assert found[["id", "x", "arm"]].values.tolist() == query[["id", "x", "arm"]].values.tolist()
+    error = found["mean"].astype(float).to_numpy() - query["y"].astype(float).to_numpy()
+    assert np.abs(error).max() < 1.0  # five deviations of the noise; tasks differ by 3
+    tasks = read_text("t.csv")
+    assert tasks["id"].tolist() == query["id"].unique().tolist()
+    assert set(tasks["points"]) == {"3"}
+
+    trained = json.loads(Path("model", "model.json").read_text())["extra"]["trained_on"]
+    assert len(trained) == 9
+    assert set(trained) < set(query["id"])
+    code, out, err = run(capsys, monkeypatch, "evaluate", "model", "table.csv", "--shots", "1")
+    assert (code, err) == (0, "")
+    assert "9 of the 12 tasks are of the training and left out" in out
+    # the same tasks after somebody's outer join
+    only = pd.DataFrame({"id": [f"{name}.0" for name in trained if name == "10"] * 3, "x": "1", "arm": "1", "y": "1"})
+    if len(only):
+        only.to_csv("only.csv", index=False)
+        _, _, err = run(capsys, monkeypatch, "evaluate", "model", "only.csv", "--shots", "1")
+        assert "warning: 1 tasks may be of the training" in err
+
+
+def test_a_context_of_other_names_is_said(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, context, query = session
+    files = ("predict", "model", "c.csv", "query.csv", "-o", "o.csv")
+    context.assign(id="_" + context["id"]).to_csv("c.csv", index=False)
+    code, out, err = run(capsys, monkeypatch, *files)
+    assert code == 0
+    assert "0 of 12 tasks to predict have context; 12 tasks of the context are not asked about" in out
+    assert err == (
+        "warning: none of 12 tasks to predict has context, so that the prior predicts them all; "
+        "the first task of the context is '_000'\n"
+    )
+    context[context["id"] == "10"].assign(id="10.0").to_csv("c.csv", index=False)
+    query[query["id"] == "10"].to_csv("q.csv", index=False)
+    code, _, err = run(capsys, monkeypatch, "predict", "model", "c.csv", "q.csv", "-o", "o.csv")
+    assert "perhaps these are one: '10.0' and '10'" in err
+    # a header alone, or rows without outcomes, say nothing of any task
+    context.head(0).to_csv("c.csv", index=False)
+    code, out, err = run(capsys, monkeypatch, *files)
+    assert (code, err) == (0, "")
+    assert "0 of 12 tasks to predict have context\n" in out
+    prior = read_text("o.csv")
+    context.assign(y="NA").to_csv("c.csv", index=False)
+    code, _, err = run(capsys, monkeypatch, *files)
+    assert "no row of the context has an outcome" in err
+    assert read_text("o.csv").equals(prior)
+
+
+@pytest.mark.parametrize("column", ["mean", "sd", "lower", "upper"])
+def test_columns_called_like_results_are_refused(
+    column: str, session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session[2].assign(**{column: "mine"}).to_csv("q.csv", index=False)
+    code, _, err = run(capsys, monkeypatch, "predict", "model", "context.csv", "q.csv", "-o", "o.csv")
+    assert code == 2
+    assert f"got one with '{column}': rename that column" in err
+    assert not Path("o.csv").exists()
+
+
+@pytest.mark.parametrize("column", ["points", "p_value"])
+def test_a_task_column_called_like_a_result(
+    column: str,
+    small: pd.DataFrame,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small.rename(columns={"id": column}).to_csv("t.csv", index=False)
+    base = ("--task", column, "--x", "x", "--y", "y", *QUICK, "-o", "m")
+    assert run(capsys, monkeypatch, "fit", "t.csv", *base)[0] == 0
+    assert run(capsys, monkeypatch, "predict", "m", "t.csv", "t.csv", "-o", "o.csv")[0] == 0
+    code, _, err = run(capsys, monkeypatch, "predict", "m", "t.csv", "t.csv", "-o", "o.csv", "--tasks", "ts.csv")
+    assert code == 2
+    assert f"got one with '{column}'" in err
+    small.rename(columns={"id": "sd"}).to_csv("t.csv", index=False)
+    code, _, err = run(capsys, monkeypatch, "fit", "t.csv", "--task", "sd", *base[2:])
+    assert code == 0
+    assert "warning: predict will refuse the column 'sd'" in err
+
+
+def test_fit_says_what_it_made_of_a_table(
+    small: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = small.assign(twice=small["id"].map({"000": "TRUE"}).fillna("FALSE"), same="7", spare="x", site="s")
+    frame.loc[[3, 50], "y"] = ["NA", ""]
+    frame.to_csv("t.csv", index=False, sep=";", decimal=",")
+    columns = ["--task", "id", "--x", "x", "--y", "y", "--x", "twice", "--x", "same", "--covariate", "site"]
+    arguments = ("fit", "t.csv", *columns, "--categorical", "arm", "-o", "m", "--steps", "3", "--holdout", "0.2")
+    code, out, err = run(capsys, monkeypatch, *arguments)
+    assert code == 0
+    assert err.splitlines()[0] == "note: in t.csv, cells are separated by semicolons"
+    lines = out.splitlines()
+    assert lines[0] == "id: names the task, 12 of them"
+    assert lines[1].startswith("x: input, a number from 0.")
+    assert lines[2:6] == [
+        "twice: input, true as 1 and false as 0, constant within tasks",
+        "same: input, a number from 7 to 7, the same in every row",
+        "arm: input, categories 1 (15 rows), 1.0 (14 rows), Low (15 rows), None (14 rows), constant within tasks",
+        "site: input, categories s (58 rows), the same in every row",
+    ]
+    assert lines[6].startswith("y: outcome, a number from ")
+    assert lines[6].endswith(", missing in 2 rows")
+    assert lines[7:10] == [
+        "not used: spare",
+        "2 rows are left out, because they have no outcome: line 5, line 52",
+        "12 tasks: 8 to learn from, 2 for early stopping, 2 held out",
+    ]
+    code, out, _ = run(capsys, monkeypatch, *arguments, *QUICK)
+    assert "12 tasks: 10 to learn from, 2 held out" in out
+    assert json.loads(Path("m", "model.json").read_text())["extra"]["schema"]["levels"] == {
+        "arm": ["1", "1.0", "Low", "None"], "site": ["s"],
+    }  # fmt: skip
+
+
+def test_forms_of_tables_give_the_same_model(
+    small: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    columns = ("--task", "id", "--x", "x", "--y", "y", "--covariate", "arm", "--categorical", "arm")
+    plain = small.to_csv(index=False)
+    numbers = small.assign(x=small["x"].str.replace(".", ","), y=small["y"].str.replace(".", ","))
+    forms = {
+        "plain.csv": plain.encode(),
+        "trailing.csv": plain.replace("\n", ",\n").encode(),
+        "commented.csv": b"# made by logger\n" + plain.encode(),
+        "german.csv": numbers.to_csv(index=False, sep=";").encode(),
+        "sheets.csv": numbers.to_csv(index=False).encode(),
+        "packed.csv.gz": gzip.compress(small.to_csv(index=False, sep="\t").encode()),
+    }
+    found = []
+    for name, content in forms.items():
+        Path(name).write_bytes(content)
+        code, out, _ = run(capsys, monkeypatch, "fit", name, *columns, "-o", "m", *QUICK)
+        assert code == 0
+        code, _, _ = run(capsys, monkeypatch, "predict", "m", name, name, "-o", f"made/{name}.out")
+        assert code == 0
+        text = Path("made", f"{name}.out").read_text()
+        sep = ";" if name == "german.csv" else "\t" if "packed" in name else ","
+        rows = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=sep)
+        found.append((out.splitlines()[:4], rows["id"].tolist(), rows["mean"].str.replace(",", ".").tolist()))
+    assert all(each == found[0] for each in found)
+    german = Path("made", "german.csv.out").read_text().splitlines()
+    assert german[0] == "id;x;arm;y;mean;sd;lower;upper"
+    assert "." not in german[2].split(";", 1)[1]
+
+
+BAD_CELLS = {
+    "unit": (
+        "x",
+        "3 mg",
+        [],
+        "numbers or categories in column 'x', got both: '3 mg' in line 5: write the number alone",
+    ),
+    "thousands": ("y", "1,234", [], "numbers in column 'y', got '1,234' in line 5: write thousands without"),
+    "decimal comma": ("y", "1,5", [], "got both: '1,5' in column 'y' in line 5, and '"),
+    "infinity": ("x", "-inf", [], "finite numbers in column 'x', got infinity in line 5"),
+    "missing x": ("x", "NA", [], "a number in column 'x' of every row, got a missing cell in line 5"),
+    "missing task": ("id", "", [], "a task in column 'id' of every row, got none in line 5"),
+    "blank task": ("id", "  ", [], "a task in column 'id' of every row, got none in line 5"),
+    "date as y": ("y", "2020-01-31", [], "got '2020-01-31' in line 5: convert dates to a number"),
+    "missing category": (
+        "arm",
+        "",
+        ["--categorical", "arm"],
+        "to hold one of ['1', '1.0', 'Low', 'None'], got a missing",
+    ),
+    "codes that are not said": ("arm", "2", ["--x", "arm"], "got both: 'Low' in line 17. If all are names"),
+    "not constant": (
+        "arm",
+        "Low",
+        ["--covariate", "arm", "--categorical", "arm"],
+        "constant within a task, got 2 values",
+    ),
+    "name of another column": ("x", "1", ["--x", "z"], "a column 'z' in bad.csv, got ['id', 'x', 'arm', 'y']"),
+    "two roles": ("x", "1", ["--categorical", "y"], "every column in one role, got 'y' twice"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CELLS)
+def test_bad_cells_are_named(
+    name: str, small: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    column, cell, more, message = BAD_CELLS[name]
+    frame = small.copy()
+    frame.loc[3, column] = cell
+    frame.to_csv("bad.csv", index=False)
+    columns = ("--task", "id", "--x", "x", "--y", "y", *QUICK)
+    code, _, err = run(capsys, monkeypatch, "fit", "bad.csv", *columns, *more, "-o", "m")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert message in err
+    assert not Path("m").exists()
+
+
+DATES = [
+    "2020-01-{:02d}",
+    "2020/1/{}",
+    "{}.01.2020",
+    "1/{}/20",
+    "{} Jan 2020",
+    "Jan {}, 2020",
+    "2020-01-{:02d}T12:30:00Z",
+]
+
+
+@pytest.mark.parametrize("form", [*DATES, "12:{:02d}:05", "2020-01-{:02d} 3:30 pm"])
+def test_dates_are_refused_unless_they_are_said_to_be_names(
+    form: str, small: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small.assign(day=[form.format(1 + i % 4) for i in range(60)]).to_csv("t.csv", index=False)
+    base = ("fit", "t.csv", "--task", "id", "--y", "y", *QUICK, "-o", "m")
+    code, _, err = run(capsys, monkeypatch, *base, "--x", "day")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "got a date or time" in err
+    assert "days since a start" in err
+    code, out, _ = run(capsys, monkeypatch, *base, "--categorical", "day")
+    assert code == 0
+    assert "day: input, categories " in out
+
+
+def test_text_with_a_level_a_row_or_a_task_is_refused(
+    small: pd.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    many = pd.concat([small.assign(id=small["id"] + str(i)) for i in range(2)])  # 24 tasks
+    many.assign(note=[f"n{i}" for i in range(120)], who="w" + many["id"]).to_csv("t.csv", index=False)
+    base = ("fit", "t.csv", "--task", "id", "--y", "y", *QUICK, "-o", "m")
+    for column, words in (("note", "120 different texts in 120 rows"), ("who", "24 different texts in 24 tasks")):
+        code, _, err = run(capsys, monkeypatch, *base, "--x", column)
+        assert code == 2
+        assert f"categories in column '{column}', got {words}: leave it out, or group its levels" in err
+
+
+def test_what_predict_cannot_read_is_named_with_its_table(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, context, query = session
+    context.assign(y="high").to_csv("c.csv", index=False)
+    query.assign(arm="2").to_csv("q.csv", index=False)
+    for files, message in (
+        (("c.csv", "query.csv"), "numbers in column 'y', got 'high' in line 2 (in c.csv)"),
+        (("context.csv", "q.csv"), "to hold one of ['1', '1.0', 'Low', 'None'], got '2' in line 2 (in q.csv)"),
+        (("query.csv", "query.csv"), "expected a column 'y' in query.csv, got ['id', 'x', 'arm']"),
+        (("context.csv", "table.csv", "--sep", ";"), "say what separates its cells with --sep"),
+    ):
+        code, _, err = run(capsys, monkeypatch, "predict", "model", *files, "-o", "o.csv")
+        assert (code, err.count("\n")) == (2, 1), err
+        assert message in err
+
+
+def test_outputs_are_where_they_belong(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _, _ = session
+    base = ("predict", "model", "context.csv", "query.csv", "-o")
+    assert run(capsys, monkeypatch, *base, "new/folder/o.csv", "--tasks", "other/t.csv")[0] == 0
+    (folder / "link.csv").symlink_to("target.csv")
+    assert run(capsys, monkeypatch, *base, "link.csv")[0] == 0
+    right = Path("new/folder/o.csv").read_text()
+    assert Path("target.csv").read_text() == right
+    assert Path("link.csv").is_symlink()
+    # a table on standard output is nothing but the table
+    code, out, err = run(capsys, monkeypatch, *base, "/dev/stdout")
+    assert (code, out) == (0, right)
+    assert "24 rows of 12 tasks written to /dev/stdout" in err
+    assert run(capsys, monkeypatch, *base, "/dev/null")[0] == 0
+    assert Path("/dev/null").is_char_device()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for more in (
+        ("target.csv", "--tasks", "link.csv"),
+        ("o.csv", "--tasks", "./o.csv"),
+        ("/dev/stdout", "--tasks", "/dev/stdout"),
+        ("query.csv",),
+        ("context.csv",),
+        ("ok.csv", "--tasks", "query.csv"),
+        ("model/out.csv",),
+        ("model/model.json",),
+        ("model",),
+        ("new",),
+        ("target.csv/o.csv",),
+    ):
+        code, _, err = run(capsys, monkeypatch, *base, *more)
+        assert (code, err.count("\n")) == (2, 1), (more, err)
+        assert err.startswith("error: expected"), err
+    for more in (("-o", "table.csv"), ("-o", "model/e.csv"), ("-o", "new")):
+        assert run(capsys, monkeypatch, "evaluate", "model", "table.csv", *more)[0] == 2
+    for more in (("-o", "table.csv"), ("-o", "figs", "--figures", "figs"), ("-o", "r.html", "--figures", "target.csv")):
+        assert run(capsys, monkeypatch, "report", "model", "table.csv", *more)[0] == 2
+    assert run(capsys, monkeypatch, "demo", "-o", "target.csv")[0] == 2  # at once, not after two minutes
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    code, _, _ = run(capsys, monkeypatch, "evaluate", "model", "table.csv", "--shots", "1", "-o", "scores/e.csv")
+    assert code == 0
+    assert pd.read_csv("scores/e.csv").shots.tolist() == [1]
+
+
+def test_warnings_are_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def odd() -> None:
+        warnings.simplefilter("always")
+        warnings.warn("this is odd", stacklevel=1)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("bayesmeta.cli.app", odd)
+    assert run(capsys, monkeypatch, "methods") == (0, "", "warning: this is odd\n")
 
 
 def test_the_installed_command_runs() -> None:

@@ -11,7 +11,10 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line", "modes", "rounding"]),
+    (
+        "foundations",
+        ["errors", "typing", "version", "torch_private", "description", "one_line", "modes", "rounding", "task_names"],
+    ),
     ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),
@@ -20,7 +23,10 @@ LAYERS = [
     ("evaluation", ["evaluation"]),
     ("learners", ["wrappers", "learners"]),
     ("training and trust", ["training", "checks", "calibration"]),
-    ("people", ["recipes", "frames"]),
+    (
+        "people",
+        ["recipes", "frames", "csv_text", "table_files", "table_cells", "table_account", "outputs", "unlike_tasks"],
+    ),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}

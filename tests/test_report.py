@@ -154,11 +154,14 @@ def test_figures_on_request_and_the_same_page_twice(made: Report, text: str, tmp
 def test_what_cannot_be_written_leaves_what_was_there(made: Report, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("precious")
-    for path, figures in (("folder", None), ("no/report.html", None), ("report.html", "file")):
+    for path, figures in (("folder", None), ("file/report.html", None), ("report.html", "file")):
         with pytest.raises(DataError, match="can be written"):
             made.write(tmp_path / path, None if figures is None else tmp_path / figures)
     assert (tmp_path / "file").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+    with pytest.raises(DataError, match=r"expected the figure rmse.png to be another file than the page"):
+        made.write(tmp_path / "figures" / "rmse.png", tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
 
 
 def test_a_classifier_has_a_page_without_what_it_lacks() -> None:
@@ -235,7 +238,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         ("report", model, table, "-o", page, "--shots", "a"),
         ("report", model, table, "-o", page, "--level", "1"),
         ("report", model, tmp_path / "none.csv", "-o", page),
-        ("report", model, table, "-o", tmp_path / "no" / "report.html", "--shots", "0"),
+        ("report", model, table, "-o", model / "model.json" / "report.html", "--shots", "0"),
     ):
         code, _, err = run(*case)
         assert code == 2, case

@@ -1,7 +1,6 @@
 """`report(learner, tasks).write("report.html")`: what a learner does on held-out tasks, for people who decide."""
 
 import contextlib
-import os
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,11 @@ from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, m
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
+from bayesmeta.outputs import require_folder, require_outputs, require_writable, write
 from bayesmeta.reporting import figures, page, sections
 from bayesmeta.reporting.examples import Example, examples_of, spread_out, varying_input
 from bayesmeta.reporting.figures import Panel
+from bayesmeta.task_names import texts
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.tasks.table import Schema
@@ -71,26 +72,23 @@ class Report:
     def write(self, path: str | Path, figures: str | Path | None = None) -> None:
         """Write the page, and the figures as PNG files into a folder when one is given.
 
-        A page that is there already is replaced in one step.
+        A page that is there already is replaced in one step. Folders are made.
 
         Raises:
             DataError: the file or the folder cannot be written.
         """
-        path, folder = Path(path), None if figures is None else Path(figures)
-        if path.is_dir() or not path.absolute().parent.is_dir():  # before the figures are drawn rather than after it
-            raise DataError(f"expected a file that can be written, in a folder that exists, got {path}")
-        try:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"expected a folder that can be written, got {folder}: {error}") from error
+        path = Path(path)
+        require_writable(path)  # before the figures are drawn rather than after it
         panels = self._panels()
-        _write(path, self._page(panels).encode())
-        if folder is None:
-            return
-        for group in panels.values():
-            for panel in group:
-                _write(folder / f"{panel.name}.png", panel.bytes("png"))
+        drawn: dict[str, tuple[Path, Panel]] = {}
+        if figures is not None:
+            require_folder(Path(figures))
+            names = [(Path(figures, f"{panel.name}.png"), panel) for group in panels.values() for panel in group]
+            drawn = {f"the figure {each.name}": (each, panel) for each, panel in names}
+            require_outputs({"the page": path} | {name: each for name, (each, _) in drawn.items()}, {})
+        write(path, self._page(panels).encode())
+        for each, panel in drawn.values():
+            write(each, panel.bytes("png"))
 
     @property
     def _results(self) -> list[ShotScores]:
@@ -192,7 +190,7 @@ def report(
         seed: of the division into support and query, and of the bootstrap.
         examples: how many tasks are drawn, from the worst to the best; of a classifier none is.
         surprise: reference tasks, with which these are compared.
-        trained_on: names of the tasks of the training, compared as text: if some are among the tasks, the page says so.
+        trained_on: names of the tasks of the training: if some are among the tasks, the page says so.
         title: of the page.
         facts: (name, value) lines below the title, such as where the tasks come from.
 
@@ -249,7 +247,7 @@ def _facts(tasks: TaskDataset, evaluation: Evaluation, split: type[Split]) -> li
 
 def _seen(tasks: TaskDataset, trained_on: Collection[Hashable]) -> list[Conclusion]:
     """A warning where tasks are of the training."""
-    seen = {str(name) for name in trained_on} & {str(name) for name in tasks.names}
+    seen = set(texts(trained_on)) & set(texts(tasks.names))
     warning = (
         f"{len(seen)} of the {len(tasks)} tasks are of the training: for new tasks expect worse than what is below."
     )
@@ -293,13 +291,3 @@ def _range_of_outcomes(y: Tensor, level: float) -> float:
     """Mean over outcomes of the width of the range that holds their central share."""
     low, high = np.quantile(y.double().numpy(), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
     return float((high - low).mean())
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".new")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise DataError(f"expected a file that can be written, got {path}: {error}") from error

@@ -1,6 +1,6 @@
 """A finite set of tasks from the user's own table, in real units, ragged."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,6 +14,7 @@ from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.rounding import columns
+from bayesmeta.task_names import factorized, name_text
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import ArrayLike
@@ -72,10 +73,10 @@ class TaskDataset(TaskSource):
     ) -> None:
         if data.num_tasks == 0:
             raise DataError("expected at least one task, got none")
-        _require_names(names or ())
         self.names: tuple[Hashable, ...] = tuple(range(data.num_tasks)) if names is None else tuple(names)
-        if len(self.names) != data.num_tasks or len(set(self.names)) != len(self.names):
-            raise DataError(f"expected {data.num_tasks} distinct task names, got {len(set(self.names))}")
+        distinct = data.num_tasks if names is None else _count_distinct(self.names)
+        if len(self.names) != data.num_tasks or distinct != len(self.names):
+            raise DataError(f"expected {data.num_tasks} distinct task names, got {distinct}")
         empty = (data.counts == 0).nonzero().flatten().tolist()
         if empty:
             raise DataError(f"expected at least one point in every task, got none in task {self.names[empty[0]]!r}")
@@ -112,15 +113,16 @@ class TaskDataset(TaskSource):
         """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
-        groups, y = schema.tasks(frame), schema.outcomes(frame)
+        (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
         present = ~np.isnan(y).any(1)
-        kept = [group for group, keep in zip(groups, present, strict=True) if keep]
-        observed = set(kept)
-        for group in groups:
-            if group not in observed:
-                raise DataError(f"expected an outcome in every task, got only missing ones in task {group!r}: drop it")
-        tasks = cls.from_arrays(schema.inputs(frame[present]), y[present], kept)
-        tasks.schema = schema
+        points = np.bincount(rows[present], minlength=len(names))
+        if not points.all():
+            name = names[int(np.argmin(points))]
+            raise DataError(f"expected an outcome in every task, got only missing ones in task {name!r}: drop it")
+        if not present.all():
+            frame, y, rows = frame[present], y[present], rows[present]
+        tasks = cls.from_arrays(schema.inputs(frame), y, rows)
+        tasks.names, tasks.schema = tuple(names[row] for row in tasks.names), schema  # type: ignore[call-overload]
         return tasks
 
     @classmethod
@@ -135,33 +137,22 @@ class TaskDataset(TaskSource):
         Raises:
             ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
         """
-        import pandas as pd
-
         points = Data.from_arrays(x, y)
         shape = tuple(getattr(groups, "shape", (points.num_points,)))
         if len(shape) != 1:
             raise ShapeError(f"expected groups of shape (rows,), got {shape}")
-        labels = _labels(groups)
-        if len(labels) != points.num_points:
-            raise ShapeError(f"expected one group for each of {points.num_points} rows, got {len(labels)}")
-        if not len(labels):
+        if len(groups) != points.num_points:
+            raise ShapeError(f"expected one group for each of {points.num_points} rows, got {len(groups)}")
+        if not len(groups):
             raise DataError("expected at least one row, got none")
-        try:
-            codes, found = pd.factorize(labels)  # missing ones get the code -1
-        except TypeError:  # a name that is no name: say where
-            _require_names(labels, "row")
-            raise
-        if bool((codes < 0).any()):
-            row = int((codes < 0).argmax())
-            name = np.asarray(labels[row : row + 1], dtype=object)[0]
-            raise DataError(f"expected the name of a task in row {row}, got {name!r}")
-        counts = torch.from_numpy(np.bincount(codes, minlength=len(found)))
+        codes, names = factorized(groups)
+        counts = torch.from_numpy(np.bincount(codes, minlength=len(names)))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         x_rows, y_rows = points.x[0], points.y[0]
         if bool((np.diff(codes) < 0).any()):
             order = torch.from_numpy(codes).argsort(stable=True)
             x_rows, y_rows = x_rows[order], y_rows[order]
-        return cls(FlatData(x_rows, y_rows, offsets), found.tolist())
+        return cls(FlatData(x_rows, y_rows, offsets), names)
 
     @classmethod
     def from_list(
@@ -225,9 +216,11 @@ class TaskDataset(TaskSource):
 
     def task(self, name: Hashable) -> Data:
         """The points of one task, without padding. Raises DataError for an unknown name."""
-        if name not in self.names:
+        wanted = name_text(name)
+        row = next((row for row, each in enumerate(self.names) if name_text(each) == wanted), None)
+        if row is None:
             raise DataError(f"expected the name of a task, got {name!r}; the first are {list(self.names[:5])}")
-        return self.flat.padded([self.names.index(name)])
+        return self.flat.padded([row])
 
     def select(self, positions: Sequence[int]) -> "TaskDataset":
         """The tasks at these positions."""
@@ -288,17 +281,6 @@ class TaskDataset(TaskSource):
         return self.flat.folded()
 
 
-def _labels(groups: Sequence[Hashable] | ArrayLike) -> Any:
-    """The task of each row as a one-dimensional array, whatever it came in."""
-    if isinstance(groups, Tensor):
-        return groups.numpy()
-    if isinstance(groups, np.ndarray) or hasattr(groups, "dtype"):
-        return groups
-    labels = np.empty(len(groups), dtype=object)
-    labels[:] = list(groups)
-    return labels
-
-
 def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
     """The function, in which each column is warned of once, by its name where an argument knows it.
 
@@ -326,19 +308,22 @@ def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def _require_names(names: Iterable[Any], where: str = "place") -> None:
-    """Refuse missing names: NaN differs from itself, so that every point without a task would be a task of its own."""
-    names = list(names)
-    if {type(name) for name in names} <= {str, int}:
-        return
+def _count_distinct(names: Sequence[Any]) -> int:
+    """How many names there are, as they are compared.
+
+    Raises:
+        DataError: one is missing.
+    """
+    if {type(name) for name in names} == {int}:
+        return len(set(names))
+    found = set()
     for number, name in enumerate(names):
         try:
-            missing = name is None or bool(name != name)
             hash(name)
-        except TypeError as error:  # pandas.NA has no truth value, and a list no hash
-            raise DataError(f"expected the name of a task in {where} {number}, got {name!r}") from error
-        if missing:
-            raise DataError(f"expected the name of a task in {where} {number}, got {name!r}")
+            found.add(name_text(name))
+        except (DataError, TypeError) as error:  # a list has no hash
+            raise DataError(f"expected the name of a task in place {number}, got {name!r}") from error
+    return len(found)
 
 
 def _joined(

@@ -2,13 +2,13 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-from decimal import Decimal
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bayesmeta.errors import DataError
+from bayesmeta.task_names import factorized, name_text, place
+from bayesmeta.tasks.columns import first_of_task, levels_of, numbers, one_hot
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,8 @@ class Schema:
         x: input columns that vary from point to point.
         y: outcome columns, all numeric.
         covariates: input columns that are constant within a task (age, site); appended to x.
-        levels: for every categorical input column its levels, one-hot encoded in this order.
+        levels: for every categorical input column its levels, one-hot encoded in this order. They are names, compared
+            like those of tasks (`bayesmeta.task_names`): level "1" is found in cells "1", 1 and 1.0.
 
     Example:
         >>> import pandas as pd
@@ -42,7 +43,7 @@ class Schema:
     x: tuple[str, ...]
     y: tuple[str, ...]
     covariates: tuple[str, ...] = ()
-    levels: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,8 +52,12 @@ class Schema:
         """Read the schema off a table: text and category columns among the inputs become one-hot, booleans 0 and 1.
 
         Raises:
-            DataError: a column is unknown, named twice, or of a type that is neither numeric nor categorical.
+            DataError: a column is unknown, named twice, or neither numeric nor categorical: times and dates, numbers
+                written as text, text with about as many levels as rows. `astype("category")` says that a column holds
+                categories.
         """
+        from pandas.api.types import is_numeric_dtype
+
         _require_frame(frame)
         for name, given in (("x", x), ("y", y), ("covariates", covariates)):
             if isinstance(given, str):
@@ -68,8 +73,10 @@ class Schema:
         if not y:
             raise DataError("expected at least one outcome column y, got none")
         used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
-        levels = {name: found for name in (*x, *covariates) if (found := _levels(used[name])) is not None}
-        return cls(task, tuple(x), tuple(y), tuple(covariates), levels)
+        texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
+        tasks = _tasks(used, task)[0] if texts else np.zeros(len(used), dtype=np.int64)
+        found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
+        return cls(task, tuple(x), tuple(y), tuple(covariates), found)
 
     @property
     def x_names(self) -> tuple[str, ...]:
@@ -87,34 +94,49 @@ class Schema:
                 covariate that changes within a task; column and row are named.
         """
         _require_columns(frame, [self.task, *self.x, *self.covariates])
-        for name in self.covariates:
-            counts = frame.groupby(self.task, sort=False, observed=True)[name].nunique(dropna=False)
-            if (counts > 1).any():
-                raise DataError(
-                    f"expected the covariate {name!r} to be constant within a task, "
-                    f"got {counts.max()} values in task {_plain(counts.idxmax())!r}: name it among x instead"
-                )
+        if self.covariates:
+            self._require_constant(frame)
         columns = []
         for name in (*self.x, *self.covariates):
             if name in self.levels:
-                columns.append(_one_hot(frame[name], self.levels[name]))
+                columns.append(one_hot(frame[name], self.levels[name]))
             else:
-                columns.append(_numbers(frame[name], missing_allowed=False)[:, None])
+                columns.append(numbers(frame[name], missing_allowed=False)[:, None])
         return np.concatenate(columns, 1) if columns else np.zeros((len(frame), 0))
 
     def outcomes(self, frame: "pd.DataFrame") -> np.ndarray:
         """The outcomes of each row, `rows C` in float64, NaN where missing. Raises DataError like `inputs`."""
         _require_columns(frame, self.y)
-        return np.stack([_numbers(frame[name], missing_allowed=True) for name in self.y], 1)
+        return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
 
-    def tasks(self, frame: "pd.DataFrame") -> list[Hashable]:
-        """The task of each row. Raises DataError where one is missing."""
+    def tasks(self, frame: "pd.DataFrame") -> tuple[np.ndarray, list[Hashable]]:
+        """The task of each row as a position, and the names as they were written, in order of appearance.
+
+        Names are one where `bayesmeta.task_names.name_text` of both is the same: 3 and 3.0 are.
+
+        Raises:
+            DataError: a task is missing, or its column is one of floats that may have merged large whole numbers.
+        """
         _require_columns(frame, [self.task])
-        column = frame[self.task]
-        if column.isna().any():
-            row = _row(column.isna())
-            raise DataError(f"expected a task in column {self.task!r} of every row, got none in row {row!r}")
-        return column.tolist()
+        return _tasks(frame, self.task)
+
+    def _require_constant(self, frame: "pd.DataFrame") -> None:
+        import pandas as pd
+
+        tasks, names = self.tasks(frame)
+        for name in self.covariates:
+            try:
+                codes, _ = pd.factorize(frame[name])  # -1 where missing
+            except TypeError:  # cells without a hash, which are no numbers either
+                continue
+            changed = codes != first_of_task(codes, tasks)
+            if changed.any():
+                task = int(tasks[int(np.argmax(changed))])
+                count = len(np.unique(codes[tasks == task]))
+                raise DataError(
+                    f"expected the covariate {name!r} to be constant within a task, "
+                    f"got {count} values in task {names[task]!r}: name it among x instead"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """The schema as plain JSON, for `from_json`."""
@@ -124,11 +146,22 @@ class Schema:
     def from_json(cls, value: dict[str, Any]) -> "Schema":
         """The inverse of `to_json`. Raises DataError when a field is missing."""
         try:
-            levels = {name: tuple(items) for name, items in value["levels"].items()}
+            found = {name: tuple(map(name_text, items)) for name, items in value["levels"].items()}
             lists = {name: tuple(value[name]) for name in ("x", "y", "covariates")}
-            return cls(task=value["task"], levels=levels, **lists)
-        except (KeyError, TypeError, AttributeError) as error:
+            return cls(task=value["task"], levels=found, **lists)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"expected a table schema with task, x, y, covariates and levels, got {value!r}") from error
+
+
+def _tasks(frame: "pd.DataFrame", task: str) -> tuple[np.ndarray, list[Hashable]]:
+    column = frame[task]
+    missing = column.isna().to_numpy()
+    if column.dtype.kind == "O":  # text, objects, categories
+        missing = missing | (column == "").to_numpy(dtype=bool, na_value=False)
+    if missing.any():
+        where = place(column, int(np.argmax(missing)))
+        raise DataError(f"expected a task in column {task!r} of every row, got none in {where}")
+    return factorized(column, f"a task in column {task!r}")
 
 
 def _require_frame(frame: Any) -> None:
@@ -145,87 +178,3 @@ def _require_columns(frame: "pd.DataFrame", names: Sequence[str]) -> None:
             raise DataError(f"expected a column {name!r}, got the columns {[str(c) for c in frame.columns]}")
         if getattr(frame[name], "ndim", 1) != 1:
             raise DataError(f"expected one column {name!r}, got {frame[name].shape[1]} of that name")
-
-
-def _row(where: "pd.Series") -> Any:
-    return _plain(where.index[int(np.argmax(where.to_numpy()))])
-
-
-def _plain(cell: Any) -> Any:
-    """7 rather than np.int64(7), for messages."""
-    return cell.item() if isinstance(cell, np.generic) else cell
-
-
-def _levels(column: "pd.Series") -> tuple[Any, ...] | None:
-    """The levels of a categorical column, or None for one of numbers."""
-    import pandas as pd
-    from pandas.api.types import is_numeric_dtype
-
-    if is_numeric_dtype(column):
-        return None
-    _refuse_times(column)
-    filled = column.dropna()
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        if all(isinstance(cell, Real | Decimal) for cell in filled):  # objects, but numbers all the same
-            return None
-        # a number written as text is a typing error, or a table read as text: guessing would make every number a level
-        numeric = pd.to_numeric(filled.astype(str), errors="coerce").notna().to_numpy()
-        if numeric.all():
-            raise DataError(
-                f"expected numbers or categories in column {column.name!r}, got numbers written as text: "
-                "convert it with pandas.to_numeric, or with astype('category') if they are names"
-            )
-        if numeric.any():
-            bad = filled[~numeric]
-            raise DataError(
-                f"expected numbers or categories in column {column.name!r}, "
-                f"got both: {bad.iloc[0]!r} in row {_plain(bad.index[0])!r}. If all are names, use astype('category')"
-            )
-    for row, cell in filled.items():
-        if not isinstance(cell, str | bool | int | float):
-            raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in row {_plain(row)!r}")
-    return tuple(sorted(filled.unique().tolist(), key=str))
-
-
-def _refuse_times(column: "pd.Series") -> None:
-    dtype = getattr(getattr(column.dtype, "categories", column), "dtype", column.dtype)  # of categories: their cells'
-    if dtype.kind in "mM":
-        raise DataError(
-            f"expected numbers in column {column.name!r}, got {dtype}: convert it, "
-            "for example to days with (t - t.min()) / pandas.Timedelta(days=1)"
-        )
-
-
-def _numbers(column: "pd.Series", missing_allowed: bool) -> np.ndarray:
-    import pandas as pd
-
-    _refuse_times(column)
-    if column.dtype.kind == "c":
-        raise DataError(f"expected real numbers in column {column.name!r}, got {column.dtype}")
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.isnan(values) & column.notna().to_numpy()
-    if bad.any():
-        at = int(np.argmax(bad))
-        cell, row = _plain(column.iloc[at]), _plain(column.index[at])
-        raise DataError(f"expected numbers in column {column.name!r}, got {cell!r} in row {row!r}")
-    if np.isinf(values).any():
-        row = _plain(column.index[int(np.argmax(np.isinf(values)))])
-        raise DataError(f"expected finite numbers in column {column.name!r}, got infinity in row {row!r}")
-    if not missing_allowed and np.isnan(values).any():
-        row = _plain(column.index[int(np.argmax(np.isnan(values)))])
-        raise DataError(f"expected a number in column {column.name!r} of every row, got a missing cell in row {row!r}")
-    return values
-
-
-def _one_hot(column: "pd.Series", levels: tuple[Any, ...]) -> np.ndarray:
-    cells = column.tolist()
-    position = {level: i for i, level in enumerate(levels)}
-    unknown = [i for i, cell in enumerate(cells) if cell not in position]
-    if unknown:
-        raise DataError(
-            f"expected column {column.name!r} to hold one of {list(levels)}, "
-            f"got {cells[unknown[0]]!r} in row {_plain(column.index[unknown[0]])!r}"
-        )
-    encoded = np.zeros((len(cells), len(levels)))
-    encoded[np.arange(len(cells)), [position[cell] for cell in cells]] = 1.0
-    return encoded

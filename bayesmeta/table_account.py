@@ -1,0 +1,90 @@
+"""What was made of a table, in sentences: every column, the rows that are left out, and what the tasks are for."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesmeta.task_names import place, texts
+from bayesmeta.tasks.columns import constant_within
+from bayesmeta.tasks.table import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST = 8  # levels or rows that are named
+
+
+def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
+    r"""A line for each column that is used, one for those that are not, and one for rows that are left out.
+
+    Args:
+        frame: the table, its cells understood.
+        schema: which column is what.
+
+    Raises:
+        DataError: a cell cannot be read as the schema says.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"who": list("aabb"), "t": [0, 1, 0, 1], "arm": list("uuvv"), "y": [1.0, 2, 3, None]})
+        >>> schema = bm.tasks.Schema.of(frame, task="who", x=["t"], y=["y"], covariates=["arm"])
+        >>> print("\n".join(account(frame, schema)))
+        who: names the task, 2 of them
+        t: input, a number from 0 to 1
+        arm: input, categories u (2 rows), v (1 row), constant within tasks
+        y: outcome, a number from 1 to 3, missing in 1 row
+        1 row is left out, because it has no outcome: row 3
+    """
+    import pandas as pd
+
+    present = ~np.isnan(schema.outcomes(frame)).any(1)
+    used = frame[present]
+    rows, names = schema.tasks(used)
+    lines = [f"{schema.task}: names the task, {len(names)} of them"]
+    for name in (*schema.x, *schema.covariates):
+        codes = pd.factorize(used[name])[0]
+        constant = ", the same in every row" if len(set(codes[:1000])) == 1 and not codes.any() else ""
+        if not constant and constant_within(codes, rows):
+            constant = ", constant within tasks"
+        lines.append(
+            f"{name}: input, {_levels(used[name]) if name in schema.levels else _number(used[name])}{constant}"
+        )
+    for name in schema.y:
+        missing = int(frame[name].isna().sum())
+        lines.append(f"{name}: outcome, {_number(frame[name])}" + (f", missing in {_rows(missing)}" if missing else ""))
+    used_names = {schema.task, *schema.x, *schema.covariates, *schema.y}
+    others = [str(name) or "a column without a name" for name in frame.columns if name not in used_names]
+    if others:
+        lines.append(f"not used: {_some(others)}")
+    left_out = np.flatnonzero(~present)
+    if len(left_out):
+        column = frame[schema.task]
+        where = _some([place(column, int(i)) for i in left_out[:MOST]], len(left_out))
+        are, have = ("is", "it has") if len(left_out) == 1 else ("are", "they have")
+        lines.append(f"{_rows(len(left_out))} {are} left out, because {have} no outcome: {where}")
+    return lines
+
+
+def _number(column: "pd.Series[Any]") -> str:
+    if column.dropna().isin([0, 1]).all() and column.dtype == bool:
+        return "true as 1 and false as 0"
+    values = column.dropna().astype(float)
+    return f"a number from {values.min():.6g} to {values.max():.6g}" if len(values) else "a number"
+
+
+def _levels(column: "pd.Series[Any]") -> str:
+    counts = column.value_counts()
+    counts = counts[counts > 0].sort_index(key=lambda index: index.astype(str))
+    each = [f"{text} ({_rows(count)})" for text, count in zip(texts(counts.index), counts.tolist(), strict=True)]
+    return f"categories {_some(each)}"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def _some(parts: list[str], count: int | None = None) -> str:
+    """The first of them, and how many more there are."""
+    count = len(parts) if count is None else count
+    return ", ".join(parts[:MOST]) + (f" and {count - MOST} more" if count > MOST else "")

@@ -1,0 +1,164 @@
+"""What the cells of a table file mean, for the columns that are asked for: names, categories or numbers.
+
+    names       of tasks, and the levels of categories, are the text as it was written; only an empty cell is missing
+    numbers     with a point, or with a decimal comma: always where cells are separated by semicolons, elsewhere only
+                where some number cannot be one with commas between thousands. A table with both is refused
+    missing     among numbers: an empty cell, or a word for it such as NA (`MISSING`)
+    truths      a column of true and false is one of numbers, 1 and 0
+    dates       are refused: which unit and which origin is meant, only the user can say
+
+A column of inputs is one of numbers if all of its cells are, one of categories if none is, and refused otherwise.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesmeta.errors import DataError
+from bayesmeta.table_files import Table
+from bayesmeta.tasks.table import Schema
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = ("NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None", "none")
+"""Words that say that a number is missing; in names and categories they are names."""
+
+COMMA = r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*"
+POINT = r"\s*[+-]?(\d+\.\d*|\.\d+)([eE][+-]?\d+)?\s*"
+THOUSANDS = r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*"
+
+
+def read_cells(
+    table: Table, task: str, numbers: Sequence[str], unknown: Sequence[str] = (), categories: Sequence[str] = ()
+) -> "pd.DataFrame":
+    """The table with the cells of some columns understood; the others stay as they are, as do those that cannot be.
+
+    What cannot be read as it should is left for `Schema`, whose messages name the cell.
+
+    Args:
+        table: as it was written.
+        task: the column of names.
+        numbers: columns that must hold numbers.
+        unknown: columns of inputs that hold numbers or categories.
+        categories: columns of inputs that hold categories, whatever they look like.
+
+    Raises:
+        DataError: a column is unknown, or numbers are written with decimal points and decimal commas.
+
+    Example:
+        >>> import pandas as pd
+        >>> cells = pd.DataFrame({"id": ["007", "NA"], "x": ["0,5", "NA"], "arm": ["1", "2"]})
+        >>> frame = read_cells(Table(cells, "t.csv", ";", ()), "id", numbers=["x"], categories=["arm"])
+        >>> frame["id"].tolist(), frame["x"].tolist(), frame["arm"].tolist()
+        (['007', 'NA'], [0.5, nan], ['1', '2'])
+    """
+    frame = table.frame
+    for name in (task, *numbers, *unknown, *categories):
+        if name not in frame.columns:
+            raise DataError(f"expected a column {name!r} in {table.name}, got {list(frame.columns)}{_hint(table)}")
+    if not table.is_text:
+        return frame.assign(**{name: frame[name].astype("category") for name in categories})
+    commas = decimal_commas(table, [*numbers, *unknown])
+    result = {task: names_of(frame[task])}
+    result |= {name: names_of(frame[name]).astype("category") for name in categories}
+    result |= {name: _numbers(frame[name], commas, True) for name in numbers}
+    result |= {name: _numbers(frame[name], commas, False) for name in unknown}
+    return frame.assign(**result)
+
+
+def read_as(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":
+    """The table with the cells of its columns understood as a schema says, and checked.
+
+    Args:
+        table: as it was written.
+        schema: which column is what.
+        outcomes: whether the table must have the outcomes. Nothing is asked of the inputs of a row without.
+
+    Raises:
+        DataError: like `read_cells`; a cell that cannot be read as the schema says. Table, column and line are named.
+    """
+    frame = read_cells(table, schema.task, number_columns(schema, outcomes), (), list(schema.levels))
+    try:
+        schema.tasks(frame)
+        schema.inputs(frame[~np.isnan(schema.outcomes(frame)).any(1)] if outcomes else frame)
+    except DataError as error:
+        raise DataError(f"{error} (in {table.name})") from error
+    return frame
+
+
+def number_columns(schema: Schema, outcomes: bool = True) -> list[str]:
+    """The columns that hold numbers.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> number_columns(bm.tasks.Schema("who", x=("t", "arm"), y=("y",), levels={"arm": ("u", "v")}))
+        ['t', 'y']
+    """
+    inputs = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
+    return [*inputs, *(schema.y if outcomes else ())]
+
+
+def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
+    """Whether these columns have decimal commas. Raises DataError where they have decimal points, too."""
+    if not table.is_text:
+        return False
+    comma = point = None
+    surely = table.separator == ";"
+    for name in columns:
+        column = table.frame[name]
+        with_comma = column.str.contains(",", regex=False).to_numpy(dtype=bool)
+        if with_comma.any():
+            cells = column[with_comma]
+            decimal = cells[cells.str.fullmatch(COMMA).to_numpy(dtype=bool)]
+            comma = (decimal, name) if comma is None and len(decimal) else comma
+            surely = surely or bool((~decimal.str.fullmatch(THOUSANDS)).any())
+        if point is None:
+            pointed = column[column.str.contains(".", regex=False).to_numpy(dtype=bool) & ~with_comma]
+            pointed = pointed[pointed.str.fullmatch(POINT).to_numpy(dtype=bool)]
+            point = (pointed, name) if len(pointed) else None
+    if comma is None or not surely:
+        return False
+    if point is not None:
+        (first, one), (second, other) = comma, point
+        raise DataError(
+            f"expected decimal points or decimal commas in {table.name}, got both: {first.iloc[0]!r} in column {one!r} "
+            f"in line {first.index[0]}, and {second.iloc[0]!r} in column {other!r} in line {second.index[0]}"
+        )
+    return True
+
+
+def names_of(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Text as it was written; missing where the cell is empty or blank."""
+    empty = (column.str.strip() == "").to_numpy(dtype=bool)
+    return column.mask(empty, None) if empty.any() else column
+
+
+def _numbers(column: "pd.Series[Any]", commas: bool, must_be: bool) -> "pd.Series[Any]":
+    """The numbers of a column of text; the text, where it has other cells."""
+    import pandas as pd
+
+    missing = (column.str.strip().isin(["", *MISSING])).to_numpy(dtype=bool)
+    filled = column[~missing]
+    pointed = filled.str.replace(",", ".", regex=False) if commas else filled
+    parsed = pd.to_numeric(pointed, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = np.isnan(parsed)
+    if bad.any():
+        lower = filled.str.strip().str.lower()
+        if not lower.isin(["true", "false"]).all():
+            return column.mask(missing, None) if must_be or not bad.all() else names_of(column)
+        if not missing.any():
+            return lower == "true"
+        parsed = (lower == "true").to_numpy(dtype=np.float64)
+    values = np.full(len(column), np.nan)
+    values[~missing] = parsed
+    return pd.Series(values, index=column.index, name=column.name)
+
+
+def _hint(table: Table) -> str:
+    only = list(table.frame.columns)
+    if len(only) == 1 and re.search(r"[\s;,|]", only[0]):
+        return ": say what separates its cells with --sep"
+    return ""
