@@ -180,9 +180,9 @@ def evaluate(
     result = evaluate_learner(
         learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
     )
-    surprise, data = _surprise(learner, extra), tasks.data
+    surprise = _surprise(learner, extra)
     if surprise is not None:
-        _warn(unlike(tasks.names, data.counts, surprise.p_value(data), surprise.smallest_p_value(data)))
+        _warn(unlike(tasks.names, tasks.counts, *surprise.judged(tasks)))
     say = _speaker(output)
     say(str(result))
     if trained:

@@ -42,7 +42,7 @@ def reference_tasks(
     chosen = held_out if held_out is not None and len(held_out) >= 1.0 / ALARM - 1.0 else tasks
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
     chosen = chosen.select(sorted(order.tolist()))
-    shots = [shot for shot in REFERENCE_SHOTS if int((chosen.data.counts > shot).sum()) >= FEWEST]
+    shots = [shot for shot in REFERENCE_SHOTS if int((chosen.counts > shot).sum()) >= FEWEST]
     return Surprise.fit(learner, chosen, shots, seed=seed) if shots else None
 
 

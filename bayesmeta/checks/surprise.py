@@ -161,6 +161,13 @@ class Surprise:
             result[torch.cat([positions[whole], positions[~whole]])] = _p_value(self.statistics[shot], judged)
         return result
 
+    def judged(self, tasks: TaskDataset) -> tuple[Float[Tensor, "T"], Float[Tensor, "T"]]:
+        """`p_value` and `smallest_p_value` of the tasks of a data set, by all their points. Raises as `p_value` does."""
+        p_value, smallest = torch.ones(2, len(tasks), dtype=torch.float64)
+        for positions, part in tasks.by_length():
+            p_value[positions], smallest[positions] = self.p_value(part.data), self.smallest_p_value(part.data)
+        return p_value, smallest
+
     def smallest_p_value(self, support: Data) -> Float[Tensor, "B"]:
         """1/(K + 1), the smallest p-value that these tasks could have; 1 without points. Raises as `p_value` does."""
         smallest = {shot: 1.0 / (len(each) + 1.0) for shot, each in self.statistics.items()} | {0: 1.0}

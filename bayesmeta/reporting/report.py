@@ -269,9 +269,7 @@ def _compared(learner: Learner, tasks: TaskDataset, surprise: Surprise) -> "pd.D
     values = np.full((3, len(tasks)), np.nan)
     able = (tasks.counts >= min(surprise.statistics)).nonzero().flatten().tolist()
     if able:
-        for positions, part in tasks.select(able).by_length():
-            judged, places = part.data, np.array(able)[positions.numpy()]
-            values[:2, places] = surprise.p_value(judged).numpy(), surprise.smallest_p_value(judged).numpy()
+        values[:2, able] = np.stack([each.numpy() for each in surprise.judged(tasks.select(able))])
     with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
         for positions, part in tasks.by_length():
             values[2, positions.numpy()] = shrinkage(learner, part.data).numpy()
