@@ -11,7 +11,6 @@ from torch import nn
 
 import bayesmeta as bm
 from bayesmeta.errors import DataError, UnsupportedError
-from bayesmeta.training import checkpoint
 from bayesmeta.training.checkpoint import load_with_extra
 
 X = torch.linspace(-1, 1, 5)
@@ -79,15 +78,20 @@ def test_a_folder_is_replaced_whole(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 2  # nothing of the old model, nothing temporary
 
 
-@pytest.mark.parametrize("where", ["save_model", "write_text", "replace"])
-def test_a_save_that_fails_loses_nothing(folder: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("function", "call"), [("fsync", 1), ("fsync", 2), ("replace", 1)])
+def test_a_save_that_fails_loses_nothing(
+    folder: Path, function: str, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full at the weights, at the manifest, and in between."""
     expected = _prediction(bm.load(folder))
+    calls = []
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
+        calls.append(args)
+        if len(calls) == call:
+            raise OSError(28, "No space left on device")
 
-    target = {"save_model": checkpoint, "write_text": Path, "replace": os}[where]
-    monkeypatch.setattr(target, where, fail)
+    monkeypatch.setattr(os, function, fail)
     with pytest.raises(DataError, match=r"expected a folder that can be written.*No space left"):
         bm.save(_learner(hidden=7, seed=1), folder)
     monkeypatch.undo()
