@@ -87,7 +87,10 @@ def said(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}: call it, {value.__name__}(...)"
     if value is None or isinstance(value, bool | int | float | str | list | tuple | dict | np.generic):
-        return reprlib.repr(value.item() if isinstance(value, np.generic) else value)
+        try:
+            return reprlib.repr(value.item() if isinstance(value, np.generic) else value)
+        except ValueError:  # a whole number too long to be printed
+            pass
     return f"a {type(value).__name__}"
 
 

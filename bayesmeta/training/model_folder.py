@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import re
-import reprlib
 import sys
 import time
 import uuid
@@ -23,6 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from bayesmeta.arguments import said
 from bayesmeta.errors import DataError, UnsupportedError
 
 if sys.platform != "win32":
@@ -76,7 +76,7 @@ def as_json(manifest: dict[str, Any]) -> bytes:
     try:
         text = json.dumps(manifest, indent=1).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        found = reprlib.repr(manifest.get("extra"))
+        found = said(manifest.get("extra"))
         raise UnsupportedError(f"expected extra to be plain JSON, got {found}: {error}") from error
     if len(text) > LARGEST_MANIFEST - 1_000:  # the names of the weights are still to come
         raise DataError(f"expected extra of at most {LARGEST_MANIFEST} bytes of JSON, got {len(text)}")
@@ -140,7 +140,7 @@ def _open_weights(folder: Path, manifest: dict[str, Any]) -> Any:
         return safe_open(path, framework="pt")
     except DataError:
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # Runtime: removed just now, or not open to us
         raise DataError(f"expected whole weights of this model in {path}, got broken ones: {error}") from error
 
 

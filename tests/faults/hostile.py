@@ -77,13 +77,14 @@ def flipped(content: bytes, random_: random.Random) -> bytes:
         for _ in range(random_.choice([1, 2, 4])):
             changed[random_.randrange(min(len(changed), 400))] = random_.choice(b'0123456789"{}[]:,FIU\x00\xff')
         return bytes(changed)
+    first = random_.choice([0, len(changed) // 2])  # the second half are numbers
     for _ in range(random_.choice([1, 1, 3, 30])):
-        place = random_.randrange(len(changed))
+        place = random_.randrange(first, len(changed))
         if kind == "flip":
             changed[place] ^= 1 << random_.randrange(8)
         elif kind == "insert":
             changed[place:place] = bytes(random_.randrange(256) for _ in range(random_.randrange(9)))
-        elif len(changed) > 20:
+        elif len(changed) > first + 30:
             del changed[place : place + random_.randrange(9)]
     return bytes(changed)
 
