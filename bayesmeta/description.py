@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from bayesmeta.arguments import checked, said
+from bayesmeta.annotations import checked, said
 from bayesmeta.errors import DataError, UnsupportedError
 
 _classes: dict[str, type["Described"]] = {}  # what a model folder calls a class, and the class

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesmeta.annotations import checked
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
     IntervalScore,
@@ -243,6 +244,7 @@ class HierarchicalConformal(TaskConformal):
         True
     """
 
+    @checked
     def __init__(
         self,
         learner: Learner,
@@ -299,6 +301,7 @@ class SplitConformal:
         torch.Size([1, 5, 1])
     """
 
+    @checked
     def __init__(self, learner: Learner, score: ConformityScore | None = None) -> None:
         self.learner, self.score = learner.frozen(), score
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.annotations import checked
 from bayesmeta.calibration.conformal import ConformalPosterior, TaskConformal
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
@@ -77,6 +78,7 @@ class FewShotConformal(TaskConformal):
         FewShotConformal(40 tasks at 5 shots: levels up to 0.976)
     """
 
+    @checked
     def __init__(
         self,
         learner: Learner,

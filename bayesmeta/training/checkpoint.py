@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bayesmeta.arguments import said
+from bayesmeta.annotations import said
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner

@@ -22,7 +22,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from bayesmeta.arguments import said
+from bayesmeta.annotations import said
 from bayesmeta.errors import DataError, UnsupportedError
 
 if sys.platform != "win32":

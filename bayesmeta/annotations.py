@@ -21,7 +21,6 @@ import numpy as np
 from bayesmeta.errors import BayesMetaError, DataError
 
 F = TypeVar("F", bound=Callable[..., Any])
-C = TypeVar("C", bound=type)
 
 
 def checked(function: F) -> F:
@@ -30,7 +29,7 @@ def checked(function: F) -> F:
     An error of our own that the function raises comes first: it knows more of what was meant.
 
     Example:
-        >>> from bayesmeta.arguments import checked
+        >>> from bayesmeta.annotations import checked
         >>> @checked
         ... def repeated(text: str, times: int = 2) -> str:
         ...     return text * times
@@ -54,12 +53,6 @@ def checked(function: F) -> F:
         return result
 
     return call  # type: ignore[return-value]
-
-
-def checked_fields(cls: C) -> C:
-    """A dataclass whose constructor is `checked`."""
-    cls.__init__ = checked(cls.__init__)  # type: ignore[misc]
-    return cls
 
 
 def check_arguments(
@@ -94,29 +87,8 @@ def said(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
-def require_whole(at_least: int = 1, **numbers: object) -> None:
-    """Raise DataError where one of these arguments is not a whole number of at least so much."""
-    for name, value in numbers.items():
-        if not _is_whole(value) or typing.cast(int, value) < at_least:
-            raise DataError(f"expected a whole number {name} >= {at_least}, got {said(value)}")
-
-
-def require_positive(**numbers: object) -> None:
-    """Raise DataError where one of these arguments is not a positive, finite number."""
-    for name, value in numbers.items():
-        if not _is_finite(value) or not typing.cast(float, value) > 0.0:
-            raise DataError(f"expected a positive, finite {name}, got {said(value)}")
-
-
-def require_not_negative(**numbers: object) -> None:
-    """Raise DataError where one of these arguments is not a finite number of at least zero."""
-    for name, value in numbers.items():
-        if not _is_finite(value) or typing.cast(float, value) < 0.0:
-            raise DataError(f"expected a finite {name} >= 0, got {said(value)}")
-
-
 def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def _is_finite(value: object) -> bool:
