@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import UnsupportedError, retelling
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.table import Schema
 
@@ -65,9 +65,10 @@ def predict_frame(
         supports = [known_rows.get(name, []) for name in chunk]
         support = Data.stack([Data.from_arrays(known_x[rows], known_y[rows]) for rows in supports])
         rows = torch.nn.utils.rnn.pad_sequence([torch.tensor(wanted_rows[name]) for name in chunk], True, -1)
-        prediction = learner.adapt(support).predict(wanted_x[rows.numpy()])  # padded rows repeat the last one
+        with retelling(names=chunk):
+            prediction = learner.adapt(support).predict(wanted_x[rows.numpy()])  # padded rows repeat the last one
+            each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
         real = rows >= 0
-        each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
         for kind, value in enumerate(each):
             values[kind, rows[real].numpy()] = value[real].cpu().numpy()
     columns = {}
@@ -109,8 +110,9 @@ def describe_tasks(
         known = [rows.get(name, []) for name in names[chunk]]
         support = Data.stack([Data.from_arrays(known_x[each], known_y[each]) for each in known])
         if surprise is not None:
-            values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
-        with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
+            with retelling(names=names[chunk]):
+                values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
+        with retelling(names=names[chunk]), contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
             values[2, chunk] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
     points = [len(rows.get(name, [])) for name in names]

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import Predictive
@@ -278,7 +278,9 @@ def scored_tasks(
         >>> support.counts.tolist(), scores.shape
         ([3, 3, 3, 3], torch.Size([4, 5, 1]))
     """
-    divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
-    parts = list(predicted(learner, divided.support, divided.query, batch_size))
+    able = with_room(tasks, shots, split, 2, "calibration")
+    divided = able.divided(split.at(shots, query), seed)
+    with retelling(names=able.names):
+        parts = list(predicted(learner, divided.support, divided.query, batch_size))
     scores = torch.cat([score_outcomes(score, part) for part in parts])
     return divided.support, scores, torch.cat([part.mask for part in parts])

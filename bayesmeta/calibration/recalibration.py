@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, with_room
 from bayesmeta.learner import Learner
@@ -223,8 +223,10 @@ def _fitted(
         batch_size: as for `variance_scaling`.
     """
     for place, shots in enumerate(recalibrated.shots):
-        divided = with_room(tasks, shots, split, 2, "calibration").divided(split.at(shots, query), seed)
-        predictions = list(predicted(recalibrated.learner, divided.support, divided.query, batch_size))
+        able = with_room(tasks, shots, split, 2, "calibration")
+        divided = able.divided(split.at(shots, query), seed)
+        with retelling(names=able.names):
+            predictions = list(predicted(recalibrated.learner, divided.support, divided.query, batch_size))
         if predicts_labels(predictions[0].predictive) != labels:
             kinds = ("a classifier", "regression") if labels else ("a regression learner", "classes")
             raise DataError(f"expected {kinds[0]}, got a learner that predicts {kinds[1]}")

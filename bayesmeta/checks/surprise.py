@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner
@@ -121,8 +121,10 @@ class Surprise:
         learner = learner.frozen()
         statistics, sizes = {}, {}
         for shot in shots:
-            support = with_room(tasks, shot, split, FEWEST, "reference").divided(split.at(shot), seed).support
-            statistics[shot] = _statistics(learner, support, batch_size)
+            able = with_room(tasks, shot, split, FEWEST, "reference")
+            support = able.divided(split.at(shot), seed).support
+            with retelling(names=able.names):
+                statistics[shot] = _statistics(learner, support, batch_size)
             sizes[shot] = frozenset(support.counts.tolist())
         return cls(learner, statistics, sizes, split, seed, batch_size)
 
@@ -151,8 +153,10 @@ class Surprise:
             whole = torch.tensor([count in self.sizes[shot] for count in support.counts[positions].tolist()])
             parts = [support.select(positions[whole])] if bool(whole.any()) else []
             parts += [self._thinned(support.select([b]), shot) for b in positions[~whole].tolist()]
-            judged = _statistics(self.learner, Data.stack(parts), self.batch_size)
-            result[torch.cat([positions[whole], positions[~whole]])] = _p_value(self.statistics[shot], judged)
+            order = torch.cat([positions[whole], positions[~whole]])
+            with retelling(lambda task, order=order: int(order[task])):  # type: ignore[misc]
+                judged = _statistics(self.learner, Data.stack(parts), self.batch_size)
+            result[order] = _p_value(self.statistics[shot], judged)
         return result
 
     def smallest_p_value(self, support: Data) -> Float[Tensor, "B"]:
@@ -273,10 +277,13 @@ def shrinkage(learner: Learner, support: Data, x: ArrayLike | None = None) -> Fl
 def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tensor, "B 3"]:
     """Cube roots of the joint, the left-one-out and the marginal misfit of each task, per point."""
     joint, marginal = [], []
+    done = 0
     for part in predicted(learner, Data.empty(support), support, batch_size):
         prior, y, mask = part.predictive, part.y, part.mask
-        best = prior.log_prob(prior.mean.to(y.dtype), mask) if y.is_floating_point() else 0.0
-        joint.append((best - prior.log_prob(y, mask)).double())
+        with retelling(lambda task, done=done: done + task):  # type: ignore[misc]
+            best = prior.log_prob(prior.mean.to(y.dtype), mask) if y.is_floating_point() else 0.0
+            joint.append((best - prior.log_prob(y, mask)).double())
+        done += len(mask)
         marginal.append(torch.where(mask, _misfit(part), 0.0).sum(-1))
     data = learner.conform(support)
     left_out = torch.zeros(data.num_tasks, dtype=torch.float64, device=data.mask.device)
@@ -284,7 +291,10 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
         left_out.index_add_(0, task, _misfit(found)[:, 0])
     misfits = torch.stack([torch.cat(joint), left_out, torch.cat(marginal)], -1) / data.counts[:, None]
     if bool(misfits.isnan().any()):
-        raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
+        task = int(misfits.isnan().any(1).nonzero()[0])
+        raise InferenceError(
+            f"expected log densities of the support, got NaN in task {task}: is the learner trained?", task=task
+        )
     misfits = misfits.clamp(-LARGEST, LARGEST)
     return (misfits.sign() * misfits.abs().pow(1.0 / 3.0)).cpu()
 
