@@ -98,9 +98,7 @@ class InferenceError(BayesMetaError, RuntimeError):
 
 
 @contextlib.contextmanager
-def retelling(
-    place: Callable[[int], int] | None = None, names: Sequence[Hashable] | None = None
-) -> Iterator[None]:
+def retelling(place: Callable[[int], int] | None = None, names: Sequence[Hashable] | None = None) -> Iterator[None]:
     """In this block the failure of a task is told by its place or its name among the tasks that a user gave.
 
     Args:

@@ -112,7 +112,10 @@ def describe_tasks(
         if surprise is not None:
             with retelling(names=names[chunk]):
                 values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
-        with retelling(names=names[chunk]), contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
+        with (
+            retelling(names=names[chunk]),
+            contextlib.suppress(UnsupportedError),
+        ):  # where f and its noise are one to the learner
             values[2, chunk] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
     points = [len(rows.get(name, [])) for name in names]

@@ -189,9 +189,7 @@ def _constructed(
     return learner
 
 
-def _fill(
-    learner: Learner, weights: Any, sizes: dict[str, tuple[torch.Size, torch.dtype]], folder: Path
-) -> None:
+def _fill(learner: Learner, weights: Any, sizes: dict[str, tuple[torch.Size, torch.dtype]], folder: Path) -> None:
     """Give the learner the weights of the file, which must be its own by name, shape and kind of number."""
     own = learner.state_dict(keep_vars=True)
     tied = {id(own[name]) for name in own.keys() & sizes.keys()}  # of parameters that are one, one may be stored

@@ -140,7 +140,12 @@ def _open_weights(folder: Path, manifest: dict[str, Any]) -> Any:
         return safe_open(path, framework="pt")
     except DataError:
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # Runtime: removed just now, or not open to us
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # Runtime: removed just now, or not open to us
         raise DataError(f"expected whole weights of this model in {path}, got broken ones: {error}") from error
 
 

@@ -194,7 +194,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "manifest of a gigabyte": (lambda f: _sparse(f / "model.json", 2**30), "at most .* bytes"),
     "manifest Latin-1": (lambda f: (f / "model.json").write_bytes('{"é": 1}'.encode("latin-1")), "whole model.json"),
     "a number without end": (lambda f: (f / "model.json").write_text("9" * 5_000), "whole model.json"),
-    "weights with half a character": (lambda f: _edit(f, lambda m: m.update(weights="\ud800")), r"model folder with \\ud800"),
+    "weights with half a character": (
+        lambda f: _edit(f, lambda m: m.update(weights="\ud800")),
+        r"model folder with \\ud800",
+    ),
     "weights with NUL": (lambda f: _edit(f, lambda m: m.update(weights="a\0b")), "model folder with a"),
     "weights with a long name": (lambda f: _edit(f, lambda m: m.update(weights="a" * 999)), "whole weights"),
     "learner nested": (lambda f: _edit(f, lambda m: m.update(learner=_nested(400))), "nested too deeply"),
