@@ -1,8 +1,9 @@
 """What is given to a constructor or a verb is what its annotations say, or an error that names the argument.
 
-Python looks at no annotation: a class in the place of an object, 1.5 steps or a rate of NaN fail far from where they were
-given, in words of torch, or never. `checked` compares, where an annotation is one of these: `int` (no bool), `float` (finite),
-`bool`, `str`, a class, `type[...]`, a sequence or tuple of them, `| None`. Ranges are the constructor's own to check.
+Python looks at no annotation: a class in the place of an object, 1.5 steps or a rate of NaN fail far from where they
+were given, in words of torch, or never. `checked` compares, where an annotation is one of these: `int` (no bool),
+`float` (finite), `bool`, `str`, a class, `type[...]`, a sequence or tuple of them, `| None`. Ranges are the
+constructor's own to check.
 """
 
 import collections.abc
@@ -62,7 +63,7 @@ def check_arguments(
     kwargs: dict[str, Any],
     cause: Exception | None = None,
 ) -> None:
-    """Raise DataError for an argument that is not what the annotation of `function` says, from `cause` if there is one."""
+    """Raise DataError, from `cause`, for an argument that is not what the annotation of `function` says."""
     try:
         given = signature.bind(*args, **kwargs).arguments
     except TypeError:
@@ -88,7 +89,7 @@ def said(value: object) -> str:
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return isinstance(value, Integral) and not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
 
 
 def _is_finite(value: object) -> bool:

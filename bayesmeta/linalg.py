@@ -27,8 +27,10 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
     if torch.compiler.is_compiling() or is_mapped(info):
         return torch.where((info == 0)[..., None, None], factor, torch.nan)
-    if matrix.numel() and bool(info.any()):
-        task = int((info != 0).nonzero()[0, 0]) if info.ndim else None
+    # an infinite matrix of one row has an infinite factor, and no failure
+    wrong = (info != 0) | ~factor.detach().diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    if bool(wrong.any()):
+        task = int(wrong.nonzero()[0, 0]) if wrong.ndim else None
         where = "" if task is None else f" in task {task}"
         raise InferenceError(
             f"expected a positive definite {what}, got one that is not{where}, "

@@ -73,7 +73,7 @@ class Unrounded(nn.Module):
 
 
 class Budget(TorchDispatchMode):
-    """A block of code may ask for so much memory for tensors, and for so many operations; more raises, before it is had.
+    """A block of code may ask for so much memory for tensors, and for so many operations; for more it is refused.
 
     No public way sees an operation before it is done. One whose result may be large is tried on the meta device first,
     where tensors have no memory; most show by the sizes of what they are given that it cannot be.
@@ -85,7 +85,7 @@ class Budget(TorchDispatchMode):
     """
 
     def __init__(self, largest: int, total: int, operations: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.largest, self.total, self.operations = largest, total, operations
 
     @classmethod
@@ -93,7 +93,7 @@ class Budget(TorchDispatchMode):
         return False  # what skips it imports it first, which takes seconds; so do many operations on the meta device
 
     def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         self.operations -= 1

@@ -11,7 +11,7 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line"]),
+    ("foundations", ["errors", "typing", "version", "torch_private", "annotations", "description", "one_line"]),
     ("data", ["outcomes", "snapshot", "data", "linalg", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),

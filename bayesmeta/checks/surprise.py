@@ -291,9 +291,9 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
         left_out.index_add_(0, task, _misfit(found)[:, 0])
     misfits = torch.stack([torch.cat(joint), left_out, torch.cat(marginal)], -1) / data.counts[:, None]
     if bool(misfits.isnan().any()):
-        task = int(misfits.isnan().any(1).nonzero()[0])
+        wrong = int(misfits.isnan().any(1).nonzero()[0])
         raise InferenceError(
-            f"expected log densities of the support, got NaN in task {task}: is the learner trained?", task=task
+            f"expected log densities of the support, got NaN in task {wrong}: is the learner trained?", task=wrong
         )
     misfits = misfits.clamp(-LARGEST, LARGEST)
     return (misfits.sign() * misfits.abs().pow(1.0 / 3.0)).cpu()

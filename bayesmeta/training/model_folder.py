@@ -3,10 +3,10 @@
     model.json                     the manifest, which names
     weights-<12 hex>.safetensors   the weights
 
-A save writes new weights beside the old ones, which serve until its manifest takes the place of the old manifest. Until
-then the manifest is called `weights-<12 hex>.safetensors.json`, and its writer holds a lock on it, which the system lets
-go when the writer ends, however it ends. A save removes the weights that the manifest it replaces names, and what
-writers that have ended left unfinished: no other file, whatever it is called.
+A save writes new weights beside the old ones, which serve until its manifest takes the place of the old manifest.
+Until then the manifest is called `weights-<12 hex>.safetensors.json`, and its writer holds a lock on it, which the
+system lets go when the writer ends, however it ends. A save removes the weights that the manifest it replaces names,
+and what writers that have ended left unfinished: no other file, whatever it is called.
 """
 
 import contextlib

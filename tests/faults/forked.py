@@ -1,5 +1,6 @@
-"""Writers that are killed, stopped, short of disk or several at once. Run by test_model_folders.py, in a process that may
-fork: `python -m tests.faults.forked FOLDER` prints what it found as JSON.
+"""Writers that are killed, stopped, short of disk or several at once: `python -m tests.faults.forked FOLDER`.
+
+test_model_folders.py runs it, as a process that may fork, and reads what it found as JSON.
 
 One process for all of them, because importing torch takes longer than all that is tried.
 """
@@ -68,7 +69,7 @@ def two_writers(root: Path) -> dict[str, int]:
     for i in range(60):
         folder = root / f"two-{i}"
         bm.save(LEARNERS[0.0], folder)
-        writers = [_child(lambda value=value: _again_and_again(folder, [value], 4)) for value in (1.0, 2.0)]
+        writers = [_child(lambda to=folder, value=value: _again_and_again(to, [value], 4)) for value in (1.0, 2.0)]
         for _ in range(4):
             unread += not _saved(folder, [0.0, 1.0, 2.0])
         failed += sum(_wait(pid) != 0 for pid in writers)

@@ -1,4 +1,4 @@
-"""Every public class, made with one argument at a time that makes no sense: what is made works, or the error is our own."""
+"""Every public class, made with one argument that makes no sense: what is made works, or the error is our own."""
 
 import inspect
 import math
@@ -344,7 +344,7 @@ def test_messages_name_the_argument(make: Callable[[], object], message: str) ->
 
 
 def test_missing_and_unknown_arguments_are_pythons_own_errors() -> None:
-    with pytest.raises(TypeError, match="missing .* argument: 'hidden'"):
+    with pytest.raises(TypeError, match=r"missing .* argument: 'hidden'"):
         bm.MLP(1)
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         bm.MLP(1, [2], layers=3)

@@ -335,7 +335,7 @@ def test_read_only_folders_are_refused(folder: Path, monkeypatch: pytest.MonkeyP
 def test_names_that_are_none(bad: object) -> None:
     with pytest.raises(DataError, match="folder that can be written"):
         bm.save(_learner(), bad)
-    with pytest.raises(DataError, match="expected a (whole )?model"):
+    with pytest.raises(DataError, match=r"expected a (whole )?model"):
         bm.load(bad)
 
 
@@ -354,7 +354,7 @@ def test_extra_that_is_no_json_is_refused_before_anything_is_written(tmp_path: P
 def test_weights_that_are_not_finite_do_not_replace_a_model(folder: Path) -> None:
     expected, broken = _prediction(bm.load(folder)), _learner()
     broken.prior.location.data[0] = float("nan")
-    with pytest.raises(DataError, match="expected finite weights to save in .*got nan in 'prior.location'"):
+    with pytest.raises(DataError, match=r"expected finite weights to save in .*got nan in 'prior.location'"):
         bm.save(broken, folder)
     assert torch.equal(_prediction(bm.load(folder)), expected)
 

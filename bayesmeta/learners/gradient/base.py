@@ -422,7 +422,7 @@ def over_draws(
 
 
 def require_supported(network: Network) -> None:
-    """Raise UnsupportedError where this is no `Network`, DataError where it does not say its shapes; or it has a layer that does not work with stacked weights."""
+    """Raise as `require_network` does, and UnsupportedError for a layer that does not work with stacked weights."""
     require_network(network, "a network that inherits")
     for name, layer in network.named_modules():
         for kind, remedy in UNSUPPORTED:
