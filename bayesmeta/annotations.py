@@ -85,7 +85,7 @@ def said(value: object) -> str:
             return reprlib.repr(value.item() if isinstance(value, np.generic) else value)
         except ValueError:  # a whole number too long to be printed
             pass
-    return f"a {type(value).__name__}"
+    return _a(type(value).__name__)
 
 
 def _is_whole(value: object) -> bool:
@@ -118,6 +118,8 @@ SIMPLE: dict[Any, tuple[Callable[[Any], bool], str]] = {
 
 def _expected(value: Any, hint: Any) -> str | None:
     """What the value should be, in words; None where it is."""
+    if hint is Any:
+        return None
     if hint in SIMPLE:
         fits, words = SIMPLE[hint]
         return None if fits(value) else words
@@ -138,8 +140,12 @@ def _expected(value: Any, hint: Any) -> str | None:
         kind = getattr(hint, "array_type", hint)  # of an array with named axes: those are checked elsewhere
         if not isinstance(kind, type) or isinstance(value, kind):
             return None
-        return f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}"
+        return _a(kind.__name__)
     return None
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _expected_items(value: Any, origin: Any, parts: tuple[Any, ...]) -> str | None:
