@@ -7,11 +7,13 @@ JSON and `construct` builds a fresh one (with freshly initialised weights) from 
 
 import functools
 import inspect
+import reprlib
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from bayesmeta.annotations import checked, said
 from bayesmeta.errors import DataError, UnsupportedError
 
 _classes: dict[str, type["Described"]] = {}  # what a model folder calls a class, and the class
@@ -19,6 +21,8 @@ _classes: dict[str, type["Described"]] = {}  # what a model folder calls a class
 
 class Described:
     """Remembers the arguments of its constructor, so that it can be written to JSON and built again.
+
+    Those of the library's own classes are `checked` by their annotations.
 
     Example:
         >>> from bayesmeta.description import Described, construct, describe
@@ -47,9 +51,11 @@ class Described:
         original = cls.__init__
         signature = inspect.signature(original)
 
+        construct_checked = checked(original) if cls.__module__.split(".")[0] == "bayesmeta" else original
+
         @functools.wraps(original)
         def remember(self: "Described", *args: Any, **kwargs: Any) -> None:
-            original(self, *args, **kwargs)
+            construct_checked(self, *args, **kwargs)
             if type(self).__init__ is remember:  # a parent's constructor must not overwrite the child's record
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
@@ -114,13 +120,17 @@ def construct(description: Any) -> Any:
     name, arguments = description["class"], description["arguments"]
     if not isinstance(name, str) or name not in _classes:
         raise DataError(
-            f"expected a model made of known classes, got the unknown class {name!r}: "
+            f"expected a model made of known classes, got the unknown class {said(name)}: "
             "import the module that defines it before loading"
         )
     if not isinstance(arguments, dict):
-        raise DataError(f"expected named arguments for {name}, got {arguments!r}")
+        raise DataError(f"expected named arguments for {name}, got {said(arguments)}")
     built = {key: construct(item) for key, item in arguments.items()}
     try:
         return _classes[name](**built)
-    except (TypeError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"expected arguments that {name} accepts, got {arguments}: {error}") from error
+    except RecursionError:
+        raise
+    except Exception as error:  # of whatever type: what the constructor refuses is what the description says
+        found = reprlib.Repr()
+        found.maxdict, found.maxother = 8, 60
+        raise DataError(f"expected arguments that {name} accepts, got {found.repr(arguments)}: {error}") from error

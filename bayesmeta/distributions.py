@@ -81,7 +81,25 @@ def cdf(distribution: Distribution, y: Tensor) -> Tensor:
     if isinstance(distribution, MixtureSameFamily):
         weights = distribution.mixture_distribution.probs
         return (weights * cdf(distribution.component_distribution, y[..., None].expand(weights.shape))).sum(-1)
-    return distribution.cdf(y)
+    return answered(distribution, lambda: distribution.cdf(y), "cdf")
+
+
+def answered(distribution: Distribution, question: Callable[[], Tensor], method: str) -> Tensor:
+    """The answer of a distribution that somebody else may have written.
+
+    Raises:
+        UnsupportedError: it lacks the method.
+    """
+    try:
+        return question()
+    except (NotImplementedError, AttributeError) as error:
+        if isinstance(error, UnsupportedError):
+            raise
+        name = type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__
+        raise UnsupportedError(
+            f"expected a distribution with {method}, got {name} without it: write a subclass that has {method}, and "
+            "let the likelihood return that"
+        ) from error
 
 
 def quantile(distribution: Distribution, q: float) -> Tensor:

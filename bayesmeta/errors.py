@@ -1,5 +1,9 @@
 """The error tree: everything bayesmeta raises on purpose is a `BayesMetaError`."""
 
+import contextlib
+import re
+from collections.abc import Callable, Hashable, Iterator, Sequence
+
 
 class BayesMetaError(Exception):
     """The base of every error that bayesmeta raises on purpose: catching it catches them all.
@@ -58,7 +62,8 @@ class InferenceError(BayesMetaError, RuntimeError):
     """A computation failed: a matrix is not positive definite, or a loss is not finite. It is also a `RuntimeError`.
 
     Attributes:
-        task: the position in the batch of the task that failed; None where it is not the failure of one task.
+        task: the position in the batch of the task that failed, which the message calls "task 3"; None where it is not
+            the failure of one task, or where the message has the task's name.
 
     Example:
         >>> import bayesmeta as bm
@@ -74,6 +79,46 @@ class InferenceError(BayesMetaError, RuntimeError):
     def __init__(self, message: str, task: int | None = None) -> None:
         super().__init__(message)
         self.task = task
+
+    def retold(
+        self, place: Callable[[int], int] | None = None, names: Sequence[Hashable] | None = None
+    ) -> "InferenceError":
+        """The same failure as who gave the tasks knows it; itself where it is not the failure of one task.
+
+        Args:
+            place: where the task is among those that were given, by its position in this batch.
+            names: the names of those that were given.
+        """
+        if self.task is None:
+            return self
+        position = self.task if place is None else place(self.task)
+        name = position if names is None else repr(names[position])
+        message = re.sub(rf"\btask {self.task}\b", lambda _: f"task {name}", str(self))
+        return InferenceError(message, position if names is None else None)
+
+
+@contextlib.contextmanager
+def retelling(place: Callable[[int], int] | None = None, names: Sequence[Hashable] | None = None) -> Iterator[None]:
+    """In this block the failure of a task is told by its place or its name among the tasks that a user gave.
+
+    Args:
+        place: where a task is among them, by its position in the batch that is computed.
+        names: their names.
+
+    Example:
+        >>> with retelling(lambda position: 256 + position, names=range(1_000, 2_000)):
+        ...     raise InferenceError("expected numbers, got NaN in task 3", task=3)
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.InferenceError: expected numbers, got NaN in task 1259
+    """
+    try:
+        yield
+    except InferenceError as error:
+        told = error.retold(place, names)
+        if told is error:
+            raise
+        raise told from error
 
 
 class ConvergenceWarning(UserWarning):

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import WASTE, Data, TaskBatch
-from bayesmeta.errors import InferenceError, ShapeError
+from bayesmeta.errors import ShapeError, retelling
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 
 MOST_POINTS = 2**19  # padded points side by side: 4 MB for each column in float64
@@ -210,8 +210,6 @@ def each_part(function: Callable[[TaskBatch], Float[Tensor, "B"]], batch: TaskBa
     found = []
     for group in groups:
         names = None if batch.names is None else tuple(batch.names[i] for i in group.tolist())
-        try:
+        with retelling(lambda task, group=group: int(group[task])):  # type: ignore[misc]
             found.append(function(TaskBatch(support.padded(group), query.padded(group), names)))
-        except InferenceError as error:
-            raise InferenceError(str(error), task=None if error.task is None else int(group[error.task])) from error
     return torch.cat(found)[torch.cat(groups).argsort().to(found[0].device)]

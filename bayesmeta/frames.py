@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
 from bayesmeta.task_names import look_alikes, texts
@@ -87,15 +87,16 @@ def predictions(
     found = known.positions(names)
     values = np.full((4, len(query), len(schema.y)), np.nan)
     for chunk in _chunks(known.counts(found), np.diff(starts)):
-        posterior = learner.adapt(known.support(found[chunk]))
         mine = [torch.from_numpy(order[starts[i] : starts[i + 1]]) for i in chunk]
         padded = torch.nn.utils.rnn.pad_sequence(mine, True, -1)
-        for piece in padded.split(max(POINTS // len(chunk), 1), 1):
-            prediction = posterior.predict(asked[piece.numpy()])  # padded rows repeat the last one
-            real = piece >= 0
-            each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
-            for kind, value in enumerate(each):
-                values[kind, piece[real].numpy()] = value[real].cpu().numpy()
+        with retelling(names=[names[i] for i in chunk]):
+            posterior = learner.adapt(known.support(found[chunk]))
+            for piece in padded.split(max(POINTS // len(chunk), 1), 1):
+                prediction = posterior.predict(asked[piece.numpy()])  # padded rows repeat the last one
+                real = piece >= 0
+                each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
+                for kind, value in enumerate(each):
+                    values[kind, piece[real].numpy()] = value[real].cpu().numpy()
     return {name: values[i % 4, :, i // 4] for i, name in enumerate(result_columns(schema))}
 
 
@@ -152,8 +153,12 @@ def describe_tasks(
     for chunk in _chunks(points, np.zeros_like(points)):
         support = known.support(found[chunk])
         if surprise is not None:
-            values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
-        with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
+            with retelling(names=[names[i] for i in chunk]):
+                values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
+        with (
+            retelling(names=[names[i] for i in chunk]),
+            contextlib.suppress(UnsupportedError),
+        ):  # where f and its noise are one to the learner
             values[2, chunk] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
     return pd.DataFrame({"points": points, **columns}, index=pd.Index(query[schema.task].iloc[first]))

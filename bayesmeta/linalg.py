@@ -17,20 +17,28 @@ MOST_ENTRIES = 4e8  # of one matrix
 def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
     """Lower Cholesky factors L, matrix = L Lᵀ.
 
+    Args:
+        matrix: symmetric; the first of several axes before the last two is that of the tasks.
+        what: what it is, for the message.
+
     Raises:
-        InferenceError: a matrix is not positive definite; the message says which of the batch, and `what` it is.
+        InferenceError: a matrix is not positive definite; the message says of which task, and `what` it is.
     """
     # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
     factor, info = torch.linalg.cholesky_ex(matrix)
     # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
     if torch.compiler.is_compiling() or is_mapped(info):
         return torch.where((info == 0)[..., None, None], factor, torch.nan)
-    if matrix.numel() and bool(info.any()):
-        where = (info != 0).nonzero()[0].tolist()
+    # an infinite matrix of one row has an infinite factor, and no failure
+    wrong = (info != 0) | ~factor.detach().diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    if bool(wrong.any()):
+        task = int(wrong.nonzero()[0, 0]) if wrong.ndim else None
+        where = "" if task is None else f" in task {task}"
         raise InferenceError(
-            f"expected a positive definite {what}, got one that is not, at batch index {where}, "
+            f"expected a positive definite {what}, got one that is not{where}, "
             f"size {matrix.shape[-1]}. Likely causes: a value that is not finite; parameters that have diverged; "
-            "noise far too small for float32"
+            "noise far too small for float32",
+            task=task,
         )
     return factor
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayesmeta.annotations import checked
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.linalg import cholesky
@@ -53,8 +54,11 @@ class Positive(nn.Module):
         [0.1, 20.0]
     """
 
+    @checked
     def __init__(self, shape: tuple[int, ...], initial: float, bounds: tuple[float, float]) -> None:
         super().__init__()
+        if any(size < 0 for size in shape):
+            raise DataError(f"expected a shape with sizes >= 0, got {tuple(shape)}")
         lower, upper = bounds
         if not (0.0 < lower < upper < math.inf):
             raise DataError(f"expected bounds with 0 < lower < upper, got ({lower}, {upper})")
@@ -151,6 +155,8 @@ class DiagonalNoise(Noise):
 
     def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
         super().__init__()
+        if num_outputs < 1:
+            raise DataError(f"expected at least one output, got {num_outputs}")
         self.num_outputs = num_outputs
         self.value = Positive((num_outputs,), initial, bounds)
 
@@ -190,6 +196,8 @@ class FullNoise(Noise):
 
     def __init__(self, num_outputs: int = 1, initial: float = 0.1, bounds: tuple[float, float] = (1e-8, 1e8)) -> None:
         super().__init__()
+        if num_outputs < 1:
+            raise DataError(f"expected at least one output, got {num_outputs}")
         self.num_outputs = num_outputs
         self.value = Positive((num_outputs,), initial, bounds)
         self.below = nn.Parameter(torch.zeros(num_outputs * (num_outputs - 1) // 2))

@@ -6,6 +6,7 @@ inductor takes longer to import than torch itself and is imported where it is us
 """
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from bayesmeta.errors import DataError
 
 NORMALISATION = nn.modules.batchnorm._NormBase
 """Layers that normalise with statistics of a batch, or may: batch and instance normalisation, lazy ones too.
@@ -65,6 +70,82 @@ class Unrounded(nn.Module):
         for name, buffer in exact.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
+
+
+class Budget(TorchDispatchMode):
+    """A block of code may ask for so much memory for tensors, and for so many operations; for more it is refused.
+
+    No public way sees an operation before it is done. One whose result may be large is tried on the meta device first,
+    where tensors have no memory; most show by the sizes of what they are given that it cannot be.
+
+    Args:
+        largest: bytes of one tensor.
+        total: bytes of all tensors together, also of those that are gone.
+        operations: their number.
+    """
+
+    def __init__(self, largest: int, total: int, operations: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.largest, self.total, self.operations = largest, total, operations
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # what skips it imports it first, which takes seconds; so do many operations on the meta device
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.operations -= 1
+        if not func._schema.is_mutable:
+            size = 16 * _most_numbers(func, args, kwargs)  # the widest number has 16 bytes
+            if size > min(self.largest, self.total):
+                size = _size_on_meta(func, args, kwargs)
+                self._require(size <= self.largest and size <= self.total)
+        result = func(*args, **kwargs)
+        if not func._schema.is_mutable:
+            self.total -= sum(v.numel() * v.element_size() for v in tree_leaves(result) if isinstance(v, Tensor))
+        self._require(self.total >= 0 and self.operations >= 0)
+        return result
+
+    def _require(self, is_within: bool) -> None:
+        if not is_within:
+            raise DataError("expected a model of the size of its weights, got arguments that ask for a larger one")
+
+
+def _most_numbers(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """No operation makes more numbers: of all tensors' together, by a list that is a shape, by a whole number squared.
+
+    A factor is no size, but where there is no tensor (`arange`).
+    """
+    kinds = {argument.name: str(argument.type) for argument in func._schema.arguments}
+    given = [*zip(kinds.values(), args, strict=False), *((kinds[name], value) for name, value in kwargs.items())]
+    tensors = [value for value in tree_leaves([*args, *kwargs.values()]) if isinstance(value, Tensor)]
+    most = math.prod(max(1, tensor.numel()) for tensor in tensors)
+    for kind, value in given:
+        if isinstance(value, list | tuple) and all(isinstance(v, int) for v in value):
+            most *= math.prod(max(1, abs(v)) for v in value)
+        elif isinstance(value, int | float) and math.isfinite(value) and (kind == "int" or not tensors):
+            most *= max(1, math.ceil(abs(value))) ** 2
+    return most
+
+
+def _size_on_meta(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Bytes of the result; 0 where the operation looks at values, whose results are small."""
+
+    def on_meta(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return None if isinstance(value, torch.Generator) else value
+
+    inputs, options = tree_map(on_meta, args), tree_map(on_meta, kwargs)
+    if "device" in options:
+        options["device"] = torch.device("meta")
+    try:
+        outputs = tree_leaves(func(*inputs, **options))
+    except (RuntimeError, NotImplementedError):
+        return 0
+    return sum(value.untyped_storage().nbytes() for value in outputs if isinstance(value, Tensor))
 
 
 def record_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:

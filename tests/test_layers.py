@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
     (
         "foundations",
-        ["errors", "typing", "version", "torch_private", "description", "one_line", "modes", "rounding", "task_names"],
+        [
+            *("errors", "typing", "version", "torch_private", "annotations", "description", "one_line"),
+            *("modes", "rounding", "task_names"),
+        ],
     ),
     ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),

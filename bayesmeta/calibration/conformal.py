@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from bayesmeta.annotations import checked
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
     IntervalScore,
@@ -249,6 +250,7 @@ class HierarchicalConformal(TaskConformal):
         True
     """
 
+    @checked
     @settled
     @naming_columns
     def __init__(
@@ -307,6 +309,7 @@ class SplitConformal:
         torch.Size([1, 5, 1])
     """
 
+    @checked
     @settled
     def __init__(self, learner: Learner, score: ConformityScore | None = None) -> None:
         self.learner, self.score = learner.frozen(), score

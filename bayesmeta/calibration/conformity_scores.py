@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
@@ -288,9 +288,10 @@ def scored_tasks(
     for positions, part in chosen.by_length():
         divided = part.divided(split.at(shots, query), seed)
         first = 0
-        for found in predicted(learner, divided.support, divided.query, batch_size):
-            last = first + len(found.mask)
-            parts.append((positions[first:last], score_outcomes(score, found), found.mask))
-            first = last
+        with retelling(names=part.names):
+            for found in predicted(learner, divided.support, divided.query, batch_size):
+                last = first + len(found.mask)
+                parts.append((positions[first:last], score_outcomes(score, found), found.mask))
+                first = last
     support = chosen.divided(split.at(shots, 1), seed).support  # the support is the same with any query
     return support, *in_order(parts)

@@ -26,6 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.annotations import checked
 from bayesmeta.calibration.conformal import ConformalPosterior, TaskConformal
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
@@ -79,6 +80,7 @@ class FewShotConformal(TaskConformal):
         FewShotConformal(40 tasks at 5 shots: levels up to 0.976)
     """
 
+    @checked
     @settled
     @naming_columns
     def __init__(

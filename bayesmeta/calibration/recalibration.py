@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, with_room
 from bayesmeta.learner import Learner
@@ -235,7 +235,8 @@ def _fitted(
         chosen, predictions, seen = with_room(tasks, shots, split, 2, "calibration"), list[HeldOut](), list[Tensor]()
         for _, part in chosen.by_length():
             divided = part.divided(split.at(shots, query), seed)
-            predictions += predicted(recalibrated.learner, divided.support, divided.query, batch_size)
+            with retelling(names=part.names):
+                predictions += predicted(recalibrated.learner, divided.support, divided.query, batch_size)
             seen.append(divided.support.counts)
         if predicts_labels(predictions[0].predictive) != labels:
             kinds = ("a classifier", "regression") if labels else ("a regression learner", "classes")

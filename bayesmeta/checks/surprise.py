@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner
@@ -126,7 +126,8 @@ class Surprise:
         for shot in shots:
             chosen = with_room(tasks, shot, split, FEWEST, "reference")
             support = chosen.divided(split.at(shot, 1), seed).support  # the support is the same with any query
-            statistics[shot] = _statistics(learner, support, batch_size)
+            with retelling(names=chosen.names):
+                statistics[shot] = _statistics(learner, support, batch_size)
             sizes[shot] = frozenset(support.counts.tolist())
         return cls(learner, statistics, sizes, split, seed, batch_size)
 
@@ -157,15 +158,18 @@ class Surprise:
             whole = torch.tensor([count in self.sizes[shot] for count in support.counts[positions].tolist()])
             parts = [support.select(positions[whole])] if bool(whole.any()) else []
             parts += [self._thinned(support.select([b]), shot) for b in positions[~whole].tolist()]
-            judged = _statistics(self.learner, Data.stack(parts), self.batch_size)
-            result[torch.cat([positions[whole], positions[~whole]])] = _p_value(self.statistics[shot], judged)
+            order = torch.cat([positions[whole], positions[~whole]])
+            with retelling(lambda task, order=order: int(order[task])):  # type: ignore[misc]
+                judged = _statistics(self.learner, Data.stack(parts), self.batch_size)
+            result[order] = _p_value(self.statistics[shot], judged)
         return result
 
     def judged(self, tasks: TaskDataset) -> tuple[Float[Tensor, "T"], Float[Tensor, "T"]]:
-        """`p_value` and `smallest_p_value` of the tasks of a data set, by all their points. Raises as `p_value` does."""
+        """`p_value` and `smallest_p_value` of the tasks of a data set by all their points. Raises as `p_value` does."""
         p_value, smallest = torch.ones(2, len(tasks), dtype=torch.float64)
         for positions, part in tasks.by_length():
-            p_value[positions], smallest[positions] = self.p_value(part.data), self.smallest_p_value(part.data)
+            with retelling(names=part.names):
+                p_value[positions], smallest[positions] = self.p_value(part.data), self.smallest_p_value(part.data)
         return p_value, smallest
 
     def smallest_p_value(self, support: Data) -> Float[Tensor, "B"]:
@@ -288,10 +292,13 @@ def shrinkage(learner: Learner, support: Data, x: ArrayLike | None = None) -> Fl
 def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tensor, "B 3"]:
     """Cube roots of the joint, the left-one-out and the marginal misfit of each task, per point."""
     joint, marginal = [], []
+    done = 0
     for part in predicted(learner, Data.empty(support), support, batch_size):
         prior, y, mask = part.predictive, part.y, part.mask
-        best = prior.log_prob(prior.mean.to(y.dtype), mask) if y.is_floating_point() else 0.0
-        joint.append((best - prior.log_prob(y, mask)).double())
+        with retelling(lambda task, done=done: done + task):  # type: ignore[misc]
+            best = prior.log_prob(prior.mean.to(y.dtype), mask) if y.is_floating_point() else 0.0
+            joint.append((best - prior.log_prob(y, mask)).double())
+        done += len(mask)
         marginal.append(torch.where(mask, _misfit(part), 0.0).sum(-1))
     data = learner.conform(support)
     left_out = torch.zeros(data.num_tasks, dtype=torch.float64, device=data.mask.device)
@@ -299,7 +306,10 @@ def _statistics(learner: Learner, support: Data, batch_size: int) -> Float[Tenso
         left_out.index_add_(0, task, _misfit(found)[:, 0])
     misfits = torch.stack([torch.cat(joint), left_out, torch.cat(marginal)], -1) / data.counts[:, None]
     if bool(misfits.isnan().any()):
-        raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
+        wrong = int(misfits.isnan().any(1).nonzero()[0])
+        raise InferenceError(
+            f"expected log densities of the support, got NaN in task {wrong}: is the learner trained?", task=wrong
+        )
     misfits = misfits.clamp(-LARGEST, LARGEST)
     return (misfits.sign() * misfits.abs().pow(1.0 / 3.0)).cpu()
 

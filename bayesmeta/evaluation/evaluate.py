@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
@@ -59,7 +59,7 @@ def evaluate(
         DataError: no or negative or repeated shots, no task with enough points, a level outside (0, 1), a `ClassSplit`
             of tasks without labels.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
-        InferenceError: a score is not a number.
+        InferenceError: a score is not a number, or cannot be computed; the task is named.
 
     Example:
         >>> import bayesmeta as bm
@@ -82,7 +82,8 @@ def evaluate(
             if not len(able):
                 continue
             names, held_out = tuple(part.names[i] for i in able.tolist()), rest.select(able)
-            scores = _scores(learner, oracle, support.select(able), held_out, level, batch_size)
+            with retelling(names=names):
+                scores = _scores(learner, oracle, support.select(able), held_out, level, batch_size)
             _require_numbers(scores, held_out, shot, names)
             scored.append(_Scored(positions[able], names, held_out.mask, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
@@ -155,8 +156,11 @@ def _scores(
 ) -> dict[str, Tensor]:
     """Scores `T` of each task and values `T M ..` of each point, on the CPU; no scores of no tasks."""
     collected: list[dict[str, Tensor]] = []
+    done = 0
     for part in predicted(learner, support, query, batch_size):
-        scores = _class_scores(part) if predicts_labels(part.predictive) else _number_scores(part, level)
+        with retelling(lambda task, done=done: done + task):  # type: ignore[misc]
+            scores = _class_scores(part) if predicts_labels(part.predictive) else _number_scores(part, level)
+        done += len(part.mask)
         collected.append({name: value.cpu() for name, value in scores.items()})
     scores = {name: torch.cat([each[name] for each in collected]) for name in (collected or [{}])[0]}
     if oracle is None or not collected:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, ShapeError, retelling
 from bayesmeta.flat import MOST_POINTS
 from bayesmeta.learner import Learner
 from bayesmeta.one_line import OneLine
@@ -98,7 +98,9 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
     for chunk in torch.arange(support.num_tasks, device=support.x.device).split(size):
         if len(chunk):
             data = learner.conform(query.select(chunk))
-            yield HeldOut.of(learner.condition(learner.conform(support.select(chunk))).at(data.x), data)
+            with retelling(lambda task, first=int(chunk[0]): first + task):  # type: ignore[misc]
+                found = HeldOut.of(learner.condition(learner.conform(support.select(chunk))).at(data.x), data)
+            yield found
 
 
 @torch.no_grad()
@@ -131,7 +133,9 @@ def left_one_out(
         if len(task):
             others = Data(support.x[task], support.y[task], support.mask[task] & (places != place[:, None]))
             alone = Data.full(support.x[task, place][:, None], support.y[task, place][:, None])
-            yield task, place, HeldOut.of(learner.condition(others).at(alone.x), alone)
+            with retelling(lambda position, task=task: int(task[position])):  # type: ignore[misc]
+                found = HeldOut.of(learner.condition(others).at(alone.x), alone)
+            yield task, place, found
 
 
 def with_room(tasks: TaskDataset, shots: int, split: type[Split], fewest: int, kind: str) -> TaskDataset:

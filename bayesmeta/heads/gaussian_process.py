@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.errors import DataError
 from bayesmeta.heads.head import Examples, Head, Scores
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
@@ -49,6 +50,8 @@ class GaussianProcessHead(Head):
 
     def __init__(self, num_features: int, *, kernel: Kernel | nn.Module | None = None, noise: float = 0.1) -> None:
         super().__init__()
+        if num_features < 1:
+            raise DataError(f"expected at least one feature, got {num_features}")
         self.num_features = num_features
         self.kernel = build(CosineSimilarityKernel() if kernel is None else kernel, num_features)
         self.noise = Positive((), noise, LABEL_NOISE_BOUNDS)

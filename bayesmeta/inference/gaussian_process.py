@@ -192,8 +192,7 @@ def _factor(kernel: Tensor, mask: Tensor, explained: Tensor | float = 0.0) -> Te
     try:
         return cholesky(matrix, "kernel matrix plus noise")
     except InferenceError as error:
-        finite = torch.isfinite(matrix).flatten(1).all(1)
-        if bool(finite.all()):
+        if bool(torch.isfinite(matrix).all()):
             cause = (
                 "Its numbers are finite, so the kernel is not positive semi-definite on these points (cosine of a "
                 "distance in more than one dimension, say): use one that is; or its variance is above 1e15 times the "
@@ -201,7 +200,7 @@ def _factor(kernel: Tensor, mask: Tensor, explained: Tensor | float = 0.0) -> Te
             )
         else:
             cause = (
-                f"The kernel of task {int(finite.int().argmin())} has values that are not finite: features or kernel "
+                f"The kernel of task {error.task} has values that are not finite: features or kernel "
                 "parameters have diverged (lower lr), or inputs are far from unit scale (use Standardized)"
             )
-        raise InferenceError(f"expected a positive definite kernel matrix plus noise, got {error}. {cause}") from error
+        raise InferenceError(f"{error}. {cause}", error.task) from error

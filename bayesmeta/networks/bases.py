@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError
 from bayesmeta.networks.network import Network
+
+MOST_MONOMIALS = 100_000
 
 
 class Identity(Network):
@@ -45,7 +47,7 @@ class Polynomial(Network):
         degree: largest total degree.
 
     Raises:
-        DataError: no inputs, or a negative degree.
+        DataError: no inputs, a negative degree, or more than 100,000 monomials.
 
     Example:
         >>> Polynomial(2, 2).powers
@@ -58,12 +60,11 @@ class Polynomial(Network):
         super().__init__()
         if num_inputs < 1 or degree < 0:
             raise DataError(f"expected at least one input and a degree >= 0, got {num_inputs} and {degree}")
-        self.powers = tuple(
-            power
-            for total in range(degree + 1)
-            for power in itertools.product(range(total + 1), repeat=num_inputs)
-            if sum(power) == total
-        )
+        if min(num_inputs, degree) > 16 or math.comb(num_inputs + degree, degree) > MOST_MONOMIALS:
+            raise DataError(
+                f"expected at most {MOST_MONOMIALS} monomials, got more: {num_inputs} inputs and degree {degree}"
+            )
+        self.powers = tuple(power for total in range(degree + 1) for power in _powers(num_inputs, total))
         self.x_shape, self.num_outputs = (num_inputs,), len(self.powers)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
@@ -140,6 +141,16 @@ class Spline(Network):
         """The powers up to `degree`, then the truncated powers."""
         powers = x ** torch.arange(self.degree + 1, dtype=x.dtype, device=x.device)
         return torch.cat([powers, (x - self.knots.to(x)).clamp(min=0.0) ** self.degree], -1)
+
+
+def _powers(num_inputs: int, total: int) -> Iterator[tuple[int, ...]]:
+    """Powers of each input that sum to `total`, the first inputs' rising last."""
+    if num_inputs == 1:
+        yield (total,)
+        return
+    for first in range(total + 1):
+        for others in _powers(num_inputs - 1, total - first):
+            yield (first, *others)
 
 
 def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayesmeta.annotations import checked
 from bayesmeta.errors import DataError
 
 
@@ -27,10 +28,11 @@ class TaskNorm(nn.Module):
         [[[-1.0, -1.0], [1.0, 1.0]]]
     """
 
+    @checked
     def __init__(self, num_channels: int, eps: float = 1e-5) -> None:
         super().__init__()
-        if num_channels < 1:
-            raise DataError(f"expected at least one channel, got {num_channels}")
+        if num_channels < 1 or not eps > 0.0:
+            raise DataError(f"expected at least one channel and a positive eps, got {num_channels} and {eps}")
         self.num_channels, self.eps = num_channels, eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))

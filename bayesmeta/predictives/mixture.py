@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from typing_extensions import override
 
 from bayesmeta import distributions
+from bayesmeta.errors import retelling
 from bayesmeta.predictives.predictive import Predictive, require_shape
 
 
@@ -140,7 +141,8 @@ class MixturePredictive(_Mixture):
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         count = self.log_weights.shape[1]
         each = (None if value is None else value.repeat_interleave(count, 0) for value in values)
-        return function(self.components, *each).unflatten(0, self.log_weights.shape)
+        with retelling(lambda position: position // count):
+            return function(self.components, *each).unflatten(0, self.log_weights.shape)
 
     def _components_marginals(self) -> Distribution:
         base = self.components.marginals

@@ -138,12 +138,14 @@ class Predictive(OneLine, ABC):
     @property
     def mean(self) -> Float[Tensor, "B M C"]:
         """The predictive mean, units of y."""
-        return self._regression().mean
+        marginals = self._regression()
+        return distributions.answered(marginals, lambda: marginals.mean, "mean")
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
         """The predictive variance, squared units of y, noise included."""
-        return self._regression().variance
+        marginals = self._regression()
+        return distributions.answered(marginals, lambda: marginals.variance, "variance")
 
     @property
     def stddev(self) -> Float[Tensor, "B M C"]:

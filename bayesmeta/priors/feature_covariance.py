@@ -12,6 +12,8 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError
 from bayesmeta.linalg import cholesky
 
+MOST_FEATURES = 1_000_000
+
 
 class FeatureCovariance(Described, nn.Module, ABC):
     """V = L Lᵀ, the prior covariance over the F features of a matrix-normal prior, relative to the observation noise.
@@ -25,7 +27,7 @@ class FeatureCovariance(Described, nn.Module, ABC):
         varying: positions of the features whose weights differ between tasks; None for all.
 
     Raises:
-        DataError: positions that repeat or are not those of features.
+        DataError: no features or more than a million, positions that repeat or are not those of features.
 
     Example:
         >>> import bayesmeta as bm
@@ -46,6 +48,8 @@ class FeatureCovariance(Described, nn.Module, ABC):
 
     def __init__(self, num_features: int, varying: Sequence[int] | None) -> None:
         super().__init__()
+        if not 1 <= num_features <= MOST_FEATURES:
+            raise DataError(f"expected from 1 to {MOST_FEATURES} features, got {num_features}")
         chosen = list(range(num_features)) if varying is None else [int(i) for i in varying]
         if len(set(chosen)) != len(chosen) or not all(0 <= i < num_features for i in chosen):
             raise DataError(f"expected distinct feature positions from 0 to {num_features - 1}, got {chosen}")

@@ -184,6 +184,8 @@ class FullGaussian(Prior):
     def __init__(self, num_parameters: int, variance: float = 1.0, name: str = "phi") -> None:
         super().__init__()
         self.name = name
+        if num_parameters < 1:
+            raise DataError(f"expected at least one parameter, got {num_parameters}")
         self.location = nn.Parameter(torch.zeros(num_parameters))
         self.covariance = FullCovariance(num_parameters, variance)
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
 from bayesmeta.priors.feature_covariance import FeatureCovariance, FullCovariance
@@ -136,6 +136,8 @@ class MatrixNormalMixture(Prior):
 
     def __init__(self, num_features: int, num_components: int, noise: Noise | None = None) -> None:
         super().__init__()
+        if num_features < 1 or num_components < 1:
+            raise DataError(f"expected features and components, got {num_features} and {num_components}")
         self.noise = DiagonalNoise(1) if noise is None else noise
         self.logits = nn.Parameter(torch.zeros(num_components))
         self.components = nn.ModuleList(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.annotations import checked
 from bayesmeta.data import TaskBatch
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
@@ -36,6 +37,7 @@ class Chaser(Objective):
         torch.Size([1])
     """
 
+    @checked
     def __init__(self, lead: int = 1) -> None:
         if lead < 1:
             raise DataError(f"expected at least one step of the leader, got {lead}")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bayesmeta.annotations import checked
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, UnsupportedError
 from bayesmeta.learner import Learner
@@ -62,6 +63,7 @@ class CompiledStep:
         (torch.Size([3]), torch.Size([2, 1]), 0)
     """
 
+    @checked
     def __init__(
         self, learner: Learner, loss_of: Callable[[TaskBatch], Tensor], total_points: float = math.inf
     ) -> None:

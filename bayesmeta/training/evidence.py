@@ -84,7 +84,7 @@ def fit_evidence(
             try:
                 loss = -(problem(learner, data) + learner.log_hyperprior()) / points
             except InferenceError as error:
-                raise InferenceError(f"at evaluation {len(losses) + 1}: {error}") from error
+                raise InferenceError(f"at evaluation {len(losses) + 1}: {error.retold(names=tasks.names)}") from error
             if not bool(torch.isfinite(loss)):
                 raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
             loss.backward()

@@ -80,9 +80,10 @@ def fit(
 
     Raises:
         DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta goes back to where its loss was last finite. UnsupportedError: a learner whose theta is
-            final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that
-            cannot be compiled.
+            named, and theta goes back to where its loss was last finite. KeyboardInterrupt: theta is then that of the
+            best validation, or where its loss was last finite. UnsupportedError: a learner whose theta is final
+            (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that cannot be
+            compiled.
 
     Warns:
         PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
@@ -120,7 +121,13 @@ def fit(
     if compile:
         step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
     optimizer = learner.configure_optimizer(lr)
-    result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, progress=progress)
+    try:
+        result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, progress=progress)
+    except KeyboardInterrupt:
+        step.anneal(1.0)
+        if watched is not None and watched.scores:
+            watched.restore()
+        raise
     write()
     return result
 

@@ -230,16 +230,21 @@ def train(
 
 @contextlib.contextmanager
 def restoring(parameters: Sequence[Tensor]) -> Iterator[Callable[[], None]]:
-    """When a computation in the block fails, the parameters go back to where they were when they were last kept.
+    """When a computation in the block fails or is interrupted, the parameters go back to where they were last kept.
 
     Yields:
         A function that keeps the parameters as they are now. They are kept once before the block.
     """
-    kept = [p.detach().clone() for p in parameters]
+    kept = [[p.detach().clone() for p in parameters] for _ in range(2)]
+
+    def keep() -> None:
+        _assign(kept[1], parameters)
+        kept.reverse()  # only then: an interrupt in the middle leaves what was kept before
+
     try:
-        yield lambda: _assign(kept, parameters)
-    except InferenceError:
-        _assign(parameters, kept)
+        yield keep
+    except (InferenceError, KeyboardInterrupt):
+        _assign(parameters, kept[0])
         raise
 
 
@@ -260,7 +265,7 @@ def guarded(loss_of: LossOf, batch: TaskBatch, step: int) -> Tensor:
         each = loss_of(batch)
     except InferenceError as error:
         name = "" if error.task is None or batch.names is None else f" ({batch.names[error.task]!r})"
-        raise InferenceError(f"at step {step}{name}: {error}", task=error.task) from error
+        raise InferenceError(f"at step {step}{name}: {error.retold(names=batch.names)}", task=error.task) from error
     require_finite(each, batch, step)
     return each
 

@@ -37,10 +37,14 @@ def test_empty_matrices() -> None:
 def test_a_matrix_that_is_not_positive_definite_is_named() -> None:
     matrices = torch.eye(3).repeat(2, 4, 1, 1)
     matrices[1, 2, 1, 1] = -1.0
-    with pytest.raises(InferenceError, match=r"positive definite thing.*batch index \[1, 2\].*size 3"):
+    with pytest.raises(InferenceError, match=r"positive definite thing.* in task 1, size 3") as caught:
         cholesky(matrices, "thing")
-    with pytest.raises(InferenceError, match="positive definite matrix"):
+    assert caught.value.task == 1
+    with pytest.raises(InferenceError, match="positive definite matrix, got one that is not, size 2") as caught:
         cholesky(torch.full((2, 2), torch.nan))
+    assert caught.value.task is None
+    with pytest.raises(InferenceError, match="in task 1, size 1"):
+        cholesky(torch.tensor([[[1.0]], [[torch.inf]]]))
 
 
 @given(seed=st.integers(0, 10**6), size=st.integers(1, 6), points=st.integers(0, 9), rank=st.integers(0, 6))

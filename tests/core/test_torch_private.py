@@ -1,17 +1,21 @@
 """What is private in torch does what the library relies on; where a release changes it, these tests see it first."""
 
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
+from bayesmeta.errors import DataError
 from bayesmeta.torch_private import (
     DROPOUT,
     INSTANCE_NORMALISATION,
     NORMALISATION,
+    Budget,
     Unrounded,
     compile_graph,
     is_mapped,
@@ -196,3 +200,45 @@ def test_importing_it_does_not_import_the_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+LARGE: dict[str, Callable[[], object]] = {
+    "empty": lambda: torch.empty(10**6, 10**6),
+    "a layer": lambda: nn.Linear(10**6, 10**6),
+    "eye": lambda: torch.eye(10**5),
+    "arange": lambda: torch.arange(10**9),
+    "arange of floats": lambda: torch.arange(1e9),
+    "linspace": lambda: torch.linspace(0.0, 1.0, 10**9),
+    "repeat": lambda: torch.ones(10).repeat(10**8),
+    "all pairs": lambda: torch.outer(torch.ones(10**5), torch.ones(10**5)),
+    "a grid": lambda: torch.cartesian_prod(*[torch.ones(5)] * 20),
+    "a copy of an expanded": lambda: torch.ones(1).expand(10**9).clone(),
+    "many": lambda: [torch.ones(10**5) for _ in range(10**5)],
+    "many operations": lambda: [torch.ones(1) for _ in range(10**6)],
+    "drawn by a generator": lambda: torch.randn(10**9, generator=torch.Generator()),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_budget_is_kept_before_memory_is_taken(name: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match="of the size of its weights"), Budget(2**24, 2**26, 10_000):
+        LARGE[name]()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kB; torch's own code is some of it
+
+
+def test_a_budget_changes_nothing_within_it() -> None:
+    def made() -> list[Tensor]:
+        torch.manual_seed(0)
+        layer = nn.Linear(30, 20)
+        nn.init.orthogonal_(layer.weight)
+        grid = torch.cartesian_prod(torch.linspace(0, 1, 5), torch.arange(3.0))
+        assert bool((grid >= 0.0).all())  # values may be looked at
+        return [*layer.parameters(), grid, torch.outer(grid[:, 0], grid[:, 1]).double()]
+
+    expected = made()
+    with Budget(2**20, 2**22, 1_000):
+        found = made()
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+        assert type(a) is type(b)

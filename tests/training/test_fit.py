@@ -110,6 +110,65 @@ def test_early_stopping_restores_the_best_theta() -> None:
     assert math.isclose(found, scores[result.best_step], rel_tol=1e-6)
 
 
+class _Interrupted(bm.tasks.Simulator):
+    """Somebody presses Ctrl-C when the tasks of a step are drawn."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.draws = at, 0
+        self.inner = bm.tasks.Sinusoid()
+
+    def simulate(self, num_tasks: int, num_points: int, generator: torch.Generator) -> bm.Data:
+        return self.inner.simulate(num_tasks, num_points, generator)
+
+    def draw(self, num_tasks: int, split: bm.tasks.Split, generator: torch.Generator) -> bm.TaskBatch:
+        self.draws += 1
+        if self.draws == self.at:
+            raise KeyboardInterrupt
+        return self.inner.draw(num_tasks, split, generator)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_interrupt_leaves_the_best_validated_theta(seed: int, tmp_path: Path) -> None:
+    held_out = bm.tasks.Sinusoid().dataset(num_tasks=20, num_points=10, seed=9)
+    learner = bm.MAMLPlusPlus(bm.MLP(1, [8]), steps=2)
+    arguments = {"validation": held_out, "validate_every": 2, "batch_size": 4, "lr": 0.3, "seed": seed}
+    with pytest.raises(KeyboardInterrupt):
+        bm.fit(learner, _Interrupted(28), steps=40, checkpoint=tmp_path, progress=False, **arguments)
+    best = bm.load(tmp_path)  # which every better validation writes
+    for (name, a), b in zip(learner.state_dict().items(), best.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    assert learner.progress == 1.0  # a trained learner, not one in the middle of its schedule
+
+
+def test_an_interrupt_without_validation_leaves_the_last_theta_with_a_finite_loss() -> None:
+    learners = [bm.ALPaCA(bm.Identity(1)) for _ in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        bm.fit(learners[0], _Interrupted(5), steps=8, progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        bm.fit(learners[1], _Interrupted(4), steps=8, progress=False)
+    assert not torch.equal(learners[0].prior.location, learners[1].prior.location)
+    assert all(bool(p.isfinite().all()) for learner in learners for p in learner.parameters())
+
+
+def test_an_interrupt_of_the_evidence_leaves_the_best_theta(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = bm.tasks.Sinusoid().dataset(num_tasks=10, num_points=6, seed=0)
+    learner = bm.ALPaCA(bm.Polynomial(1, 3)).double()
+    inner, calls = bm.ALPaCA.evidence, []
+
+    def evidence(self: bm.ALPaCA, data: bm.Data) -> torch.Tensor:
+        value = inner(self, data)
+        calls.append(float(value.detach().sum()))
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return value
+
+    monkeypatch.setattr(bm.ALPaCA, "evidence", evidence)
+    with pytest.raises(KeyboardInterrupt):
+        bm.fit_evidence(learner, tasks)
+    monkeypatch.undo()
+    assert math.isclose(learner.log_evidence(tasks.data).sum().item(), max(calls[:11]), rel_tol=1e-9)
+
+
 @pytest.mark.parametrize(
     "objective", [None, bm.training.JointPredictive(), bm.training.MarginalPredictive(), bm.training.Evidence()]
 )

@@ -64,7 +64,7 @@ def test_what_is_not_finite_is_refused_and_the_last_good_value_put_back(value: f
     assert steep.value.item() == 0.0
 
 
-def test_restoring_is_for_computations_that_fail() -> None:
+def test_restoring_is_for_computations_that_fail_or_are_interrupted() -> None:
     value = torch.zeros(2)
 
     def fail(error: BaseException) -> None:
@@ -74,7 +74,7 @@ def test_restoring_is_for_computations_that_fail() -> None:
             value.fill_(2.0)
             raise error
 
-    for error, expected in ((InferenceError("singular"), 1.0), (KeyboardInterrupt(), 2.0)):
+    for error, expected in ((InferenceError("singular"), 1.0), (KeyboardInterrupt(), 1.0), (ValueError(), 2.0)):
         with pytest.raises(type(error)):
             fail(error)
         assert (value == expected).all()

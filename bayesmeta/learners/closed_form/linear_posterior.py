@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import InferenceError
+from bayesmeta.errors import retelling
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.linalg import cholesky
@@ -75,10 +75,8 @@ class LinearTheta:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
         for i, part in enumerate(zip(*(value.split(size) for value in (data.x, data.y, data.mask)), strict=True)):
-            try:
+            with retelling(lambda task, first=i * size: first + task):  # type: ignore[misc]
                 results.append(function(*self.whitened(Data(*part)), part[-1]))
-            except InferenceError as error:
-                raise InferenceError(f"counting tasks from {i * size}: {error}" if i else str(error)) from error
         return results
 
 

@@ -14,6 +14,7 @@ ALPaCA's last layer (Harrison et al. 2018), so that everything stays exact:
 """
 
 import copy
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -24,7 +25,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, retelling
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
@@ -116,7 +117,8 @@ class MixtureALPaCA(LastLayerRegression):
     @override
     def condition(self, support: Data) -> "MixtureALPaCAPosterior":
         theta = self._theta()
-        belief = linear_gaussian.condition(*theta.whitened(support))
+        with theta.telling_tasks():
+            belief = linear_gaussian.condition(*theta.whitened(support))
         return MixtureALPaCAPosterior(
             spec=support.spec,
             theta=theta,
@@ -158,9 +160,14 @@ class _Theta:
         residual = data.y.double().repeat_interleave(count, 0) - mean
         return rows, residual, data.mask.repeat_interleave(count, 0)
 
+    def telling_tasks(self) -> AbstractContextManager[None]:
+        """Failures say whose they are, not which of B * S."""
+        return retelling(lambda position: position // len(self.log_prior))
+
     def log_weights(self, data: Data) -> Float[Tensor, "B S"]:
         """log π_s p(D | s) of each task."""
-        each = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance)
+        with self.telling_tasks():
+            each = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance)
         return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior)))
 
 
@@ -228,10 +235,12 @@ class MixtureALPaCAPosterior(TaskPosterior):
     def extended(self, data: Data) -> "MixtureALPaCAPosterior":
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
-        density = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
+        with self.theta.telling_tasks():
+            density = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
+            belief = self.belief.update(rows, residual, mask)
         return replace(
             self,
             log_weights=self.log_weights + density.unflatten(0, self.log_weights.shape),
-            belief=self.belief.update(rows, residual, mask),
+            belief=belief,
             seen=self.seen + data.counts,
         )

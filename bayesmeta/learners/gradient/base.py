@@ -25,6 +25,7 @@ from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLe
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, Positive
 from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
@@ -421,12 +422,8 @@ def over_draws(
 
 
 def require_supported(network: Network) -> None:
-    """Raise UnsupportedError where this is no `Network`, or has a layer that does not work with stacked weights."""
-    if not isinstance(network, Network):
-        raise UnsupportedError(
-            f"expected a network that inherits bayesmeta.Network, which says x_shape and num_outputs, "
-            f"got {type(network).__name__}: call yours in the forward of a Network"
-        )
+    """Raise as `require_network` does, and UnsupportedError for a layer that does not work with stacked weights."""
+    require_network(network, "a network that inherits")
     for name, layer in network.named_modules():
         for kind, remedy in UNSUPPORTED:
             is_plain = isinstance(layer, INSTANCE_NORMALISATION) and not layer.track_running_stats

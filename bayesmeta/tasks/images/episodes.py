@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from bayesmeta.annotations import checked
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.tasks.dataset import TaskDataset
@@ -39,6 +40,7 @@ class Episodes(TaskSource):
         [0, 1, 2]
     """
 
+    @checked
     def __init__(self, images: ImageClasses, ways: int | tuple[int, int] = 5, within_groups: bool = False) -> None:
         low, high = (ways, ways) if isinstance(ways, int) else ways
         if not 2 <= low <= high:

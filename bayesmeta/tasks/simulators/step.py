@@ -10,6 +10,8 @@ from bayesmeta.errors import DataError
 from bayesmeta.tasks.oracles.step import StepOracle
 from bayesmeta.tasks.simulators.simulator import FunctionSimulator, increasing, nonnegative, uniform
 
+MOST_SWITCHES = 1_000  # the oracle counts their square
+
 
 class Step(FunctionSimulator):
     """Step functions of Harrison et al. 2018: y = 2 XOR_j(x > s_j) - 1 + N(0, noise²), s_j ~ U(-2.5, 2.5).
@@ -40,8 +42,8 @@ class Step(FunctionSimulator):
         noise: float = math.sqrt(0.05),
     ) -> None:
         super().__init__(x)
-        if num_switches < 1:
-            raise DataError(f"expected at least one switch point, got {num_switches}")
+        if not 1 <= num_switches <= MOST_SWITCHES:
+            raise DataError(f"expected from 1 to {MOST_SWITCHES} switch points, got {num_switches}")
         self.switches, self.num_switches = increasing(switches, "the interval of switch points"), num_switches
         self.noise = nonnegative(noise, "the noise deviation")
         if noise > 0.0:

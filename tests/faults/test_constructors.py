@@ -1,0 +1,350 @@
+"""Every public class, made with one argument that makes no sense: what is made works, or the error is our own."""
+
+import inspect
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import bayesmeta as bm
+from bayesmeta.description import Described
+
+NOTHING = object()
+BAD = [math.nan, math.inf, -1, 0, 1.5, True, "text", None, [], [math.nan], (2.0, 1.0), 10**400, bm.MLP, NOTHING]
+NUMBERS = bm.Data.from_arrays([0.1, 0.4, 0.9, 1.3], [0.3, 0.1, -0.2, 0.4])
+CLASSES = bm.Data(torch.randn(1, 6, 2), torch.tensor([[0, 1, 2, 0, 1, 2]]), torch.ones(1, 6, dtype=torch.bool))
+YES_OR_NO = bm.Data(NUMBERS.x, torch.tensor([[0, 1, 1, 0]]), NUMBERS.mask)
+Use = Callable[[Any], object]
+Arguments = dict[str, Any]  # what can be called is called, to give each try its own
+
+
+def _network() -> bm.MLP:
+    return bm.MLP(1, [4])
+
+
+def _alpaca() -> bm.ALPaCA:
+    return bm.ALPaCA(bm.Identity(1))
+
+
+def _tasks() -> bm.TaskDataset:
+    return bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], [0.1, 1.2, 1.8, 3.1])] * 10)
+
+
+def _adapt(learner: bm.Learner, data: bm.Data | None = None) -> None:
+    """A learner adapts and predicts."""
+    if data is None:
+        data = NUMBERS if isinstance(learner.outcomes, bm.Numbers) else CLASSES
+    if isinstance(learner.outcomes, bm.Numbers):
+        data = bm.Data(data.x, data.y.expand(-1, -1, learner.outcomes.count), data.mask)
+    if learner.x_shape != data.x.shape[2:]:
+        data = bm.Data(torch.randn(*data.x.shape[:2], *learner.x_shape), data.y, data.mask)
+    prediction = learner.adapt(data).predict(data.x)
+    assert prediction.shape == data.y.shape
+
+
+def _draws(simulator: bm.tasks.Simulator) -> None:
+    assert simulator.dataset(num_tasks=3, num_points=4, seed=0).data.num_tasks == 3
+
+
+def _features(network: bm.Network) -> None:
+    assert network(torch.randn(2, 3, *network.x_shape)).shape == (2, 3, network.num_outputs)
+
+
+def _head(head: bm.heads.Head) -> None:
+    _adapt(bm.R2D2(bm.MLP(2, [4]), num_classes=3, head=head))
+
+
+def _kernel(kernel: bm.kernels.Kernel) -> None:
+    _adapt(bm.DeepKernelTransfer(_network(), kernel=kernel))
+
+
+def _likelihood(likelihood: bm.likelihoods.Likelihood) -> None:
+    data = {bm.likelihoods.Bernoulli: YES_OR_NO, bm.likelihoods.Categorical: CLASSES}.get(type(likelihood))
+    _adapt(bm.MAML(_network(), likelihood=likelihood), data)
+
+
+def _covariance(covariance: bm.priors.FeatureCovariance) -> None:
+    _adapt(bm.ALPaCA(bm.MLP(1, [covariance.num_features]), covariance=covariance))
+
+
+def _noise(noise: Any) -> None:
+    _adapt(bm.ALPaCA(_network(), num_outputs=noise.num_outputs, noise=noise))
+
+
+def _solver(solver: bm.inference.Solver) -> None:
+    _adapt(bm.IMAML(_network(), solver=solver))
+
+
+def _belief(posterior: Any) -> None:
+    _adapt(bm.MAML(_network(), posterior=posterior))
+
+
+def _chaser(objective: bm.training.Chaser) -> None:
+    learner = bm.BMAML(_network(), num_particles=2, steps=2)
+    bm.fit(learner, _tasks(), steps=1, objective=objective, progress=False)
+
+
+def _made(made: object) -> None:
+    """It is enough that it was made."""
+
+
+GRADIENT: Arguments = {
+    "network": _network,
+    "steps": 2,
+    "lr": 0.01,
+    "num_outputs": 1,
+    "likelihood": bm.likelihoods.Gaussian,
+    "posterior": bm.Linearized,
+    "adapted": lambda: ["output"],
+}
+EXPLICIT = GRADIENT | {"precision": 10.0}
+HEAD: Arguments = {
+    "features": lambda: bm.MLP(2, [4]),
+    "num_classes": 3,
+    "scale": 1.0,
+    "spread": 1.0,
+    "hyperprior": bm.hyperpriors.GaussianHyperprior,
+}
+LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
+COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
+NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
+SHOTS: Arguments = {"shots": 2, "score": bm.calibration.StandardizedResidual, "query": 2, "seed": 0, "batch_size": 4}
+SHOTS |= {"learner": _alpaca, "split": lambda: bm.tasks.RandomSplit}
+RANGE = (0.0, 1.0)
+
+
+def _without(arguments: Arguments, *names: str) -> Arguments:
+    return {name: value for name, value in arguments.items() if name not in names}
+
+
+def _mean() -> dict[str, torch.Tensor]:
+    return {"a": torch.zeros(2)}
+
+
+CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
+    bm.MAML: (_adapt, GRADIENT | {"checkpoint": False}),
+    bm.FirstOrderMAML: (_adapt, GRADIENT | {"checkpoint": False}),
+    bm.MetaSGD: (_adapt, GRADIENT | {"checkpoint": False}),
+    bm.AlphaMAML: (_adapt, GRADIENT | {"inner_hyper_lr": 0.01, "outer_hyper_lr": 0.01}),
+    bm.MAMLPlusPlus: (_adapt, GRADIENT | {"multi_step_share": 0.15, "first_order_share": 0.0}),
+    bm.CAVIA: (_adapt, _without(GRADIENT, "adapted") | {"num_context": 2}),
+    bm.BMAML: (_adapt, _without(EXPLICIT, "posterior") | {"num_particles": 2, "spread": 0.1}),
+    bm.LLAMA: (_adapt, EXPLICIT),
+    bm.IMAML: (
+        _adapt,
+        _without(EXPLICIT, "steps", "lr")
+        | {"solver": bm.inference.LBFGS, "gauss_newton": False, "solve_steps": 3, "solve_tolerance": 1e-6},
+    ),
+    bm.Linearized: (_belief, {"draws": 2}),
+    bm.LinearizedDiagonal: (_belief, {"draws": 2}),
+    bm.PointEstimate: (_belief, {}),
+    bm.R2D2: (_adapt, HEAD | {"head": bm.heads.RidgeHead}),
+    bm.LRD2: (_adapt, HEAD | {"head": bm.heads.LogisticHead}),
+    bm.MetaOptNet: (_adapt, HEAD | {"head": bm.heads.SVMHead}),
+    bm.DeepKernelClassifier: (_adapt, HEAD | {"head": lambda: bm.heads.GaussianProcessHead(4)}),
+    bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
+    bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
+    bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
+    bm.DeepKernelTransfer: (
+        _adapt,
+        LAYER | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
+    ),
+    bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
+    bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),
+    bm.ResNet12: (_features, {"x_shape": (1, 8, 8), "channels": (4, 4, 4, 4), "average": False, "num_groups": 2}),
+    bm.Identity: (_features, {"num_inputs": 1}),
+    bm.Polynomial: (_features, {"num_inputs": 1, "degree": 2}),
+    bm.RadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
+    bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
+    bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
+    bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
+    bm.Standardized: (_made, {"learner": _alpaca}),
+    bm.HyperPosterior: (_adapt, {"members": lambda: [_alpaca(), _alpaca()]}),
+    bm.Sampled: (_made, {"learner": _alpaca, "sampler": bm.inference.NUTS, "seed": 0}),
+    bm.wrappers.VarianceScaled: (_adapt, {"learner": _alpaca, "shots": (0, 1)}),
+    bm.wrappers.IsotonicRecalibrated: (_adapt, {"learner": _alpaca, "shots": (0, 1), "num_outputs": 1}),
+    bm.wrappers.TemperatureScaled: (
+        _adapt,
+        {"learner": lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=3), "shots": (0, 1)},
+    ),
+    bm.heads.GaussianProcessHead: (_head, {"num_features": 4, "kernel": bm.kernels.RBFKernel, "noise": 0.1}),
+    bm.heads.LogisticHead: (_head, {"ridge": 1.0}),
+    bm.heads.NearestMeanHead: (_head, {"prior_variance": 1.0}),
+    bm.heads.RidgeHead: (_head, {"ridge": 1.0}),
+    bm.heads.SVMHead: (_head, {"penalty": 0.1}),
+    bm.hyperpriors.DeviationHyperprior: (_made, {"scale": 2.5, "dof": 3.0}),
+    bm.hyperpriors.GaussianHyperprior: (_made, {"scale": 1.0, "names": lambda: ["features"]}),
+    bm.inference.LBFGS: (_solver, {"steps": 5, "tolerance": 1e-5, "history": 10}),
+    bm.inference.GradientAscent: (_solver, {"steps": 5, "lr": 0.01, "momentum": 0.0, "tolerance": 0.0}),
+    bm.inference.NUTS: (
+        _made,
+        {
+            "num_chains": 2,
+            "num_draws": 4,
+            "num_warmup": 20,
+            "metric": bm.inference.DiagonalMetric,
+            "target_acceptance": 0.8,
+            "max_depth": 3,
+        },
+    ),
+    bm.inference.DenseMetric: (_made, {}),
+    bm.inference.DiagonalMetric: (_made, {}),
+    bm.kernels.CosineSimilarityKernel: (_kernel, {"variance": 1.0}),
+    bm.kernels.LinearKernel: (_kernel, {"variance": 1.0}),
+    bm.kernels.RBFKernel: (_kernel, {"lengthscale": 1.0, "variance": 1.0, "per_feature": False}),
+    bm.kernels.MaternKernel: (_kernel, {"nu": 2.5, "lengthscale": 1.0, "variance": 1.0, "per_feature": False}),
+    bm.kernels.SpectralMixtureKernel: (
+        _kernel,
+        {"num_mixtures": 2, "frequency": 0.5, "bandwidth": 0.01, "variance": 1.0},
+    ),
+    bm.likelihoods.Bernoulli: (_likelihood, {}),
+    bm.likelihoods.Categorical: (_likelihood, {"num_classes": 3}),
+    bm.likelihoods.Gaussian: (_likelihood, {"noise": bm.noise.DiagonalNoise, "num_outputs": 1}),
+    bm.likelihoods.HeteroscedasticGaussian: (_likelihood, {"num_outputs": 1, "bounds": (1e-8, 1e8)}),
+    bm.likelihoods.StudentT: (
+        _likelihood,
+        {
+            "num_outputs": 1,
+            "initial_scale": 0.3,
+            "initial_dof": 5.0,
+            "scale_bounds": (1e-4, 1e4),
+            "dof_bounds": (2.0, 200.0),
+        },
+    ),
+    bm.noise.DiagonalNoise: (_noise, NOISE),
+    bm.noise.FullNoise: (_noise, NOISE),
+    bm.noise.Positive: (_made, {"shape": (2,), "initial": 0.1, "bounds": (1e-8, 1e8)}),
+    bm.priors.FullCovariance: (_covariance, COVARIANCE),
+    bm.priors.DiagonalCovariance: (_covariance, COVARIANCE),
+    bm.priors.IsotropicCovariance: (_covariance, COVARIANCE),
+    bm.priors.DiagonalGaussian: (_made, {"mean": _mean, "variance": 1.0, "bounds": (1e-8, 1e8)}),
+    bm.priors.IsotropicGaussian: (_made, {"mean": _mean, "precision": 1.0, "bounds": (1e-8, 1e8)}),
+    bm.priors.FullGaussian: (_made, {"num_parameters": 2, "variance": 1.0, "name": "phi"}),
+    bm.priors.StandardNormal: (_made, {"shapes": lambda: {"a": [2]}}),
+    bm.priors.MatrixNormal: (
+        _made,
+        {"covariance": lambda: bm.priors.FullCovariance(4), "noise": bm.noise.DiagonalNoise},
+    ),
+    bm.priors.MatrixNormalMixture: (
+        _made,
+        {"num_features": 4, "num_components": 2, "noise": bm.noise.DiagonalNoise},
+    ),
+    bm.priors.Ridge: (
+        _made,
+        {"num_features": 4, "noise": bm.noise.DiagonalNoise, "precision": 1.0, "bounds": (1e-8, 1e8)},
+    ),
+    bm.tasks.Cauchy: (_draws, {"noise": 0.05}),
+    bm.tasks.GaussianBlobs: (_draws, {"ways": 3, "dimension": 2, "spread": 2.0, "noise": 1.0}),
+    bm.tasks.GPFunctions: (
+        _draws,
+        {"kernel": lambda: bm.tasks.GPFunctions.eq().kernel, "noise": 0.2, "x": (-2.0, 2.0)},
+    ),
+    bm.tasks.Pendulum: (_draws, {"length": (0.5, 1.5), "noise": 0.1}),
+    bm.tasks.Sawtooth: (_draws, {"frequency": (2.0, 4.0), "x": (-2.0, 2.0), "noise": 0.0}),
+    bm.tasks.Sinusoid: (
+        _draws,
+        {
+            "amplitude": (0.1, 5.0),
+            "phase": (0.0, 3.0),
+            "frequency": (1.0, 1.0),
+            "x": (-5.0, 5.0),
+            "noise": 0.1,
+            "phase_sign": -1,
+        },
+    ),
+    bm.tasks.SlopedSinusoid: (
+        _draws,
+        {"slope": RANGE, "amplitude": RANGE, "period": (1.0, 2.0), "x_shift": RANGE, "y_shift": RANGE, "noise": 0.1}
+        | {"x": (-5.0, 5.0)},
+    ),
+    bm.tasks.Step: (_draws, {"switches": (-2.5, 2.5), "num_switches": 3, "x": (-5.0, 5.0), "noise": 0.2}),
+    bm.tasks.TaskMixture: (
+        _draws,
+        {"components": lambda: [bm.tasks.Sinusoid(), bm.tasks.Sawtooth()], "whole_batches": False},
+    ),
+    bm.training.Chaser: (_chaser, {"lead": 1}),
+    bm.calibration.SplitConformal: (
+        _made,
+        {"learner": _alpaca, "score": bm.calibration.StandardizedResidual},
+    ),
+    bm.calibration.HierarchicalConformal: (_made, SHOTS | {"tasks": _tasks}),
+    bm.Labels: (_made, {"count": 3}),
+    bm.Numbers: (_made, {"count": 1}),
+}
+
+
+def _own(value: Any) -> Any:
+    return value() if callable(value) else value
+
+
+def _public(space: types.ModuleType) -> set[type]:
+    """Classes that a user can make, and that are described by their arguments."""
+    found: set[type] = set()
+    for name in getattr(space, "__all__", ()):
+        value = getattr(space, name)
+        if isinstance(value, types.ModuleType):
+            found |= _public(value)
+        elif isinstance(value, type) and issubclass(value, Described) and not inspect.isabstract(value):
+            found.add(value)
+    return found
+
+
+def test_every_public_class_is_here() -> None:
+    assert sorted(each.__name__ for each in _public(bm) - set(CLASSES_OF)) == []
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("made", list(CLASSES_OF), ids=lambda made: made.__name__)
+def test_what_is_made_works_or_is_refused(made: type) -> None:
+    use, arguments = CLASSES_OF[made]
+    use(made(**{name: _own(value) for name, value in arguments.items()}))
+    raw = []
+    for name in arguments:
+        for bad in BAD:
+            given = {other: _own(value) for other, value in arguments.items()}
+            try:
+                use(made(**{**given, name: bad}))
+            except bm.BayesMetaError:
+                pass
+            except Exception as error:
+                raw.append(f"{name}={bad!r}: {type(error).__name__}: {error}"[:300])
+    assert raw == []
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bm.MAML(_network(), steps=1.5), "expected steps to be a whole number, got 1.5"),
+        (lambda: bm.MAML(_network(), posterior="diagonal"), "posterior to be an Approximation or None, got 'diagonal'"),
+        (lambda: bm.MAML(_network(), likelihood=bm.likelihoods.Gaussian), r"the class Gaussian: call it, Gaussian\("),
+        (lambda: bm.MAML(_network(), lr=math.nan), "got nan"),
+        (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=math.nan), "expected .*, got nan"),
+        (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=2.5), "at least 2 classes, got 2.5"),
+        (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=1), "at least 2 classes, got 1"),
+        (lambda: bm.inference.LBFGS(tolerance=math.nan), "got nan"),
+        (lambda: bm.IMAML(_network(), solver=bm.inference.LBFGS), r"the class LBFGS: call it, LBFGS\("),
+        (lambda: bm.MLP(1, [8, 0]), "positive widths"),
+        (lambda: bm.MLP(1, [True]), r"hidden to be a list, each a whole number, got \[True\]"),
+        (lambda: bm.MLP(1, [1.5]), r"hidden to be a list, each a whole number, got \[1.5\]"),
+        (lambda: bm.BMAML(_network(), num_particles=0), "num_particles|particle"),
+        (lambda: bm.Standardized(bm.Standardized), r"the class Standardized: call it, Standardized\("),
+        (lambda: bm.ALPaCA(_network(), covariance="full"), "covariance to be a FeatureCovariance or None, got 'full'"),
+        (lambda: bm.ALPaCA(_network(), noise=-0.1), "noise to be a Noise or None, got -0.1"),
+        (lambda: bm.ALPaCA(_network(), num_outputs=0), "output"),
+        (lambda: bm.IMAML(_network(), precision=0.0), "precision|bounds|between"),
+    ],
+)
+def test_messages_name_the_argument(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(bm.BayesMetaError, match=message):
+        make()
+
+
+def test_missing_and_unknown_arguments_are_pythons_own_errors() -> None:
+    with pytest.raises(TypeError, match=r"missing .* argument: 'hidden'"):
+        bm.MLP(1)
+    with pytest.raises(TypeError, match="unexpected keyword argument"):
+        bm.MLP(1, [2], layers=3)
