@@ -412,10 +412,10 @@ class Categorical(Likelihood):
         """E softmax(f) by a fixed rule of `normal_nodes` over the K - 1 contrasts of f.
 
         Only differences between classes count: the covariance is centred first, and what all classes share changes
-        nothing. For two classes it is Gauss-Hermite quadrature, the same as for `Bernoulli`. For more the Kullback-Leibler
-        divergence from the truth is below .002 nats for up to 5 classes, and below .03 (.002 on average) for 20, at
-        standard deviations of up to 6 nats. (MacKay's probit rescaling, class by class, takes a variance that all classes
-        share for doubt: .2 nats.)
+        nothing. For two classes it is Gauss-Hermite quadrature, the same as for `Bernoulli`. For more the Kullback-
+        Leibler divergence from the truth is below .002 nats for up to 5 classes, and below .03 (.002 on average) for
+        20, at standard deviations of up to 6 nats. (MacKay's probit rescaling, class by class, takes a variance that
+        all classes share for doubt: .2 nats.)
         """
         basis = contrasts(self.network_outputs).to(mean)
         nodes, weights = (torch.from_numpy(value).to(mean) for value in normal_nodes(self.network_outputs - 1))

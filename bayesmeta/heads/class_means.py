@@ -2,12 +2,13 @@
 
     h(x) ~ N(μ_c, σ² I),   μ_c ~ N(0, τ² I)   =>   μ_c | D ~ N(mean_c, v_c I)
     v_c = τ² σ² / (σ² + n_c τ²),   mean_c = v_c Σ_{n in c} h(x_n) / σ²
-    f_c(x) = log N(h(x); mean_c, (σ² + s² v_c) I),   p(c | x, D) ∝ π_c exp(a f_c(x))
+    f_c(x) = log N(h(x); mean_c, (σ² + s² v_c) I) / F,   p(c | x, D) ∝ π_c exp(a f_c(x)) = π_c N(..)^(a/F)
 
-With a = s² = 1 it is the exact Bayes classifier of this model. Features are neither Gaussian nor independent: the power a
-says how many of them count, and s² how wide the belief about a mean is. The log determinant is what makes classes of
-unequal numbers of examples comparable: a class of few is far from its mean, and is allowed to be. A class without an
-example has the prior.
+With a = F and s² = 1 it is the exact Bayes classifier of this model. Features are neither Gaussian nor independent: a
+says how many of the F count, and s² how wide the belief about a mean is. The log determinant is what makes classes of
+unequal numbers of examples comparable: a class of few is far from its mean, and is allowed to be. Episodes of equal
+numbers do not say how much it should count: train on unequal ones where they will be met. A class without an example
+has the prior.
 
 τ → ∞ with equal numbers of examples gives the scores of prototypical networks (Snell et al. 2017).
 """
@@ -28,7 +29,7 @@ VARIANCE_BOUNDS = (1e-6, 1e6)
 
 
 class NearestMeanHead(Head):
-    """The score of a class is its log predictive density, under a conjugate prior of its mean.
+    """The score of a class is its log predictive density for each feature, under a conjugate prior of its mean.
 
     theta = `prior_variance`, τ², and `noise`, σ². As τ² grows, and with equal numbers of examples, it becomes
     prototypical networks (Snell et al. 2017).
@@ -63,7 +64,7 @@ class NearestMeanHead(Head):
 
 @dataclass(frozen=True, eq=False)
 class ClassDensities(Scores):
-    """log N(h; mean_c, (σ² + s² v_c) I): the means are integrated out, and nothing of a score is uncertain.
+    """log N(h; mean_c, (σ² + s² v_c) I) / F: the means are integrated out, and nothing of a score is uncertain.
 
     Attributes:
         mean: the posterior mean of the class means.
@@ -83,11 +84,11 @@ class ClassDensities(Scores):
     def logits(
         self, rows: Float[Tensor, "B M F"], scale: Float[Tensor, ""], spread: Float[Tensor, ""]
     ) -> Float[Tensor, "B M C"]:
-        """a log N(h; mean_c, (σ² + s² v_c) I)."""
+        """a log N(h; mean_c, (σ² + s² v_c) I) / F."""
         return scale * self._log_density(rows, spread)
 
     def _log_density(self, rows: Tensor, spread: Tensor) -> Tensor:
         total = (self.noise + spread * self.variance)[:, None]  # B 1 C
         lengths = squared_norms(rows)[..., None] + squared_norms(self.mean)[:, None]
         distance = torch.baddbmm(lengths, rows, self.mean.mT, alpha=-2.0).clamp(min=0.0)
-        return -0.5 * (distance / total + rows.shape[-1] * (total.log() + math.log(2.0 * math.pi)))
+        return -0.5 * (distance / (total * rows.shape[-1]) + total.log() + math.log(2.0 * math.pi))

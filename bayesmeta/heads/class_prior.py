@@ -2,8 +2,9 @@
 
     π ~ Dirichlet(κ C b),   b = softmax(location)      =>      π_c | D = (κ C b_c + n_c) / (κ C + N)
 
-With b the frequencies among all tasks a task without an example has these. κ says how alike the tasks are in them: where
-it is large, the numbers of examples tell nothing of the query (K-shot episodes), where it is small a task has its own.
+With b the frequencies among all tasks a task without an example has these. κ says how alike the tasks are in them:
+where it is large, the numbers of examples tell nothing of the query (K-shot episodes), where it is small a task has its
+own.
 """
 
 import torch

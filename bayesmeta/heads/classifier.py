@@ -7,9 +7,10 @@ a (`scale`) says how many nats a unit of score is worth, s² (`spread`) how wide
 variance. Both are meta-learned with the features, so that what is far from the support is predicted with less
 certainty. The rescaling is MacKay's (1992, "The evidence framework applied to classification networks").
 
-Classes of a task may have unequal numbers n_c of examples. Heads let every class count alike in the fit, π (`ClassPrior`)
-says how frequent the classes are, and δ (`scarcity`, nats for a class with one example) makes up for what is left: a
-score that few examples speak for is smaller, as noise has made them long in directions that no query shares.
+Classes of a task may have unequal numbers n_c of examples. Heads let every class count alike in the fit, π
+(`ClassPrior`) says how frequent the classes are, and δ (`scarcity`, nats for a class with one example) makes up for
+what is left: a score that few examples speak for is smaller, as noise has made them long in directions that no query
+shares.
 """
 
 from abc import abstractmethod

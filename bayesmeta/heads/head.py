@@ -51,8 +51,8 @@ class Examples:
     def weights(self) -> Float[Tensor, "B N"]:
         """What a point counts in the fit: h / n_c, so that classes count alike; zero where padded.
 
-        h is the harmonic mean of the n_c of the classes that have an example: each of them counts as h points. Where all
-        have as many, a weight is 1.
+        h is the harmonic mean of the n_c of the classes that have an example: each of them counts as h points. Where
+        all have as many, a weight is 1.
         """
         inverse = torch.where(self.counts > 0.0, 1.0 / self.counts.clamp(min=1.0), 0.0)
         mean = (self.counts > 0.0).sum(-1) / inverse.sum(-1).clamp(min=torch.finfo(inverse.dtype).tiny)

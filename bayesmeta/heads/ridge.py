@@ -2,7 +2,7 @@
 
     W = Φᵀ (Φ Φᵀ + λ D⁻¹)⁻¹ Y,   f(x) = Wᵀ h(x)       in the space of points, or of features if smaller
     v(x) = hᵀ (ΦᵀDΦ + λ I)⁻¹ h                        of every class
-    D = diag(h / n_c)                                 h: harmonic mean of the numbers of examples; I where they are equal
+    D = diag(h / n_c)                                 h: harmonic mean of the n_c; D = I where they are equal
 
 Read as inference, W is the posterior mean under W ~ N(0, I / λ) and unit vectors y = Wᵀ h(x) + ε, ε_n ~ N(0, 1 / D_n),
 and v the posterior variance of a score. Without D a class of few examples is scored too low.

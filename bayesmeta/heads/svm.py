@@ -2,7 +2,8 @@
 
     ½ Σ_c |w_c|² + κ Σ_n D_n max_c (f_c(x_n) + [c ≠ y_n] - f_{y_n}(x_n)),   f(x) = αᵀ k(x),   k(x) = Φ h(x)
 
-D_n = h / n_c, h being the harmonic mean of the numbers of examples, lets every class count alike: 1 where they are equal.
+D_n = h / n_c, h being the harmonic mean of the numbers of examples, lets every class count alike: 1 where they are
+equal.
 
 A hinge has no curvature, and so no Laplace variance. The variance of a score is that of the least-squares support
 vector machine at the same penalties (Suykens & Vandewalle 1999), κ/2 error² in place of the hinge, for all classes:

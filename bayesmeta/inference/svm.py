@@ -7,8 +7,8 @@ Crammer & Singer 2001 (JMLR 2, 265-292), as Lee et al. 2019 (arXiv:1904.03758) h
     subject to   α_nc <= κ [c = y_n],   Σ_c α_nc = 0
 
 Where points count unequally, κ is κ ω_n in both. The dual knows the points through K = X Xᵀ alone, and κ through κ K,
-for α / κ. With the set of free α (not at their bound) known, it is linear: K α_c + ν = Y_c at the free points of each class, and C + 1
-Cholesky factors of N x N solve it where a general solver has one of NC x NC:
+for α / κ. With the set of free α (not at their bound) known, it is linear: K α_c + ν = Y_c at the free points of each
+class, and C + 1 Cholesky factors of N x N solve it where a general solver has one of NC x NC:
 
     E_c = (free part of K + ρI)⁻¹,   (Σ_c E_c) ν = Σ_c E_c r_c - e,   d_c = E_c (r_c - ν)
 

@@ -179,9 +179,9 @@ class ClassSplit(Split):
 
     One K is drawn for a task, and each class that its labels show gives K support points (up to all but one of its
     points) and at most `query` of the others. In a share of the tasks (`unequal`) every class draws a K of its own, so
-    that a learner is trained on what it will meet where examples are as they come. The query is taken from the far end of the random order of a class, so
-    that with one seed it stays the same as the support grows (as long as the points suffice). Points come in a random
-    order, not sorted by class.
+    that a learner is trained on what it will meet where examples are as they come. The query is taken from the far end
+    of the random order of a class, so that with one seed it stays the same as the support grows (as long as the points
+    suffice). Points come in a random order, not sorted by class.
 
     Attributes:
         support: smallest and largest number of support points of each class, both inclusive.

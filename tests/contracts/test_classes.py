@@ -25,7 +25,8 @@ def test_relabelling_permutes_the_probabilities(case: Case) -> None:
     """With other labels the same classes have the same probabilities.
 
     Where tasks bring their own classes names mean nothing, and every task is relabelled in its own way. Classes of a
-    fixed number have names that all tasks share, and a frequency each (`ClassPrior.location`), which is relabelled, too.
+    fixed number have names that all tasks share, and a frequency each (`ClassPrior.location`), which is relabelled,
+    too.
     """
     learner, tasks = case.learner(), case.batch(4, 6, 5, seed=3)
     support, x = tasks.support, tasks.query.x

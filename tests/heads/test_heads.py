@@ -116,13 +116,13 @@ def test_nearest_means_are_the_density_of_draws(spread: float) -> None:
     means = center + (spread * variance).sqrt()[:, None] * torch.randn(draws, 3, size, dtype=D)
     each = -0.5 * (queries[0][:, None] - means[:, None]).square().sum(-1) / noise - math.log(2.0 * math.pi * noise)
     density = each.exp()
-    found = scores.logits(queries, torch.tensor(1.0), torch.tensor(spread)).exp()[0]
+    found = scores.logits(queries, torch.tensor(float(size)), torch.tensor(spread)).exp()[0]
     assert ((found - density.mean(0)).abs() < 5.0 * density.std(0) / draws**0.5 + 1e-12).all()  # 5 standard errors
     torch.testing.assert_close(scores.at(queries)[0], scores.logits(queries, torch.tensor(1.0), torch.tensor(1.0)))
 
 
 def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:
-    """With the power and the width at 1 and the variances of the blobs, whatever the numbers of examples."""
+    """With all features counting and the variances of the blobs, whatever the numbers of examples."""
     blobs = bm.tasks.GaussianBlobs(ways=4, dimension=3, spread=1.5, noise=0.7)
     labels, x = torch.tensor([0] * 1 + [1] * 10 + [2] * 3), torch.randn(1, 9, 3, dtype=D)
     support = bm.Data.full(torch.randn(1, 14, 3, dtype=D), labels[None])
@@ -130,7 +130,7 @@ def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:
     head.prior_variance.set(1.5**2)  # in this precision
     head.noise.set(0.7**2)
     density, _ = head.solve(Examples.of(support.x, support.y, support.mask, num_classes=4)).at(x)
-    torch.testing.assert_close(density.softmax(-1), blobs.oracle.adapt(support).predict(x).probs)
+    torch.testing.assert_close((3.0 * density).softmax(-1), blobs.oracle.adapt(support).predict(x).probs)
 
 
 def test_nearest_means_tend_to_prototypes() -> None:
@@ -139,7 +139,7 @@ def test_nearest_means_tend_to_prototypes() -> None:
     rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 5, 6, dtype=D)
     scores = NearestMeanHead(9e5, 0.5).double().solve(examples)
-    found = scores.logits(queries, torch.tensor(1.0), torch.tensor(0.0))
+    found = scores.logits(queries, torch.tensor(6.0), torch.tensor(0.0))
     expected = -torch.cdist(queries[0], targets[0].mT @ rows[0] / 2.0).square()
     # the prior moves means by σ² / (n τ²)
     torch.testing.assert_close(found[0].log_softmax(-1), expected.log_softmax(-1), rtol=0.0, atol=1e-4)
