@@ -1,10 +1,13 @@
 """What torch's distributions leave out: distribution functions, quantiles, and changes of shape, place and scale."""
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.distributions import (
     AffineTransform,
@@ -21,6 +24,7 @@ from torch.distributions import (
 from bayesmeta.errors import UnsupportedError
 
 _one_at_a_time = threading.RLock()
+SOBOL_POINTS = 128
 
 
 @contextlib.contextmanager
@@ -55,6 +59,51 @@ def common_normals(shape: Sequence[int], like: Tensor, generator: torch.Generato
     """
     normals = torch.randn(tuple(shape), dtype=torch.float64, device=like.device, generator=generator)
     return normals.to(like.dtype)
+
+
+def contrasts(size: int) -> Tensor:
+    """An orthonormal basis of what differs between `size` numbers, `size x (size - 1)`: each column sums to zero.
+
+    Helmert's: the k-th number against the mean of those before it.
+
+    Example:
+        >>> contrasts(2).flatten()
+        tensor([ 0.7071, -0.7071], dtype=torch.float64)
+    """
+    k = torch.arange(1, size, dtype=torch.float64)
+    columns = torch.tril(torch.ones(size - 1, size, dtype=torch.float64)) - torch.diag_embed(k, 1)[: size - 1]
+    return (columns / (k * (k + 1.0)).sqrt()[:, None]).mT
+
+
+@functools.lru_cache(maxsize=64)
+def normal_nodes(dimension: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points z and weights w with Σ w g(z) ≈ E g(N(0, I)): the same ones always, as numpy has no modes and devices.
+
+    In one dimension Gauss-Hermite quadrature of 32 nodes. In more the first 128 points of Sobol's sequence and their
+    negatives, of equal weights, scaled so that means and covariances are exact (up to 127 dimensions).
+
+    Args:
+        dimension: of the points.
+
+    Returns:
+        points, `S dimension`, and weights, `S`.
+
+    Example:
+        >>> nodes, weights = normal_nodes(3)
+        >>> nodes.shape, float((weights * nodes[:, 0] ** 2).sum().round(6))
+        ((256, 3), 1.0)
+    """
+    if dimension == 1:
+        nodes, weights = np.polynomial.hermite_e.hermegauss(32)
+        return nodes[:, None], weights / weights.sum()
+    from scipy.special import ndtri
+    from scipy.stats.qmc import Sobol
+
+    uniform = Sobol(dimension, scramble=False).random(SOBOL_POINTS) + 0.5 / SOBOL_POINTS
+    half = ndtri(uniform)
+    if dimension < SOBOL_POINTS:
+        half = np.linalg.solve(np.linalg.cholesky(half.T @ half / SOBOL_POINTS), half.T).T
+    return np.concatenate([half, -half]), np.full(2 * SOBOL_POINTS, 0.5 / SOBOL_POINTS)
 
 
 def univariate(distribution: Distribution) -> Distribution:

@@ -130,7 +130,7 @@ class UnderImpliedPrior(bm.ExplicitLearner):
 
 
 class LogisticHead(bm.ExplicitLearner):
-    """LR-D2's model: W ~ N(0, I / ridge), y ~ Categorical(softmax(Wᵀ h(x)))."""
+    """LR-D2's model: W ~ N(0, I / ridge), y ~ Categorical(softmax(Wᵀ h(x))), with every class counting alike."""
 
     def __init__(self, learner: bm.LRD2) -> None:
         super().__init__()
@@ -144,6 +144,18 @@ class LogisticHead(bm.ExplicitLearner):
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """h(x) W."""
         return self.features(x).to(phi["weight"].dtype) @ phi["weight"]
+
+    def joint(self, data: Data) -> LogJoint:
+        """log p(y | x, phi) of points that count as the head has them, and log p(phi)."""
+        labels = torch.where(data.mask, data.y, 0)
+        weights = bm.heads.Examples.of(data.x.flatten(2), labels, data.mask, self.outcomes.count).weights
+
+        def log_joint(phi: Params) -> Tensor:
+            log_probs = self.forward(phi, data.x).log_softmax(-1)
+            each = log_probs.gather(-1, labels[..., None].expand(*log_probs.shape[:-1], 1))[..., 0]
+            return (weights * each).sum(-1) + self.prior.log_prob(phi)
+
+        return log_joint
 
     def condition(self, support: Data) -> TaskPosterior:
         raise NotImplementedError
@@ -205,6 +217,10 @@ def models(family: Family, steps: int) -> Iterator[tuple[bm.ExplicitLearner, dic
         laplace = copy.deepcopy(head)
         for positive in (laplace.scale, laplace.spread):
             positive.set(1.0)
+        with torch.no_grad():  # and without a prior of classes
+            laplace.scarcity.zero_()
+            laplace.class_prior.location.zero_()
+            laplace.class_prior.concentration.set(9e5)
         yield LogisticHead(head), {"LR-D2, scale 1, spread 1": laplace, "LR-D2, as trained": head}
 
     for make in (bm.MAML, bm.MetaSGD, bm.MAMLPlusPlus, bm.AlphaMAML):

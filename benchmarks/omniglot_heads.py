@@ -3,7 +3,8 @@
 Conv4-64 on 28 x 28 images, 25 of the background alphabets to train on (each character also turned by 90, 180 and 270
 degrees), 5 alphabets kept out; episodes of random characters of all alphabets. One model for each head, trained on
 episodes of 5 to 30 ways and 1 to 5 shots, one episode a step, and scored on 1,000 episodes at 5 and 20 ways, 1 and 5
-shots: 15 query images of each class at 5 ways, 5 at 20 ways. `BAYESMETA_DATA` names the folder that holds `omniglot/`.
+shots: 15 query images of each class at 5 ways, 5 at 20 ways; and with 1 to 10 shots, each class its own number.
+`BAYESMETA_DATA` names the folder that holds `omniglot/`.
 """
 
 import argparse
@@ -38,7 +39,25 @@ METHODS: dict[str, Callable[[], bm.Learner]] = {
     "LRD2": lambda: bm.LRD2(features(), head=bm.heads.LogisticHead(0.5), scale=10.0, spread=0.01),
     "MetaOptNet": lambda: bm.MetaOptNet(features()),
     "DKT": lambda: bm.DeepKernelClassifier(features()),
+    "class means": lambda: bm.MetaOptNet(features(), head=bm.heads.NearestMeanHead()),
 }
+
+
+def unequal(learner: bm.Learner, test: bm.tasks.ImageClasses, ways: int, num_tasks: int) -> str:
+    """Accuracy and NLL where each class has its own number of examples, 1 to 10; of the classes of few, and of many."""
+    tasks = bm.tasks.Episodes(test, ways=ways).dataset(num_tasks, 15, seed=2)
+    batch = tasks.divided(bm.tasks.ClassSplit((1, 10), 5, unequal=1.0), seed=0)
+    right, nats, shown = [], [], []
+    for index in torch.arange(num_tasks).split(4):
+        support, query = batch.support.select(index.tolist()), batch.query.select(index.tolist())
+        probs = learner.adapt(support).predict(query.x).probs
+        counts = bm.heads.Examples.of(support.x.flatten(2)[..., :0], support.y, support.mask, ways).counts
+        right.append((probs.argmax(-1) == query.y).float().flatten())
+        nats.append(-probs.gather(-1, query.y[..., None]).log().flatten())
+        shown.append(counts.gather(-1, query.y).flatten())
+    ok, counts = torch.cat(right), torch.cat(shown)
+    few, many = (100 * ok[chosen].mean() for chosen in (counts <= 2, counts >= 8))
+    return f"{100 * ok.mean():>18.2f}{torch.cat(nats).mean():>18.4f}   1-2 shots {few:.1f} %, 8-10 shots {many:.1f} %"
 
 
 def main() -> None:
@@ -47,6 +66,9 @@ def main() -> None:
     parser.add_argument("--method", choices=list(METHODS), action="append", help="one method alone; can be repeated")
     parser.add_argument("--steps", type=int, default=12_000, help="episodes to train on")
     parser.add_argument("--episodes", type=int, default=1_000, help="episodes to score on")
+    parser.add_argument(
+        "--unequal", action="store_true", help="train on 1 to 10 shots by class in half of the episodes"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if "BAYESMETA_DATA" not in os.environ:
@@ -59,7 +81,8 @@ def main() -> None:
     for name in arguments.method or METHODS:
         torch.manual_seed(0)
         learner, start = METHODS[name](), time.perf_counter()
-        episodes = bm.tasks.Episodes(train.rotated(), ways=(5, 30))
+        shots = (1, 10) if arguments.unequal else None
+        episodes = bm.tasks.Episodes(train.rotated(), ways=(5, 30), shots=shots)
         bm.fit(
             learner,
             episodes,
@@ -81,6 +104,7 @@ def main() -> None:
                 print(f"{ways:>5}{shots:>6}{accuracy:>18}{nll:>18}{row.brier:>8.4f}{row.ece:>8.4f}", flush=True)
                 best[ways, shots] = max(best[ways, shots], row.accuracy)
                 worst_ece = max(worst_ece, row.ece)
+            print(f"{ways:>5}{'1-10':>6}{unequal(learner, test, ways, arguments.episodes)}", flush=True)
     print("\npublished accuracy, %: 5-way 1-shot, 5-way 5-shot, 20-way 1-shot, 20-way 5-shot")
     for name, row in PUBLISHED.items():
         print(f"  {name:<34}" + "".join(f"{value:>8.2f}" for value in row))

@@ -1,6 +1,7 @@
 """Last layers for classes that are solved within the network: one plug-in point for all families."""
 
 from bayesmeta.heads.class_means import NearestMeanHead
+from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.classes import Classes
 from bayesmeta.heads.classifier import HeadClassifier, HeadPosterior
 from bayesmeta.heads.gaussian_process import GaussianProcessHead
@@ -10,6 +11,7 @@ from bayesmeta.heads.ridge import RidgeHead
 from bayesmeta.heads.svm import SVMHead
 
 __all__ = [
+    "ClassPrior",
     "Classes",
     "Examples",
     "GaussianProcessHead",

@@ -1,25 +1,30 @@
 """A classifier whose head is solved within the network: scores with a belief, and a calibrated softmax.
 
     f_c(x) = w_cᵀ h(x)        a score for each class, h the features; the head gives its mean m_c and variance v_c at x
-    p(c | x, D) ∝ exp(a m_c / sqrt(1 + π/8 a² s² v_c))
+    p(c | x, D) ∝ π_c exp(a m_c / sqrt(1 + π/8 a² s² v_c) + 2 δ / (n_c + 1))
 
 a (`scale`) says how many nats a unit of score is worth, s² (`spread`) how wide the belief is in units of the head's own
 variance. Both are meta-learned with the features, so that what is far from the support is predicted with less
 certainty. The rescaling is MacKay's (1992, "The evidence framework applied to classification networks").
+
+Classes of a task may have unequal numbers n_c of examples. Heads let every class count alike in the fit, π
+(`ClassPrior`) says how frequent the classes are, and δ (`scarcity`, nats for a class with one example) makes up for
+what is left: a score that few examples speak for is smaller, as noise has made them long in directions that no query
+shares.
 """
 
-import math
 from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Categorical
 from typing_extensions import override
 
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import ShapeError, UnsupportedError
+from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.head import Examples, Head, Scores
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learner import Learner, TaskPosterior
@@ -42,8 +47,9 @@ class HeadClassifier(Learner):
 
     Args:
         features: a network with `num_outputs` = F features of each point on its own.
-        num_classes: C, the classes of every task, with or without an example; None: those of the task's support, each
-            with an example, as many as it has.
+        num_classes: C, the classes of every task, with or without an example, which have names: class 1 is the same in
+            every task, and may be rarer than class 0. None: those of the task's support, each with an example, as many
+            as it has.
         head: what is solved on the features; the method's own by default.
         scale: starting a, nats for a unit of score; the method's own by default.
         spread: starting s², in units of the head's variance.
@@ -90,6 +96,8 @@ class HeadClassifier(Learner):
         self.head, self.hyperprior = head, hyperprior
         self.scale = Positive((), self.default_scale if scale is None else scale, SCALE_BOUNDS)
         self.spread = Positive((), spread, SPREAD_BOUNDS)
+        self.scarcity = nn.Parameter(torch.zeros(()))
+        self.class_prior = ClassPrior(num_classes)
 
     @classmethod
     @abstractmethod
@@ -108,16 +116,10 @@ class HeadClassifier(Learner):
         own = self.head.log_hyperprior()
         return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
 
-    def softmax(self, mean: Float[Tensor, "B M C"], variance: Float[Tensor, "B M #C"]) -> Float[Tensor, "B M C"]:
-        """The logits of p(c | x, D), in nats, of scores with this mean and variance.
-
-        Args:
-            mean: of each class's score, in the head's own units.
-            variance: in squared units; one column where all classes have one.
-        """
-        scale = self.scale().to(mean.dtype)
-        width = 1.0 + math.pi / 8.0 * scale.square() * self.spread().to(mean.dtype) * variance
-        return scale * mean / width.sqrt()
+    @override
+    def prepare(self, tasks: Data) -> None:
+        """Start the frequencies of the classes at those of the meta-training points, where classes have names."""
+        self.class_prior.take_frequencies(tasks.y[tasks.mask])
 
     def rows(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
         """The features h of points, in float64, which heads are solved in."""
@@ -179,8 +181,12 @@ class HeadPosterior(TaskPosterior):
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> IndependentPredictive:
-        logits = self.learner.softmax(*self.scores.at(self.learner.rows(x)))
-        logits = self.examples.classes.logits(logits)
+        learner, counts = self.learner, self.examples.counts
+        rows = learner.rows(x)
+        logits = self.scores.logits(rows, learner.scale().to(rows.dtype), learner.spread().to(rows.dtype))
+        few = 2.0 * learner.scarcity.to(rows.dtype) / (counts + 1.0)
+        offset = few + learner.class_prior(counts, self.examples.classes.mask)  # B C
+        logits = self.examples.classes.logits(logits + offset[:, None])
         return IndependentPredictive(Categorical(logits=logits, validate_args=False))
 
     @override

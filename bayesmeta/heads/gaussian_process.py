@@ -1,6 +1,7 @@
-"""A Gaussian process for each class, on labels as numbers.
+"""A Gaussian process for each class, on labels as numbers, with every class counting alike.
 
-    y_nc = ±1 = f_c(x_n) + ε_nc,   f_c ~ GP(0, k(h(x), h(x'))),   ε_nc ~ N(0, σ²)
+    y_nc = ±1 = f_c(x_n) + ε_nc,   f_c ~ GP(0, k(h(x), h(x'))),   ε_nc ~ N(0, σ² / D_n)
+    D_n = h / n_c       h: harmonic mean of the numbers of examples; 1 where they are equal
 
 A constant mean would change no probability: it is the same for all classes.
 """
@@ -63,9 +64,12 @@ class GaussianProcessHead(Head):
     @override
     def solve(self, examples: Examples) -> "GaussianProcessScores":
         kernel, noise = Gram(self.kernel), self.noise().double()
-        labels = 2.0 * examples.targets - 1.0
-        belief = gaussian_process.condition(kernel(examples.rows, examples.rows) / noise, labels, examples.mask)
-        return GaussianProcessScores(kernel, noise, examples.rows, belief)
+        root = examples.weights.sqrt()[..., None]  # in units of its own noise every point has the noise variance 1
+        labels = root * (2.0 * examples.targets - 1.0)
+        gram = root * (kernel(examples.rows, examples.rows) / noise) * root.mT
+        return GaussianProcessScores(
+            kernel, noise, examples.rows, root, gaussian_process.condition(gram, labels, examples.mask)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,16 +80,19 @@ class GaussianProcessScores(Scores):
         kernel: k.
         noise: noise variance of the labels.
         support: features of the support.
+        root: of the weights D of the points.
         belief: the Gaussian process in units of the noise.
     """
 
     kernel: Gram
     noise: Float[Tensor, ""]
     support: Float[Tensor, "B N F"]
+    root: Float[Tensor, "B N 1"]
     belief: GaussianProcess
 
     def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
         """Posterior mean and variance of f, between the labels -1 and 1; all classes have one variance."""
-        cross, prior = self.kernel(self.support, rows) / self.noise, self.kernel.diagonal(rows) / self.noise
+        cross = self.root * (self.kernel(self.support, rows) / self.noise)
+        prior = self.kernel.diagonal(rows) / self.noise
         mean, variance = self.belief.predict(cross, prior)
         return mean, (self.noise * variance)[..., None]

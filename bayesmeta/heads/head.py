@@ -2,10 +2,13 @@
 
     f_c(x) = score of class c at x;   a head gives its mean m_c(x) and variance v_c(x) given the examples
 
+    logits of the softmax:   a m_c / sqrt(1 + π/8 a² s² v_c)        MacKay 1992, with the width of the belief learned
+
 A head is a last layer that is solved within the network, in float64, and differentiated through its solution. It knows
 nothing of images, of the network before it, or of the softmax behind it (`HeadClassifier`).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -39,6 +42,22 @@ class Examples:
     mask: Bool[Tensor, "B N"]
     classes: Classes
 
+    @property
+    def counts(self) -> Float[Tensor, "B C"]:
+        """n_c, the number of examples of each class."""
+        return self.targets.sum(1)
+
+    @property
+    def weights(self) -> Float[Tensor, "B N"]:
+        """What a point counts in the fit: h / n_c, so that classes count alike; zero where padded.
+
+        h is the harmonic mean of the n_c of the classes that have an example: each of them counts as h points. Where
+        all have as many, a weight is 1.
+        """
+        inverse = torch.where(self.counts > 0.0, 1.0 / self.counts.clamp(min=1.0), 0.0)
+        mean = (self.counts > 0.0).sum(-1) / inverse.sum(-1).clamp(min=torch.finfo(inverse.dtype).tiny)
+        return (self.targets @ (mean[:, None] * inverse)[..., None])[..., 0]
+
     @classmethod
     def of(
         cls,
@@ -66,7 +85,7 @@ class Examples:
 class Scores(ABC):
     """The posterior of the scores of each task's classes, given its examples: a value, which `Head.solve` gives.
 
-    A subclass gives `at`.
+    A subclass gives `at`; one that knows more of its scores than two moments also gives `logits`.
 
     Example:
         >>> class Indifferent(Scores):  # every score is 0, with variance 1
@@ -84,6 +103,19 @@ class Scores(ABC):
         Args:
             rows: features of the query points, float64.
         """
+
+    def logits(
+        self, rows: Float[Tensor, "B M F"], scale: Float[Tensor, ""], spread: Float[Tensor, ""]
+    ) -> Float[Tensor, "B M C"]:
+        """The logits of the softmax over classes, in nats, before how frequent the classes are.
+
+        Args:
+            rows: features of the query points, float64.
+            scale: a, nats for a unit of score.
+            spread: s², the width of the belief in units of the head's own variance.
+        """
+        mean, variance = self.at(rows)
+        return scale * mean / (1.0 + math.pi / 8.0 * scale.square() * spread * variance).sqrt()
 
 
 class Head(Described, nn.Module, ABC):

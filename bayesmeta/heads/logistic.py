@@ -1,6 +1,7 @@
-"""Multinomial logistic regression, solved to its optimum by Newton's method.
+"""Multinomial logistic regression, solved to its optimum by Newton's method, with every class counting alike.
 
-W = argmax Σ_n log softmax(Wᵀ h(x_n))_{y_n} - λ/2 |W|²,   with Laplace's approximation around it
+W = argmax Σ_n D_n log softmax(Wᵀ h(x_n))_{y_n} - λ/2 |W|²,   with Laplace's approximation around it
+D_n = h / n_c       h: harmonic mean of the numbers of examples; 1 where they are equal
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,9 @@ class LogisticHead(Head):
     def solve(self, examples: Examples) -> "LogisticScores":
         deviation = self.ridge().to(examples.rows.dtype).rsqrt()
         white = examples.rows * deviation
-        belief = logistic(white @ white.mT, examples.targets, examples.mask, examples.classes.mask)
+        belief = logistic(
+            white @ white.mT, examples.targets, examples.mask, examples.classes.mask, weights=examples.weights
+        )
         return LogisticScores(deviation, white, belief)
 
 

@@ -1,10 +1,11 @@
-"""Ridge regression on unit vectors, in closed form.
+"""Ridge regression on unit vectors, in closed form, with every class counting alike.
 
-    W = Φᵀ (Φ Φᵀ + λ I)⁻¹ Y,   f(x) = Wᵀ h(x)         in the space of points, or of features if smaller
-    v(x) = hᵀ (ΦᵀΦ + λ I)⁻¹ h                         of every class
+    W = Φᵀ (Φ Φᵀ + λ D⁻¹)⁻¹ Y,   f(x) = Wᵀ h(x)       in the space of points, or of features if smaller
+    v(x) = hᵀ (ΦᵀDΦ + λ I)⁻¹ h                        of every class
+    D = diag(h / n_c)                                 h: harmonic mean of the n_c; D = I where they are equal
 
-Read as inference, W is the posterior mean under W ~ N(0, I / λ) and unit vectors y = Wᵀ h(x) + ε, ε ~ N(0, I), and v
-the posterior variance of a score.
+Read as inference, W is the posterior mean under W ~ N(0, I / λ) and unit vectors y = Wᵀ h(x) + ε, ε_n ~ N(0, 1 / D_n),
+and v the posterior variance of a score. Without D a class of few examples is scored too low.
 """
 
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class RidgeHead(Head):
     @override
     def solve(self, examples: Examples) -> "RidgeScores":
         deviation = self.ridge().to(examples.rows.dtype).rsqrt()
-        belief = linear_gaussian.condition(examples.rows * deviation, examples.targets, examples.mask)
+        root = examples.weights.sqrt()[..., None]
+        belief = linear_gaussian.condition(root * examples.rows * deviation, root * examples.targets, examples.mask)
         return RidgeScores(belief, deviation)
 
 
@@ -56,7 +58,7 @@ class RidgeScores(Scores):
     """Posterior mean and variance of the scores: all classes have one variance.
 
     Attributes:
-        belief: of the whitened weights, labels having variance 1.
+        belief: of the whitened weights, labels having variance 1 / D.
         deviation: the prior's, by which features are whitened.
     """
 

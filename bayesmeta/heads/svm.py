@@ -1,11 +1,14 @@
 """The support vector machine of Crammer & Singer 2001, by its dual.
 
-    ½ Σ_c |w_c|² + κ Σ_n max_c (f_c(x_n) + [c ≠ y_n] - f_{y_n}(x_n)),   f(x) = αᵀ k(x),   k(x) = Φ h(x)
+    ½ Σ_c |w_c|² + κ Σ_n D_n max_c (f_c(x_n) + [c ≠ y_n] - f_{y_n}(x_n)),   f(x) = αᵀ k(x),   k(x) = Φ h(x)
+
+D_n = h / n_c, h being the harmonic mean of the numbers of examples, lets every class count alike: 1 where they are
+equal.
 
 A hinge has no curvature, and so no Laplace variance. The variance of a score is that of the least-squares support
-vector machine at the same penalty (Suykens & Vandewalle 1999), κ/2 error² in place of the hinge, for all classes:
+vector machine at the same penalties (Suykens & Vandewalle 1999), κ/2 error² in place of the hinge, for all classes:
 
-    v(x) = k(x, x) - k(x)ᵀ (K + I/κ)⁻¹ k(x)
+    v(x) = k(x, x) - k(x)ᵀ (K + D⁻¹/κ)⁻¹ k(x)
 """
 
 from dataclasses import dataclass
@@ -48,10 +51,10 @@ class SVMHead(Head):
     @override
     def solve(self, examples: Examples) -> "DualScores":
         rows = examples.rows
-        penalty, kernel = self.penalty().to(rows.dtype), rows @ rows.mT
-        dual = svm_dual(kernel, examples.targets, examples.mask, examples.classes.mask, penalty)
-        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-        return DualScores(rows, dual, cholesky(kernel + eye / penalty, "support covariance"))
+        penalty, kernel, weights = self.penalty().to(rows.dtype), rows @ rows.mT, examples.weights
+        dual = svm_dual(kernel, examples.targets, examples.mask, examples.classes.mask, penalty, weights=weights)
+        noise = torch.where(examples.mask, 1.0 / torch.where(examples.mask, weights, 1.0), 1.0) / penalty
+        return DualScores(rows, dual, cholesky(kernel + torch.diag_embed(noise), "support covariance"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +64,7 @@ class DualScores(Scores):
     Attributes:
         rows: Φ of the support, zero where padded.
         dual: α.
-        factor: the Cholesky factor of K + I/κ.
+        factor: the Cholesky factor of K + D⁻¹/κ.
     """
 
     rows: Float[Tensor, "B N F"]

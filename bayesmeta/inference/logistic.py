@@ -1,11 +1,11 @@
 """Multinomial logistic regression under a Gaussian prior, of many tasks at once, by Newton's method in point space.
 
     f_c = K a_c,   K = Φ Φᵀ / λ        the scores of class c at the support, under w_c ~ N(0, I / λ)
-    max_f  Σ_n log softmax(f_n)_{y_n} - ½ Σ_c f_cᵀ K⁻¹ f_c
+    max_f  Σ_n ω_n log softmax(f_n)_{y_n} - ½ Σ_c f_cᵀ K⁻¹ f_c
 
-With P = diag(π) and the weights W = P - Π Πᵀ (π the probabilities, Π stacks diag(π_c)) a step is
+A point counts ω_n times. With p the probabilities, π = ω p, and the curvature W of the first sum a step is
 
-    b = W f + Y - π,   a = b - E K b + E R (Σ_c E_c)⁻¹ Rᵀ E K b,   E_c = π_c^½ (I + π_c^½ K π_c^½)⁻¹ π_c^½
+    b = W f + ω Y - π,   a = b - E K b + E R (Σ_c E_c)⁻¹ Rᵀ E K b,   E_c = π_c^½ (I + π_c^½ K π_c^½)⁻¹ π_c^½
 
 which needs C + 1 Cholesky factors of N x N in place of one of NC x NC (Rasmussen & Williams 2006, algorithms 3.3 and
 3.4). The optimum is unique. At it a step depends on f to second order only, so that the gradient of one step from the
@@ -64,6 +64,7 @@ def logistic(
     *,
     steps: int = 50,
     tolerance: float = 1e-10,
+    weights: Float[Tensor, "B N"] | None = None,
 ) -> LogisticBelief:
     """The optimum of every task and the Gaussian around it (Laplace), differentiable in the kernel.
 
@@ -76,6 +77,7 @@ def logistic(
         classes: True = a class of the task.
         steps: largest number of Newton steps.
         tolerance: nats that another step may gain.
+        weights: ω, what a point counts, positive where real; 1 of each by default.
 
     Raises:
         InferenceError: the optimum is not reached, or the kernel is not positive semi-definite.
@@ -87,7 +89,8 @@ def logistic(
         >>> mean.argmax(-1).tolist(), bool((variance < 1.0).all())
         ([[0, 1]], True)
     """
-    problem = _Problem(targets, mask, classes)
+    weights = mask.to(kernel.dtype) if weights is None else torch.where(mask, weights, 0.0)
+    problem = _Problem(targets, mask, classes, weights[..., None])
     with torch.no_grad():
         fixed = kernel.detach()
         dual = torch.zeros_like(targets)
@@ -131,6 +134,7 @@ class _Problem:
     targets: Tensor
     mask: Tensor
     classes: Tensor
+    weights: Tensor  # B N 1
 
     def log_probs(self, scores: Tensor) -> Tensor:
         return scores.masked_fill(~self.classes[:, None], -torch.inf).log_softmax(-1)
@@ -138,13 +142,15 @@ class _Problem:
     def objective(self, kernel: Tensor, dual: Tensor) -> Tensor:
         scores = kernel @ dual
         log_probs = torch.where(self.targets > 0.0, self.log_probs(scores), 0.0)
-        return log_probs.sum((-1, -2)) - 0.5 * (dual * scores).sum((-1, -2))
+        return (self.weights * log_probs).sum((-1, -2)) - 0.5 * (dual * scores).sum((-1, -2))
 
     def newton(self, kernel: Tensor, scores: Tensor) -> LogisticBelief:
         """One step from these scores."""
         real = self.mask[..., None] & self.classes[:, None]  # B N C
         root = torch.where(real, (0.5 * torch.where(real, self.log_probs(scores), 0.0)).exp(), 0.0)
-        probs = root.square()
+        expected = (root.square() * scores).sum(-1, keepdim=True)  # pᵀ f
+        root = self.weights.sqrt() * root
+        probs = root.square()  # π
         eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
         each = root.mT[..., None]  # B C N 1
         lower = cholesky(eye + each * kernel[:, None] * each.mT, "logistic curvature")
@@ -152,8 +158,7 @@ class _Problem:
         precisions = half.mT @ half  # E_c
         padding = torch.diag_embed((~self.mask).to(kernel.dtype))
         factor = cholesky(precisions.sum(1) + padding, "logistic curvature over all classes")
-        weighted = probs * (scores - (probs * scores).sum(-1, keepdim=True))  # W f
-        b = weighted + self.targets - probs
+        b = probs * (scores - expected) + self.weights * self.targets - probs  # W f = π (f - pᵀ f)
         c = torch.einsum("bcnm,bmc->bnc", precisions, kernel @ b)
         common = torch.cholesky_solve(c.sum(-1, keepdim=True), factor)  # B N 1
         dual = b - c + (precisions @ common[:, None])[..., 0].mT

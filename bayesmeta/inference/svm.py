@@ -6,9 +6,9 @@ Crammer & Singer 2001 (JMLR 2, 265-292), as Lee et al. 2019 (arXiv:1904.03758) h
     min_α    ½ Σ_c |w_c|² - Σ_n α_{n y_n},   w_c = Σ_n α_nc x_n
     subject to   α_nc <= κ [c = y_n],   Σ_c α_nc = 0
 
-The dual knows the points through K = X Xᵀ alone, and κ through κ K, for α / κ. With the set of free α (not at their
-bound) known, it is linear: K α_c + ν = Y_c at the free points of each class, and C + 1 Cholesky factors of N x N
-solve it where a general solver has one of NC x NC:
+Where points count unequally, κ is κ ω_n in both. The dual knows the points through K = X Xᵀ alone, and κ through κ K,
+for α / κ. With the set of free α (not at their bound) known, it is linear: K α_c + ν = Y_c at the free points of each
+class, and C + 1 Cholesky factors of N x N solve it where a general solver has one of NC x NC:
 
     E_c = (free part of K + ρI)⁻¹,   (Σ_c E_c) ν = Σ_c E_c r_c - e,   d_c = E_c (r_c - ν)
 
@@ -49,6 +49,8 @@ def svm_dual(
     mask: Bool[Tensor, "B N"],
     classes: Bool[Tensor, "B C"],
     penalty: Float[Tensor, ""],
+    *,
+    weights: Float[Tensor, "B N"] | None = None,
 ) -> Float[Tensor, "B N C"]:
     """The dual variables α of every task's support vector machine, once differentiable in the kernel and the penalty.
 
@@ -63,6 +65,7 @@ def svm_dual(
         mask: True = real points.
         classes: True = a class of the task; a class may have no example.
         penalty: κ, the nats that a unit of hinge costs, and the largest α.
+        weights: ω, what a point counts: its penalty is κ ω_n, positive where real; 1 of each by default. No gradient.
 
     Raises:
         InferenceError: the optimality conditions of a task are not met; the error's `task` is its position.
@@ -77,15 +80,16 @@ def svm_dual(
     """
     if targets.numel() == 0:
         return torch.zeros_like(targets)
-    return penalty * _Dual.apply(penalty * kernel, targets, mask, classes)  # type: ignore[no-untyped-call]
+    weights = torch.ones_like(kernel[:, 0]) if weights is None else torch.where(mask, weights, 1.0)
+    return penalty * _Dual.apply(penalty * kernel, targets, mask, classes, weights)  # type: ignore[no-untyped-call]
 
 
 class _Dual(torch.autograd.Function):
     """α / κ from κ K. Where free, K dα + dK α + dν = 0: a cotangent v of α is -u αᵀ of K, with K u + ν = v."""
 
     @staticmethod
-    def forward(ctx: Any, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor) -> Tensor:
-        problem = _Problem.of(kernel, targets, mask, classes)
+    def forward(ctx: Any, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
+        problem = _Problem.of(kernel, targets, mask, classes, weights)
         dual, free = _solve(problem)
         result = (dual * problem.scale).mT
         ctx.problem = problem
@@ -94,7 +98,7 @@ class _Dual(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None, None, None]:
         problem, (free, result) = ctx.problem, ctx.saved_tensors
         ridge = GRADIENT_RIDGE * problem.size
         system = _System(problem.kernel, torch.where(free, 1.0 / ridge, 0.0))
@@ -105,7 +109,7 @@ class _Dual(torch.autograd.Function):
             if bool((step.abs().amax((1, 2)) <= SETTLED * total.abs().amax((1, 2))).all()):
                 break
         outer = (total * problem.scale).mT @ result.mT
-        return -0.5 * (outer + outer.mT), None, None, None
+        return -0.5 * (outer + outer.mT), None, None, None, None
 
 
 @dataclass(frozen=True)
@@ -117,17 +121,19 @@ class _Problem:
     real: Tensor  # B C N
     scale: Tensor  # B 1 1; what K and α were multiplied and divided by
     size: Tensor  # B 1 1; the largest entry of K
+    weights: Tensor  # ω, B 1 N
 
     @classmethod
-    def of(cls, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor) -> "_Problem":
+    def of(cls, kernel: Tensor, targets: Tensor, mask: Tensor, classes: Tensor, weights: Tensor) -> "_Problem":
         largest = torch.where(mask, kernel.diagonal(dim1=-2, dim2=-1), 0.0).amax(-1)[:, None, None]
         scale = 1.0 / largest.clamp(min=1.0)
         size = torch.where(largest > 0.0, largest * scale, 1.0)
-        return cls(kernel * scale, targets.mT.contiguous(), classes[..., None] & mask[:, None], scale, size)
+        real = classes[..., None] & mask[:, None]
+        return cls(kernel * scale, targets.mT.contiguous(), real, scale, size, weights[:, None])
 
     @property
     def bound(self) -> Tensor:
-        return self.targets / self.scale
+        return self.weights * self.targets / self.scale
 
     def take(self, index: Tensor) -> "_Problem":
         return _Problem(*(getattr(self, field.name)[index] for field in fields(self)))
@@ -135,7 +141,8 @@ class _Problem:
     def start(self) -> Tensor:
         """A point inside all bounds."""
         ways = self.real.sum(1, keepdim=True).clamp(min=1)
-        return torch.where(self.real, 0.5 * (self.targets - 1.0 / ways.to(self.targets.dtype)), 0.0)
+        centred = self.targets - 1.0 / ways.to(self.targets.dtype)
+        return torch.where(self.real, 0.5 * self.weights.clamp(max=1.0) * centred, 0.0)
 
 
 class _System:

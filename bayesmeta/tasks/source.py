@@ -178,13 +178,19 @@ class ClassSplit(Split):
     """K-shot classification: support and query are drawn at random from each class of a task, and counted by class.
 
     One K is drawn for a task, and each class that its labels show gives K support points (up to all but one of its
-    points) and at most `query` of the others. The query is taken from the far end of the random order of a class, so
-    that with one seed it stays the same as the support grows (as long as the points suffice). Points come in a random
-    order, not sorted by class.
+    points) and at most `query` of the others. In a share of the tasks (`unequal`) every class draws a K of its own, so
+    that a learner is trained on what it will meet where examples are as they come. The query is taken from the far end
+    of the random order of a class, so that with one seed it stays the same as the support grows (as long as the points
+    suffice). Points come in a random order, not sorted by class.
 
     Attributes:
         support: smallest and largest number of support points of each class, both inclusive.
         query: largest number of query points of each class; None takes all the others.
+        unequal: the share of tasks in which each class draws its own K, uniform between the bounds of `support`; each
+            task is one of them with this probability.
+
+    Raises:
+        DataError: as `Split`, and a share that is not between 0 and 1.
 
     Example:
         >>> import bayesmeta as bm
@@ -197,6 +203,13 @@ class ClassSplit(Split):
     counted: ClassVar[str] = "points of every class"
 
     support: tuple[int, int] = (1, 5)
+    unequal: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the bounds, and the share."""
+        super().__post_init__()
+        if not 0.0 <= self.unequal <= 1.0:
+            raise DataError(f"expected a share of unequal tasks between 0 and 1, got {self.unequal}")
 
     @classmethod
     def room(cls, data: Data) -> Tensor:
@@ -219,6 +232,10 @@ class ClassSplit(Split):
             torch.where(data.mask, count, 0).amax(-1), generator
         )  # up to what the largest class can give
         size = torch.minimum(shots[:, None], count - 1)
+        if self.unequal > 0.0:
+            size = torch.where(
+                self.are_unequal(len(shots), generator)[:, None], self._own_sizes(data, count, generator), size
+            )
         start = size if self.query is None else torch.maximum(size, count - self.query)
         sides = []
         for chosen in (data.mask & (rank < size), data.mask & (rank >= start)):
@@ -226,6 +243,19 @@ class ClassSplit(Split):
             total = chosen.sum(-1)
             sides.append(_take(data, order, torch.zeros_like(total), total))
         return sides[0], sides[1]
+
+    def are_unequal(self, num_tasks: int, generator: torch.Generator) -> Tensor:
+        """In which tasks every class draws its own K, `B`."""
+        return torch.rand(num_tasks, dtype=torch.float32, generator=generator, device=generator.device).cpu() < self.unequal
+
+    def _own_sizes(self, data: Data, count: Tensor, generator: torch.Generator) -> Tensor:
+        """Of each point the number of support points of its class, each class having drawn its own; `B N`."""
+        low, high = self.support
+        labels, which = data.y.unique(return_inverse=True)
+        draw = torch.rand(len(data.y), len(labels), generator=generator).gather(1, which)
+        most = (count - 1).clamp(max=high)
+        least = most.clamp(max=low)
+        return least + (draw * (most - least + 1)).long().clamp(max=most - least)
 
 
 def _require_labels(data: Data) -> None:

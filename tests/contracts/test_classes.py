@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import bayesmeta as bm
+from bayesmeta.heads import ClassPrior
 from tests.registry import CASES, Case
 
 CLASSIFIERS = [case for case in CASES if isinstance(case.outcomes, bm.Labels)]
@@ -21,14 +22,26 @@ def _ways(support: bm.Data, case: Case) -> list[int]:
 
 @classifiers
 def test_relabelling_permutes_the_probabilities(case: Case) -> None:
-    """The names of classes mean nothing: with other labels the same classes have the same probabilities."""
+    """With other labels the same classes have the same probabilities.
+
+    Where tasks bring their own classes names mean nothing, and every task is relabelled in its own way. Classes of a
+    fixed number have names that all tasks share, and a frequency each (`ClassPrior.location`), which is relabelled,
+    too.
+    """
     learner, tasks = case.learner(), case.batch(4, 6, 5, seed=3)
     support, x = tasks.support, tasks.query.x
     probs = learner.adapt(support).predict(x).probs
     generator = torch.Generator().manual_seed(0)
     other = torch.arange(probs.shape[-1]).repeat(support.num_tasks, 1)  # B C: the new label of each class
-    for task, ways in enumerate(_ways(support, case)):
-        other[task, :ways] = torch.randperm(ways, generator=generator).roll(1)
+    if case.outcomes == bm.Labels():
+        for task, ways in enumerate(_ways(support, case)):
+            other[task, :ways] = torch.randperm(ways, generator=generator).roll(1)
+    else:
+        other = other.roll(1, -1)
+        for module in learner.modules():
+            if isinstance(module, ClassPrior):
+                with torch.no_grad():
+                    module.location.copy_(module.location.clone().scatter(0, other[0], module.location))
     renamed = bm.Data(support.x, other.gather(1, torch.where(support.mask, support.y, 0)), support.mask)
     found = learner.adapt(renamed).predict(x).probs
     expected = torch.zeros_like(probs).scatter(-1, other[:, None].expand_as(probs), probs)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from sklearn.svm import LinearSVC
+from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta.heads import (
@@ -33,6 +34,13 @@ def _points(*counts: int, features: int = 6, scale: float = 1.0) -> Examples:
     targets = torch.eye(len(counts), dtype=D)[labels]
     mask, classes = torch.ones(1, len(labels), dtype=torch.bool), torch.ones(1, len(counts), dtype=torch.bool)
     return Examples(rows[None], targets[None], mask, Classes(classes))
+
+
+def _weights(targets: Tensor) -> Tensor:
+    """h / n_c of each point of one task, h the harmonic mean of the numbers of the classes that have an example."""
+    counts = targets.sum(0)
+    shown = counts[counts > 0]
+    return len(shown) / (1.0 / shown).sum() / counts[targets.argmax(-1)]
 
 
 def _learner(head: Head, num_classes: int | None = 3) -> MetaOptNet:
@@ -72,11 +80,13 @@ def test_the_svm_is_that_of_liblinear(penalty: float) -> None:
     head.penalty.set(penalty)  # in this precision
     mean, variance = head.solve(examples).at(queries)
     other = LinearSVC(C=penalty, multi_class="crammer_singer", fit_intercept=False, tol=1e-12, max_iter=10**6)
-    expected = other.fit(rows[0].numpy(), targets[0].argmax(-1).numpy()).decision_function(queries[0].numpy())
+    weights = _weights(targets[0])
+    other.fit(rows[0].numpy(), targets[0].argmax(-1).numpy(), weights.numpy())
+    expected = other.decision_function(queries[0].numpy())
     # liblinear stops at its tolerance in the gradient of α; its weights err by the square root of the objective's error
     torch.testing.assert_close(mean[0], torch.from_numpy(expected), rtol=0.0, atol=1e-6)
     kernel, cross = (rows @ rows.mT)[0], (rows @ queries.mT)[0]
-    noisy = kernel + torch.eye(len(kernel), dtype=D) / penalty
+    noisy = kernel + torch.diag(1.0 / weights) / penalty
     explicit = queries[0].square().sum(-1) - (cross * torch.linalg.solve(noisy, cross)).sum(0)
     torch.testing.assert_close(variance[0, :, 0], explicit, rtol=1e-9, atol=1e-12)
 
@@ -87,41 +97,84 @@ def test_ridge_is_the_formula(features: int) -> None:
     rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 7, features, dtype=D)
     mean, variance = RidgeHead(50.0).double().solve(examples).at(queries)
-    noisy = rows[0].mT @ rows[0] + 50.0 * torch.eye(features, dtype=D)
-    torch.testing.assert_close(mean[0], queries[0] @ torch.linalg.solve(noisy, rows[0].mT @ targets[0]))
+    weighted = rows[0].mT * _weights(targets[0])
+    noisy = weighted @ rows[0] + 50.0 * torch.eye(features, dtype=D)
+    torch.testing.assert_close(mean[0], queries[0] @ torch.linalg.solve(noisy, weighted @ targets[0]))
     torch.testing.assert_close(variance[0, :, 0], (queries[0] * torch.linalg.solve(noisy, queries[0].mT).mT).sum(-1))
 
 
-def test_nearest_means_have_the_moments_of_draws() -> None:
-    """Of -|x - μ_c|² / F less its average over classes, with μ drawn from the conjugate posterior."""
-    counts, tau2, size = torch.tensor([3, 1, 0]), 2.0, 6
+@pytest.mark.parametrize("spread", [1.0, 0.3])
+def test_nearest_means_are_the_density_of_draws(spread: float) -> None:
+    """The mean of N(x; μ, σ² I) over draws of μ from its posterior, whose variance `spread` multiplies."""
+    counts, tau2, noise, size = torch.tensor([3, 1, 0]), 2.0, 0.5, 2
     examples = _points(*counts.tolist(), features=size)
-    rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 5, size, dtype=D)
-    mean, variance = NearestMeanHead(tau2).double().solve(examples).at(queries)
-    spread = tau2 / (1.0 + counts * tau2)
-    center = spread[:, None] * (targets[0].mT @ rows[0])
-    draws = 200_000
-    means = center + spread.sqrt()[:, None] * torch.randn(draws, 3, size, dtype=D)
-    score = -(queries[0][:, None] - means[:, None]).square().sum(-1) / size
-    score = score - score.mean(-1, keepdim=True)
-    # 5 standard errors: of a mean stddev / √draws; of a variance about variance √(2 / draws) (kurtosis near 3)
-    assert ((mean[0] - score.mean(0)).abs() < 5.0 * (variance[0] / draws).sqrt()).all()
-    torch.testing.assert_close(variance[0], score.var(0), rtol=5.0 * math.sqrt(4.0 / draws), atol=0.0)
+    scores = NearestMeanHead(tau2, noise).double().solve(examples)
+    variance = 1.0 / (1.0 / tau2 + counts / noise)
+    center = variance[:, None] * (examples.targets[0].mT @ examples.rows[0]) / noise
+    draws = 100_000
+    means = center + (spread * variance).sqrt()[:, None] * torch.randn(draws, 3, size, dtype=D)
+    each = -0.5 * (queries[0][:, None] - means[:, None]).square().sum(-1) / noise - math.log(2.0 * math.pi * noise)
+    density = each.exp()
+    found = scores.logits(queries, torch.tensor(float(size)), torch.tensor(spread)).exp()[0]
+    assert ((found - density.mean(0)).abs() < 5.0 * density.std(0) / draws**0.5 + 1e-12).all()  # 5 standard errors
+    torch.testing.assert_close(scores.at(queries)[0], scores.logits(queries, torch.tensor(1.0), torch.tensor(1.0)))
+
+
+def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:
+    """With all features counting and the variances of the blobs, whatever the numbers of examples."""
+    blobs = bm.tasks.GaussianBlobs(ways=4, dimension=3, spread=1.5, noise=0.7)
+    labels, x = torch.tensor([0] * 1 + [1] * 10 + [2] * 3), torch.randn(1, 9, 3, dtype=D)
+    support = bm.Data.full(torch.randn(1, 14, 3, dtype=D), labels[None])
+    head = NearestMeanHead().double()
+    head.prior_variance.set(1.5**2)  # in this precision
+    head.noise.set(0.7**2)
+    density, _ = head.solve(Examples.of(support.x, support.y, support.mask, num_classes=4)).at(x)
+    torch.testing.assert_close((3.0 * density).softmax(-1), blobs.oracle.adapt(support).predict(x).probs)
 
 
 def test_nearest_means_tend_to_prototypes() -> None:
+    """As the variance of the means grows; the width of the belief about them at zero, as Snell et al. have it."""
     examples = _points(2, 2, 2)
     rows, targets = examples.rows, examples.targets
     queries = torch.randn(1, 5, 6, dtype=D)
-    mean, variance = NearestMeanHead(9e5).double().solve(examples).at(queries)
-    prototypes = targets[0].mT @ rows[0] / 2.0
-    expected = -torch.cdist(queries[0], prototypes).square() / 6.0
-    # the prior moves means by 1 / (n τ²)
-    torch.testing.assert_close(mean[0].log_softmax(-1), expected.log_softmax(-1), rtol=0.0, atol=1e-5)
-    half = Examples(rows[:, ::2], targets[:, ::2], examples.mask[:, ::2], examples.classes)
-    few = NearestMeanHead(9e5).double().solve(half).at(queries)
-    assert (few[1].mean() > 1.5 * variance.mean()).all()  # one example has about twice the variance of two
+    scores = NearestMeanHead(9e5, 0.5).double().solve(examples)
+    found = scores.logits(queries, torch.tensor(6.0), torch.tensor(0.0))
+    expected = -torch.cdist(queries[0], targets[0].mT @ rows[0] / 2.0).square()
+    # the prior moves means by σ² / (n τ²)
+    torch.testing.assert_close(found[0].log_softmax(-1), expected.log_softmax(-1), rtol=0.0, atol=1e-4)
+
+
+@pytest.mark.parametrize("times", [1, 3, 100])
+@pytest.mark.parametrize("kind", ["ridge", "logistic", "svm", "gp"])
+def test_examples_of_one_class_that_are_repeated_tell_nothing_new(kind: str, times: int) -> None:
+    """Each class counts as h points: with the prior scaled by what h grows, all is as if each point were seen once."""
+    rows, labels = torch.randn(5, 4, dtype=D), torch.tensor([0, 0, 1, 1, 2])
+    repeats = torch.tensor([1, 1, times, times, 1])
+    examples = [
+        Examples.of(x[None], y[None], torch.ones(1, len(y), dtype=torch.bool), num_classes=4)
+        for x, y in ((rows, labels), (rows.repeat_interleave(repeats, 0), labels.repeat_interleave(repeats)))
+    ]
+    growth = (1 / 2 + 1 / 2 + 1) / (1 / 2 + 0.5 / times + 1)  # of h
+    made: list[Head] = []
+    for factor in (1.0, growth):
+        head: Head
+        if kind == "svm":
+            head = SVMHead().double()
+            head.penalty.set(2.0 / factor)
+        elif kind == "gp":
+            head = GaussianProcessHead(4).double()
+            head.noise.set(0.2 * factor)
+        else:
+            head = (RidgeHead() if kind == "ridge" else LogisticHead()).double()
+            head.ridge.set(0.7 * factor)
+        made.append(head)
+    query = torch.randn(1, 6, 4, dtype=D)
+    once, often = (head.solve(each).at(query) for head, each in zip(made, examples, strict=True))
+    # the same optimum to the tolerance of its solver, and the bounds of the numbers of heads, 1e-6
+    torch.testing.assert_close(often[0], once[0], rtol=1e-4, atol=1e-4)
+    if kind in ("ridge", "logistic"):  # variances are in units of the prior
+        torch.testing.assert_close(growth * often[1], once[1], rtol=1e-4, atol=1e-4)
 
 
 def test_a_class_without_an_example() -> None:
@@ -135,8 +188,9 @@ def test_a_class_without_an_example() -> None:
         torch.testing.assert_close(empty, torch.full_like(empty, 1.0 / 3.0), rtol=0.0, atol=1e-12)  # by symmetry
 
 
-@heads
+@pytest.mark.parametrize("make", [SVMHead, RidgeHead, LogisticHead], ids=lambda make: make.__name__)
 def test_what_is_far_is_less_certain_than_without_a_variance(make: Callable[[], Head]) -> None:
+    """Not so Gaussian classes of a known variance, where only the way from mean to mean counts."""
     x, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=D), torch.tensor([0, 1])
     learner = MetaOptNet(bm.Identity(2), num_classes=2, head=make(), scale=10.0).double()
     far = torch.tensor([[1.0, 10.0]], dtype=D)  # as near to each class as the first point but for the new direction

@@ -90,3 +90,32 @@ def test_a_class_split_needs_labels() -> None:
         tasks.divided(ClassSplit.at(1))
     with pytest.raises(DataError, match="expected labels for ClassSplit"):
         evaluate(ClassShares(), tasks, (1,), split=ClassSplit)
+
+
+def test_in_a_share_of_the_tasks_every_class_draws_its_own_k() -> None:
+    tasks = TaskDataset.from_labels([(np.arange(24.0), np.arange(24) % 3)] * 2000)
+    batch = tasks.divided(ClassSplit((1, 4), 2, unequal=0.25))
+    shots = (torch.where(batch.support.mask, batch.support.y, -1)[..., None] == torch.arange(3)).sum(1)
+    alike = (shots == shots[:, :1]).all(1).float().mean().item()
+    # three independent numbers from 1 to 4 are the same in 1/16 of the cases
+    assert alike == pytest.approx(0.75 + 0.25 / 16, abs=4.0 * 0.5 / 2000**0.5)
+    assert torch.bincount(shots.flatten(), minlength=5)[1:].min() > 6000 / 4 * 0.85
+    assert (batch.query.y[..., None] == torch.arange(3)).sum(1).unique().tolist() == [2]
+    with pytest.raises(DataError, match=r"expected a share of unequal tasks between 0 and 1, got 1\.5"):
+        ClassSplit((1, 4), unequal=1.5)
+
+
+@given(
+    labels=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=14), min_size=1, max_size=4),
+    low=st.integers(0, 3),
+    seed=st.integers(0, 1000),
+)
+def test_unequal_numbers_leave_every_class_a_query_point(labels: list[list[int]], low: int, seed: int) -> None:
+    tasks = TaskDataset.from_labels([(100.0 * t + np.arange(len(y)), y) for t, y in enumerate(labels)])
+    batch = tasks.divided(ClassSplit((low, low + 3), None, unequal=1.0), seed)
+    for t, y in enumerate(labels):
+        counts = Counter(y)
+        support, query = (Counter(d.y[t, d.mask[t]].tolist()) for d in (batch.support, batch.query))
+        assert support + query == counts
+        for c, n in counts.items():
+            assert min(low, n - 1) <= support[c] <= min(low + 3, n - 1)

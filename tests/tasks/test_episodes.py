@@ -169,3 +169,41 @@ def test_images_and_episodes_say_what_they_are_and_can_be_moved() -> None:
     moved = images.to("cpu")
     assert torch.equal(moved.images, images.images)
     assert torch.equal(moved.labels, images.labels)
+
+
+def test_half_of_the_episodes_have_numbers_for_each_class() -> None:
+    """Each of their classes on its own, uniform between the shots; the others have the K of the split; queries stay."""
+    episodes = Episodes(numbered(12, 14), ways=3, shots=(1, 10))
+    batch = episodes.draw(2000, ClassSplit.at(2, 3), generator())
+    shots = (torch.where(batch.support.mask, batch.support.y, -1)[..., None] == torch.arange(3)).sum(1)  # B ways
+    equal = (shots == 2).all(1)
+    # an unequal episode has 2 of each by chance in a thousandth of the cases
+    assert equal.float().mean().item() == pytest.approx(0.5 + 0.5e-3, abs=4.0 * 0.5 / 2000**0.5)
+    each = torch.bincount(shots[~equal].flatten(), minlength=11)[1:]
+    assert each.sum() == shots[~equal].numel()
+    share = 1 / 10
+    deviation = (share * (1 - share) / each.sum().item()) ** 0.5
+    assert ((each / each.sum() - share).abs() < 4.0 * deviation + 1e-3).all()
+    assert ((batch.query.y[..., None] == torch.arange(3)).sum(1) == 3).all()
+    support, query = content(batch.support), content(batch.query)
+    for t in range(50):
+        points = [tuple(p) for p in torch.cat([support[t][batch.support.mask[t]], query[t]]).tolist()]
+        assert len(set(points)) == len(points)
+    assert int(batch.support.counts.max()) == batch.support.num_points  # no wider than need be
+
+
+def test_unequal_episodes_of_different_ways_and_of_a_split() -> None:
+    episodes = Episodes(numbered(12, 14), ways=(2, 5), shots=(0, 4))
+    batch = episodes.draw(300, ClassSplit((1, 5), 3), generator())
+    assert set(batch.query.counts.tolist()) == {6, 9, 12, 15}
+    assert (torch.where(batch.support.mask, batch.support.y, 0).amax(1) < batch.query.counts // 3).all()
+    split = Episodes(numbered(12, 14), ways=3).draw(300, ClassSplit((1, 4), 3, unequal=1.0), generator())
+    assert set(split.support.counts.tolist()) == set(range(3, 13))
+    # frozen sets and pooled points are balanced whatever the shots
+    assert (episodes.dataset(20, 10).data.counts % 10 == 0).all()
+    assert episodes.pooled(generator()).num_tasks == 100
+    assert repr(Episodes(numbered(12, 14), ways=3, shots=(1, 4))).startswith("Episodes(3 ways, 1 to 4 shots in half")
+    with pytest.raises(DataError, match=r"expected shots \(smallest, largest\) that are not negative, got \(3, 1\)"):
+        Episodes(numbered(12, 14), ways=3, shots=(3, 1))
+    with pytest.raises(DataError, match=r"at least 18 images of every class \(15 support, 3 query\), got 14"):
+        Episodes(numbered(12, 14), ways=3, shots=(1, 15)).draw(1, ClassSplit.at(1, 3), generator())

@@ -136,8 +136,8 @@ class Linearized(Approximation):
     in the likelihood's closed form, or by `draws`.
 
     Args:
-        draws: draws of f at each point for likelihoods that are not Gaussian; 0 uses the likelihood's `marginal`
-            (MacKay's probit rescaling for classes).
+        draws: draws of f at each point for likelihoods that are not Gaussian; 0 uses the likelihood's
+            `correlated_marginal`.
 
     Raises:
         DataError: a negative number of draws.
@@ -248,7 +248,7 @@ class LinearizedPosterior(GradientPosterior):
             return _by_draws(likelihood, f, blocks, self.draws)
         variance = blocks.diagonal(dim1=-2, dim2=-1).clamp(min=0.0)
         latent = Independent(Normal(f, variance.clamp(min=1e-30).sqrt(), validate_args=False), 1)
-        return IndependentPredictive(likelihood.marginal(f, variance), latent)
+        return IndependentPredictive(likelihood.correlated_marginal(f, blocks), latent)
 
 
 def _by_draws(likelihood: Likelihood, f: Tensor, blocks: Tensor, draws: int) -> MixturePredictive:

@@ -1,5 +1,7 @@
 """N-way K-shot episodes, drawn from images with classes."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -24,9 +26,14 @@ class Episodes(TaskSource):
         ways: N, or (smallest, largest) for an N drawn uniformly for every task: support and query are then padded.
         within_groups: whether all classes of a task are of one group, as in Lake's within-alphabet tasks. The group is
             drawn uniformly among those that have N classes or more.
+        shots: (smallest, largest) number of support images of a class where classes have unequal numbers, for training:
+            in every episode that is drawn, with probability one half, each class draws its own number uniformly between
+            these two, both inclusive; the other episodes have the K of the split. None: what the split says, which has
+            unequal numbers where it is a `ClassSplit` with a share of them.
 
     Raises:
-        DataError: fewer than two ways, more ways than classes (or than any group has classes), or no groups.
+        DataError: fewer than two ways, more ways than classes (or than any group has classes), no groups, or shots that
+            are no increasing pair of numbers that are not negative.
 
     Example:
         >>> import torch
@@ -38,14 +45,26 @@ class Episodes(TaskSource):
         (torch.Size([2, 3, 1, 28, 28]), torch.Size([2, 15, 1, 28, 28]))
         >>> sorted(batch.support.y[0].tolist())
         [0, 1, 2]
+        >>> mixed = bm.tasks.Episodes(images, ways=3, shots=(1, 4))  # 1 of each class, or 1 to 4 of each on its own
+        >>> batch = mixed.draw(4, bm.tasks.ClassSplit.at(1, query=5), torch.Generator().manual_seed(0))
+        >>> batch.support.counts.tolist()
+        [10, 3, 10, 8]
     """
 
     @checked
-    def __init__(self, images: ImageClasses, ways: int | tuple[int, int] = 5, within_groups: bool = False) -> None:
+    def __init__(
+        self,
+        images: ImageClasses,
+        ways: int | tuple[int, int] = 5,
+        within_groups: bool = False,
+        shots: tuple[int, int] | None = None,
+    ) -> None:
         low, high = (ways, ways) if isinstance(ways, int) else ways
         if not 2 <= low <= high:
             raise DataError(f"expected at least 2 ways, or (smallest, largest), got {ways}")
-        self.images, self.ways, self.within_groups = images, (low, high), within_groups
+        if shots is not None and not (len(shots) == 2 and 0 <= shots[0] <= shots[1]):
+            raise DataError(f"expected shots (smallest, largest) that are not negative, got {shots}")
+        self.images, self.ways, self.within_groups, self.shots = images, (low, high), within_groups, shots
         # the images of each class, and the classes of each group, as rows of a table
         self._rows, self._counts = _table(images.labels.cpu(), images.num_classes)
         pools = images.require_groups().cpu() if within_groups else torch.zeros(images.num_classes, dtype=torch.int64)
@@ -60,11 +79,14 @@ class Episodes(TaskSource):
         """The number of ways, and the images."""
         low, high = self.ways
         ways = f"{low}" if low == high else f"{low} to {high}"
-        return f"Episodes({ways} ways{', within groups' if self.within_groups else ''}, {self.images})"
+        groups = ", within groups" if self.within_groups else ""
+        shots = f", {self.shots[0]} to {self.shots[1]} shots in half of them" if self.shots else ""
+        return f"Episodes({ways} ways{groups}{shots}, {self.images})"
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
         """Draw fresh episodes, with one K for all of them, drawn uniformly between the bounds of the split.
 
+        Where the episodes have `shots`, or the split a share of unequal ones, some have other numbers for each class.
         Without a number in the split the query has 15 images of each class, or as many as the smallest class leaves.
 
         Raises:
@@ -75,9 +97,16 @@ class Episodes(TaskSource):
                 f"expected a ClassSplit, which counts images of each class, got {type(split).__name__}: "
                 "for 5-shot episodes with 15 query images of each class give split=ClassSplit.at(5, 15)"
             )
+        own = split if self.shots is None else replace(split, support=self.shots, unequal=0.5)
+        return self._draw(num_tasks, split, own, generator)
+
+    def _draw(self, num_tasks: int, split: ClassSplit, own: ClassSplit, generator: torch.Generator) -> TaskBatch:
+        """Episodes of one K, as `split` says, a share of which have a number for each class, as `own` says."""
         fewest = int(self._counts.min())
         low, high = split.support
         shots = int(torch.randint(low, high + 1, (), generator=generator, device=generator.device))
+        if own.unequal > 0.0:
+            high = max(high, own.support[1])
         query = min(DEFAULT_QUERY, max(fewest - high, 1)) if split.query is None else split.query
         if fewest < high + query:
             name = self.images.class_names[int(self._counts.argmin())]
@@ -86,10 +115,19 @@ class Episodes(TaskSource):
                 f"got {fewest} of class {name!r}"
             )
         classes, mask = self._choose(num_tasks, generator)  # B ways
-        places = _distinct(self._counts[classes], shots + query, generator)  # B ways K+Q
+        given = torch.full(mask.shape, shots)
+        if own.unequal > 0.0:
+            least, most = own.support
+            each = least + _below(torch.full(mask.shape, most - least + 1), generator)
+            given = torch.where(own.are_unequal(num_tasks, generator)[:, None], each, given)
+        width = int(given.max()) if given.numel() else shots
+        places = _distinct(self._counts[classes], width + query, generator)  # B ways K+Q
         rows = self._rows[classes[..., None], places]
-        support = self._side(rows[..., :shots], mask, generator)
-        return TaskBatch(support, self._side(rows[..., shots:], mask, generator))
+        shown = mask[..., None] & (torch.arange(width) < given[..., None])
+        support = self._side(rows[..., :width], shown, generator)
+        return TaskBatch(
+            support, self._side(rows[..., width:], mask[..., None].expand_as(rows[..., width:]), generator)
+        )
 
     def _choose(self, num_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The classes of each task, `B ways` in a random order, and which of them are real."""
@@ -112,13 +150,12 @@ class Episodes(TaskSource):
         return self._classes[pool[:, None], places], mask
 
     def _side(self, rows: Tensor, mask: Tensor, generator: torch.Generator) -> Data:
-        """Support or query from `B ways k` rows of the images, in a random order with padding last."""
-        tasks, ways, each = rows.shape
-        labels = torch.arange(ways)[:, None].expand(rows.shape).flatten(1)
-        real = mask[..., None].expand(rows.shape).flatten(1)
+        """Support or query from `B ways k` rows of the images, `mask` real, in a random order with padding last."""
+        labels = torch.arange(rows.shape[1])[:, None].expand(rows.shape).flatten(1)
+        real = mask.flatten(1)
         keys = torch.rand(real.shape, dtype=torch.float32, generator=generator, device=generator.device).cpu()
         order = torch.where(real, keys, 2.0).argsort(-1)
-        width = int(mask.sum(-1).max()) * each if tasks else 0
+        width = int(real.sum(-1).max()) if len(real) else 0
         order = order[:, :width]
         real = real.gather(1, order)
         labels = torch.where(real, labels.gather(1, order), 0)
@@ -129,7 +166,8 @@ class Episodes(TaskSource):
 
     def pooled(self, generator: torch.Generator) -> Data:
         """One image of each class of 100 fresh tasks."""
-        return self.draw(100, ClassSplit.at(0, 1), generator).query
+        split = ClassSplit((0, 0), 1)
+        return self._draw(100, split, split, generator).query
 
     def dataset(self, num_tasks: int, per_class: int = 20, seed: int = 0) -> TaskDataset:
         """A frozen set of episodes with `per_class` images of each class, the same for the same seed: for `evaluate`.
@@ -142,7 +180,8 @@ class Episodes(TaskSource):
         if num_tasks < 1 or per_class < 1:
             raise DataError(f"expected at least one task and one image of a class, got {num_tasks} and {per_class}")
         generator = torch.Generator().manual_seed(seed)
-        return TaskDataset(self.draw(num_tasks, ClassSplit.at(0, per_class), generator).query.to(device="cpu"))
+        split = ClassSplit((0, 0), per_class)
+        return TaskDataset(self._draw(num_tasks, split, split, generator).query.to(device="cpu"))
 
 
 def _unit(pixels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ CLOSE = {"rtol": 1e-8, "atol": 1e-8}  # both sides take the same float64 kernel 
 
 def _labelled(seed: int = 0) -> tuple[bm.Data, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(6).expand(2, -1) % 3
+    labels = torch.arange(6).expand(2, -1) % 3  # as many of each class in the first task
     centers = 2.0 * torch.randn(2, 3, 2, generator=generator, dtype=D)
     at = lambda y: centers[torch.arange(2)[:, None], y] + 0.3 * torch.randn(*y.shape, 2, generator=generator, dtype=D)
     return bm.Data(at(labels), labels, torch.tensor([[True] * 6, [True] * 4 + [False] * 2])), at(labels)
@@ -33,6 +33,7 @@ def test_scores_are_regressions_of_one_class_against_the_rest() -> None:
     regression = DeepKernelTransfer(learner.features, kernel=RBFKernel(), noise=bm.noise.DiagonalNoise(1, 0.2)).double()
     regression.kernel.load_state_dict(learner.head.kernel.state_dict())
     for c in range(3):
+        support, query, mean, variance = support.select([0]), query[:1], mean[:1], variance[:1]
         y = torch.where(support.y == c, 1.0, -1.0).double()[..., None]
         expected = regression.adapt(bm.Data(support.x, y, support.mask)).predict(query)
         # the two noise variances have different bounds: 1e-6 of .2
@@ -47,12 +48,14 @@ def test_a_constant_mean_would_change_no_probability() -> None:
     posterior = learner.adapt(support)
     rows = posterior.learner.rows(query)
     mean, variance = posterior.scores.at(rows)
-    white = torch.linalg.solve_triangular(posterior.scores.belief.factor, support.mask.double()[..., None], upper=False)
-    constant, _ = type(posterior.scores.belief)(posterior.scores.belief.factor, white, support.mask).predict(
-        posterior.scores.kernel(posterior.examples.rows, rows) / posterior.scores.noise, variance[..., 0]
+    scores = posterior.scores
+    white = torch.linalg.solve_triangular(scores.belief.factor, scores.root, upper=False)
+    constant, _ = type(scores.belief)(scores.belief.factor, white, support.mask).predict(
+        scores.root * scores.kernel(posterior.examples.rows, rows) / scores.noise, variance[..., 0]
     )
-    shifted = learner.softmax(mean + 0.4 * (1.0 - constant), variance).softmax(-1)  # f = m + k S⁻¹ (y - m)
-    torch.testing.assert_close(shifted, learner.softmax(mean, variance).softmax(-1), **CLOSE)
+    width = (1.0 + variance).sqrt()  # of every class
+    shifted = ((mean + 0.4 * (1.0 - constant)) / width).softmax(-1)  # f = m + k S⁻¹ (y - m)
+    torch.testing.assert_close(shifted, (mean / width).softmax(-1), **CLOSE)
 
 
 def test_it_learns_to_classify_and_is_stored(tmp_path: object) -> None:

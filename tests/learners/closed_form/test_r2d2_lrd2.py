@@ -38,8 +38,9 @@ def test_the_head_solves_the_normal_equations(seed: int, points: int, ridge: flo
     with torch.no_grad():
         rows, at, ridge_ = learner.rows(support.x), learner.rows(query), learner.head.ridge()
     targets = torch.eye(3, dtype=D)[support.y]
-    inverse = torch.linalg.inv(rows.mT @ rows + ridge_ * torch.eye(8, dtype=D))
-    torch.testing.assert_close(mean, at @ inverse @ rows.mT @ targets, rtol=1e-9, atol=1e-9)
+    weighted = rows.mT * posterior.examples.weights[:, None]  # by which every class counts alike
+    inverse = torch.linalg.inv(weighted @ rows + ridge_ * torch.eye(8, dtype=D))
+    torch.testing.assert_close(mean, at @ inverse @ weighted @ targets, rtol=1e-9, atol=1e-9)
     expected = torch.einsum("bmf,bfg,bmg->bm", at, inverse, at)
     torch.testing.assert_close(variance[..., 0], expected, rtol=1e-8, atol=1e-9)  # an inverse of condition 1e4
 
@@ -108,12 +109,14 @@ def test_lrd2_is_a_converged_logistic_regression() -> None:
     with torch.no_grad():
         rows, at, ridge = learner.rows(support.x)[0], learner.rows(query)[0], learner.head.ridge().item()
     other = LogisticRegression(C=1.0 / ridge, fit_intercept=False, tol=1e-12, max_iter=10_000, solver="newton-cg")
-    other.fit(rows.numpy(), support.y[0].numpy())
+    weights = posterior.examples.weights[0]
+    other.fit(rows.numpy(), support.y[0].numpy(), weights.numpy())
     mean, _ = posterior.scores.at(posterior.learner.rows(query))
     torch.testing.assert_close(mean[0], torch.from_numpy(at.numpy() @ other.coef_.T), rtol=0.0, atol=1e-6)
     # and with the width of the belief at zero the probabilities are scikit-learn's
     with torch.no_grad():
         learner.spread.raw.fill_(-100.0)
+        learner.class_prior.concentration.raw.fill_(100.0)  # and the numbers of examples say nothing of the query
     probs = learner.adapt(support).predict(query).probs[0]
     expected = torch.from_numpy(other.predict_proba(at.numpy()))
     torch.testing.assert_close(probs, expected, rtol=0.0, atol=1e-5)  # the spread's lower bound is 1e-8

@@ -367,9 +367,9 @@ def test_two_classes_against_quadrature(name: str) -> None:
             expected = _expected_sigmoid(mean, variance)
             # a sigmoid's standard deviation is below 1/2: four standard errors of 20,000 draws
             assert math.isclose(probs[b, m].item(), expected, abs_tol=4.0 * 0.5 / 20_000**0.5)
-            # class by class the probit rescaling does not know the classes' correlation
-            rescaled = f[m] / (1.0 + math.pi / 8.0 * block.diagonal()).sqrt()
-            assert math.isclose(closed_probs[b, m].item(), rescaled.softmax(0)[1].item(), abs_tol=1e-9)
+            # the error that Bernoulli.marginal states for a standard deviation of up to 3
+            assert variance < 9.0
+            assert math.isclose(closed_probs[b, m].item(), expected, abs_tol=1e-5)
 
 
 @pytest.mark.parametrize("name", MAKERS)
