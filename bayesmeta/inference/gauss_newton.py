@@ -24,7 +24,7 @@ from bayesmeta.typing import LogJoint, Params
 
 
 class PosteriorCovariance:
-    """(S⁻² (1 + μ) + G)⁻¹ of each task: the Laplace covariance where μ = 0. A product costs two with the rows of A.
+    """(S⁻² (1 + μ) + G)⁻¹ of each task: the Laplace covariance where μ = 0. A product costs two with the rows of A, or one of size P.
 
     Args:
         curvature: G, with prior variances as S².
@@ -42,17 +42,25 @@ class PosteriorCovariance:
     """
 
     def __init__(self, curvature: GaussNewton, damping: Float[Tensor, "B"] | None = None) -> None:
-        kernel, squares = curvature.kernel(), curvature.scale().square()
-        share = 1.0 if damping is None else 1.0 / (1.0 + damping[:, None])
-        self._rows, self._squares, self._share = curvature.rows, squares * share, share
-        white = kernel * (share if damping is None else share[..., None])
-        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-        self._factor = cholesky(eye + white, "posterior precision")
+        squares = curvature.scale().square()
+        share = torch.ones_like(squares[:, :1]) if damping is None else 1.0 / (1.0 + damping[:, None])
+        self._rows, self._squares, self._scale = curvature.rows, squares * share, (squares * share).sqrt()
+        self._by_points = curvature.rows.num_rows <= squares.shape[1]
+        if self._by_points:
+            kernel = curvature.kernel()
+        else:  # many points and a small phi
+            white = curvature.white()
+            kernel = white.mT @ white
         self.information = kernel.diagonal(dim1=1, dim2=2).sum(1)
+        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+        self._factor = cholesky(eye + kernel * share[..., None], "posterior precision")
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
         """The product with a vector, in float64."""
-        spread = self._squares * vector.double()
+        vector = vector.double()
+        if not self._by_points:  # S (I + AᵀA)⁻¹ S
+            return self._scale * torch.cholesky_solve((self._scale * vector)[..., None], self._factor)[..., 0]
+        spread = self._squares * vector  # S² - S² Bᵀ (I + AAᵀ)⁻¹ B S² with A = B S
         inner = torch.cholesky_solve(self._rows.times(spread)[..., None], self._factor)[..., 0]
         return spread - self._squares * self._rows.transposed_times(inner)
 
@@ -152,8 +160,7 @@ def gauss_newton(
         raised = torch.maximum(growth * damping, 1e-3 * inverse.information + 1.0)
         damping = torch.where(accepted, torch.where(eased < 0.1, 0.0, eased), raised)
         growth = torch.where(accepted, 2.0, 2.0 * growth)
-        # recorded code takes all steps: those of a task that has arrived move nothing
-        if not torch.compiler.is_compiling() and not bool(moving.any()):
+        if not bool(moving.any()):
             break
     return objective.unflatten(phi), distance
 

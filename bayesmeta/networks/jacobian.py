@@ -35,6 +35,11 @@ class Jacobian(ABC):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "Jacobian":
         """Rᵀ J at real points, and zero at padding."""
 
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """N K."""
+
     @abstractmethod
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v, in float64."""
@@ -79,6 +84,11 @@ class DenseJacobian(Jacobian):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "DenseJacobian":
         """The rows multiplied by Rᵀ."""
         return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
+
+    @property
+    def num_rows(self) -> int:
+        """N K."""
+        return self.rows.shape[1] * self.rows.shape[2]
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v as one product over all of phi."""
@@ -179,6 +189,11 @@ class FactoredJacobian(Jacobian):
                 for name, factor in self.factors.items()
             }
         )
+
+    @property
+    def num_rows(self) -> int:
+        """N K."""
+        return next(iter(self.factors.values())).delta.shape[1] * self._num_outputs
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v as a sum over layers, (δ aᵀ)·V = δ·(V a)."""

@@ -69,7 +69,7 @@ class LLAMA(ExplicitWeightLearner):
         self,
         network: Network,
         *,
-        steps: int = 100,
+        steps: int = 50,
         precision: float = 1.0,
         num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
