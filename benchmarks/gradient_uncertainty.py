@@ -139,7 +139,11 @@ def main() -> None:
             name: bm.evaluate(learner, test, SHOTS, query=20).table()
             for name, learner in learners(tasks, inner, arguments.share, arguments.methods)
         }
-        failures += [f"{family}: {name} diverged in training" for name in METHODS if name in arguments.methods and name not in tables]
+        failures += [
+            f"{family}: {name} diverged in training"
+            for name in METHODS
+            if name in arguments.methods and name not in tables
+        ]
         print(f"{'shots':>5}  {'learner':<16}{'NLL':>16}{'RMSE':>8}{'90 % coverage':>22}{'regret':>9}")
         for shots in SHOTS:
             for name, table in tables.items():

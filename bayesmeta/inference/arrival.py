@@ -102,8 +102,8 @@ def warn_of_distance(title: str, distance: Float[Tensor, "B"], remedy: str) -> N
     short = ~(distance <= SHORT)
     if (count := int(short.sum())) > 0:
         warnings.warn(
-            f"{title} stopped short of the mode in {count} of {len(short)} tasks ({count / len(short):.0%}), at most by "
-            f"{distance.max().item():.2g} posterior deviations: {remedy}",
+            f"{title} stopped short of the mode in {count} of {len(short)} tasks ({count / len(short):.0%}), at most "
+            f"by {distance.max().item():.2g} posterior deviations: {remedy}",
             ConvergenceWarning,
             stacklevel=2,
         )

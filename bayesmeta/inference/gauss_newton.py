@@ -24,7 +24,9 @@ from bayesmeta.typing import LogJoint, Params
 
 
 class PosteriorCovariance:
-    """(S⁻² (1 + μ) + G)⁻¹ of each task: the Laplace covariance where μ = 0. A product costs two with the rows of A, or one of size P.
+    """(S⁻² (1 + μ) + G)⁻¹ of each task: the Laplace covariance where μ = 0.
+
+    A product costs two with the rows of A, or one of size P where that is smaller.
 
     Args:
         curvature: G, with prior variances as S².
@@ -75,7 +77,8 @@ def distance_to_mode(curvature: GaussNewton, gradient: Float[Tensor, "B P"]) -> 
     Example:
         >>> from bayesmeta.networks.jacobian import DenseJacobian
         >>> shapes = {"w": torch.Size([1])}  # one direction, of which the support says 3 times as much as the prior
-        >>> curvature = GaussNewton(DenseJacobian(torch.full((1, 1, 1, 1), 3.0**0.5), shapes), {"w": torch.ones(1)}, shapes)
+        >>> rows = DenseJacobian(torch.full((1, 1, 1, 1), 3.0**0.5), shapes)
+        >>> curvature = GaussNewton(rows, {"w": torch.ones(1)}, shapes)
         >>> distance_to_mode(curvature, torch.ones(1, 1))  # the mode is at 1/4, the posterior deviation 1/2
         tensor([0.5000], dtype=torch.float64)
     """

@@ -36,6 +36,7 @@ from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATI
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
+LARGE = 1e2  # above it phi is looked at more closely, in training, too
 # layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
     (
@@ -194,7 +195,9 @@ class GradientLearner(LinearizableLearner):
         """
         with self.naming_failures():
             phi = self.mode(support)
-            self.require_near(support, phi)
+            # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
+            if not torch.is_grad_enabled() or self.is_large(phi):
+                self.require_near(support, phi)
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.inspect(support, phi)
         return phi
@@ -206,6 +209,13 @@ class GradientLearner(LinearizableLearner):
     def inspect(self, support: Data, phi: Params) -> None:
         """Warn of tasks whose phi is not what it should be: by default of those that fit worse than at the start."""
         warn_of_overshoot(self.title, self.is_worse(support, phi))
+
+    def is_large(self, phi: Params) -> bool:
+        """Whether an entry of phi is so large that it may have exploded; recorded code does not ask."""
+        if torch.compiler.is_compiling():
+            return False
+        largest = [torch.linalg.vector_norm(value.detach(), math.inf) for value in phi.values() if value.numel()]
+        return not bool(torch.stack(largest).amax() < LARGE)
 
     @torch.no_grad()
     def is_worse(self, support: Data, phi: Params) -> Bool[Tensor, "B"]:

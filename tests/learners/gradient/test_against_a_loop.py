@@ -399,9 +399,7 @@ def test_cavia(activation: str, steps: int) -> None:
 def test_llama(adapted: list[str] | None) -> None:
     likelihood = bm.likelihoods.Gaussian(bm.noise.FullNoise(2, 0.5))
     # the prior is as strong as some points, so that each task has one mode
-    learner = _moved(
-        bm.LLAMA(_mlp(1, "tanh"), precision=8.0, likelihood=likelihood, posterior=POINT, adapted=adapted)
-    )
+    learner = _moved(bm.LLAMA(_mlp(1, "tanh"), precision=8.0, likelihood=likelihood, posterior=POINT, adapted=adapted))
     tasks = _regression(1, 2)
     _compare(learner, tasks, _evidence, {"rtol": 1e-6, "atol": 1e-6})  # what the solver leaves, √eps deviations
     found = learner.adapt(tasks.support)  # and the adaptation itself

@@ -162,9 +162,7 @@ def test_the_derivative_of_the_mode() -> None:
     expected = implicit_map(joint, start, solver=bm.inference.LBFGS(500, 1e-11), solve_steps=200, tolerance=1e-12)
     weight = {name: torch.randn_like(value) for name, value in found.items()}
     total = lambda phi: sum((weight[name] * value).sum() for name, value in phi.items())
-    for a, b in zip(
-        torch.autograd.grad(total(found), theta), torch.autograd.grad(total(expected), theta), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(total(found), theta), torch.autograd.grad(total(expected), theta), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)  # √eps, of the mode and of the conjugate gradients
 
 
@@ -194,9 +192,13 @@ def test_products_of_a_damped_covariance() -> None:
         vector = torch.randn(len(COUNTS), rows.shape[2], dtype=D)
         dense = rows.mT @ rows + torch.diag_embed((1.0 + damping[:, None]) / squares)
         expected = torch.linalg.solve(dense, vector[..., None])[..., 0]
-        torch.testing.assert_close(PosteriorCovariance(curvature, damping).times(vector), expected, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(
+            PosteriorCovariance(curvature, damping).times(vector), expected, rtol=1e-8, atol=1e-10
+        )
         # damped or not, it is the mode of a quadratic
-        exact = torch.linalg.solve(rows.mT @ rows + torch.diag_embed(1.0 / squares.expand_as(vector)), vector[..., None])
+        exact = torch.linalg.solve(
+            rows.mT @ rows + torch.diag_embed(1.0 / squares.expand_as(vector)), vector[..., None]
+        )
         distance = (vector * exact[..., 0]).sum(1).sqrt()
         torch.testing.assert_close(distance_to_mode(curvature, vector), distance, rtol=1e-8, atol=1e-10)
 
@@ -249,7 +251,9 @@ def test_a_laplace_mixed_model_of_labels() -> None:
     found = [learner.network.layer.bias.item(), learner.network.layer.weight.item()]
     deviation = learner.prior.precision().item() ** -0.5
     size = max(len(y) for _, y in groups)
-    padded = [np.stack([np.pad(v.reshape(-1).astype(float), (0, size - len(v))) for v in each]) for each in zip(*groups)]
+    padded = [
+        np.stack([np.pad(v.reshape(-1).astype(float), (0, size - len(v))) for v in each]) for each in zip(*groups)
+    ]
     data = (*padded, np.stack([np.arange(size) < len(y) for _, y in groups]))
     laplace = optimize.minimize(_negative_evidence, np.zeros(3), (*data, 1), method="BFGS", options={"gtol": 1e-6})
     np.testing.assert_allclose([*found, math.log(deviation)], laplace.x, rtol=0, atol=1e-4)  # where both stop
@@ -347,9 +351,7 @@ def test_data_that_are_far_away_are_no_explosion() -> None:
 @pytest.mark.parametrize("likelihood", ["noisy", "Bernoulli"])
 def test_the_prior_of_a_context_is_never_overshot(likelihood: str, count: int) -> None:
     """The rate is bounded by the prior's own curvature, where the unit of the noise would make it larger."""
-    learner = bm.CAVIA(
-        bm.MLP(2, [4]), num_context=2, steps=6, lr=20.0, likelihood=LIKELIHOODS[likelihood]()
-    ).double()
+    learner = bm.CAVIA(bm.MLP(2, [4]), num_context=2, steps=6, lr=20.0, likelihood=LIKELIHOODS[likelihood]()).double()
     with torch.no_grad():
         for parameter in learner.network.parameters():
             parameter.mul_(0.1)  # a support that says little of the context
