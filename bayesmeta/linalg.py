@@ -104,21 +104,28 @@ def flattened(value: Tensor, dims: int = 1) -> Tensor:
 
 
 def conjugate_gradient(
-    product: Callable[[Tensor], Tensor], right: Float[Tensor, "B P"], steps: int, tolerance: float = 1e-6
+    product: Callable[[Tensor], Tensor],
+    right: Float[Tensor, "B P"],
+    steps: int,
+    tolerance: float = 1e-6,
+    precondition: Callable[[Tensor], Tensor] | None = None,
 ) -> Float[Tensor, "B P"]:
     """A⁻¹ b of every task, by conjugate gradients (Hestenes & Stiefel 1952) on products with A.
 
-    A task stops on its own when |b - A x| <= tolerance |b|, or at a direction along which A is not positive (to
-    rounding): what it has found by then stands. There the quadratic has no minimum, and going on gives NaN.
+    A task stops on its own when |b - A x| <= tolerance |b|, in the norm of the preconditioner, or at a direction along
+    which A is not positive (to rounding): what it has found by then stands. There the quadratic has no minimum, and
+    going on gives NaN.
 
     Args:
         product: A v, for `B P` vectors.
         right: b.
         steps: largest number of steps.
         tolerance: of the relative residual.
+        precondition: the product with a positive definite matrix that is nearly A⁻¹; the identity by default.
     """
-    solution, residual, direction = torch.zeros_like(right), right, right
-    squared = right.square().sum(1)
+    precondition = (lambda vector: vector) if precondition is None else precondition
+    solution, residual, direction = torch.zeros_like(right), right, precondition(right)
+    squared = (residual * direction).sum(1)
     limit = tolerance**2 * squared
     active = squared > 0.0
     steepest = torch.zeros_like(squared)  # the largest Rayleigh quotient seen
@@ -133,9 +140,10 @@ def conjugate_gradient(
         size = torch.where(active, squared / torch.where(active, curvature, 1.0), 0.0)
         solution = solution + size[:, None] * direction
         residual = residual - size[:, None] * image
-        new_squared = residual.square().sum(1)
+        white = precondition(residual)
+        new_squared = (residual * white).sum(1)
         ratio = torch.where(active, new_squared / torch.where(active, squared, 1.0), 0.0)
-        direction = residual + ratio[:, None] * direction
+        direction = white + ratio[:, None] * direction
         squared = torch.where(active, new_squared, squared)
     return solution
 

@@ -221,8 +221,8 @@ RECIPES: dict[str, Recipe] = {
         ByGradients(),
     ),
     "llama": Recipe(
-        "LLAMA: as imaml by 5 steps, trained on the Laplace evidence of whole tasks",
-        _standardized(LLAMA, lr=0.1, precision=10.0),
+        "LLAMA: as imaml, trained on the Laplace evidence of whole tasks",
+        _standardized(LLAMA, steps=20, precision=10.0),
         ByGradients(),
     ),
     "bmaml": Recipe(

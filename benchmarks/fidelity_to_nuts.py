@@ -200,7 +200,7 @@ def models(family: Family, steps: int) -> Iterator[tuple[bm.ExplicitLearner, dic
         learner = copy.copy(imaml)
         learner.posterior = bm.Linearized(draws=500)
         found["iMAML, Linearized by draws"] = learner
-    found["LLAMA"] = same(bm.LLAMA, steps=10, lr=0.1)
+    found["LLAMA"] = same(bm.LLAMA)
     found["BMAML"] = same(bm.BMAML, num_particles=5, steps=10, lr=0.2)
     yield imaml, found
 

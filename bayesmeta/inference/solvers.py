@@ -1,6 +1,7 @@
 """Solvers that find the optimum of many tasks' log joints at once, without a graph."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -67,7 +68,7 @@ class GradientAscent(Solver):
 
     def solve(self, log_joint: LogJoint, start: Params) -> Params:
         """`steps` steps, or fewer."""
-        objective = _Flat(log_joint, start)
+        objective = FlatLogJoint(log_joint, start)
         phi, velocity = objective.start, torch.zeros_like(objective.start)
         for _ in range(self.steps):
             _, gradient = objective(phi)
@@ -110,7 +111,7 @@ class LBFGS(Solver):
 
     def solve(self, log_joint: LogJoint, start: Params) -> Params:
         """Until every task has converged, or `steps` are taken."""
-        objective = _Flat(log_joint, start)
+        objective = FlatLogJoint(log_joint, start)
         phi = objective.start
         value, gradient = objective(phi)
         pairs: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -119,7 +120,7 @@ class LBFGS(Solver):
             moving = moving & (gradient.abs().amax(1) > self.tolerance)
             if not bool(moving.any()):
                 break
-            direction = _two_loops(gradient, pairs)
+            direction = two_loops(gradient, pairs, _scaled_by(pairs))
             slope = (direction * gradient).sum(1)
             uphill = slope > 0.0
             direction = torch.where(uphill[:, None], direction, gradient)
@@ -141,7 +142,7 @@ class LBFGS(Solver):
 
     def _search(
         self,
-        objective: "_Flat",
+        objective: "FlatLogJoint",
         phi: Tensor,
         value: Tensor,
         gradient: Tensor,
@@ -171,37 +172,74 @@ class LBFGS(Solver):
         )
 
 
-def _two_loops(gradient: Float[Tensor, "B P"], pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Float[Tensor, "B P"]:
-    """The quasi-Newton direction H⁻¹ g from past steps (Nocedal & Wright 2006, algorithm 7.4)."""
+def two_loops(
+    gradient: Float[Tensor, "B P"],
+    pairs: Sequence[tuple[Tensor, Tensor, Tensor]],
+    inverse: Callable[[Tensor], Tensor],
+) -> Float[Tensor, "B P"]:
+    """The quasi-Newton direction from past steps (Nocedal & Wright 2006, algorithm 7.4).
+
+    Args:
+        gradient: g.
+        pairs: steps s, how much the gradient fell in them y, and ρ = 1 / sᵀy, or 0 to leave one out.
+        inverse: the product with what the inverse curvature is taken to be without them.
+
+    Example:
+        >>> step, fall = torch.tensor([[1.0, 0.0]]), torch.tensor([[4.0, 0.0]])  # a curvature of 4 along the first axis
+        >>> two_loops(torch.ones(1, 2), [(step, fall, torch.tensor([0.25]))], lambda vector: vector)
+        tensor([[0.2500, 1.0000]])
+    """
     direction, weights = gradient, []
     for s, y, rho in reversed(pairs):
         weight = rho * (s * direction).sum(1)
         direction = direction - weight[:, None] * y
         weights.append(weight)
-    if pairs:
-        s, y, rho = pairs[-1]
-        scale = torch.where(rho > 0.0, (s * y).sum(1) / y.square().sum(1).clamp(min=1e-30), 1.0)
-        direction = scale[:, None] * direction
+    direction = inverse(direction)
     for (s, y, rho), weight in zip(pairs, reversed(weights), strict=True):
         direction = direction + (weight - rho * (y * direction).sum(1))[:, None] * s
     return direction
 
 
-class _Flat:
-    """A log joint of `B P` vectors, with its gradient."""
+def _scaled_by(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
+    """One curvature for all directions, that of the last step (Nocedal & Wright 2006, eq. 7.20)."""
+    if not pairs:
+        return lambda vector: vector
+    s, y, rho = pairs[-1]
+    scale = torch.where(rho > 0.0, (s * y).sum(1) / y.square().sum(1).clamp(min=1e-30), 1.0)
+    return lambda vector: scale[:, None] * vector
+
+
+class FlatLogJoint:
+    """A log joint of `B P` vectors, with its gradient.
+
+    Attributes:
+        start: the start as vectors.
+
+    Args:
+        log_joint: phi -> `B`, nats.
+        start: each value `B *shape`.
+
+    Example:
+        >>> flat = FlatLogJoint(lambda phi: -0.5 * phi["w"].square().sum((1, 2)), {"w": torch.ones(1, 2, 2)})
+        >>> value, gradient = flat(flat.start)
+        >>> value.item(), gradient.tolist()
+        (-2.0, [[-1.0, -1.0, -1.0, -1.0]])
+    """
 
     def __init__(self, log_joint: LogJoint, start: Params) -> None:
         self.log_joint = log_joint
         self.shapes = {name: value.shape for name, value in start.items()}
         self.start = torch.cat([flattened(value.detach()) for value in start.values()], 1)
 
-    def __call__(self, phi: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, phi: Float[Tensor, "B P"]) -> tuple[Float[Tensor, "B"], Float[Tensor, "B P"]]:
+        """The log joint and its gradient, without a graph."""
         with torch.enable_grad():
             leaf = phi.detach().requires_grad_()
             value = self.log_joint(self.unflatten(leaf))
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
         return value.detach(), gradient
 
-    def unflatten(self, phi: Tensor) -> Params:
+    def unflatten(self, phi: Float[Tensor, "B P"]) -> Params:
+        """Vectors as named tensors."""
         parts = phi.split([shape[1:].numel() for shape in self.shapes.values()], 1)
         return {name: part.reshape(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}

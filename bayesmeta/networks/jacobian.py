@@ -35,6 +35,19 @@ class Jacobian(ABC):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "Jacobian":
         """Rᵀ J at real points, and zero at padding."""
 
+    @property
+    @abstractmethod
+    def num_rows(self) -> int:
+        """N K."""
+
+    @abstractmethod
+    def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
+        """J v, in float64."""
+
+    @abstractmethod
+    def transposed_times(self, values: Float[Tensor, "B NK"]) -> Float[Tensor, "B P"]:
+        """Jᵀ u, in float64."""
+
     @abstractmethod
     def dense(self) -> Float[Tensor, "B N K P"]:
         """All of it; P counts the numbers of phi in its order, each value flattened."""
@@ -71,6 +84,19 @@ class DenseJacobian(Jacobian):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "DenseJacobian":
         """The rows multiplied by Rᵀ."""
         return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
+
+    @property
+    def num_rows(self) -> int:
+        """N K."""
+        return self.rows.shape[1] * self.rows.shape[2]
+
+    def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
+        """J v as one product over all of phi."""
+        return (self.rows.double().flatten(1, 2) @ vector.double()[..., None])[..., 0]
+
+    def transposed_times(self, values: Float[Tensor, "B NK"]) -> Float[Tensor, "B P"]:
+        """Jᵀ u as one product over all points."""
+        return (values.double()[:, None] @ self.rows.double().flatten(1, 2))[:, 0]
 
     def dense(self) -> Float[Tensor, "B N K P"]:
         """The rows."""
@@ -163,6 +189,33 @@ class FactoredJacobian(Jacobian):
                 for name, factor in self.factors.items()
             }
         )
+
+    @property
+    def num_rows(self) -> int:
+        """N K."""
+        return next(iter(self.factors.values())).delta.shape[1] * self._num_outputs
+
+    def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
+        """J v as a sum over layers, (δ aᵀ)·V = δ·(V a)."""
+        total: Tensor | float = 0.0
+        parts = vector.double().split([_shape(factor).numel() for factor in self.factors.values()], 1)
+        for factor, part in zip(self.factors.values(), parts, strict=True):
+            if factor.inputs is None:
+                image = part[:, None]
+            else:
+                image = factor.inputs.double() @ part.unflatten(1, _shape(factor)).mT  # B N O
+            total = total + (factor.delta.double() * image[:, :, None]).sum(-1)
+        assert isinstance(total, Tensor)
+        return total.flatten(1)
+
+    def transposed_times(self, values: Float[Tensor, "B NK"]) -> Float[Tensor, "B P"]:
+        """Jᵀ u layer by layer, Σ_n u_n δ_n a_nᵀ."""
+        parts = []
+        for factor in self.factors.values():
+            weight = values.double().unflatten(1, factor.delta.shape[1:3])
+            back = (weight[..., None] * factor.delta.double()).sum(2)  # B N O
+            parts.append(back.sum(1) if factor.inputs is None else (back.mT @ factor.inputs.double()).flatten(1))
+        return torch.cat(parts, 1)
 
     def dense(self) -> Float[Tensor, "B N K P"]:
         """All parts written out, side by side."""

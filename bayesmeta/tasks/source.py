@@ -246,7 +246,10 @@ class ClassSplit(Split):
 
     def are_unequal(self, num_tasks: int, generator: torch.Generator) -> Tensor:
         """In which tasks every class draws its own K, `B`."""
-        return torch.rand(num_tasks, dtype=torch.float32, generator=generator, device=generator.device).cpu() < self.unequal
+        return (
+            torch.rand(num_tasks, dtype=torch.float32, generator=generator, device=generator.device).cpu()
+            < self.unequal
+        )
 
     def _own_sizes(self, data: Data, count: Tensor, generator: torch.Generator) -> Tensor:
         """Of each point the number of support points of its class, each class having drawn its own; `B N`."""

@@ -96,4 +96,6 @@ def fit_evidence(
         optimizer.step(closure)
     iterations = int(optimizer.state[parameters[0]]["n_iter"])
     problem.finish(learner, data)
+    with torch.no_grad():
+        problem(learner, data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
     return FitResult(tuple(losses), (), len(losses), iterations < max_iterations, time.perf_counter() - start)

@@ -56,6 +56,17 @@ def test_products_are_the_dense_ones(pair: tuple[Params, Jacobian, Jacobian], ki
     torch.testing.assert_close(written.blocks(diagonal), blocks, **CLOSE)
 
 
+def test_products_with_vectors(pair: tuple[Params, Jacobian, Jacobian]) -> None:
+    phi, first, _ = pair
+    rows = first.dense().flatten(1, 2)
+    vector, values = torch.randn(TASKS, rows.shape[2], dtype=rows.dtype), torch.randn(*rows.shape[:2], dtype=rows.dtype)
+    written = DenseJacobian(first.dense(), {name: value.shape[1:] for name, value in phi.items()})
+    for each in (first, written):
+        assert each.num_rows == rows.shape[1]
+        torch.testing.assert_close(each.times(vector), torch.einsum("brp,bp->br", rows, vector), **CLOSE)
+        torch.testing.assert_close(each.transposed_times(values), torch.einsum("brp,br->bp", rows, values), **CLOSE)
+
+
 def test_weighting(pair: tuple[Params, Jacobian, Jacobian]) -> None:
     phi, first, _ = pair
     size = first.dense().shape[2]
@@ -73,3 +84,5 @@ def test_products_are_in_float64() -> None:
     found = network.jacobian(phi, torch.randn(2, 3, 1))
     ones = {name: torch.ones(()) for name in phi}
     assert found.gram(found, ones).dtype == found.blocks(ones).dtype == torch.float64
+    flat = torch.ones(2, found.dense().shape[-1])
+    assert found.times(flat).dtype == found.transposed_times(torch.ones(2, 3)).dtype == torch.float64

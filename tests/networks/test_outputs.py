@@ -138,7 +138,7 @@ WEIGHTS: dict[str, Callable[..., bm.learners.WeightLearner]] = {
     "IMAML, Gauss-Newton": lambda f, **a: bm.IMAML(
         f, solver=bm.inference.GradientAscent(50, 0.1), gauss_newton=True, **a
     ),
-    "LLAMA": lambda f, **a: bm.LLAMA(f, steps=2, lr=0.1, **a),
+    "LLAMA": lambda f, **a: bm.LLAMA(f, **a),
     "BMAML": lambda f, posterior, **a: bm.BMAML(f, steps=2, lr=0.1, **a),
 }
 

@@ -87,6 +87,11 @@ GRADIENT = [
         exceptions=AS_USED | ITERATES,
     ),
     _gradient("imaml-as-used", lambda: bm.IMAML(_mlp(), precision=100.0), exceptions=TIGHT | ITERATES),
-    _gradient("llama", lambda: bm.LLAMA(_mlp(), steps=2, lr=0.02, precision=2.0), exceptions=LAPLACE_EVIDENCE),
+    _gradient(
+        "llama",
+        lambda: bm.LLAMA(_mlp(), precision=20.0),
+        float32_tolerance=1e-3,
+        exceptions=LAPLACE_EVIDENCE | ITERATES,
+    ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
 ]

@@ -12,26 +12,32 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
+from bayesmeta.inference.gauss_newton import distance_to_mode
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
 from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, ExplicitPrior, GaussNewton, Shrinkage
 from bayesmeta.inference.map import unrolled_map
+from bayesmeta.inference.solvers import FlatLogJoint
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
 from bayesmeta.likelihoods import Gaussian, Likelihood
+from bayesmeta.linalg import flattened
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, Positive
+from bayesmeta.outcomes import Labels
 from bayesmeta.priors import IsotropicGaussian
 from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
+LARGE = 1e2  # above it phi is looked at more closely, in training, too
 # layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
     (
@@ -182,9 +188,60 @@ class GradientLearner(LinearizableLearner):
         return self.posterior.of(self, support, self.find_mode(support))
 
     def find_mode(self, support: Data) -> Params:
-        """The mode of the support; a failure says which method's it is."""
+        """The mode of the support; a failure says which method's it is.
+
+        Raises:
+            InferenceError: adaptation does not stay finite, or explodes; the error's `task` is the position of the
+                task. Where no gradients are wanted, as in `adapt`, a ConvergenceWarning tells of less (`inspect`).
+        """
         with self.naming_failures():
-            return self.mode(support)
+            phi = self.mode(support)
+            # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
+            if not torch.is_grad_enabled() or self.is_large(phi):
+                self.require_near(support, phi)
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.inspect(support, phi)
+        return phi
+
+    def objective(self, support: Data) -> LogJoint:
+        """What adaptation climbs, in nats: the log joint where there is an explicit prior, or the log likelihood."""
+        return self.joint(support) if isinstance(self, ExplicitLearner) else self.log_likelihood(support)
+
+    def inspect(self, support: Data, phi: Params) -> None:
+        """Warn of tasks whose phi is not what it should be: by default of those that fit worse than at the start."""
+        warn_of_overshoot(self.title, self.is_worse(support, phi))
+
+    def is_large(self, phi: Params) -> bool:
+        """Whether an entry of phi is so large that it may have exploded; recorded code does not ask."""
+        if torch.compiler.is_compiling():
+            return False
+        largest = [torch.linalg.vector_norm(value.detach(), math.inf) for value in phi.values() if value.numel()]
+        return not bool(torch.stack(largest).amax() < LARGE)
+
+    @torch.no_grad()
+    def is_worse(self, support: Data, phi: Params) -> Bool[Tensor, "B"]:
+        """Whether the objective is lower at phi than at the start, by more than rounding."""
+        climbed, start = self.objective(support), self.start(support.num_tasks)
+        before, after = climbed(start), climbed(phi)
+        return ~(after >= before - 100.0 * torch.finfo(before.dtype).eps * before.abs())
+
+    @torch.no_grad()
+    def require_near(self, support: Data, phi: Params) -> None:
+        """Raise InferenceError for a task whose adaptation has exploded (`inference.arrival`).
+
+        Logits that are far away are absurd in any case: no label asks for them.
+        """
+        if torch.compiler.is_compiling():  # no decisions in recorded code: the loss is looked at after it
+            return
+        start, squares, size_b = self.start(support.num_tasks), self.squares(support), support.num_tasks
+        f = torch.where(support.mask[..., None], self.forward(phi, support.x), 0.0).abs()
+        outputs = _largest(f, f.ndim - 2, size_b) / self.likelihood.unit().sqrt()
+        distance = torch.zeros_like(outputs)
+        for name, value in phi.items():
+            moved = (value - start[name]).square() / squares[name]
+            distance = torch.maximum(distance, _largest(moved, value.ndim - start[name].ndim + 1, size_b).sqrt())
+        certain = (outputs > FAR) if isinstance(self.outcomes, Labels) else torch.zeros_like(support.counts).bool()
+        require_near(outputs, distance, lambda: certain | self.is_worse(support, phi))
 
     @contextlib.contextmanager
     def naming_failures(self) -> Iterator[None]:
@@ -396,6 +453,12 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
         """The prior variances."""
         return self.prior.variance()
 
+    def warn_of_distance(self, support: Data, phi: Params, remedy: str) -> None:
+        """Warn of tasks whose phi is short of the mode: for learners whose phi is one."""
+        objective = FlatLogJoint(self.joint(support), phi)
+        _, gradient = objective(objective.start)
+        warn_of_distance(self.title, distance_to_mode(self.curvature(support, phi), gradient), remedy)
+
 
 def positive_steps(steps: int) -> int:
     """A number of steps. Raises DataError for none."""
@@ -433,6 +496,14 @@ def require_supported(network: Network) -> None:
                     f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "
                     f"as {name!r} in {type(network).__name__}: {remedy}"
                 )
+
+
+def _largest(value: Tensor, dims: int, num_tasks: int) -> Float[Tensor, "B"]:
+    """The largest entry of each task, whose axis is the last of the first `dims`; 0 where there are none."""
+    rows = flattened(value, dims)
+    if rows.numel() == 0:
+        return rows.new_zeros(num_tasks)
+    return rows.amax(-1).reshape(-1, num_tasks).amax(0)
 
 
 def _begins(name: str, prefix: str) -> bool:

@@ -101,17 +101,32 @@ class BMAML(ExplicitWeightLearner):
         Raises:
             InferenceError: the particles run away.
         """
-        curvature = 1.0 / self.unit_rate(data) + self.prior.precision()  # N / σ² + precision
         with self.naming_failures():
-            return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
+            return self._climbed(data, particles, steps)
 
+    @override
     def mode(self, support: Data) -> Params:
         """The particles where the steps have taken them: each value `S B *shape`."""
-        return self.climb(support, self.particles(support.num_tasks), self.steps)
+        return self._climbed(support, self.particles(support.num_tasks), self.steps)
+
+    @override
+    def is_worse(self, support: Data, phi: Params) -> Tensor:
+        """Whether the particles fit worse, on average, than theta by more than draws of the posterior may.
+
+        Draws lie P / 2 nats below the mode on average; P is left for particles that have not spread as draws do.
+        """
+        joint, count = self.objective(support), sum(value[0, 0].numel() for value in phi.values())
+        with torch.no_grad():
+            before = joint(self.start(support.num_tasks))
+            return ~(joint(phi).mean(0) >= before - count - 100.0 * torch.finfo(before.dtype).eps * before.abs())
 
     @override
     def condition(self, support: Data) -> "ParticlePosterior":
-        return ParticlePosterior(spec=support.spec, learner=self, support=support, phi=self.mode(support))
+        return ParticlePosterior(spec=support.spec, learner=self, support=support, phi=self.find_mode(support))
+
+    def _climbed(self, data: Data, particles: Params, steps: int) -> Params:
+        curvature = 1.0 / self.unit_rate(data) + self.prior.precision()  # N / σ² + precision
+        return svgd(self.joint(data), particles, steps=steps, lr=self.rate() / curvature)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -2,7 +2,7 @@
 
 Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson 2019 (arXiv:1810.03642), eqs. 3-5:
 
-    f(x; c) = network([x, c]),   c_0 = 0,   c_j+1 = c_j + a ∇ log p(D, c_j),   a = α σ² / N
+    f(x; c) = network([x, c]),   c_0 = 0,   c_j+1 = c_j + a ∇ log p(D, c_j),   a = min(α σ² / N, 1)
 
     phi         the context c, a short vector
     prior       N(0, I), explicit
@@ -101,7 +101,8 @@ class CAVIA(GradientLearner, ExplicitLearner):
 
     @override
     def mode(self, support: Data) -> Params:
-        rate = self.rate() * self.unit_rate(support)
+        # the prior's own curvature is 1: a rate above it would overshoot whatever the support says
+        rate = (self.rate() * self.unit_rate(support)).clamp(max=1.0)
         return unrolled_map(self.joint(support), self.start(support.num_tasks), steps=self.steps, lr=rate)
 
     @override

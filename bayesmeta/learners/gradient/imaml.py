@@ -95,6 +95,10 @@ class IMAML(ExplicitWeightLearner):
             tolerance=self.solve_tolerance,
         )
 
+    @override
+    def inspect(self, support: Data, phi: Params) -> None:
+        self.warn_of_distance(support, phi, "give the solver more steps, or use LLAMA's (see inference.gauss_newton)")
+
     def _gauss_newton(self, support: Data, unit: Tensor) -> Callable[[Params], Product]:
         """At phi, v -> unit (Jᵀ Λ J + precision) v."""
 

@@ -3,16 +3,17 @@
 Grant, Finn, Levine, Darrell, Griffiths 2018 (arXiv:1801.08930), sec. 4, with the generalised Gauss-Newton matrix G in
 place of their Kronecker-factored Hessian:
 
-    phi_hat from theta by k steps on log p(D, phi | theta)
+    phi_hat = argmax log p(D, phi | theta)
     log p(D | theta) ≈ log p(D | phi_hat) - precision/2 |phi_hat - theta|² - ½ log det(I + G / precision)
 
 D is all points of a task, and the determinant has the weight that Laplace's approximation gives it; the paper scores
-query points at the phi_hat of the support, and weighs the determinant by a hyperparameter.
+query points at the phi_hat of the support, and weighs the determinant by a hyperparameter. Its phi_hat is where a few
+steps of ascent end; here it is the mode, as both the evidence and the posterior around it are only right there.
 
     phi         the network's parameters, or a named part of them
     prior       N(theta, I / precision), explicit
     likelihood  any; Gaussian with learned noise by default
-    inference   unrolled MAP; linearised Laplace around it
+    inference   MAP by damped Gauss-Newton steps, implicit gradient; linearised Laplace around it
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.inference.gauss_newton import gauss_newton_map
 from bayesmeta.inference.laplace import log_determinant
-from bayesmeta.inference.map import unrolled_map
-from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_rate, positive_steps
+from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.linalg import flattened
@@ -37,13 +38,13 @@ from bayesmeta.typing import Params
 class LLAMA(ExplicitWeightLearner):
     """Lightweight Laplace approximation for meta-adaptation.
 
-    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, the step size
-    (`rate`) and the observation noise.
+    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, and the observation
+    noise.
 
     Args:
         network: gives the features; its parameters and those of the output layer are the prior mean.
-        steps: k, steps on the log joint.
-        lr: the first step size (units as for `MAML`).
+        steps: largest number of steps of the solver (`inference.gauss_newton`), which has no step size. A task stops on
+            its own where it has arrived; `adapt` warns of tasks that have not.
         precision: starting precision of the prior, the same for every number of phi.
         num_outputs: C; 1 by default, or what the likelihood says.
         likelihood: p(y | f); Gaussian with learned noise by default.
@@ -52,11 +53,11 @@ class LLAMA(ExplicitWeightLearner):
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
-        DataError: no steps, a rate or precision out of range, a prefix that no name has.
+        DataError: no steps, a precision out of range, a prefix that no name has.
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.LLAMA(bm.MLP(1, [16, 16]), steps=5, precision=10.0)
+        >>> learner = bm.LLAMA(bm.MLP(1, [16, 16]), precision=10.0)
         >>> task = bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 0.8, 0.9])
         >>> learner.adapt(task).predict([1.5]).mean.shape
         torch.Size([1, 1, 1])
@@ -68,8 +69,7 @@ class LLAMA(ExplicitWeightLearner):
         self,
         network: Network,
         *,
-        steps: int = 5,
-        lr: float = 0.01,
+        steps: int = 50,
         precision: float = 1.0,
         num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
@@ -78,7 +78,7 @@ class LLAMA(ExplicitWeightLearner):
     ) -> None:
         super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
         self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
-        self.steps, self.rate = positive_steps(steps), positive_rate(lr)
+        self.steps = positive_steps(steps)
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
@@ -87,7 +87,7 @@ class LLAMA(ExplicitWeightLearner):
 
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """The Laplace approximation of log p(D | theta), in nats (sec. 4, eq. 8): exact when f is linear in phi, the
-        noise Gaussian, and the steps have converged.
+        noise Gaussian.
         """
         phi = self.find_mode(data)
         distance = torch.stack([flattened((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
@@ -96,6 +96,13 @@ class LLAMA(ExplicitWeightLearner):
 
     @override
     def mode(self, support: Data) -> Params:
-        rate = self.rate() * self.unit_rate(support)
-        start = self.start(support.num_tasks)
-        return unrolled_map(self.joint(support), start, steps=self.steps, lr=rate)
+        return gauss_newton_map(
+            self.joint(support),
+            self.start(support.num_tasks),
+            lambda phi: self.curvature(support, phi),
+            steps=self.steps,
+        )
+
+    @override
+    def inspect(self, support: Data, phi: Params) -> None:
+        self.warn_of_distance(support, phi, "take more steps, or bring the data to unit scale (Standardized)")

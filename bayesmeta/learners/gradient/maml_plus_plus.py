@@ -126,6 +126,8 @@ class MAMLPlusPlus(AscentLearner):
         """Σ_j v_j times -log p(query | support, theta) / M after j steps, in nats; for the last, the predictive's."""
         with self.naming_failures():
             path = self._path(tasks.support)
+            if self.is_large(path[-1]):
+                self.require_near(tasks.support, path[-1])
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
         predictive = self.posterior.of(self, tasks.support, path[-1]).at(query.x)
         last = -predictive.log_prob(query.y, query.mask) / count

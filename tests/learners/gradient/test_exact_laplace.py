@@ -96,12 +96,9 @@ def _imaml(num_outputs: int, posterior: bm.Linearized | None = None) -> bm.IMAML
 
 
 def _llama(num_outputs: int, posterior: bm.Linearized | None = None) -> bm.LLAMA:
-    # λ = |φ|² N + precision σ² is below 5 + 1.5 and above 1.5 / 6, per point: 400 steps at 0.2 leave 0.95^400 = 1e-9
     network = LastLayer(num_outputs)
     return bm.LLAMA(
         network,
-        steps=400,
-        lr=0.2,
         precision=PRECISION,
         likelihood=_gaussian(num_outputs),
         posterior=posterior,
@@ -264,9 +261,7 @@ MAKERS: dict[str, Callable[[bm.likelihoods.Likelihood, int, bm.Linearized], Grad
         _mlp(), steps=3, lr=0.3, likelihood=likelihood, posterior=p, adapted=["output"]
     ),
     "meta-sgd": lambda likelihood, k, p: bm.MetaSGD(_mlp(), steps=4, lr=0.2, likelihood=likelihood, posterior=p),
-    "llama": lambda likelihood, k, p: bm.LLAMA(
-        _mlp(), steps=5, lr=0.2, precision=3.0, likelihood=likelihood, posterior=p
-    ),
+    "llama": lambda likelihood, k, p: bm.LLAMA(_mlp(), precision=3.0, likelihood=likelihood, posterior=p),
     "imaml": lambda likelihood, k, p: bm.IMAML(_mlp(), precision=3.0, likelihood=likelihood, posterior=p),
     "cavia": lambda likelihood, k, p: bm.CAVIA(
         _mlp(), num_context=2, steps=2, lr=0.5, likelihood=likelihood, posterior=p

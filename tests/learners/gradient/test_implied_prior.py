@@ -181,6 +181,7 @@ def test_eigenvalues_are_those_of_the_formula(problem: dict) -> None:
     assert bool((prior.information < 1.0).all())
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # which adapt gives of the same steps
 @given(problem=problems, jump=st.floats(1.0, 50.0))
 def test_steps_that_overshoot_are_told(problem: dict, jump: float) -> None:
     learner, tasks = _problem(**problem)

@@ -34,7 +34,7 @@ LEARNERS: list[Callable[[bm.Network], bm.Learner]] = [
     lambda network: bm.MetaSGD(network, lr=0.1),
     lambda network: bm.MAMLPlusPlus(network, steps=2, lr=0.1),
     lambda network: bm.IMAML(network, precision=1.0),
-    lambda network: bm.LLAMA(network, steps=3, lr=0.1),
+    lambda network: bm.LLAMA(network),
     lambda network: bm.BMAML(network, num_particles=3, steps=2, lr=0.1, spread=0.1),
 ]
 
