@@ -20,6 +20,7 @@ from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
 from bayesmeta.distributions import univariate
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive
+from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
@@ -451,6 +452,9 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
     marginals = univariate(predictive.marginals)
     if isinstance(marginals, Normal):
         return torch.ones_like(marginals.loc)[..., None], marginals.loc[..., None], marginals.scale[..., None]
+    if isinstance(marginals, SmoothedStudentT):
+        weights, deviations = marginals.gaussians()
+        return weights, marginals.loc[..., None].expand_as(weights), deviations
     if isinstance(marginals, MixtureSameFamily):
         components, weights = marginals.component_distribution, marginals.mixture_distribution.probs
         if isinstance(components, Normal):
