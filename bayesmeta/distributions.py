@@ -135,12 +135,19 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
 def stack(distributions: Sequence[Distribution], dim: int) -> Distribution:
     """One distribution with a new batch axis, of several of one family. Raises UnsupportedError for other families."""
     parameters: list[list[Tensor]] = []
+    families = sorted({_family(distribution) for distribution in distributions})
+    if len(families) > 1:
+        raise UnsupportedError(f"expected distributions of one family, got {', '.join(families)}")
     for distribution in distributions:
         own: list[Tensor] = []
         map_parameters(distribution, lambda v, own=own: own.append(v) or v)  # type: ignore[misc]
         parameters.append(own)
     stacked = iter([torch.stack(values, dim) for values in zip(*parameters, strict=True)])
     return map_parameters(distributions[0], lambda v: next(stacked))
+
+
+def _family(distribution: Distribution) -> str:
+    return type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__
 
 
 def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:

@@ -11,8 +11,8 @@ import bayesmeta
 
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 LAYERS = [
-    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line"]),
-    ("data", ["outcomes", "snapshot", "data", "linalg", "distributions", "swapped"]),
+    ("foundations", ["errors", "typing", "version", "torch_private", "description", "one_line", "arguments"]),
+    ("data", ["outcomes", "snapshot", "data", "linalg", "smoothed_student_t", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),
     ("learner", ["learner"]),

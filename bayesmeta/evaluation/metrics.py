@@ -19,7 +19,7 @@ from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
 
 from bayesmeta.distributions import univariate
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
@@ -441,6 +441,14 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
             return None
         shift, scale = predictive.shift[:, None], predictive.scale[:, None]
         return base[0], shift + scale * base[1], scale * base[2]
+    if isinstance(predictive, EnsemblePredictive):
+        each = [_gaussians(component) for component in predictive.components]
+        known = [parts for parts in each if parts is not None]
+        if len(known) < len(each):
+            return None
+        shares = predictive.log_weights.exp().unbind(1)
+        weights = torch.cat([own[0] * share[:, None, None, None] for own, share in zip(known, shares, strict=True)], -1)
+        return weights, torch.cat([own[1] for own in known], -1), torch.cat([own[2] for own in known], -1)
     if isinstance(predictive, MixturePredictive):
         inner = _gaussians(predictive.components)
         if inner is None:

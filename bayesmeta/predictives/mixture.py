@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from typing_extensions import override
 
 from bayesmeta import distributions
+from bayesmeta.errors import UnsupportedError
+from bayesmeta.predictives.marginals import PredictiveMarginals
 from bayesmeta.predictives.predictive import Predictive, require_shape
 
 
@@ -35,10 +38,10 @@ class _Mixture(Predictive):
 
     @abstractmethod
     def _components_marginals(self) -> Distribution:
-        """Of batch shape (B, M, S)."""
+        """Of batch shape (B, M, S). Raises UnsupportedError where torch has no distribution of several of them."""
 
     @abstractmethod
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         """`count B S M *c`, of each component."""
 
     def _average(self, value: Tensor) -> Tensor:
@@ -47,8 +50,15 @@ class _Mixture(Predictive):
 
     @property
     def marginals(self) -> Distribution:
-        """A mixture distribution per point; for labels the averaged probabilities."""
-        grouped = self._components_marginals()
+        """A mixture distribution per point; for labels the averaged probabilities.
+
+        Where torch has no mixture of what the components are (mixtures themselves, several families, recalibrated
+        distributions), a distribution that asks this predictive.
+        """
+        try:
+            grouped = self._components_marginals()
+        except UnsupportedError:
+            return _MixtureMarginals(self)
         if isinstance(grouped, Bernoulli | Categorical):
             probs = self._average(self._over(lambda p: p.probs))
             is_binary = isinstance(grouped, Bernoulli)
@@ -103,11 +113,28 @@ class _Mixture(Predictive):
         """Draws: a component for each task, then its points jointly. No gradient flows to the weights."""
         count = int(np.prod(sample_shape, dtype=int))
         chosen = torch.multinomial(self.log_weights.exp(), max(count, 1), replacement=True, generator=generator)
-        draws = self._draws(count, generator)
+        draws = self.draws_of_components(count, generator)
         index = torch.arange(count, device=chosen.device)
         tasks = torch.arange(self.log_weights.shape[0], device=chosen.device)
         picked = draws[index[:, None], tasks, chosen.mT[:count]]
         return picked.reshape(*sample_shape, *picked.shape[1:])
+
+
+class _MixtureMarginals(PredictiveMarginals):
+    """The marginals of a mixture that is no family of torch's."""
+
+    predictive: _Mixture
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Each point on its own: it has a component of its own."""
+        predictive, shape = self.predictive, tuple(sample_shape)
+        count, points = int(np.prod(shape, dtype=int)), predictive.shape[1]
+        with torch.no_grad():
+            draws = predictive.draws_of_components(count, None).movedim(2, 0)  # S count B M *c
+            chosen = torch.multinomial(predictive.log_weights.exp(), max(count * points, 1), replacement=True)
+            chosen = chosen[:, : count * points].unflatten(1, (count, points)).movedim(0, 1)  # count B M
+            index = chosen.reshape(1, *chosen.shape, *[1] * (draws.ndim - 4)).expand(1, *draws.shape[1:])
+            return draws.gather(0, index)[0].reshape(*shape, *predictive.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +175,7 @@ class MixturePredictive(_Mixture):
             return base
         return distributions.map_parameters(base, lambda v: v.unflatten(0, self.log_weights.shape).movedim(1, 2))
 
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
 
     @property
@@ -189,9 +216,10 @@ class EnsemblePredictive(_Mixture):
 
     def _components_marginals(self) -> Distribution:
         each = [component.marginals for component in self.components]
-        return each[0] if isinstance(each[0], Bernoulli | Categorical) else distributions.stack(each, 2)
+        labels = isinstance(each[0], Bernoulli | Categorical)
+        return each[0] if labels else distributions.stack(each, 2)
 
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return torch.stack([component.rsample((count,), generator) for component in self.components], 2)
 
     @property
