@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bayesmeta.arguments import generator_of, seed_of
 from bayesmeta.checks.surprise import FEWEST, Surprise
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
@@ -81,7 +82,7 @@ def fit(
     schema = Schema.of(frame, task, x or [], y, covariate or [])
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of(seed))
     learner = chosen.build(len(schema.x_names), len(schema.y))
     require_savable(learner, output)  # before the training rather than after it
     result = chosen.train(learner, train, Training(steps=steps, seed=seed))
@@ -213,7 +214,7 @@ def _calibrated(learner: Learner, tasks: TaskDataset, held_out: TaskDataset | No
     import torch
 
     chosen = held_out if held_out is not None and len(held_out) >= 1.0 / ALARM - 1.0 else tasks
-    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
+    order = torch.randperm(len(chosen), generator=generator_of(seed))[:REFERENCES]
     chosen = chosen.select(sorted(order.tolist()))
     shots = [shot for shot in REFERENCE_SHOTS if int((chosen.data.counts > shot).sum()) >= FEWEST]
     if not shots:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesmeta.arguments import whole
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
     IntervalScore,
@@ -165,7 +166,7 @@ class TaskConformal(ABC):
         mask: Bool[Tensor, "K M"],
         sizes: frozenset[int],
     ) -> None:
-        self.learner, self.shots, self.score = learner, shots, score
+        self.learner, self.shots, self.score = learner, whole(shots, "shots"), score
         self.scores, self.mask, self._sizes = scores, mask, sizes
 
     def __repr__(self) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from bayesmeta.arguments import probability, seed_of, shot_counts, whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.evaluation import metrics
@@ -63,7 +64,10 @@ def evaluate(
         [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]
     """
     room = split.room(tasks.data)
-    _check(shots, room, split, level, num_bootstrap, batch_size)
+    shots, level = shot_counts(shots), probability(level, "level")
+    num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
+    require_batch(batch_size)
+    _require_room(min(shots), room, split)
     learner = learner.frozen()
     oracle = tasks.oracle if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
@@ -88,20 +92,11 @@ def evaluate(
     return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
 
 
-def _check(
-    shots: Sequence[int], room: Tensor, split: type[Split], level: float, num_bootstrap: int, batch_size: int
-) -> None:
-    if len(shots) == 0 or min(shots) < 0 or len(set(shots)) != len(shots):
-        raise DataError(f"expected distinct numbers of shots, none of them negative, got {list(shots)}")
-    metrics.check_level(level)
-    if num_bootstrap < 0:
-        raise DataError(f"expected a number of bootstrap resamplings that is not negative, got {num_bootstrap}")
-    require_batch(batch_size)
+def _require_room(fewest: int, room: Tensor, split: type[Split]) -> None:
     most = int(room.max()) + 1
-    if most <= min(shots):
+    if most <= fewest:
         raise DataError(
-            f"expected a task with more than {min(shots)} {split.counted}, one of them to be scored at, "
-            f"got at most {most}"
+            f"expected a task with more than {fewest} {split.counted}, one of them to be scored at, got at most {most}"
         )
 
 

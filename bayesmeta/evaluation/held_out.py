@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.learner import Learner
@@ -88,7 +89,7 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         >>> list(predicted(learner, batch.support, batch.query, batch_size=3))
         [held-out prediction at 5 points of 3 tasks, held-out prediction at 5 points of 2 tasks]
     """
-    require_batch(batch_size)
+    batch_size = require_batch(batch_size)
     for chunk in torch.arange(support.num_tasks, device=support.x.device).split(batch_size):
         if len(chunk):
             data = learner.conform(query.select(chunk))
@@ -119,7 +120,7 @@ def left_one_out(
         >>> task.tolist(), place.tolist(), found.predictive
         ([0, 0, 0], [0, 1, 2], prediction at 1 point of 3 tasks)
     """
-    require_batch(batch_size)
+    batch_size = require_batch(batch_size)
     places = torch.arange(support.num_points, device=support.x.device)
     for task, place in (pairs.unbind(-1) for pairs in support.mask.nonzero().split(batch_size)):
         if len(task):
@@ -147,6 +148,7 @@ def with_room(tasks: TaskDataset, shots: int, split: type[Split], fewest: int, k
         >>> with_room(tasks, 4, bm.tasks.RandomSplit, 2, "calibration")
         TaskDataset(2 tasks, 5 to 7 points each)
     """
+    shots = whole(shots, "shots")
     positions = (split.room(tasks.data) >= shots).nonzero().flatten()
     if len(positions) < fewest:
         raise DataError(
@@ -200,14 +202,13 @@ def require_outcomes(predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: 
             raise DataError(f"expected labels from 0 to {classes - 1}, got {int(real.min())}..{int(real.max())}")
 
 
-def require_batch(batch_size: int) -> None:
-    """Refuse a batch without a task.
+def require_batch(batch_size: int) -> int:
+    """The size of a batch, a whole number of at least one task.
 
     Args:
         batch_size: tasks at once.
 
     Raises:
-        DataError: fewer than one.
+        DataError: fewer than one, or no whole number.
     """
-    if batch_size < 1:
-        raise DataError(f"expected at least one task in a batch, got {batch_size}")
+    return whole(batch_size, "batch_size", least=1)

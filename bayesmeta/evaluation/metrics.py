@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
 
+from bayesmeta.arguments import probability
 from bayesmeta.distributions import univariate
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
@@ -397,8 +398,7 @@ def check_level(level: float) -> None:
     Raises:
         DataError: it is not.
     """
-    if not 0.0 < level < 1.0:
-        raise DataError(f"expected an interval level strictly between 0 and 1, got {level}")
+    probability(level, "level")
 
 
 def average(values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B"]:

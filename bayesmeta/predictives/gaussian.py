@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
-from bayesmeta.predictives.predictive import LOG_2PI, require_shape
+from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class GaussianPredictive(JointGaussianPredictive):
         """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        require_shape(mask, y.shape[:2], "mask")
+        require_mask(mask, self.shape)
         both = mask[..., :, None] & mask[..., None, :]
         eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
         rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
@@ -84,9 +85,10 @@ class GaussianPredictive(JointGaussianPredictive):
         return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws."""
+        sample_shape = draw_shape(sample_shape)
         if self.noise > 0.0:
             rows = cholesky(self.covariance(), "predictive covariance")
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular

@@ -13,9 +13,10 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from typing_extensions import override
 
 from bayesmeta import distributions
+from bayesmeta.arguments import draw_shape
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.predictives.marginals import PredictiveMarginals
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class _Mixture(Predictive):
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
         require_shape(y, self.shape)
         if mask is not None:
-            require_shape(mask, self.shape[:2], "mask")
+            require_mask(mask, self.shape)
         return (self.log_weights + self._over(lambda p, y, mask: p.log_prob(y, mask), y, mask)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
@@ -108,9 +109,10 @@ class _Mixture(Predictive):
         return distributions.bisect(self.cdf, each.amin(1), each.amax(1), q)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Draws: a component for each task, then its points jointly. No gradient flows to the weights."""
+        sample_shape = draw_shape(sample_shape)
         count = int(np.prod(sample_shape, dtype=int))
         chosen = torch.multinomial(self.log_weights.exp(), max(count, 1), replacement=True, generator=generator)
         draws = self.draws_of_components(count, generator)
@@ -175,6 +177,7 @@ class MixturePredictive(_Mixture):
             return base
         return distributions.map_parameters(base, lambda v: v.unflatten(0, self.log_weights.shape).movedim(1, 2))
 
+    @override
     def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
 
@@ -219,6 +222,7 @@ class EnsemblePredictive(_Mixture):
         labels = isinstance(each[0], Bernoulli | Categorical)
         return each[0] if labels else distributions.stack(each, 2)
 
+    @override
     def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return torch.stack([component.rsample((count,), generator) for component in self.components], 2)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesmeta.arguments import whole
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
@@ -209,8 +210,7 @@ def report(
         - Evidence (note): All of this rests on 30 tasks. ...
         - Learning (good): Adapting helps: the root mean squared error of a task falls by 29 % ...
     """
-    if examples < 0:
-        raise DataError(f"expected a number of examples that is not negative, got {examples}")
+    examples = whole(examples, "a number of examples")
     evaluation = evaluate(
         learner, tasks, shots, split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed
     )

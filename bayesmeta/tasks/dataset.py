@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, probability
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.learner import Learner
@@ -195,12 +196,11 @@ class TaskDataset(TaskSource):
         Raises:
             DataError: a share outside (0, 1), or too few tasks for one on each side.
         """
-        if not 0.0 < test < 1.0:
-            raise DataError(f"expected a share of test tasks strictly between 0 and 1, got {test}")
+        test = probability(test, "the share of test tasks")
         if len(self) < 2:
             raise DataError(f"expected at least 2 tasks to split, got {len(self)}")
         count = min(max(round(test * len(self)), 1), len(self) - 1)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = torch.randperm(len(self), generator=generator_of(seed)).tolist()
         return self.select(sorted(order[count:])), self.select(sorted(order[:count]))
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
@@ -214,7 +214,7 @@ class TaskDataset(TaskSource):
 
     def divided(self, split: Split, seed: int = 0) -> TaskBatch:
         """All tasks, in order, with their points divided in the same way at every call: for evaluation."""
-        return self.draw(len(self), split, torch.Generator().manual_seed(seed))
+        return self.draw(len(self), split, generator_of(seed))
 
     def pooled(self, generator: torch.Generator) -> Data:
         """All points of all tasks."""

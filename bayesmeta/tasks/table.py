@@ -202,7 +202,10 @@ def _numbers(column: "pd.Series", missing_allowed: bool) -> np.ndarray:
     _refuse_times(column)
     if column.dtype.kind == "c":
         raise DataError(f"expected real numbers in column {column.name!r}, got {column.dtype}")
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    try:
+        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ArithmeticError, TypeError, ValueError) as error:  # an int of 400 digits, a signalling NaN
+        raise DataError(f"expected numbers in column {column.name!r}, got one that float64 has not: {error}") from error
     bad = np.isnan(values) & column.notna().to_numpy()
     if bad.any():
         at = int(np.argmax(bad))
