@@ -15,21 +15,6 @@ from bayesmeta.predictives.predictive import Predictive
 
 NOT_WHOLE = [True, np.True_, torch.tensor(True), 2.5, 3.0, "3", None, [3], np.arange(2), math.nan, torch.tensor(3.0)]
 NOT_PROBABILITIES = [0.0, 1.0, 0, 1, -0.1, 1.5, math.nan, True, "0.5", None, [0.5], np.full(1, 0.5), 0.5j]
-    0.0,
-    1.0,
-    0,
-    1,
-    -0.1,
-    1.5,
-    math.nan,
-    True,
-    "0.5",
-    None,
-    [0.5],
-    np.full(1, 0.5),
-    0.5j,
-    np.array(0.5j),
-]
 
 
 def test_whole_numbers() -> None:
