@@ -124,8 +124,8 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return StudentT(df, loc, scale, validate_args=False)
     if isinstance(distribution, SmoothedStudentT):
-        parameters = (distribution.df, distribution.loc, distribution.scale, distribution.smoothing)
-        return SmoothedStudentT(*(change(value) for value in parameters), validate_args=False)
+        df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
+        return SmoothedStudentT(df, loc, scale, change(distribution.smoothing), validate_args=False)
     if isinstance(distribution, MultivariateNormal):
         factor = change(distribution.scale_tril)
         return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)

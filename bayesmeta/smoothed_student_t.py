@@ -101,8 +101,8 @@ class SmoothedStudentT(Distribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> "SmoothedStudentT":
         """The same with leading axes."""
         shape = torch.Size(batch_shape)
-        parameters = (value.expand(shape) for value in (self.df, self.loc, self.scale, self.smoothing))
-        return SmoothedStudentT(*parameters, validate_args=False)
+        df, loc, scale = (value.expand(shape) for value in (self.df, self.loc, self.scale))
+        return SmoothedStudentT(df, loc, scale, self.smoothing.expand(shape), validate_args=False)
 
     def _integral(self, value: Tensor, cut: float = CUT) -> tuple[Tensor, Tensor, Tensor]:
         """(y - loc) / scale; log Gamma(g) dg at the nodes; and the variance τ there, in scale²."""

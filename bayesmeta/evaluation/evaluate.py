@@ -51,8 +51,8 @@ def evaluate(
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: no or negative or repeated shots, no task with enough points, a level outside (0, 1), a `ClassSplit`
-            of tasks without labels.
+        DataError: no learner, no or negative or repeated shots, no task with enough points, a level outside (0, 1), a
+            `ClassSplit` of tasks without labels.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
         InferenceError: a score is not a number.
 
@@ -63,6 +63,11 @@ def evaluate(
         >>> evaluation.table()[["tasks", "points", "regret"]].values.tolist()
         [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]
     """
+    if not isinstance(learner, Learner):
+        raise DataError(
+            f"expected a learner, got {type(learner).__name__}: conformal regions are judged by their own method, "
+            "conformal.evaluate(tasks, level), and posteriors through the learner that made them"
+        )
     room = split.room(tasks.data)
     shots, level = shot_counts(shots), probability(level, "level")
     num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
