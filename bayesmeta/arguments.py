@@ -36,16 +36,16 @@ def whole(value: object, name: str, least: int = 0, most: int | None = None) -> 
         ...     whole(2.5, "steps", least=1)
         ... except DataError as error:
         ...     print(error)
-        expected steps to be a whole number of at least 1, got 2.5
+        expected a whole number steps >= 1, got 2.5
     """
-    room = f"of at least {least}" if most is None else f"from {least} to {most}"
+    room = f">= {least}" if most is None else f"from {least} to {most}"
     is_bool = isinstance(value, bool | np.bool_) or (isinstance(value, Tensor) and value.dtype == torch.bool)
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
         is_bool, number = True, 0
     if is_bool or number < least or (most is not None and number > most):
-        raise DataError(f"expected {name} to be a whole number {room}, got {value!r}")
+        raise DataError(f"expected a whole number {name} {room}, got {value!r}")
     return number
 
 
@@ -93,13 +93,13 @@ def probability(value: object, name: str) -> float:
         DataError: another type (a list too: ask for one at a time), or out of range.
 
     Example:
-        >>> probability(np.float32(0.5), "level")
+        >>> probability(np.float32(0.5), "a level")
         0.5
     """
     one = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
     number = float(one) if isinstance(one, Real) else 0.0
     if not 0.0 < number < 1.0:
-        raise DataError(f"expected {name} to be one number strictly between 0 and 1, got {value!r}")
+        raise DataError(f"expected {name} strictly between 0 and 1, got {value!r}")
     return number
 
 
@@ -118,9 +118,13 @@ def shot_counts(shots: object) -> tuple[int, ...]:
     """
     if isinstance(shots, str) or not isinstance(shots, Iterable) or (isinstance(shots, Tensor) and shots.ndim == 0):
         raise DataError(f"expected a list of numbers of shots, got {shots!r}: write [0, 5]")
-    counts = tuple(whole(shot, "a number of shots") for shot in shots)
+    given = list(shots)
+    try:
+        counts = tuple(whole(shot, "shots") for shot in given)
+    except DataError:
+        counts = ()
     if not counts or len(set(counts)) != len(counts):
-        raise DataError(f"expected distinct numbers of shots, at least one, got {list(counts)}")
+        raise DataError(f"expected distinct numbers of shots, none of them negative, got {given}: whole numbers")
     return counts
 
 
@@ -139,4 +143,4 @@ def draw_shape(shape: object) -> tuple[int, ...]:
     """
     is_several = isinstance(shape, list | tuple) or (isinstance(shape, Tensor | np.ndarray) and shape.ndim == 1)
     sizes = shape if is_several else [shape]
-    return tuple(whole(size, "a number of draws") for size in sizes)  # type: ignore[attr-defined]
+    return tuple(whole(size, "of draws") for size in sizes)  # type: ignore[attr-defined]

@@ -28,8 +28,10 @@ def as_tensor(values: ArrayLike, name: str) -> Tensor:
     """
     if not isinstance(values, Tensor):
         values = torch.from_numpy(_numeric_array(values, name))
-    if values.is_complex() or values.is_quantized or values.layout != torch.strided:
-        raise DataError(f"expected {name} to be dense and to hold real numbers, got {values.layout} {values.dtype}")
+    if values.is_complex():
+        raise DataError(f"expected {name} to hold real numbers, got dtype {values.dtype}")
+    if values.is_quantized or values.layout != torch.strided:
+        raise DataError(f"expected {name} to be a dense tensor, got {values.layout} {values.dtype}")
     if values.dtype == torch.uint64:  # of which torch can do little
         values = torch.from_numpy(_numeric_array(values.cpu().numpy(), name)).to(values.device)
     if not values.is_floating_point():
@@ -60,9 +62,11 @@ def _numeric_array(values: ArrayLike, name: str) -> np.ndarray:
     kind = array.dtype.kind
     if kind in "mM":
         raise DataError(
-            f"expected {name} to hold numbers, got {array.dtype}: "
+            f"expected {name} to hold numbers, got {array.reshape(-1)[:1]} ({array.dtype}): "
             "convert it, for example to days with (t - t.min()) / numpy.timedelta64(1, 'D')"
         )
+    if kind == "c":
+        return array.astype(np.complex128)  # which is refused by all who ask
     if kind not in "biuf":
         # a table whose columns have different types arrives as objects: numbers one by one, or an error that names one
         cells = np.asarray(values, dtype=object)
@@ -80,7 +84,7 @@ def _numeric_array(values: ArrayLike, name: str) -> np.ndarray:
 
 def _number(cell: Any, name: str, index: tuple[int, ...], dtype: np.dtype) -> float:
     if not isinstance(cell, numbers.Real | Decimal | np.bool_):
-        raise DataError(f"expected {name} to hold real numbers, got {cell!r} at index {index} (dtype {dtype})")
+        raise DataError(f"expected {name} to hold numbers, got {cell!r} at index {index} (dtype {dtype})")
     try:
         return float(cell)
     except (OverflowError, ValueError) as error:  # an int of 400 digits, a signalling NaN

@@ -82,7 +82,8 @@ class SmoothedStudentT(Distribution):
     def cdf(self, value: Tensor) -> Tensor:
         """P(Y <= y); below the location with the same relative precision however small it is."""
         distance, log_mass, tau = self._integral(value)
-        tail = (log_mass + torch.special.log_ndtr(-distance.abs()[..., None] / tau.sqrt())).logsumexp(-1).exp()
+        log_tail = torch.special.log_ndtr(-distance.abs()[..., None] / tau.sqrt())
+        tail = (log_mass.log_softmax(-1) + log_tail).logsumexp(-1).exp()  # weights of sum 1: one half at the location
         return torch.where(distance > 0.0, 1.0 - tail, tail)
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:

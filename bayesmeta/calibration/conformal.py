@@ -232,7 +232,7 @@ class TaskConformal(ABC):
             DataError: no task with enough points, a level outside (0, 1) or higher than the calibration tasks allow,
                 outcomes that the learner does not predict.
         """
-        level = probability(level, "level")
+        level = probability(level, "a level")
         tasks = with_room(tasks, self.shots, split, 1, "held-out")
         divided, size = tasks.divided(split.at(self.shots, query), seed), require_batch(batch_size)
         chunks = torch.arange(len(tasks)).split(size)
@@ -385,7 +385,7 @@ class SplitConformal:
         Raises:
             DataError: no task with enough points, a level outside (0, 1), outcomes that the learner does not predict.
         """
-        level, shots = probability(level, "level"), whole(shots, "shots")
+        level, shots = probability(level, "a level"), whole(shots, "shots")
         total = shots + whole(calibration, "calibration", 1)
         tasks = with_room(tasks, total, split, 1, "held-out")
         divided, size = tasks.divided(split.at(total, query), seed), require_batch(batch_size)

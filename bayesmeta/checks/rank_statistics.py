@@ -343,7 +343,7 @@ class RankStatistics:
         return f"{self.title}: {len(self.ranks)} simulations, {self.num_draws} draws: {verdict}\n{shown}"
 
     def _threshold(self, level: float) -> float:
-        return probability(level, "level") / len(self.names)
+        return probability(level, "a level") / len(self.names)
 
     def _scores(self) -> Float[Tensor, "B Q"]:
         """Normal scores of the ranks: standard normal, nearly, if the ranks are uniform."""

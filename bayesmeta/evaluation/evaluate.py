@@ -69,7 +69,7 @@ def evaluate(
             "conformal.evaluate(tasks, level), and posteriors through the learner that made them"
         )
     room = split.room(tasks.data)
-    shots, level = shot_counts(shots), probability(level, "level")
+    shots, level = shot_counts(shots), probability(level, "an interval level")
     num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
     require_batch(batch_size)
     _require_room(min(shots), room, split)

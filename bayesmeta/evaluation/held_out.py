@@ -211,4 +211,7 @@ def require_batch(batch_size: int) -> int:
     Raises:
         DataError: fewer than one, or no whole number.
     """
-    return whole(batch_size, "batch_size", least=1)
+    batch_size = whole(batch_size, "batch_size")
+    if batch_size == 0:
+        raise DataError("expected at least one task in a batch, got 0")
+    return batch_size

@@ -398,7 +398,7 @@ def check_level(level: float) -> None:
     Raises:
         DataError: it is not.
     """
-    probability(level, "level")
+    probability(level, "an interval level")
 
 
 def average(values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B"]:

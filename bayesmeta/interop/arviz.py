@@ -27,7 +27,7 @@ from bayesmeta.snapshot import snapshot
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import Params
-from bayesmeta.wrappers.base import WrappedPosterior
+from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
 from bayesmeta.wrappers.sampled import ChainsPosterior, DrawsPosterior, Sampled
 from bayesmeta.wrappers.standardized import Standardized
 
@@ -285,8 +285,9 @@ def _labelled(
 
 def _coefficients(learner: Learner, shape: tuple[int, ...], schema: Schema | None) -> list[str]:
     """Names of the coefficients of features that have some: phi of this shape, features first."""
-    explicit = _Explicit.of(learner)
-    features = None if explicit is None else getattr(explicit.learner, "features", None)
+    while isinstance(learner, Wrapper):
+        learner = learner.learner
+    features = getattr(learner, "features", None)
     if not isinstance(features, Identity | Polynomial) or features.x_shape is None:
         return []
     count = features.x_shape[0]

@@ -175,7 +175,7 @@ class Predictive(OneLine, ABC):
         Raises:
             DataError: unless 0 < level < 1.
         """
-        level = probability(level, "level")
+        level = probability(level, "a level")
         return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
 
     def _quantile(self, q: float) -> Tensor:

@@ -210,7 +210,7 @@ def report(
         - Evidence (note): All of this rests on 30 tasks. ...
         - Learning (good): Adapting helps: the root mean squared error of a task falls by 29 % ...
     """
-    examples = whole(examples, "a number of examples")
+    examples = whole(examples, "of examples")
     evaluation = evaluate(
         learner, tasks, shots, split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed
     )

@@ -196,7 +196,7 @@ class TaskDataset(TaskSource):
         Raises:
             DataError: a share outside (0, 1), or too few tasks for one on each side.
         """
-        test = probability(test, "the share of test tasks")
+        test = probability(test, "a share of test tasks")
         if len(self) < 2:
             raise DataError(f"expected at least 2 tasks to split, got {len(self)}")
         count = min(max(round(test * len(self)), 1), len(self) - 1)

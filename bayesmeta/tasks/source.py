@@ -52,12 +52,14 @@ class Split(ABC):
                 f"expected support bounds (smallest, largest), got {self.support!r}: "
                 f"for a fixed number write {type(self).__name__}.at({self.support!r})"
             )
-        low, high = (whole(bound, "a number of support points") for bound in self.support)
+        low, high = (whole(bound, "of support points") for bound in self.support)
         if low > high:
             raise DataError(f"expected support bounds with 0 <= smallest <= largest, got {self.support}")
         object.__setattr__(self, "support", (low, high))
         if self.query is not None:
-            object.__setattr__(self, "query", whole(self.query, "a number of query points", 1))
+            object.__setattr__(self, "query", whole(self.query, "of query points"))
+            if self.query == 0:
+                raise DataError("expected at least one query point, got 0")
 
     @classmethod
     def at(cls, shots: int, query: int | None = None) -> "Split":

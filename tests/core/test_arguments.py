@@ -22,14 +22,14 @@ def test_whole_numbers() -> None:
         found = whole(value, "steps", 1, 5)
         assert (found, type(found)) == (3, int)
     for value in (*NOT_WHOLE, 0, -1, 6, 2**70):
-        with pytest.raises(bm.DataError, match="expected steps to be a whole number from 1 to 5, got"):
+        with pytest.raises(bm.DataError, match="expected a whole number steps from 1 to 5, got"):
             whole(value, "steps", 1, 5)
 
 
 def test_seeds() -> None:
     assert seed_of(np.uint64(2**63 - 1)) == 2**63 - 1
     for seed in (*NOT_WHOLE, -1, 2**63, 2**70, np.int64(-1)):
-        with pytest.raises(bm.DataError, match="expected seed to be a whole number from 0"):
+        with pytest.raises(bm.DataError, match="expected a whole number seed from 0"):
             generator_of(seed)
     same = [torch.rand(3, generator=generator_of(seed)) for seed in (7, np.int32(7), torch.tensor(7))]
     assert torch.equal(same[0], same[1])
@@ -41,7 +41,7 @@ def test_probabilities() -> None:
         found = probability(value, "level")
         assert (found, type(found)) == (0.25, float)
     for value in NOT_PROBABILITIES:
-        with pytest.raises(bm.DataError, match="expected level to be one number strictly between 0 and 1, got"):
+        with pytest.raises(bm.DataError, match="expected level strictly between 0 and 1, got"):
             probability(value, "level")
 
 
@@ -60,7 +60,7 @@ def test_shapes_of_draws() -> None:
         assert draw_shape(shape) == (2, 3)
     assert draw_shape(np.int64(4)) == (4,)
     for shape in (2.5, (2, -1), (True,), "3", None, (2.0,)):
-        with pytest.raises(bm.DataError, match="number of draws"):
+        with pytest.raises(bm.DataError, match="whole number of draws"):
             draw_shape(shape)
 
 
@@ -121,7 +121,7 @@ def test_every_seed_may_be_numpys_and_nothing_else(call: Callable[[Any], Any]) -
     for seed in (np.int64(3), np.uint8(255)):
         call(seed)
     for seed in (True, 2.5, -1, 2**70, "3", np.int64(-3)):
-        with pytest.raises(bm.DataError, match="expected seed to be a whole number"):
+        with pytest.raises(bm.DataError, match="expected a whole number seed"):
             call(seed)
 
 
@@ -190,7 +190,7 @@ def test_every_level_is_one_probability(wrong: Any) -> None:
         lambda level: bm.evaluation.metrics.interval_width(predictive, level=level),
     ]
     for call in calls:
-        with pytest.raises(bm.DataError, match="one number strictly between 0 and 1"):
+        with pytest.raises(bm.DataError, match="strictly between 0 and 1, got"):
             call(wrong)
     assert torch.equal(predictive.quantile(np.float64(0.3)), predictive.quantile(0.3))
     assert torch.equal(predictive.interval(torch.tensor(0.5))[0], predictive.interval(0.5)[0])
@@ -237,7 +237,7 @@ def test_draws_and_densities_of_every_predictive(name: str) -> None:
         assert predictive.rsample(sizes).shape == (*expected, *shape)
     for sizes in (2.5, -1, (2, -1), True, "3", (2.0,), None):
         for method in (predictive.sample, predictive.rsample):
-            with pytest.raises(bm.DataError, match="number of draws"):
+            with pytest.raises(bm.DataError, match="whole number of draws"):
                 method(sizes)
     y = predictive.sample()
     mask = torch.ones(shape[:2], dtype=torch.bool)
