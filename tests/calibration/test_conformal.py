@@ -361,7 +361,7 @@ def test_evaluate_says_what_to_call_instead() -> None:
     for thing in (conformal, bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))), conformal.learner.adapt):
         with pytest.raises(bm.DataError, match=r"expected a learner, got .*conformal\.evaluate\(tasks, level\)"):
             bm.evaluate(thing, _sinusoids(1, 4))
-    with pytest.raises(bm.DataError, match="at least 19 calibration tasks for a level of 0.95, got 12"):
+    with pytest.raises(bm.DataError, match=r"at least 19 calibration tasks for a level of 0\.95, got 12"):
         conformal.evaluate(_sinusoids(1, 4), 0.95)
     with pytest.raises(bm.DataError, match="strictly between 0 and 1"):
         conformal.evaluate(_sinusoids(1, 4), 1.0)
