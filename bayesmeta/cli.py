@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bayesmeta.arguments import seed_of
 from bayesmeta.checks.surprise import Surprise
 from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
@@ -101,7 +102,7 @@ def fit(
     schema = Schema.of(frame, task, inputs, y, covariates)
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed_of(seed))
     learner = chosen.build(len(schema.x_names), len(schema.y))
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)

@@ -4,6 +4,7 @@ import math
 import numbers
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +27,22 @@ def as_tensor(values: ArrayLike, name: str) -> Tensor:
 
     What is later written into the user's array or tensor does not change it. Gradients of a tensor pass through.
 
+    Whole numbers become int64, or float64 where one of them is too large for that; of other numbers (decimals,
+    fractions, long doubles) the nearest float64 is taken, of half precision the float32.
+
     Raises:
         DataError: a cell is not a number, missing or not finite; the message names the cell.
     """
     values = values.clone() if isinstance(values, Tensor) else torch.from_numpy(_numeric_array(values, name))
     if values.is_complex():
         raise DataError(f"expected {name} to hold real numbers, got dtype {values.dtype}")
+    if values.is_quantized or values.layout != torch.strided:
+        raise DataError(f"expected {name} to be a dense tensor, got {values.layout} {values.dtype}")
+    if values.dtype == torch.uint64:  # of which torch can do little
+        values = torch.from_numpy(_numeric_array(values.cpu().numpy(), name)).to(values.device)
     if not values.is_floating_point():
         values = values.to(torch.int64)
-    elif values.dtype in (torch.float16, torch.bfloat16):  # no linear algebra in half precision
+    elif values.dtype not in (torch.float32, torch.float64):  # no linear algebra in less
         values = values.to(torch.float32)
     if torch.compiler.is_compiling():  # recorded code decides nothing
         return values
@@ -57,25 +65,43 @@ def _numeric_array(values: ArrayLike, name: str) -> np.ndarray:
     if np.ma.is_masked(values):
         count = int(np.ma.getmaskarray(values).sum())
         raise DataError(f"expected {name} without masked cells, got {count} of them: drop them")
-    if array.dtype.kind not in "biufc":
+    kind = array.dtype.kind
+    if kind in "mM":
+        raise DataError(
+            f"expected {name} to hold numbers, got {array.reshape(-1)[:1]} ({array.dtype}): "
+            "convert it, for example to days with (t - t.min()) / numpy.timedelta64(1, 'D')"
+        )
+    if kind == "c":
+        return array.astype(np.complex128)  # which is refused by all who ask
+    if kind not in "biuf":
         # a table whose columns have different types arrives as objects: numbers one by one, or an error that names one
         cells = np.asarray(values, dtype=object)
+        numbers_of_cells = np.empty(cells.shape, np.float64)
         for index, cell in np.ndenumerate(cells):
-            if not isinstance(cell, numbers.Real | np.bool_):
-                raise DataError(f"expected {name} to hold numbers, got {cell!r} at index {index} (dtype {array.dtype})")
-        array = cells.astype(np.float64)
-    if array.dtype.kind == "f":
+            numbers_of_cells[index] = _number(cell, name, index, array.dtype)
+        return numbers_of_cells
+    if kind == "f":
         array = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)  # native byte order, a known size
-    elif array.dtype.kind in "iu":
-        array = array.astype(np.int64)
+    elif kind in "iu":
+        fits = kind == "i" or array.dtype.itemsize < 8 or not (array > np.iinfo(np.int64).max).any()
+        array = array.astype(np.int64 if fits else np.float64)
     return np.array(array)
+
+
+def _number(cell: Any, name: str, index: tuple[int, ...], dtype: np.dtype) -> float:
+    if not isinstance(cell, numbers.Real | Decimal | np.bool_):
+        raise DataError(f"expected {name} to hold numbers, got {cell!r} at index {index} (dtype {dtype})")
+    try:
+        return float(cell)
+    except (OverflowError, ValueError) as error:  # an int of 400 digits, a signalling NaN
+        raise DataError(f"expected {name} to hold numbers of float64, got one at index {index}: {error}") from error
 
 
 def _real(values: ArrayLike, name: str) -> Tensor:
     tensor = as_tensor(values, name)
     if tensor.is_floating_point():
         return tensor
-    real = tensor.to(torch.float64)
+    real = tensor.to(torch.float64)  # the nearest, beyond 2**53
     warn_of_lost_whole(tensor, real, name)
     return real
 

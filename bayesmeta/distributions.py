@@ -22,6 +22,7 @@ from torch.distributions import (
 )
 
 from bayesmeta.errors import UnsupportedError
+from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 _one_at_a_time = threading.RLock()
 SOBOL_POINTS = 128
@@ -160,10 +161,21 @@ def quantile(distribution: Distribution, q: float) -> Tensor:
 
         loc, df = distribution.loc, distribution.df.detach().cpu().numpy()
         return loc + distribution.scale * torch.as_tensor(t.ppf(q, df), dtype=loc.dtype, device=loc.device)
+    if isinstance(distribution, SmoothedStudentT):
+        below = _lower_quantile(distribution, min(q, 1.0 - q))  # where the distribution function is precise
+        return below if q <= 0.5 else 2.0 * distribution.loc - below
     if isinstance(distribution, MixtureSameFamily):
         each = quantile(distribution.component_distribution, q)
         return bisect(lambda y: cdf(distribution, y), each.amin(-1), each.amax(-1), q)
     raise UnsupportedError(f"expected Normal, StudentT or mixtures of them, got {type(distribution)}")
+
+
+def _lower_quantile(distribution: SmoothedStudentT, q: float) -> Tensor:
+    """The q-quantile, q <= 0.5: no sum is below q that has neither part below its q / 2, and none of two zeros is."""
+    df, loc, scale = distribution.df, distribution.loc, distribution.scale
+    heavy = quantile(StudentT(df, torch.zeros_like(loc), scale, validate_args=False), 0.5 * q)
+    light = distribution.smoothing.sqrt() * torch.special.ndtri(torch.full_like(loc, 0.5 * q))
+    return bisect(lambda y: cdf(distribution, y), loc + heavy + light, loc, q)
 
 
 def bisect(function: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor, q: float) -> Tensor:
@@ -184,6 +196,9 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
     if isinstance(distribution, StudentT):
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return StudentT(df, loc, scale, validate_args=False)
+    if isinstance(distribution, SmoothedStudentT):
+        df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
+        return SmoothedStudentT(df, loc, scale, change(distribution.smoothing), validate_args=False)
     if isinstance(distribution, MultivariateNormal):
         factor = change(distribution.scale_tril)
         return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
@@ -193,12 +208,19 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
 def stack(distributions: Sequence[Distribution], dim: int) -> Distribution:
     """One distribution with a new batch axis, of several of one family. Raises UnsupportedError for other families."""
     parameters: list[list[Tensor]] = []
+    families = sorted({_family(distribution) for distribution in distributions})
+    if len(families) > 1:
+        raise UnsupportedError(f"expected distributions of one family, got {', '.join(families)}")
     for distribution in distributions:
         own: list[Tensor] = []
         map_parameters(distribution, lambda v, own=own: own.append(v) or v)  # type: ignore[misc]
         parameters.append(own)
     stacked = iter([torch.stack(values, dim) for values in zip(*parameters, strict=True)])
     return map_parameters(distributions[0], lambda v: next(stacked))
+
+
+def _family(distribution: Distribution) -> str:
+    return type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__
 
 
 def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
@@ -210,6 +232,9 @@ def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribu
     if isinstance(distribution, StudentT):
         loc = shift + scale * distribution.loc
         return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, SmoothedStudentT):
+        loc, smoothing = shift + scale * distribution.loc, scale.square() * distribution.smoothing
+        return SmoothedStudentT(distribution.df, loc, scale * distribution.scale, smoothing, validate_args=False)
     if isinstance(distribution, MultivariateNormal):
         factor = scale[:, None] * distribution.scale_tril
         return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)

@@ -50,7 +50,8 @@ class GaussianHyperprior(Hyperprior):
 
     Args:
         scale: a standard deviation, units of the parameters.
-        names: name prefixes of the parameters, as the learner's `named_parameters` has them.
+        names: name prefixes of the parameters, as the `named_parameters` of the learner inside all wrappers has them:
+            the same for `ALPaCA(...)` and `Standardized(ALPaCA(...))`.
 
     Raises:
         DataError: a scale that is not positive, or no name prefixes.
@@ -64,16 +65,19 @@ class GaussianHyperprior(Hyperprior):
     """
 
     def __init__(self, scale: float = 1.0, names: Sequence[str] = ("features",)) -> None:
-        self.scale, self.names = _positive(scale), tuple(names)
-        if not self.names:
-            raise DataError("expected at least one name prefix, got none")
+        self.scale, self.names = _positive(scale), (names,) if isinstance(names, str) else tuple(names)
+        if not self.names or not all(isinstance(name, str) and name for name in self.names):
+            raise DataError(f"expected at least one name prefix, got {self.names}")
 
     def log_prob(self, theta: Params) -> Float[Tensor, ""]:
         """Σ of Gaussian log densities, in nats."""
-        for name in self.names:
-            if not any(key.startswith(name) for key in theta):
-                raise DataError(f"expected a hyperprior over parameters of the learner, got {name!r} for {list(theta)}")
-        chosen = [value for key, value in theta.items() if key.startswith(self.names)]
+        prefixes = tuple(_inside(name) for name in self.names)
+        for prefix in prefixes:
+            if not any(_inside(key).startswith(prefix) for key in theta):
+                raise DataError(
+                    f"expected a hyperprior over parameters of the learner, got {prefix!r} for {list(theta)}"
+                )
+        chosen = [value for key, value in theta.items() if _inside(key).startswith(prefixes)]
         squares = torch.stack([value.double().square().sum() for value in chosen]).sum()
         count = sum(value.numel() for value in chosen)
         return -0.5 * squares / self.scale**2 - count * (math.log(self.scale) + 0.5 * LOG_2PI)
@@ -127,6 +131,13 @@ class DeviationHyperprior(Hyperprior):
         if len(found) != 1:
             raise DataError(f"expected the parameters of one ALPaCA, got {sorted(theta)}")
         return found[0]
+
+
+def _inside(name: str) -> str:
+    """The name of a parameter as the learner inside all wrappers has it: each holds what it wraps as `learner`."""
+    while name.startswith("learner."):
+        name = name.removeprefix("learner.")
+    return name
 
 
 def _positive(value: float) -> float:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
@@ -356,15 +357,14 @@ class Learner(Described, nn.Module, ABC):
             ShapeError: the support does not have the learner's inputs or outputs.
             DataError: no draws. InferenceError: a log density is not a number.
         """
-        if num_draws < 1:
-            raise DataError(f"expected at least one draw, got {num_draws}")
+        num_draws = whole(num_draws, "num_draws", 1)
         learner, support = self.frozen(), self.conform(support)
         result = torch.ones(support.num_tasks, dtype=torch.float64)
         with torch.no_grad():
             for b in support.counts.nonzero().flatten().tolist():
                 x, y = support.x[b, support.mask[b]][None], support.y[b, support.mask[b]][None]
                 alone = Data.full(x, y).points(slice(0))
-                draws = learner.condition(alone).at(x).sample((num_draws,), torch.Generator(x.device).manual_seed(seed))
+                draws = learner.condition(alone).at(x).sample((num_draws,), generator_of(seed, x.device))
                 outcomes = torch.cat([y, draws[:, 0].to(y.dtype)])  # S+1 N *c, the task's own first
                 copies = learner.condition(alone.select([0] * len(outcomes))).at(x.expand(len(outcomes), *x.shape[1:]))
                 density = copies.log_prob(outcomes)

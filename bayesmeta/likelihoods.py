@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
-from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import StudentT as StudentTDistribution
 
 from bayesmeta.data import Data
@@ -23,6 +23,7 @@ from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
+from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 __all__ = ["Bernoulli", "Categorical", "Gaussian", "HeteroscedasticGaussian", "Likelihood", "StudentT"]
 
@@ -308,20 +309,9 @@ class StudentT(Likelihood):
         return Independent(StudentTDistribution(self.dof(), f, self.scale(), validate_args=False), 1)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """A mixture of Gaussians of one mean, each output with its own.
-
-        Student's t is N(f, scale² / g) with g ~ Gamma(dof / 2, dof / 2), so that f integrates out exactly given g. The
-        integral over log g is a trapezoid sum. (Nodes in f instead would be spikes of width `scale`, far apart where
-        f is uncertain: 6 nats wrong at variance = 1000 scale².)
-        """
-        grid = torch.linspace(-18.0, 4.5, 48, dtype=mean.dtype, device=mean.device)
-        dof = self.dof().to(mean.dtype)[:, None]
-        log_g = grid * (2.0 / dof).sqrt()  # log g has the standard deviation sqrt(2 / dof) near its mode 0
-        logits = (0.5 * dof * (log_g - log_g.exp())).expand(*mean.shape, -1)
-        mixing = CategoricalDistribution(logits=logits, validate_args=False)
-        spread = (variance[..., None] + self.scale().to(mean.dtype).square()[:, None] * (-log_g).exp()).sqrt()
-        components = Normal(mean[..., None].expand_as(spread), spread, validate_args=False)
-        return Independent(MixtureSameFamily(mixing, components, validate_args=False), 1)
+        """Student's t around f ~ N(mean, variance), for each output: in its tail still a t, however uncertain f is."""
+        dof, scale = self.dof().to(mean.dtype), self.scale().to(mean.dtype)
+        return Independent(SmoothedStudentT(dof, mean, scale, variance, validate_args=False), 1)
 
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """Diagonal: R Rᵀ = (dof + 1) / ((dof + 3) scale²), the same at every f (Lange, Little and Taylor 1989).

@@ -14,11 +14,11 @@ LAYERS = [
     (
         "foundations",
         [
-            *("errors", "typing", "version", "torch_private", "annotations", "description", "one_line"),
+            *("errors", "typing", "version", "torch_private", "annotations", "arguments", "description", "one_line"),
             *("modes", "rounding", "task_names"),
         ],
     ),
-    ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "distributions", "swapped"]),
+    ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "smoothed_student_t", "distributions", "swapped"]),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),
     ("learner", ["learner"]),

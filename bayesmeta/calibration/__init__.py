@@ -12,6 +12,7 @@ from bayesmeta.calibration.conformity_scores import (
 )
 from bayesmeta.calibration.few_shot_conformal import FewShotConformal
 from bayesmeta.calibration.recalibration import isotonic_recalibration, temperature_scaling, variance_scaling
+from bayesmeta.calibration.regions import RegionScores
 
 __all__ = [
     "CentralProbability",
@@ -23,6 +24,7 @@ __all__ = [
     "IntervalScore",
     "LabelScore",
     "MissingProbability",
+    "RegionScores",
     "SplitConformal",
     "StandardizedResidual",
     "TaskConformal",

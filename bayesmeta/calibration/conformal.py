@@ -16,6 +16,7 @@ tasks on average, not for each.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.annotations import checked
+from bayesmeta.arguments import probability, whole
 from bayesmeta.calibration.conformity_scores import (
     ConformityScore,
     IntervalScore,
@@ -31,16 +33,17 @@ from bayesmeta.calibration.conformity_scores import (
     score_outcomes,
     scored_tasks,
 )
+from bayesmeta.calibration.regions import RegionScores, held_by_intervals, held_by_sets, region_scores
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
-from bayesmeta.evaluation.held_out import HeldOut
+from bayesmeta.evaluation.held_out import HeldOut, require_batch, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.modes import settled
 from bayesmeta.one_line import OneLine
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
-from bayesmeta.tasks.source import RandomSplit, Split
+from bayesmeta.tasks.source import OrderedSplit, RandomSplit, Split
 from bayesmeta.typing import ArrayLike
 
 
@@ -169,7 +172,7 @@ class TaskConformal(ABC):
         counts: Int[Tensor, "K"],
         sizes: frozenset[int],
     ) -> None:
-        self.learner, self.shots, self.score = learner, shots, score
+        self.learner, self.shots, self.score = learner, whole(shots, "shots"), score
         self.scores, self.counts, self._sizes = scores, counts, sizes
 
     def __repr__(self) -> str:
@@ -211,6 +214,40 @@ class TaskConformal(ABC):
                     "number of shots that is asked about"
                 )
         return self._posterior(posterior, support)
+
+    def evaluate(
+        self,
+        tasks: TaskDataset,
+        level: float = 0.9,
+        *,
+        split: type[Split] = RandomSplit,
+        query: int | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> RegionScores:
+        """How often the regions hold what comes, and how large they are, on held-out tasks.
+
+        Args:
+            tasks: none of the calibration tasks; one with no more than `shots` points is left out.
+            level: the coverage that is asked for.
+            split: as the calibration had it.
+            query: largest number of query points of a task; None takes all that are left.
+            seed: of the division into support and query.
+            batch_size: tasks adapted to at once.
+
+        Raises:
+            DataError: no task with enough points, a level outside (0, 1) or higher than the calibration tasks allow,
+                outcomes that the learner does not predict.
+        """
+        level = probability(level, "a level")
+        tasks = with_room(tasks, self.shots, split, 1, "held-out")
+        divided, size = tasks.divided(split.at(self.shots, query), seed), require_batch(batch_size)
+        chunks = torch.arange(len(tasks)).split(size)
+        regions = (
+            (self.adapt(divided.support.select(chunk)), self.learner.conform(divided.query.select(chunk)))
+            for chunk in chunks
+        )
+        return _evaluated(tasks, self.shots, level, regions, self.score)
 
     @abstractmethod
     def _posterior(self, posterior: TaskPosterior, support: Data) -> ConformalPosterior:
@@ -335,6 +372,45 @@ class SplitConformal:
             posterior=posterior, score=score, scores=score_outcomes(score, found), mask=calibration.mask
         )
 
+    def evaluate(
+        self,
+        tasks: TaskDataset,
+        shots: int,
+        calibration: int,
+        level: float = 0.9,
+        *,
+        split: type[OrderedSplit] = RandomSplit,
+        query: int | None = None,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> RegionScores:
+        """How often the regions hold what comes, and how large they are, on held-out tasks.
+
+        Args:
+            tasks: held-out tasks; one with no more than `shots + calibration` points is left out.
+            shots: points of a task that are adapted to.
+            calibration: further points of it that are calibrated with.
+            level: the coverage that is asked for.
+            split: what divides the points of a task.
+            query: largest number of query points of a task; None takes all that are left.
+            seed: of the division.
+            batch_size: tasks adapted to at once.
+
+        Raises:
+            DataError: no task with enough points, a level outside (0, 1), outcomes that the learner does not predict.
+        """
+        level, shots = probability(level, "a level"), whole(shots, "shots")
+        total = shots + whole(calibration, "calibration", 1)
+        tasks = with_room(tasks, total, split, 1, "held-out")
+        divided, size = tasks.divided(split.at(total, query), seed), require_batch(batch_size)
+        support, own = divided.support.points(slice(shots)), divided.support.points(slice(shots, None))
+        chunks = torch.arange(len(tasks)).split(size)
+        regions = (
+            (self.adapt(support.select(chunk), own.select(chunk)), self.learner.conform(divided.query.select(chunk)))
+            for chunk in chunks
+        )
+        return _evaluated(tasks, shots, level, regions, choose_score(self.score, tasks.flat.outcomes))
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitPosterior(ConformalPosterior):
@@ -352,6 +428,20 @@ class SplitPosterior(ConformalPosterior):
         """The quantile of the scores of each task's own calibration points."""
         check_level(level)
         return split_quantile(self.scores, self.mask, level)[:, None]
+
+
+def _evaluated(
+    tasks: TaskDataset,
+    shots: int,
+    level: float,
+    regions: Iterator[tuple[ConformalPosterior, Data]],
+    score: ConformityScore,
+) -> RegionScores:
+    if isinstance(score, LabelScore):
+        sets = (held_by_sets(posterior.label_set(query.x, level), query) for posterior, query in regions)
+        return region_scores(tasks, shots, level, sets, "classes")
+    intervals = (held_by_intervals(posterior.interval(query.x, level), query) for posterior, query in regions)
+    return region_scores(tasks, shots, level, intervals, "width")
 
 
 def hierarchical_quantile(

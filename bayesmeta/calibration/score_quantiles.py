@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bayesmeta.arguments import seed_of, whole
 from bayesmeta.errors import DataError
 from bayesmeta.modes import settled
 
@@ -166,6 +167,7 @@ def fit_score_quantiles(
         raise DataError(
             f"expected at least {2 * FOLDS} training tasks to learn how scores are spread, got {len(scores)}"
         )
+    seed, steps = seed_of(seed), whole(steps, "steps")
     known, scores = known.detach().double(), scores.detach().double()
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed other devices, which are not restored

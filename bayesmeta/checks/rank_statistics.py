@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, probability, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
@@ -92,15 +93,15 @@ def sbc(
         raise ShapeError(f"expected a mask of shape {tuple(x.shape[:2])}, got {tuple(mask.shape)}")
     if learner.x_shape is not None and tuple(x.shape[2:]) != learner.x_shape:
         raise ShapeError(f"expected x of shape (B, N) + {learner.x_shape}, got {tuple(x.shape)}")
-    if thin < 1 or batch_size < 1:
-        raise DataError(f"expected to keep one of at least one draw, and a task in a batch, got {thin}, {batch_size}")
+    thin, batch_size = whole(thin, "thin", 1), whole(batch_size, "batch_size", 1)
+    num_draws = whole(num_draws, "num_draws")
     _bins(num_draws, len(x))  # now, not after an hour
     learner = _frozen(learner)
     judge = learner if judge is None else judge.frozen()
     quantities = standard_quantities(learner) if quantities is None else quantities
     dtype, device = learner.placement()
     x, mask = x.to(dtype=dtype, device=device), mask.to(device=device)
-    generator = torch.Generator(x.device).manual_seed(seed)
+    generator = generator_of(seed, x.device)
     collected: list[Params] = []
     with torch.no_grad():
         for rows, real in zip(x.split(batch_size), mask.split(batch_size), strict=True):
@@ -160,13 +161,12 @@ def predictive_sbc(
     outcomes = learner.outcomes
     if not isinstance(outcomes, Numbers):
         raise UnsupportedError(f"expected a learner of a known number of outcomes, got {type(learner).__name__}")
-    if batch_size < 1:
-        raise DataError(f"expected a task in a batch, got {batch_size}")
+    batch_size, num_draws = whole(batch_size, "batch_size", 1), whole(num_draws, "num_draws")
     _bins(num_draws, len(x))
     learner = learner.frozen()
     dtype, device = learner.placement()
     x, query, mask = x.to(dtype=dtype, device=device), query.to(dtype=dtype, device=device), mask.to(device=device)
-    generator = torch.Generator(x.device).manual_seed(seed)
+    generator = generator_of(seed, x.device)
     y_ranks, density_ranks = [], []
     with torch.no_grad():
         for rows, real, points in zip(*(value.split(batch_size) for value in (x, mask, query)), strict=True):
@@ -349,9 +349,7 @@ class RankStatistics:
         return f"{self.title}: {len(self.ranks)} simulations, {self.num_draws} draws: {verdict}\n{shown}"
 
     def _threshold(self, level: float) -> float:
-        if not 0.0 < level < 1.0:
-            raise DataError(f"expected a level strictly between 0 and 1, got {level}")
-        return level / len(self.names)
+        return probability(level, "a level") / len(self.names)
 
     def _scores(self) -> Float[Tensor, "B Q"]:
         """Normal scores of the ranks: standard normal, nearly, if the ranks are uniform."""

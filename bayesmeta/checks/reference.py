@@ -23,9 +23,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.checks.rank_statistics import labels
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.modes import settled
 from bayesmeta.one_line import several
@@ -76,15 +77,15 @@ def fidelity(
         >>> [bool(fidelity(each, exact, [0.5], num_draws=100).predictive_kl > 1e-3) for each in (exact, early)]
         [False, True]
     """
-    if num_draws < 2 or num_projections < 1:
-        raise DataError(f"expected at least 2 draws and a projection, got {num_draws} and {num_projections}")
+    num_draws, num_projections = whole(num_draws, "num_draws", 2), whole(num_projections, "num_projections", 1)
+    seed = seed_of(seed)
     with torch.no_grad():
         kl, error = _predictive_kl(reference.predict(x), approximate.predict(x), num_draws, seed)
         try:
             draws = approximate.sample(num_draws, _generator(approximate, seed))
         except UnsupportedError:
             return Fidelity(predictive_kl=kl.cpu(), predictive_kl_error=error.cpu(), parameters=None)
-        twice = reference.sample(2 * num_draws, _generator(reference, seed + 1))
+        twice = reference.sample(2 * num_draws, _generator(reference, (seed + 1) % 2**63))
         parameters = _compared(draws, twice, num_projections, seed)
     return Fidelity(predictive_kl=kl.cpu(), predictive_kl_error=error.cpu(), parameters=parameters)
 
@@ -205,7 +206,7 @@ def sliced_wasserstein(
     """
     if a.shape != b.shape:
         raise ShapeError(f"expected as many draws of the same numbers, got {tuple(a.shape)} and {tuple(b.shape)}")
-    generator = torch.Generator(a.device).manual_seed(seed)
+    num_projections, generator = whole(num_projections, "num_projections", 1), generator_of(seed, a.device)
     # directions that are orthogonal to each other, a basis at a time, have less variance (Rowland et al. 2019)
     size = a.shape[-1]
     shape = (-(-num_projections // size), size, min(size, num_projections))
@@ -250,7 +251,7 @@ def _predictive_kl(reference: Predictive, approximate: Predictive, num_draws: in
         return kl, torch.zeros_like(kl)
     if reference.shape[-1] == 1:
         return _quadrature(reference, approximate)
-    draws = reference.sample((num_draws,), torch.Generator(reference.mean.device).manual_seed(seed))
+    draws = reference.sample((num_draws,), generator_of(seed, reference.mean.device))
     densities = reference.marginals, approximate.marginals
     ratios = [densities[0].log_prob(y) - densities[1].log_prob(y) for y in draws.split(_rows(reference, approximate))]
     each = torch.cat(ratios).double()
@@ -307,4 +308,4 @@ def _size(predictive: Predictive) -> int:
 
 
 def _generator(posterior: TaskPosterior, seed: int) -> torch.Generator:
-    return torch.Generator(posterior.spec.device).manual_seed(seed)
+    return generator_of(seed, posterior.spec.device)

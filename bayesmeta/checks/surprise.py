@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, seed_of, shot_counts
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
@@ -118,8 +119,8 @@ class Surprise:
                 that the learner does not predict.
             InferenceError: a log density is not a number.
         """
-        shots = tuple(int(shot) for shot in shots)
-        if not shots or shots[0] < 1 or any(a >= b for a, b in itertools.pairwise(shots)):
+        shots, seed = shot_counts(shots), seed_of(seed)
+        if shots[0] < 1 or any(a >= b for a, b in itertools.pairwise(shots)):
             raise DataError(f"expected numbers of shots that increase from 1 or more, got {list(shots)}")
         learner = learner.frozen()
         statistics, sizes = {}, {}
@@ -244,7 +245,7 @@ class Surprise:
         """The points that one task is judged by, of more; the choice depends on nothing but how many there are."""
         real = one.mask[0]
         alone = Data(one.x[:, real], one.y[:, real], one.mask[:, real])
-        return self.split.at(shot).divide(alone, torch.Generator().manual_seed(self.seed))[0]
+        return self.split.at(shot).divide(alone, generator_of(self.seed))[0]
 
 
 @settled

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from bayesmeta.arguments import probability, seed_of, shot_counts, whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
@@ -56,8 +57,8 @@ def evaluate(
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: no or negative or repeated shots, no task with enough points, a level outside (0, 1), a `ClassSplit`
-            of tasks without labels.
+        DataError: no learner, no or negative or repeated shots, no task with enough points, a level outside (0, 1), a
+            `ClassSplit` of tasks without labels.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
         InferenceError: a score is not a number, or cannot be computed; the task is named.
 
@@ -68,9 +69,17 @@ def evaluate(
         >>> evaluation.table()[["tasks", "points", "regret"]].values.tolist()
         [[30.0, 210.0, 0.0], [30.0, 210.0, 0.0]]
     """
+    if not isinstance(learner, Learner):
+        raise DataError(
+            f"expected a learner, got {type(learner).__name__}: conformal regions are judged by their own method, "
+            "conformal.evaluate(tasks, level), and posteriors through the learner that made them"
+        )
+    shots, level = shot_counts(shots), probability(level, "an interval level")
+    num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
+    require_batch(batch_size)
     groups = tasks.by_length()
     rooms = [split.room(part.data) for _, part in groups]
-    _check(shots, torch.cat(rooms), split, level, num_bootstrap, batch_size)
+    _require_room(min(shots), torch.cat(rooms), split)
     learner = learner.frozen()
     oracle = tasks.oracle if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
@@ -121,20 +130,11 @@ def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
     )
 
 
-def _check(
-    shots: Sequence[int], room: Tensor, split: type[Split], level: float, num_bootstrap: int, batch_size: int
-) -> None:
-    if len(shots) == 0 or min(shots) < 0 or len(set(shots)) != len(shots):
-        raise DataError(f"expected distinct numbers of shots, none of them negative, got {list(shots)}")
-    metrics.check_level(level)
-    if num_bootstrap < 0:
-        raise DataError(f"expected a number of bootstrap resamplings that is not negative, got {num_bootstrap}")
-    require_batch(batch_size)
+def _require_room(fewest: int, room: Tensor, split: type[Split]) -> None:
     most = int(room.max()) + 1
-    if most <= min(shots):
+    if most <= fewest:
         raise DataError(
-            f"expected a task with more than {min(shots)} {split.counted}, one of them to be scored at, "
-            f"got at most {most}"
+            f"expected a task with more than {fewest} {split.counted}, one of them to be scored at, got at most {most}"
         )
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, retelling
 from bayesmeta.flat import MOST_POINTS
@@ -91,7 +92,7 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         >>> list(predicted(learner, batch.support, batch.query, batch_size=3))
         [held-out prediction at 5 points of 3 tasks, held-out prediction at 5 points of 2 tasks]
     """
-    require_batch(batch_size)
+    batch_size = require_batch(batch_size)
     outputs = query.y.shape[2] if query.y.is_floating_point() else 1
     points = support.num_points + query.num_points + (query.num_points * outputs) ** 2 // MATRIX
     size = max(1, min(batch_size, MOST_POINTS // max(points, 1)))
@@ -127,7 +128,7 @@ def left_one_out(
         >>> task.tolist(), place.tolist(), found.predictive
         ([0, 0, 0], [0, 1, 2], prediction at 1 point of 3 tasks)
     """
-    require_batch(batch_size)
+    batch_size = require_batch(batch_size)
     places = torch.arange(support.num_points, device=support.x.device)
     for task, place in (pairs.unbind(-1) for pairs in support.mask.nonzero().split(batch_size)):
         if len(task):
@@ -157,7 +158,7 @@ def with_room(tasks: TaskDataset, shots: int, split: type[Split], fewest: int, k
         >>> with_room(tasks, 4, bm.tasks.RandomSplit, 2, "calibration")
         TaskDataset(2 tasks, 5 to 7 points each)
     """
-    groups = tasks.by_length()
+    shots, groups = whole(shots, "shots"), tasks.by_length()
     able = [positions[split.room(part.data) >= shots] for positions, part in groups]
     positions = torch.cat(able).sort().values
     if len(positions) < fewest:
@@ -212,14 +213,16 @@ def require_outcomes(predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: 
             raise DataError(f"expected labels from 0 to {classes - 1}, got {int(real.min())}..{int(real.max())}")
 
 
-def require_batch(batch_size: int) -> None:
-    """Refuse a batch without a task.
+def require_batch(batch_size: int) -> int:
+    """The size of a batch, a whole number of at least one task.
 
     Args:
         batch_size: tasks at once.
 
     Raises:
-        DataError: fewer than one.
+        DataError: fewer than one, or no whole number.
     """
-    if batch_size < 1:
-        raise DataError(f"expected at least one task in a batch, got {batch_size}")
+    batch_size = whole(batch_size, "batch_size")
+    if batch_size == 0:
+        raise DataError("expected at least one task in a batch, got 0")
+    return batch_size

@@ -17,9 +17,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
 
+from bayesmeta.arguments import probability
 from bayesmeta.distributions import univariate
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.predictives import AffinePredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
+from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
@@ -409,8 +411,7 @@ def check_level(level: float) -> None:
     Raises:
         DataError: it is not.
     """
-    if not 0.0 < level < 1.0:
-        raise DataError(f"expected an interval level strictly between 0 and 1, got {level}")
+    probability(level, "an interval level")
 
 
 def average(values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"]) -> Float[Tensor, "B"]:
@@ -453,6 +454,14 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
             return None
         shift, scale = predictive.shift[:, None], predictive.scale[:, None]
         return base[0], shift + scale * base[1], scale * base[2]
+    if isinstance(predictive, EnsemblePredictive):
+        each = [_gaussians(component) for component in predictive.components]
+        known = [parts for parts in each if parts is not None]
+        if len(known) < len(each):
+            return None
+        shares = predictive.log_weights.exp().unbind(1)
+        weights = torch.cat([own[0] * share[:, None, None, None] for own, share in zip(known, shares, strict=True)], -1)
+        return weights, torch.cat([own[1] for own in known], -1), torch.cat([own[2] for own in known], -1)
     if isinstance(predictive, MixturePredictive):
         inner = _gaussians(predictive.components)
         if inner is None:
@@ -464,6 +473,9 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
     marginals = univariate(predictive.marginals)
     if isinstance(marginals, Normal):
         return torch.ones_like(marginals.loc)[..., None], marginals.loc[..., None], marginals.scale[..., None]
+    if isinstance(marginals, SmoothedStudentT):
+        weights, deviations = marginals.gaussians()
+        return weights, marginals.loc[..., None].expand_as(weights), deviations
     if isinstance(marginals, MixtureSameFamily):
         components, weights = marginals.component_distribution, marginals.mixture_distribution.probs
         if isinstance(components, Normal):

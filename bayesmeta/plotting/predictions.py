@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayesmeta.arguments import shot_counts, whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
@@ -75,7 +76,8 @@ def predictive_bands(
     real = task.points(task.mask[0])
     if not 0 <= output < real.y.shape[2]:
         raise DataError(f"expected an output from 0 to {real.y.shape[2] - 1}, got {output}")
-    if len(shots) == 0 or min(shots) < 0 or max(shots) > real.num_points:
+    shots, num_points = shot_counts(shots), whole(num_points, "num_points", 2)
+    if max(shots) > real.num_points:
         raise DataError(f"expected numbers of shots from 0 to the task's {real.num_points} points, got {list(shots)}")
     panels = row_of_axes(len(shots)) if axes is None else list(axes)
     figure = figure_of(panels, len(shots), "number of shots")

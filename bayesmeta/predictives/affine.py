@@ -9,7 +9,8 @@ from torch.distributions import Distribution
 from typing_extensions import override
 
 from bayesmeta import distributions
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.arguments import draw_shape
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,9 @@ class AffinePredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points in the new units, in nats."""
+        require_shape(y, self.shape)
+        if mask is not None:
+            require_mask(mask, self.shape)
         points = y.shape[1] if mask is None else mask.sum(-1)
         return self.base.log_prob(self._back(y), mask) - points * self.scale.log().sum()
 
@@ -83,9 +87,10 @@ class AffinePredictive(Predictive):
         return self.shift + self.scale * self.base.quantile(q)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws in the new units."""
+        sample_shape = draw_shape(sample_shape)
         return self.shift + self.scale * self.base.rsample(sample_shape, generator)
 
     @property

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
-from bayesmeta.predictives.predictive import LOG_2PI, require_shape
+from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         """
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        require_shape(mask, y.shape[:2], "mask")
+        require_mask(mask, self.shape)
         real = mask[..., None].expand(y.shape).flatten(1)  # B MC
         eye = torch.eye(real.shape[-1], dtype=self.location.dtype, device=self.location.device)
         covariance = torch.where(real[..., :, None] & real[..., None, :], self.covariance(), eye)
@@ -101,9 +102,10 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         return -0.5 * (white.square().sum((-1, -2)) + logdet(factor) + count * LOG_2PI)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws. Those of a noiseless f have no gradients where its covariance has equal or zero eigenvalues."""
+        sample_shape = draw_shape(sample_shape)
         if self.noise > 0.0:
             root = cholesky(self.covariance(), "predictive covariance")
         else:  # the rank may be that of phi: an eigenvector root also exists where the covariance is singular

@@ -9,10 +9,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 
+from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
-from bayesmeta.predictives.predictive import LOG_2PI, require_shape
+from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class GaussianPredictive(JointGaussianPredictive):
         """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        require_shape(mask, y.shape[:2], "mask")
+        require_mask(mask, self.shape)
         if self.latent_root is not None and self.noise > 0.0:
             return self._low_rank_log_prob(self.latent_root(), y, mask)
         both = mask[..., :, None] & mask[..., None, :]
@@ -108,11 +109,11 @@ class GaussianPredictive(JointGaussianPredictive):
         return -0.5 * (squares + determinant + count * num_outputs * LOG_2PI)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws."""
         output_covariance = cholesky(self.output_covariance, "noise covariance")
-        shape = (*sample_shape, *self.location.shape)
+        shape = (*draw_shape(sample_shape), *self.location.shape)
         if self.latent_root is not None:
             root = self.latent_root()
             weights = common_normals((*shape[:-2], root.shape[-1], shape[-1]), self.location, generator)

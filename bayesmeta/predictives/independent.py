@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayesmeta import distributions
+from bayesmeta.arguments import draw_shape
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +45,17 @@ class IndependentPredictive(Predictive):
         """The sum over the real points of their marginal log densities, in nats."""
         if mask is None:
             return self.marginal_log_prob(y).sum(-1)
-        require_shape(mask, self.shape[:2], "mask")
-        if not y.is_floating_point():  # what stands in padding need not be a class
-            require_shape(y, self.shape)
+        require_mask(mask, self.shape)
+        require_shape(y, self.shape)
+        if not self.shape[2:]:  # what stands in padding need not be a class
             y = torch.where(mask, y, 0)
         return torch.where(mask, self.marginal_log_prob(y), 0.0).sum(-1)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Draws from the marginals."""
+        sample_shape = draw_shape(sample_shape)
         draw = self.distribution.rsample if self.distribution.has_rsample else self.distribution.sample
         with distributions.seeded(generator):
             if 0 in sample_shape:  # torch's Categorical refuses

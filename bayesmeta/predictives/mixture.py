@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from typing_extensions import override
 
 from bayesmeta import distributions
-from bayesmeta.errors import retelling
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.arguments import draw_shape
+from bayesmeta.errors import UnsupportedError, retelling
+from bayesmeta.predictives.marginals import PredictiveMarginals
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +39,10 @@ class _Mixture(Predictive):
 
     @abstractmethod
     def _components_marginals(self) -> Distribution:
-        """Of batch shape (B, M, S)."""
+        """Of batch shape (B, M, S). Raises UnsupportedError where torch has no distribution of several of them."""
 
     @abstractmethod
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         """`count B S M *c`, of each component."""
 
     def _average(self, value: Tensor) -> Tensor:
@@ -48,8 +51,15 @@ class _Mixture(Predictive):
 
     @property
     def marginals(self) -> Distribution:
-        """A mixture distribution per point; for labels the averaged probabilities."""
-        grouped = self._components_marginals()
+        """A mixture distribution per point; for labels the averaged probabilities.
+
+        Where torch has no mixture of what the components are (mixtures themselves, several families, recalibrated
+        distributions), a distribution that asks this predictive.
+        """
+        try:
+            grouped = self._components_marginals()
+        except UnsupportedError:
+            return _MixtureMarginals(self)
         if isinstance(grouped, Bernoulli | Categorical):
             probs = self._average(self._over(lambda p: p.probs))
             is_binary = isinstance(grouped, Bernoulli)
@@ -61,7 +71,7 @@ class _Mixture(Predictive):
         """log Σ_s w_s p_s(y_1..y_M), in nats: points share the component."""
         require_shape(y, self.shape)
         if mask is not None:
-            require_shape(mask, self.shape[:2], "mask")
+            require_mask(mask, self.shape)
         return (self.log_weights + self._over(lambda p, y, mask: p.log_prob(y, mask), y, mask)).logsumexp(-1)
 
     def marginal_log_prob(self, y: Shaped[Tensor, "B M *c"]) -> Float[Tensor, "B M"]:
@@ -99,16 +109,34 @@ class _Mixture(Predictive):
         return distributions.bisect(self.cdf, each.amin(1), each.amax(1), q)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Draws: a component for each task, then its points jointly. No gradient flows to the weights."""
+        sample_shape = draw_shape(sample_shape)
         count = int(np.prod(sample_shape, dtype=int))
         chosen = torch.multinomial(self.log_weights.exp(), max(count, 1), replacement=True, generator=generator)
-        draws = self._draws(count, generator)
+        draws = self.draws_of_components(count, generator)
         index = torch.arange(count, device=chosen.device)
         tasks = torch.arange(self.log_weights.shape[0], device=chosen.device)
         picked = draws[index[:, None], tasks, chosen.mT[:count]]
         return picked.reshape(*sample_shape, *picked.shape[1:])
+
+
+class _MixtureMarginals(PredictiveMarginals):
+    """The marginals of a mixture that is no family of torch's."""
+
+    predictive: _Mixture
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Each point on its own: it has a component of its own."""
+        predictive, shape = self.predictive, tuple(sample_shape)
+        count, points = int(np.prod(shape, dtype=int)), predictive.shape[1]
+        with torch.no_grad():
+            draws = predictive.draws_of_components(count, None).movedim(2, 0)  # S count B M *c
+            chosen = torch.multinomial(predictive.log_weights.exp(), max(count * points, 1), replacement=True)
+            chosen = chosen[:, : count * points].unflatten(1, (count, points)).movedim(0, 1)  # count B M
+            index = chosen.reshape(1, *chosen.shape, *[1] * (draws.ndim - 4)).expand(1, *draws.shape[1:])
+            return draws.gather(0, index)[0].reshape(*shape, *predictive.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +178,8 @@ class MixturePredictive(_Mixture):
             return base
         return distributions.map_parameters(base, lambda v: v.unflatten(0, self.log_weights.shape).movedim(1, 2))
 
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    @override
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
 
     @property
@@ -191,9 +220,11 @@ class EnsemblePredictive(_Mixture):
 
     def _components_marginals(self) -> Distribution:
         each = [component.marginals for component in self.components]
-        return each[0] if isinstance(each[0], Bernoulli | Categorical) else distributions.stack(each, 2)
+        labels = isinstance(each[0], Bernoulli | Categorical)
+        return each[0] if labels else distributions.stack(each, 2)
 
-    def _draws(self, count: int, generator: torch.Generator | None) -> Tensor:
+    @override
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return torch.stack([component.rsample((count,), generator) for component in self.components], 2)
 
     @property

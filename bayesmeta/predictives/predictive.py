@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSameFamily, Normal, StudentT
 
 from bayesmeta import distributions
+from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.modes import settle
 from bayesmeta.one_line import OneLine, several
+from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LOG_2PI = 1.8378770664093453
 MOST_SHOWN = 4  # points in the line that a predictive is printed as
@@ -86,13 +88,16 @@ class Predictive(OneLine, ABC):
 
     @abstractmethod
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Joint draws, with gradients where the distribution has them.
 
         Args:
-            sample_shape: the leading axes of the draws.
+            sample_shape: the leading axes of the draws, or their number, which is one such axis.
             generator: torch's global one when None.
+
+        Raises:
+            DataError: sizes that are not whole numbers.
         """
 
     @property
@@ -101,7 +106,7 @@ class Predictive(OneLine, ABC):
         raise UnsupportedError(f"{type(self).__name__} does not separate f from its noise")
 
     def sample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
         """Joint draws without gradients; arguments as for `rsample`."""
         with torch.no_grad():
@@ -111,13 +116,15 @@ class Predictive(OneLine, ABC):
         """The log density of each point on its own, over all its outputs, in nats.
 
         Raises:
-            ShapeError: y does not have the shape of the prediction.
+            ShapeError: y does not have the shape of the prediction. DataError: a label that is no class.
         """
         marginals = self.marginals
         require_shape(y, self.shape)
         if y.shape[1] == 0:  # torch's Independent fails on zero points
             dtype = y.dtype if y.is_floating_point() else self.probs.dtype
             return torch.zeros(y.shape[:2], dtype=dtype, device=y.device)
+        if isinstance(marginals, Bernoulli | Categorical):
+            require_labels(y, self.probs.shape[-1])
         if isinstance(marginals, Bernoulli):  # torch wants its labels in floating point
             y = y.to(marginals.probs.dtype)
         return marginals.log_prob(y)
@@ -169,10 +176,15 @@ class Predictive(OneLine, ABC):
         return distributions.cdf(distribution, y)
 
     def quantile(self, q: float) -> Float[Tensor, "B M C"]:
-        """The q-quantile of each output of each point, units of y. Raises DataError unless 0 < q < 1."""
-        if not 0.0 < q < 1.0:
-            raise DataError(f"expected a quantile level strictly between 0 and 1, got {q}")
-        return self._quantile(q)
+        """The q-quantile of each output of each point, units of y.
+
+        Args:
+            q: one level; ask once for each.
+
+        Raises:
+            DataError: unless it is a number with 0 < q < 1.
+        """
+        return self._quantile(probability(q, "a quantile level"))
 
     def interval(self, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
         """The central interval (lower, upper) that holds y with probability `level`, output by output.
@@ -180,13 +192,12 @@ class Predictive(OneLine, ABC):
         Raises:
             DataError: unless 0 < level < 1.
         """
-        if not 0.0 < level < 1.0:
-            raise DataError(f"expected a level strictly between 0 and 1, got {level}")
+        level = probability(level, "a level")
         return self.quantile((1.0 - level) / 2.0), self.quantile((1.0 + level) / 2.0)
 
     def _quantile(self, q: float) -> Tensor:
         distribution = distributions.univariate(self._regression())
-        if isinstance(distribution, Normal | StudentT | MixtureSameFamily):
+        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | MixtureSameFamily):
             return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev
@@ -225,3 +236,19 @@ def require_shape(value: Tensor, shape: torch.Size, name: str = "y") -> None:
         raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")
     if value.shape != shape:
         raise ShapeError(f"expected {name} of shape {tuple(shape)}, got {tuple(value.shape)}")
+
+
+def require_labels(y: Tensor, classes: int) -> None:
+    """Raise DataError unless these are labels from 0 to C - 1."""
+    if torch.compiler.is_compiling():  # recorded code decides nothing
+        return
+    wrong = y[(y != y.long()) | (y < 0) | (y >= classes)]
+    if len(wrong):
+        raise DataError(f"expected labels from 0 to {classes - 1}, got {wrong[0].item()}")
+
+
+def require_mask(mask: Tensor, shape: torch.Size) -> None:
+    """Raise ShapeError unless this is a mask of such points, and DataError unless it is boolean."""
+    require_shape(mask, shape[:2], "mask")
+    if mask.dtype != torch.bool:
+        raise DataError(f"expected a boolean mask, got {mask.dtype}")

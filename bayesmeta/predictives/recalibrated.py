@@ -12,9 +12,10 @@ from torch.distributions import Distribution, Normal
 from typing_extensions import override
 
 from bayesmeta import distributions
+from bayesmeta.arguments import draw_shape
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.predictives.marginals import PredictiveMarginals
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 LEVELS: tuple[float, ...] = (0.0, 0.01, 0.025, 0.05, *(k / 10 for k in range(1, 10)), 0.95, 0.975, 0.99, 1.0)
 """Where the isotonic map may bend: finer at the ends, where intervals have theirs."""
@@ -96,7 +97,7 @@ class RecalibratedPredictive(Predictive):
         """The joint log density of the real points, in nats."""
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
-        require_shape(mask, y.shape[:2], "mask")
+        require_mask(mask, self.shape)
         y = torch.where(mask[..., None], y, self.base.mean.detach().to(y.dtype))
         z, change = self._transported(y)
         return self.base.log_prob(z, mask) + torch.where(mask, change, 0.0).sum(-1)
@@ -158,9 +159,10 @@ class RecalibratedPredictive(Predictive):
         return _quantiles(self.base, self._unmap(self.maps.new_full((batch, 1, outputs), q)).expand(self.shape))
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws, with the base's dependence between points."""
+        sample_shape = draw_shape(sample_shape)
         draws = self.base.rsample(sample_shape, generator)
         flat = draws.reshape(-1, *self.shape)
         moved = [_quantiles(self.base, self._unmap(self.base.cdf(draw).double())) for draw in flat]

@@ -9,7 +9,8 @@ from torch.distributions import Distribution, MixtureSameFamily
 from typing_extensions import override
 
 from bayesmeta import distributions
-from bayesmeta.predictives.predictive import Predictive, require_shape
+from bayesmeta.arguments import draw_shape
+from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +53,16 @@ class ScaledPredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points, in nats."""
+        require_shape(y, self.shape)
+        if mask is not None:
+            require_mask(mask, self.shape)
         points = y.shape[1] if mask is None else mask.sum(-1)
         return self.base.log_prob(self._back(y), mask) - points * y.shape[-1] * self._factor[:, 0, 0].log()
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
         """The log density of each point on its own, in nats."""
-        return self.base.marginal_log_prob(self._back(y)) - y.shape[-1] * self._factor[..., 0].log()
+        z = self._back(y)
+        return self.base.marginal_log_prob(z) - y.shape[-1] * self._factor[..., 0].log()
 
     @override
     def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
@@ -83,9 +88,10 @@ class ScaledPredictive(Predictive):
         return mean + self._factor * (self.base.quantile(q) - mean)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws."""
+        sample_shape = draw_shape(sample_shape)
         mean = self.base.mean
         return mean + self._factor * (self.base.rsample(sample_shape, generator) - mean)
 

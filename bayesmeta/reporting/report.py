@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from bayesmeta.arguments import whole
 from bayesmeta.checks.surprise import Surprise, shrinkage
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.evaluation.conclusions import Conclusion, Verdict, conclusions, main_shots, unlike
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
@@ -207,8 +208,7 @@ def report(
         - Evidence (note): All of this rests on 30 tasks. ...
         - Learning (good): Adapting helps: the root mean squared error of a task falls by 29 % ...
     """
-    if examples < 0:
-        raise DataError(f"expected a number of examples that is not negative, got {examples}")
+    examples = whole(examples, "of examples")
     evaluation = evaluate(
         learner, tasks, shots, split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed
     )

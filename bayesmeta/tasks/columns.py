@@ -45,7 +45,10 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
         values = column.to_numpy(dtype=np.float64)
         bad = np.zeros(len(values), dtype=bool)
     else:
-        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        try:
+            values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        except (ArithmeticError, TypeError, ValueError) as error:  # an int of 400 digits, a signalling NaN
+            raise DataError(f"expected numbers in column {column.name!r} that float64 has, got one: {error}") from error
         bad = np.isnan(values) & column.notna().to_numpy()
     if bad.any():
         at = int(np.argmax(bad))

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, probability
 from bayesmeta.data import Data, TaskBatch, require_paddable
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.flat import FlatData, alike
@@ -237,12 +238,11 @@ class TaskDataset(TaskSource):
         Raises:
             DataError: a share outside (0, 1), or too few tasks for one on each side.
         """
-        if not 0.0 < test < 1.0:
-            raise DataError(f"expected a share of test tasks strictly between 0 and 1, got {test}")
+        test = probability(test, "a share of test tasks")
         if len(self) < 2:
             raise DataError(f"expected at least 2 tasks to split, got {len(self)}")
         count = min(max(round(test * len(self)), 1), len(self) - 1)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).tolist()
+        order = torch.randperm(len(self), generator=generator_of(seed)).tolist()
         return self.select(sorted(order[count:])), self.select(sorted(order[:count]))
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
@@ -257,14 +257,14 @@ class TaskDataset(TaskSource):
     def divided(self, split: Split, seed: int = 0) -> TaskBatch:
         """All tasks, in order, with their points divided in the same way at every call: for evaluation."""
         parts = [(positions, part.flat.padded()) for positions, part in self.by_length()]
-        return self._collected([(p, split.divide(data, torch.Generator().manual_seed(seed))) for p, data in parts])
+        return self._collected([(p, split.divide(data, generator_of(seed))) for p, data in parts])
 
     def divided_task(self, position: int, split: Split, seed: int = 0) -> TaskBatch:
         """One task, with its points divided as `divided` divides them among the others."""
         for positions, part in self.by_length():
             place = (positions == position).nonzero().flatten()
             if len(place):
-                support, query = split.divide(part.flat.padded(), torch.Generator().manual_seed(seed))
+                support, query = split.divide(part.flat.padded(), generator_of(seed))
                 return TaskBatch(support.select(place), query.select(place), (self.names[position],))
         raise DataError(f"expected a task from 0 to {len(self) - 1}, got {position}")
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
@@ -51,11 +52,14 @@ class Split(ABC):
                 f"expected support bounds (smallest, largest), got {self.support!r}: "
                 f"for a fixed number write {type(self).__name__}.at({self.support!r})"
             )
-        low, high = self.support
-        if not 0 <= low <= high:
+        low, high = (whole(bound, "of support points") for bound in self.support)
+        if low > high:
             raise DataError(f"expected support bounds with 0 <= smallest <= largest, got {self.support}")
-        if self.query is not None and self.query < 1:
-            raise DataError(f"expected at least one query point, got {self.query}")
+        object.__setattr__(self, "support", (low, high))
+        if self.query is not None:
+            object.__setattr__(self, "query", whole(self.query, "of query points"))
+            if self.query == 0:
+                raise DataError("expected at least one query point, got 0")
 
     @classmethod
     def at(cls, shots: int, query: int | None = None) -> "Split":

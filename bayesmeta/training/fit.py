@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.arguments import generator_of
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
@@ -111,7 +111,7 @@ def fit(
         write = partial(save, learner, checkpoint)
     split = RandomSplit() if split is None else split
     loss_of = losses_of(learner, objective)
-    batches = Batches(tasks, batch_size, split, torch.Generator().manual_seed(seed))
+    batches = Batches(tasks, batch_size, split, generator_of(seed))
     prepare(learner, tasks.pooled(batches.generator))
     watched = None
     if validation is not None:

@@ -11,14 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.errors import InferenceError
 from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, require_differentiable
 from bayesmeta.rounding import silently
@@ -284,5 +284,4 @@ def require_finite(each: Tensor, batch: TaskBatch, step: int) -> None:
 def require_whole(**numbers: object) -> None:
     """Raise DataError where one of these arguments is not a whole number of at least one."""
     for name, value in numbers.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise DataError(f"expected a whole number {name} >= 1, got {value}")
+        whole(value, name, least=1)

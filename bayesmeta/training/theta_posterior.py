@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 from typing_extensions import override
 
+from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.data import TaskBatch
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
@@ -88,8 +89,8 @@ def nuts_hyper_posterior(
     data = prepare(learner, tasks.data)
     sampler = NUTS(num_chains=8, num_draws=200, num_warmup=300) if sampler is None else sampler
     total = sampler.num_chains * sampler.num_draws
-    if not 1 <= num_members <= total:
-        raise DataError(f"expected from 1 to {total} members, as many as there are draws, got {num_members}")
+    num_members = whole(num_members, "num_members", 1, total)  # as many as there are draws
+    seed = seed_of(seed)
     problem = MaximumLikelihood() if problem is None else problem
     theta = _trained(learner)
 
@@ -108,7 +109,7 @@ def nuts_hyper_posterior(
     def log_joint(phi: Params) -> Tensor:
         return each({name: value[:, 0] for name, value in phi.items()})[:, None]
 
-    generator = torch.Generator(next(iter(theta.values())).device).manual_seed(seed)
+    generator = generator_of(seed, next(iter(theta.values())).device)
     start = {}
     for name, value in theta.items():
         shape = (sampler.num_chains, 1, *value.shape)
@@ -325,7 +326,7 @@ class _Gaussian(Step):
 
 def _batches(tasks: TaskDataset, batch_size: int, split: Split | None, seed: int) -> Batches:
     split = RandomSplit() if split is None else split
-    return Batches(tasks, batch_size, split, torch.Generator().manual_seed(seed))
+    return Batches(tasks, batch_size, split, generator_of(seed))
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
@@ -132,8 +133,10 @@ class HyperPosteriorBelief(TaskPosterior):
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, theta drawn too: each value `S B *shape`."""
+        num_draws = whole(num_draws, "num_draws")
         weights = self.log_weights.exp()
-        chosen = torch.multinomial(weights, num_draws, replacement=True, generator=generator)  # B S
+        # B S; torch's multinomial refuses to draw nothing
+        chosen = torch.multinomial(weights, max(num_draws, 1), replacement=True, generator=generator)[:, :num_draws]
         each = [posterior.sample(num_draws, generator) for posterior in self.posteriors]
         draw, task = torch.arange(num_draws, device=weights.device), torch.arange(len(weights), device=weights.device)
         return {name: torch.stack([draws[name] for draws in each])[chosen.mT, draw[:, None], task] for name in each[0]}

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 from typing_extensions import override
 
+from bayesmeta.arguments import shot_counts
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner
@@ -66,8 +67,8 @@ class Recalibrated(Unrounded, Untrainable):
 
     def __init__(self, learner: Learner, shots: Sequence[int]) -> None:
         super().__init__(learner)
-        self.shots = tuple(int(shot) for shot in shots)
-        if not self.shots or self.shots[0] < 0 or any(a >= b for a, b in itertools.pairwise(self.shots)):
+        self.shots = shot_counts(shots)
+        if any(a >= b for a, b in itertools.pairwise(self.shots)):
             raise DataError(f"expected numbers of shots that increase, none of them negative, got {list(self.shots)}")
         _, device = learner.placement()  # the correction lies where theta does
         self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64, device=device))

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.inference.chains import Chains
@@ -78,6 +79,7 @@ class DrawsPosterior(TaskPosterior):
             num_draws: S, any number.
             generator: of the order; the global one when None.
         """
+        num_draws = whole(num_draws, "num_draws")
         first = next(iter(self.draws.values()))
         rounds = -(-num_draws // len(first))
         orders = [torch.randperm(len(first), device=first.device, generator=generator) for _ in range(rounds)]
@@ -158,7 +160,7 @@ class Sampled(Untrainable):
                 "there is no density of phi to sample from"
             )
         super().__init__(snapshot(learner))
-        self.sampler, self.seed = NUTS() if sampler is None else sampler, seed
+        self.sampler, self.seed = NUTS() if sampler is None else sampler, seed_of(seed)
 
     @override
     def condition(self, support: Data) -> SampledPosterior:
@@ -167,7 +169,7 @@ class Sampled(Untrainable):
 
 
 def _sampled(learner: ExplicitLearner, support: Data, sampler: NUTS, seed: int, spec: DataSpec) -> SampledPosterior:
-    generator = torch.Generator(support.x.device).manual_seed(seed)
+    generator = generator_of(seed, support.x.device)
     start = learner.prior.sample(sampler.num_chains * support.num_tasks, generator)
     start = {name: value.unflatten(0, (sampler.num_chains, support.num_tasks)) for name, value in start.items()}
     chains = sampler.chains(learner.joint(support), start, generator)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import bayesmeta as bm
 from bayesmeta.calibration.conformal import (
     HierarchicalConformal,
     SplitConformal,
@@ -308,3 +309,63 @@ def test_the_learner_is_frozen_and_outputs_have_their_own_thresholds() -> None:
     inside = (lower <= y[:, 3:]) & (y[:, 3:] <= upper)
     # on the calibration tasks themselves nearly the same points are inside
     assert (inside.double().mean((0, 1)) - 0.9).abs().max() < 0.08
+
+
+# ------------------------------------------------------------------------------------------------- on held-out tasks
+
+
+def _sinusoids(seed: int, count: int = 80) -> bm.TaskDataset:
+    return bm.tasks.Sinusoid(noise=0.3).dataset(count, 12, seed=seed)
+
+
+def test_regions_are_scored_as_by_hand() -> None:
+    learner = bm.ALPaCA(bm.Polynomial(1, 2)).double()
+    conformal = bm.calibration.HierarchicalConformal(learner, _sinusoids(0), shots=4)
+    held_out = _sinusoids(1, 30)
+    scores = conformal.evaluate(held_out, 0.8, query=5, seed=3, batch_size=7)
+    divided = held_out.divided(bm.tasks.RandomSplit.at(4, 5), 3)
+    lower, upper = conformal.adapt(divided.support).interval(divided.query.x, 0.8)
+    inside = ((divided.query.y >= lower) & (divided.query.y <= upper)).double().mean((1, 2))
+    np.testing.assert_allclose(scores.coverage, inside.numpy())
+    np.testing.assert_allclose(scores.size, (upper - lower).mean((1, 2)).numpy(), rtol=1e-12)
+    assert (scores.names, scores.measure, scores.points.tolist()) == (held_out.names, "width", [5] * 30)
+    table, each = scores.table(), scores.per_task()
+    assert table.loc[4, "coverage"] == pytest.approx(each["coverage"].mean())
+    assert table.loc[4, "coverage_low"] <= table.loc[4, "coverage"] <= table.loc[4, "coverage_high"]
+    assert "regions of 30 tasks at level 0.8: coverage" in repr(scores)
+
+
+def test_every_kind_of_region_is_evaluated() -> None:
+    """At least the level, up to chance: its deviation over 80 calibration and 80 test tasks is about .04."""
+    learner = bm.ALPaCA(bm.Polynomial(1, 2)).double()
+    held_out = _sinusoids(2)
+    few_shot = bm.calibration.FewShotConformal(learner, _sinusoids(3), _sinusoids(4), shots=4)
+    split = bm.calibration.SplitConformal(learner)
+    found = [few_shot.evaluate(held_out, 0.8), split.evaluate(held_out, 3, 5, 0.8)]
+    for scores in found:
+        assert 0.7 < scores.table()["coverage"].item() < 0.95
+        assert np.isfinite(scores.size).all()
+    blobs = bm.tasks.GaussianBlobs(ways=3)
+    classifier = bm.MetaOptNet(bm.Identity(2), head=bm.heads.NearestMeanHead())
+    sets = bm.calibration.HierarchicalConformal(
+        classifier, blobs.episodes(40, 6, seed=0), 2, split=bm.tasks.ClassSplit
+    ).evaluate(blobs.episodes(40, 6, seed=1), 0.8, split=bm.tasks.ClassSplit)
+    assert sets.measure == "classes"
+    assert 0.7 < sets.coverage.mean() <= 1.0
+    assert ((sets.size >= 0.0) & (sets.size <= 3.0)).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_evaluate_says_what_to_call_instead() -> None:
+    conformal = bm.calibration.HierarchicalConformal(bm.ALPaCA(bm.Identity(1)), _sinusoids(0, 12), shots=2)
+    for thing in (conformal, bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))), conformal.learner.adapt):
+        with pytest.raises(bm.DataError, match=r"expected a learner, got .*conformal\.evaluate\(tasks, level\)"):
+            bm.evaluate(thing, _sinusoids(1, 4))
+    with pytest.raises(bm.DataError, match=r"at least 19 calibration tasks for a level of 0\.95, got 12"):
+        conformal.evaluate(_sinusoids(1, 4), 0.95)
+    with pytest.raises(bm.DataError, match="strictly between 0 and 1"):
+        conformal.evaluate(_sinusoids(1, 4), 1.0)
+    with pytest.raises(bm.DataError, match="at least 1 held-out tasks with more than 13 points"):
+        bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))).evaluate(_sinusoids(1, 4), 3, 10)
+    with pytest.raises(bm.DataError, match="whole number calibration >= 1"):
+        bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))).evaluate(_sinusoids(1, 4), 3, 0)

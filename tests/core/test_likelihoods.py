@@ -219,27 +219,6 @@ def test_heteroscedastic_marginal_matches_two_moments() -> None:
     assert math.isclose(marginal.mean.item(), 0.4, rel_tol=1e-12)
 
 
-@pytest.mark.parametrize("variance", [0.0, 1e-3, 0.1, 10.0, 1e3])
-@pytest.mark.parametrize("dof", [2.2, 5.0, 50.0])
-def test_student_t_marginal_against_quadrature(variance: float, dof: float) -> None:
-    """Also where f is far less certain than the noise: the few-shot regime."""
-    likelihood = bm.likelihoods.StudentT(1, initial_scale=0.3, initial_dof=dof).double()
-    mean = torch.full((1, 1, 1), 0.7, dtype=D)
-    marginal = likelihood.marginal(mean, torch.full_like(mean, variance))
-    deviation = math.sqrt(variance)
-    for y in 0.7 + np.array([0.0, 0.5, 1.0, 3.0, 6.0]) * (deviation + 0.3):
-
-        def integrand(z: float, y: float = y) -> float:
-            return stats.norm.pdf(z) * stats.t.pdf(y, dof, 0.7 + deviation * z, 0.3)
-
-        at = (y - 0.7) / deviation if deviation else 0.0
-        nodes = [z for z in (at - 1 / (deviation + 0.1), at, at + 1 / (deviation + 0.1)) if abs(z) < 9]
-        expected = integrate.quad(integrand, -9, 9, points=nodes, limit=1000, epsabs=0.0)[0]
-        found = marginal.log_prob(torch.full((1, 1, 1), y, dtype=D)).item()
-        # 6e-9 of the mass, the far tail, is cut from the sum: 1e-4 of a density that has fallen to 6e-9
-        assert math.isclose(found, math.log(expected), abs_tol=1e-3), y
-
-
 def test_student_t_marginal_integrates_to_one_and_has_gradients_at_no_uncertainty() -> None:
     likelihood = bm.likelihoods.StudentT(2).double()
     mean, variance = MEAN.clone().requires_grad_(), VARIANCE.clone().requires_grad_()
@@ -255,7 +234,7 @@ def test_student_t_marginal_integrates_to_one_and_has_gradients_at_no_uncertaint
         assert (value.grad != 0.0).any()
     # Var = variance + scale² dof / (dof - 2)
     expected = VARIANCE + 0.09 * 5.0 / 3.0
-    torch.testing.assert_close(marginal.variance, expected, rtol=1e-4, atol=0.0)  # its tail is cut at 1e-8 of the mass
+    torch.testing.assert_close(marginal.variance, expected, rtol=1e-6, atol=0.0)  # bounds: 2 / 200
 
 
 @pytest.mark.parametrize("make", [bm.likelihoods.Bernoulli, bm.likelihoods.HeteroscedasticGaussian])

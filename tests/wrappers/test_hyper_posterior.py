@@ -6,6 +6,28 @@ import pytest
 import torch
 
 import bayesmeta as bm
+from bayesmeta.evaluation import metrics
+from tests.registry import CASES, Case
+
+NESTED = [
+    Case("bmaml-student-t", lambda: bm.BMAML(bm.MLP(1, [4]), num_particles=2, likelihood=bm.likelihoods.StudentT(1))),
+    Case("maml-student-t", lambda: bm.MAML(bm.MLP(1, [4]), steps=1, likelihood=bm.likelihoods.StudentT(1))),
+    Case("sampled", lambda: bm.Sampled(bm.ALPaCA(bm.Identity(1)), bm.inference.NUTS(2, 4, 20))),
+    Case("standardized-bmaml", lambda: bm.Standardized(bm.BMAML(bm.MLP(1, [4]), num_particles=2))),
+    Case("scaled-mixture", lambda: bm.wrappers.VarianceScaled(bm.MixtureALPaCA(bm.Identity(1), num_components=2))),
+    Case(
+        "bmaml-bernoulli",
+        lambda: bm.BMAML(bm.MLP(2, [4]), num_particles=2, likelihood=bm.likelihoods.Bernoulli()),
+        outcomes=bm.Labels(2),
+        num_inputs=2,
+    ),
+    Case(
+        "llama-two-outputs",
+        lambda: bm.LLAMA(bm.MLP(2, [4]), steps=1, likelihood=bm.likelihoods.Gaussian(bm.noise.FullNoise(2))),
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
+    ),
+]
 
 
 def _tasks(num_tasks: int = 6, points: int = 4, seed: int = 0) -> bm.TaskDataset:
@@ -45,6 +67,84 @@ def test_the_mixture_over_theta_by_hand() -> None:
     assert ((draws.mean(0) - prediction.mean).abs() / prediction.stddev).max() < 4.0 / math.sqrt(20_000)
     assert prediction.noiseless.variance.lt(prediction.variance).all()
     assert prediction.marginals.log_prob(query.y).isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # of chains that are far too short
+@pytest.mark.parametrize("case", [*(case for case in CASES if case.name != "sampled"), *NESTED], ids=lambda c: c.name)
+def test_every_learner_may_be_averaged_and_evaluated(case: Case) -> None:
+    """Predictives of every kind mix: mixtures of mixtures, of bent and scaled distributions, of labels."""
+    learner = bm.HyperPosterior([case.learner(seed=seed) for seed in range(2)])
+    own_classes = case.outcomes == bm.Labels()  # of which the support must show every one
+    tasks = bm.TaskDataset(case.batch(2, 4, 1, seed=1, ragged=False).joined())
+    shots = [3] if own_classes else [0, 3]
+    table = bm.evaluate(learner, tasks, shots, split=bm.tasks.PrefixSplit, num_bootstrap=2).table()
+    assert table.notna().all().all()
+
+    batch = case.batch(2, 4, 2, seed=2)
+    predictive = learner.adapt(batch.support).predict(batch.query.x)
+    each = [posterior.at(batch.query.x) for posterior in learner.condition(batch.support).posteriors]
+    weights = learner.adapt(batch.support).log_weights
+    marginals = predictive.marginals
+    draws = marginals.sample((5,))
+    density = marginals.log_prob(draws if case.outcomes != bm.Labels(2) else draws.double())
+    for draw, found in zip(draws, density, strict=True):
+        y = draw if case.num_outputs else draw.long()
+        expected = (weights[..., None] + torch.stack([own.marginal_log_prob(y) for own in each], 1)).logsumexp(1)
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+    if case.num_outputs:
+        torch.testing.assert_close(predictive.cdf(predictive.quantile(0.2)), torch.full_like(predictive.mean, 0.2))
+    else:
+        assert predictive.probs.sum(-1).allclose(torch.ones(()).double())
+    if case.name in ("bmaml", "mixture-alpaca", "scaled-mixture", "maml-student-t"):
+        crps = metrics.crps(predictive, batch.query.y.to(predictive.mean.dtype))
+        expected = metrics._numerical_crps(predictive, batch.query.y.to(predictive.mean.dtype)).mean((1, 2))
+        # of 64 nodes a side, where a bent distribution has corners; t of few degrees of freedom is cut far out
+        torch.testing.assert_close(crps, expected.double(), rtol=2e-3, atol=1e-4)
+
+
+def test_the_marginals_of_a_mixture_of_mixtures_have_its_draws() -> None:
+    """Each point chooses a component of its own: as many above the median as below, and points are independent."""
+    torch.manual_seed(0)
+    members = [bm.MixtureALPaCA(bm.Identity(1), num_components=2).double() for _ in range(2)]
+    x = torch.tensor([[[-2.0], [2.0]]], dtype=torch.float64)
+    for sign, member in zip((-1.0, 1.0), members, strict=True):
+        with torch.no_grad():
+            for component in member.prior.components:
+                component.location.fill_(5.0 * sign)
+    predictive = bm.HyperPosterior(members).adapt(bm.Data.empty(bm.Data.full(x, x))).predict(x)
+    draws = predictive.marginals.sample((4_000,))
+    below = (draws < predictive.quantile(0.3)).double()[:, 0, :, 0]
+    assert (below.mean(0) - 0.3).abs().max() < 4.0 * math.sqrt(0.21 / 4_000)
+    assert abs(torch.corrcoef(below.mT)[0, 1]) < 4.0 / math.sqrt(4_000)
+    assert predictive.marginals.sample().shape == predictive.shape
+    assert predictive.marginals.sample((0,)).shape == (0, *predictive.shape)
+
+
+def test_a_hyperprior_names_parameters_of_the_learner_inside() -> None:
+    torch.manual_seed(0)
+    plain = bm.ALPaCA(bm.MLP(1, [3])).double()
+    wrapped = bm.Standardized(bm.wrappers.VarianceScaled(plain))
+    theta, inside = dict(plain.named_parameters()), dict(wrapped.named_parameters())
+    for names in (("features",), ("features.", "prior.location"), "prior.location"):
+        hyperprior = bm.hyperpriors.GaussianHyperprior(0.7, names)
+        assert hyperprior.log_prob(theta) == hyperprior.log_prob(inside)
+    assert bm.hyperpriors.GaussianHyperprior(0.7, ["learner.features"]).log_prob(inside) == (
+        bm.hyperpriors.GaussianHyperprior(0.7).log_prob(theta)
+    )
+    deviations = bm.hyperpriors.DeviationHyperprior()
+    one = dict(bm.ALPaCA(bm.Identity(1)).named_parameters())
+    assert deviations.log_prob(one) == deviations.log_prob({f"learner.learner.{k}": v for k, v in one.items()})
+    with pytest.raises(bm.DataError, match="'weights' for"):
+        bm.hyperpriors.GaussianHyperprior(0.7, ["weights"]).log_prob(inside)
+    for names in ((), ("",)):
+        with pytest.raises(bm.DataError, match="name prefix"):
+            bm.hyperpriors.GaussianHyperprior(0.7, names)
+    tasks = bm.tasks.Sinusoid().dataset(num_tasks=6, num_points=5, seed=0)
+    learner = bm.Standardized(bm.ALPaCA(bm.MLP(1, [4])))
+    found = bm.training.vi_hyper_posterior(
+        learner, tasks, bm.hyperpriors.GaussianHyperprior(), steps=2, batch_size=3, num_members=2
+    )
+    assert bm.evaluate(found, tasks, [2], num_bootstrap=0).table()["nll"].notna().all()
 
 
 def test_the_evidence_is_the_mean_over_theta() -> None:

@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch.distributions import Distribution
 
+from bayesmeta.arguments import generator_of
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.hyperpriors import Hyperprior
@@ -31,7 +32,7 @@ def prepared(
 def isolated(seed: int) -> Iterator[None]:
     """A seed of its own; float64, in which Pyro's flows too are then made; nothing in Pyro's global parameter store."""
     before = torch.get_default_dtype()
-    with seeded(torch.Generator().manual_seed(seed)), pyro.settings.context(module_local_params=True):
+    with seeded(generator_of(seed)), pyro.settings.context(module_local_params=True):
         torch.set_default_dtype(torch.float64)
         try:
             yield

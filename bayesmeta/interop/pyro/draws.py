@@ -10,9 +10,10 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
 from bayesmeta.interop.pyro._theta import find, stored_shape
@@ -131,8 +132,7 @@ class HyperDraws:
             DataError: more than there are, or none.
         """
         count = self.divergent.numel()
-        if not 1 <= num_members <= count:
-            raise DataError(f"expected from 1 to {count} members, as many as there are draws, got {num_members}")
+        num_members = whole(num_members, "num_members", 1, count)  # as many as there are draws
         places = torch.linspace(0, count - 1, num_members).round().long().tolist()
         return HyperPosterior([self.learner_at(place) for place in places])
 
@@ -168,12 +168,11 @@ def prior_predictive(
         >>> {name: tuple(value.shape) for name, value in draws.items()}
         {'weight': (7, 1, 2, 1), 'y': (7, 1, 2, 1)}
     """
-    if num_draws < 1:
-        raise DataError(f"expected at least one draw, got {num_draws}")
+    num_draws = whole(num_draws, "num_draws", 1)
     if isinstance(hyperprior, Hyperprior):
         raise UnsupportedError("expected distributions to draw theta from, got a Hyperprior: it is a density alone")
     model = poutine.uncondition(program(learner, hyperprior))
-    with seeded(torch.Generator().manual_seed(seed)):
+    with seeded(generator_of(seed)):
         sites = pyro.infer.Predictive(model, num_samples=num_draws, parallel=not hyperprior)(data)
     phi, theta = learner.prior.mean, hyperprior or {}
     return {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.hyperpriors import Hyperprior
@@ -238,8 +239,7 @@ def _guide_draws(guide: nn.Module, data: Data, num_draws: int) -> Params:
 
 
 def _require_counts(steps: int, num_particles: int, num_draws: int, lr: float) -> None:
-    if min(steps, num_particles, num_draws) < 1 or not 0.0 < lr < math.inf:
-        raise DataError(
-            "expected positive steps, num_particles, num_draws and lr, "
-            f"got {steps}, {num_particles}, {num_draws} and {lr}"
-        )
+    for name, value in (("steps", steps), ("num_particles", num_particles), ("num_draws", num_draws)):
+        whole(value, name, least=1)
+    if not 0.0 < lr < math.inf:
+        raise DataError(f"expected a positive, finite lr, got {lr}")

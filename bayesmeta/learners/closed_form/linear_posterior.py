@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import retelling
@@ -121,6 +122,7 @@ class LinearPosterior(TaskPosterior):
             >>> posterior.sample(100)["weight"].shape  # intercepts and slopes
             torch.Size([100, 1, 2, 1])
         """
+        num_draws = whole(num_draws, "num_draws")
         mean, root = self._moments()
         output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (num_draws, *mean.shape)

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, retelling
@@ -194,9 +195,11 @@ class MixtureALPaCAPosterior(TaskPosterior):
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, one for each of the `num_draws`: `num_draws B F C`."""
+        num_draws = whole(num_draws, "num_draws")
         mean, root = self.belief.moments()
         tasks, count = self.log_weights.shape
-        chosen = torch.multinomial(self.log_weights.softmax(-1), num_draws, replacement=True, generator=generator).mT
+        weights = self.log_weights.softmax(-1)  # torch's multinomial refuses to draw nothing
+        chosen = torch.multinomial(weights, max(num_draws, 1), replacement=True, generator=generator).mT[:num_draws]
         index = chosen + count * torch.arange(tasks, device=chosen.device)  # position in B * S
         output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (*index.shape, *mean.shape[1:])

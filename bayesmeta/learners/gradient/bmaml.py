@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.inference.svgd import svgd
@@ -140,6 +141,7 @@ class ParticlePosterior(GradientPosterior):
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Particles drawn with replacement, for each task on its own: each value `S B *shape`."""
+        num_draws = whole(num_draws, "num_draws")
         first = next(iter(self.phi.values()))
         count, tasks = first.shape[:2]
         chosen = torch.randint(count, (num_draws, tasks), generator=generator, device=first.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.distributions import common_normals
@@ -224,6 +225,7 @@ class LinearizedPosterior(GradientPosterior):
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, each value `S B *shape`, in float64."""
+        num_draws = whole(num_draws, "num_draws")
         flat, draws, start = self.belief.sample(num_draws, generator), {}, 0
         for name, value in self.phi.items():
             size = value[0].numel()

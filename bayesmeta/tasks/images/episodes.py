@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.annotations import checked
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.tasks.dataset import TaskDataset
@@ -177,11 +178,9 @@ class Episodes(TaskSource):
         Raises:
             DataError: no tasks, or more images than the smallest class has.
         """
-        if num_tasks < 1 or per_class < 1:
-            raise DataError(f"expected at least one task and one image of a class, got {num_tasks} and {per_class}")
-        generator = torch.Generator().manual_seed(seed)
+        num_tasks, per_class = whole(num_tasks, "num_tasks", 1), whole(per_class, "per_class", 1)
         split = ClassSplit((0, 0), per_class)
-        return TaskDataset(self._draw(num_tasks, split, split, generator).query.to(device="cpu"))
+        return TaskDataset(self._draw(num_tasks, split, split, generator_of(seed)).query.to(device="cpu"))
 
 
 def _unit(pixels: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.typing import ArrayLike
 
@@ -370,5 +371,5 @@ def _divided(total: int, test: int | float, seed: int, what: str) -> tuple[list[
         count = min(count, total - 1)
     if not 1 <= count < total:
         raise DataError(f"expected at least one of the {total} {what} on each side, got {count} for the test")
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    order = torch.randperm(total, generator=generator_of(seed)).tolist()
     return sorted(order[count:]), sorted(order[:count])

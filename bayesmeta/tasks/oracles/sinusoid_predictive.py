@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 from typing_extensions import override
 
+from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
-from bayesmeta.predictives import LOG_2PI, Predictive
 from bayesmeta.predictives.marginals import PredictiveMarginals
+from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_mask, require_shape
 from bayesmeta.tasks.oracles.amplitude import log_integral, nodes, sample, steps
 
 CHUNK = 20_000  # pairs of a leaf and a query point worked on at a time: they should stay in the processor's cache
@@ -86,10 +87,14 @@ class SinusoidPredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M 1"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
+        require_shape(y, self.shape)
+        if mask is not None:
+            require_mask(mask, self.shape)
         return self.joint(y, mask)
 
     def marginal_log_prob(self, y: Float[Tensor, "B M 1"]) -> Float[Tensor, "B M"]:
         """Log density of each point on its own, in nats."""
+        require_shape(y, self.shape)
         residual = y[..., 0] - self.base
 
         def log_density(leaves: Leaves, wave: Tensor, tasks: slice) -> Tensor:
@@ -126,6 +131,7 @@ class SinusoidPredictive(Predictive):
 
     def cdf(self, y: Float[Tensor, "B M 1"]) -> Float[Tensor, "B M 1"]:
         """P(Y <= y), by equal steps of A that start elsewhere in every leaf, so that together they are dense."""
+        require_shape(y, self.shape)
         residual, precision = y[..., 0] - self.base, (0.5 / self.component_variance).sqrt()
 
         def probability(leaves: Leaves, wave: Tensor, tasks: slice) -> Tensor:
@@ -155,9 +161,10 @@ class SinusoidPredictive(Predictive):
         return y
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M 1"]:
         """Joint draws: a leaf for each task, then its amplitude, line and noise. No gradient flows to the weights."""
+        sample_shape = draw_shape(sample_shape)
         count = int(np.prod(sample_shape, dtype=int))
         probs = self.leaves.log_weights.exp()
         chosen = torch.multinomial(probs, max(count, 1), replacement=True, generator=generator)[:, :count]

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 from typing_extensions import override
 
+from bayesmeta.arguments import draw_shape
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
 from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import LOG_2PI, Predictive
+from bayesmeta.predictives.predictive import LOG_2PI, Predictive, require_mask, require_shape
 from bayesmeta.tasks.oracles.oracle import Oracle, OraclePosterior
 
 
@@ -166,12 +167,16 @@ class StepPredictive(Predictive):
 
     def log_prob(self, y: Float[Tensor, "B M 1"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """Joint log density over the real points, in nats."""
+        require_shape(y, self.shape)
+        if mask is not None:
+            require_mask(mask, self.shape)
         return self.posterior.log_conditional(self.x, y, mask)
 
     def rsample(
-        self, sample_shape: tuple[int, ...] = (), generator: torch.Generator | None = None
+        self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M 1"]:
         """Joint draws, by sampling a path of the chain backwards. There is no gradient: f is -1 or 1."""
+        sample_shape = draw_shape(sample_shape)
         data, model = self.posterior.support, self.posterior.learner
         query = Data.full(self.x, torch.zeros_like(self.x))
         chain = model.filter(data.append(query), torch.cat([data.mask, ~query.mask], 1))

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.tasks.dataset import TaskDataset
@@ -66,9 +67,8 @@ class GaussianBlobs(Simulator):
         Raises:
             DataError: no tasks or no points.
         """
-        return TaskDataset(
-            self._balanced(num_tasks, per_class, torch.Generator().manual_seed(seed)), oracle=self.oracle
-        )
+        num_tasks, per_class = whole(num_tasks, "num_tasks", 1), whole(per_class, "per_class", 1)
+        return TaskDataset(self._balanced(num_tasks, per_class, generator_of(seed)), oracle=self.oracle)
 
     def _balanced(self, num_tasks: int, per_class: int, generator: torch.Generator) -> Data:
         return self._observe(torch.arange(self.ways).repeat_interleave(per_class).repeat(num_tasks, 1), generator)

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from bayesmeta.arguments import whole
 from bayesmeta.errors import DataError
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.simulators.cauchy import DEVIATION, LENGTH_SCALE, LOWER, SPREAD, UPPER, Cauchy
@@ -41,7 +42,7 @@ def metal_benchmark(
         seed: of numpy's RandomState; 41 for the sinusoids and 31 for Cauchy by default.
 
     Raises:
-        DataError: an unknown name.
+        DataError: an unknown name, or numbers that are not whole.
 
     Example:
         >>> import bayesmeta as bm
@@ -59,8 +60,10 @@ def metal_benchmark(
     if name not in draws:
         raise DataError(f"expected one of {sorted(draws)}, got {name!r}")
     draw, simulator, usual_context, usual_seed = draws[name]
-    points = usual_context if context is None else context
-    state = np.random.RandomState(usual_seed if seed is None else seed)
+    points = usual_context if context is None else whole(context, "context", 1)
+    num_train, num_test = whole(num_train, "num_train", 1), whole(num_test, "num_test", 1)
+    test_points = whole(test_points, "test_points", 1)
+    state = np.random.RandomState(usual_seed if seed is None else whole(seed, "seed", 0, 2**32 - 1))
     train = TaskDataset.from_list([draw(points, state) for _ in range(num_train)])
     test = TaskDataset.from_list([draw(points + test_points, state) for _ in range(num_test)])
     train.oracle = test.oracle = simulator.oracle

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError
@@ -55,7 +56,8 @@ class Simulator(TaskSource, Described):
         Raises:
             DataError: no tasks or no points.
         """
-        generator = torch.Generator().manual_seed(seed)
+        num_tasks, num_points = whole(num_tasks, "num_tasks", 1), whole(num_points, "num_points", 1)
+        generator = generator_of(seed)
         return TaskDataset(self.simulate(num_tasks, num_points, generator), oracle=self.oracle)
 
 

@@ -252,7 +252,8 @@ def test_a_laplace_mixed_model_of_labels() -> None:
     deviation = learner.prior.precision().item() ** -0.5
     size = max(len(y) for _, y in groups)
     padded = [
-        np.stack([np.pad(v.reshape(-1).astype(float), (0, size - len(v))) for v in each]) for each in zip(*groups)
+        np.stack([np.pad(v.reshape(-1).astype(float), (0, size - len(v))) for v in each])
+        for each in zip(*groups, strict=True)
     ]
     data = (*padded, np.stack([np.arange(size) < len(y) for _, y in groups]))
     laplace = optimize.minimize(_negative_evidence, np.zeros(3), (*data, 1), method="BFGS", options={"gtol": 1e-6})
