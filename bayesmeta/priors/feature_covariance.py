@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.linalg import lower_root, lower_whitening, root_mean_squares, semidefinite_root
 from bayesmeta.torch_private import is_mapped
 from bayesmeta.typing import LinearMaps
@@ -114,16 +114,16 @@ class FeatureCovariance(Described, nn.Module, ABC):
         """L, for a density over the weights of all features. NaN follows where code is recorded or mapped.
 
         Raises:
-            UnsupportedError: a feature does not vary. InferenceError: V is singular, as at the boundary that a fit may
-                end at: a variance is zero or a correlation one. `adapt` and `predict` of closed forms need no density.
+            UnsupportedError: a feature does not vary, or V is singular, as at the boundary where a fit may end: a
+                variance is zero, or a correlation one. `adapt` and `predict` of closed forms need no density.
         """
         factor = self.factor()
         if factor.shape[0] != factor.shape[1]:
             raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
         if not torch.compiler.is_compiling() and not is_mapped(factor) and bool((factor.diagonal() == 0.0).any()):
-            raise InferenceError(
-                "expected a prior covariance with a density, got a singular one (a variance of zero, or a correlation "
-                "of one): use a learner's closed form, which needs no density, or a covariance with fewer parameters"
+            raise UnsupportedError(
+                "a prior whose covariance is singular (a variance of zero, a correlation of one) has no density over "
+                "all of W: use the closed form of the learner, which needs none"
             )
         return factor
 

@@ -193,7 +193,7 @@ class FullGaussian(Prior):
         return {self.name: self.location}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The multivariate Gaussian log density, in nats. Raises InferenceError where the covariance is singular."""
+        """The multivariate Gaussian log density, in nats. Raises UnsupportedError where the covariance is singular."""
         difference = value_of(phi, self.name, self.location) - self.location
         factor = self.covariance.invertible_factor().to(difference.dtype)
         white = solve_lower(factor, difference[..., None])[..., 0]

@@ -46,7 +46,7 @@ class MatrixNormal(Prior):
         """The matrix-normal log density, in nats.
 
         Raises:
-            UnsupportedError: a feature does not vary. InferenceError: V is singular; both have no density over all W.
+            UnsupportedError: a feature does not vary, or V is singular: there is no density over all of W.
         """
         factor = self.covariance.invertible_factor()
         difference = value_of(phi, "weight", self.location) - self.location

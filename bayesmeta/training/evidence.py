@@ -19,6 +19,7 @@ from bayesmeta.training.result import FitResult
 from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel
 from bayesmeta.wrappers.base import require_trainable
 
+FAILURES = (InferenceError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 RETURNS = 3  # how often a search may be sent on from a boundary where it should not have ended
 
 
@@ -30,7 +31,7 @@ def fit_evidence(
     max_iterations: int = 500,
     tolerance: float = 1e-9,
 ) -> FitResult:
-    """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a line search that backs off from failures.
+    """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a line search that survives failures.
 
     With `ALPaCA(Identity(D)).double()` this is the maximum-likelihood fit of a linear mixed model. It is searched in
     coordinates of its own, so that units and origins of the features do not matter, from the best of several prior
@@ -105,11 +106,10 @@ class _Search:
 
     def run(self, parameters: list[nn.Parameter]) -> Minimum:
         """From a start to a maximum that is one, also in the directions in which a variance is zero."""
-        begin = lambda: self.problem.start(self.learner, self.data)
         if self.model is None:
-            begin()
+            self._begin()
         else:
-            self.model.start(begin, self.score)
+            self.model.start(self._begin, self.score)
         found = self._descend(parameters)
         for _ in range(RETURNS):
             if self.model is None or not self.model.flatten(self.score) or not self.model.leave_zero(self.score):
@@ -117,6 +117,9 @@ class _Search:
             found = self._descend(parameters)
         self.losses.append(-self.score() / self.points)
         return found
+
+    def _begin(self) -> None:
+        self.problem.start(self.learner, self.data)
 
     def _descend(self, parameters: list[nn.Parameter]) -> Minimum:
         coordinates = Coordinates(parameters, {} if self.model is None else self.model.maps())
@@ -131,7 +134,7 @@ class _Search:
             try:
                 loss = -self._total() / self.points
                 loss.backward()
-            except (InferenceError, torch.linalg.LinAlgError):  # a step too far
+            except FAILURES:  # a step too far
                 self.losses.append(math.inf)
                 return math.inf, u
             gradient = coordinates.pull_back()
@@ -151,7 +154,7 @@ class _Search:
         """Total nats; -inf where they cannot be computed."""
         try:
             value = self._total().item()
-        except (InferenceError, torch.linalg.LinAlgError):
+        except FAILURES:
             return -math.inf
         return value if math.isfinite(value) else -math.inf
 
@@ -169,19 +172,18 @@ def _at_bounds(learner: Learner) -> tuple[str, ...]:
 
 def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> None:
     coarsest = max(torch.finfo(p.dtype).eps for p in learner.parameters())
-    if not found.steepness <= coarsest ** (1.0 / 3.0):
+    if bounds:
+        message = (
+            f"expected a noise within its bounds, got a {', '.join(bounds)}: the features fit the outcomes exactly, or "
+            "the unit of the outcomes is far from their scatter (use Standardized)"
+        )
+    elif found.steepness <= coarsest ** (1.0 / 3.0):
+        return
+    else:
         remedy = "raise max_iterations" if found.is_exhausted else "use Standardized, or fewer parameters"
         remedy = "use float64 (learner.double())" if coarsest > 1e-10 else remedy
-        warnings.warn(
+        message = (
             f"expected the evidence at its maximum, got a slope of {found.steepness:.1e} nats per point in scaled "
-            f"coordinates after {found.steps} steps: {remedy}",
-            ConvergenceWarning,
-            stacklevel=3,
+            f"coordinates after {found.steps} steps: {remedy}"
         )
-    if bounds:
-        warnings.warn(
-            f"expected a noise within its bounds, got a {', '.join(bounds)}: the features fit the outcomes exactly, or "
-            "the unit of the outcomes is far from their scatter (use Standardized)",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Minimisation of a smooth function that cannot be computed everywhere: quasi-Newton steps, a line search that backs off.
+"""Minimisation of a smooth function that cannot be computed everywhere: quasi-Newton steps that back off.
 
 Limited-memory BFGS directions (Nocedal & Wright 2006, algorithm 7.4), and a bracketing search for the weak Wolfe
 conditions (Lewis & Overton 2013, "Nonsmooth optimization via quasi-Newton methods", algorithm 2.6), which asks of a
@@ -16,8 +16,9 @@ from torch import Tensor
 
 SUFFICIENT, FLAT_ENOUGH = 1e-4, 0.9  # shares of the first slope: what a step gains at least, and where it may end
 TRIALS = 40  # of one line search: each halves or doubles the step
-PATIENCE = 5  # steps in a row that gain no more than rounding
 WORTHLESS = 1e-13  # of the value: a gain that no step is worth
+IDLE, PATIENCE = 1e-10, 5  # of the value: a gain that so many steps in a row are not worth, while no gradient shrinks
+EVALUATIONS = 4  # for each step, over all steps
 
 Evaluation = tuple[float, Float[Tensor, "P"]]
 Function = Callable[[Float[Tensor, "P"]], Evaluation]
@@ -62,11 +63,19 @@ def minimise(
         >>> round(found.point.item(), 6), found.is_exhausted
         (2.0, False)
     """
-    point = start
+    point, evaluations = start, 0
     value, gradient = function(point)
+
+    def counted(u: Tensor) -> Evaluation:
+        nonlocal evaluations
+        evaluations += 1
+        return function(u)
+
     pairs: list[tuple[Tensor, Tensor]] = []
     idle = 0
     for step in range(steps):
+        if evaluations >= EVALUATIONS * steps:
+            break
         steepness = _largest(gradient)
         if steepness <= tolerance or idle >= PATIENCE:
             return Minimum(point, value, steepness, step, False)
@@ -75,17 +84,17 @@ def minimise(
             pairs, direction = [], _direction(gradient, [])
         elif pairs and -0.5 * float(gradient @ direction) <= WORTHLESS * max(1.0, abs(value)):  # what is left to gain
             return Minimum(point, value, steepness, step, False)
-        found = _search(function, point, value, gradient, direction)
+        found = _search(counted, point, value, gradient, direction)
         if found is None and pairs:  # the curvature of earlier steps may mislead
             pairs = []
-            found = _search(function, point, value, gradient, _direction(gradient, []))
+            found = _search(counted, point, value, gradient, _direction(gradient, []))
         if found is None:
             return Minimum(point, value, steepness, step, False)
         new_point, new_value, new_gradient = found
         s, y = new_point - point, new_gradient - gradient
         if bool(s @ y > torch.finfo(s.dtype).eps * y @ y):
             pairs = [*pairs, (s, y)][-history:]
-        is_idle = value - new_value <= _rounding(value) and _largest(new_gradient) > 0.5 * steepness
+        is_idle = value - new_value <= IDLE * max(1.0, abs(value)) and _largest(new_gradient) > 0.5 * steepness
         idle = idle + 1 if is_idle else 0
         point, value, gradient = new_point, new_value, new_gradient
     return Minimum(point, value, _largest(gradient), steps, _largest(gradient) > tolerance)

@@ -93,7 +93,7 @@ class UnitMixedModel:
             begin()
             return
         values = self._variances()[0]
-        as_it_is = [self.unit_root()] if 1e-4 < values[0] and values[-1] < 1e10 else []
+        as_it_is = [self.unit_root()] if values[0] > 1e-4 and values[-1] < 1e10 else []
         eye = torch.eye(self.size, dtype=self.basis.dtype, device=self.basis.device)
         roots = [*as_it_is, *(variance**0.5 * eye for variance in START_VARIANCES)]
         scores = []
