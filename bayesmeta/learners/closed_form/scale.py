@@ -62,6 +62,9 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
         noise.set_nearest(torch.diag(share * spread))
         for prior in priors:
             _set_variance(prior, 1.0 / (share * size))
+        return score()
+
+    def score() -> float:
         try:
             total = float(learner.evidence(tasks).sum())
         except InferenceError:
@@ -70,11 +73,14 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
 
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     try:
-        scores = [place(share) for share in SHARES]
+        as_it_was = score()
     except UnsupportedError:  # nothing to choose by
-        learner.load_state_dict(before)
         return
-    place(SHARES[scores.index(max(scores))])
+    scores = [place(share) for share in SHARES]
+    if max(scores) > as_it_was:
+        place(SHARES[scores.index(max(scores))])
+    else:
+        learner.load_state_dict(before)
 
 
 def two_speeds(learner: nn.Module, features: nn.Module, lr: float) -> torch.optim.Optimizer:
