@@ -65,7 +65,7 @@ from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
-from bayesmeta.networks.bases import Identity, Polynomial, RadialBasis, Spline
+from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network, WholeNetwork
@@ -94,6 +94,7 @@ __all__ = [
     "MLP",
     "R2D2",
     "ALPaCA",
+    "AdditiveRadialBasis",
     "AlphaMAML",
     "BayesMetaError",
     "Conv4",

@@ -67,13 +67,13 @@ class InferenceError(BayesMetaError, RuntimeError):
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.ALPaCA(bm.Identity(1))
-        >>> exact = bm.Data.from_arrays([0.0, 1.0], [0.0, 1.0])  # a line through both points leaves no noise
+        >>> learner = bm.ALPaCA(bm.Identity(2))
+        >>> twice = bm.Data.from_arrays([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]], [0.0, 1.1, 1.9])  # the same input twice
         >>> try:
-        ...     learner.maximise_exactly(exact)
+        ...     learner.restricted_log_evidence(twice)
         ... except bm.InferenceError as error:
         ...     print(str(error).split(":")[0])
-        expected a noise variance within its bounds, got one outside
+        expected features that determine the prior mean, got a singular design over all tasks
     """
 
     def __init__(self, message: str, task: int | None = None) -> None:
@@ -122,7 +122,7 @@ def retelling(place: Callable[[int], int] | None = None, names: Sequence[Hashabl
 
 
 class ConvergenceWarning(UserWarning):
-    """Draws were made, but there is reason not to trust them yet: chains disagree, or trajectories diverge.
+    """A result was computed, but there is reason not to trust it yet: chains disagree, or a search did not arrive.
 
     It is a warning, and Python's own filters turn it off, or into an error.
 

@@ -87,9 +87,10 @@ class DeviationHyperprior(Hyperprior):
     """Half Student t on the standard deviations of a mixed model, as `ALPaCA` has them: of the noise and between tasks.
 
     Gelman 2006 ("Prior distributions for variance parameters in hierarchical models"): flat near zero, so that the data
-    may say that tasks do not differ, and with tails that let them differ much. The deviation between tasks of a feature
-    is that of its weight given those before it (the diagonal of the Cholesky factor, times the deviation of the noise);
-    the rest of the factor has N(0, 1). The prior mean has a flat density.
+    may say that tasks do not differ, and with tails that let them differ much. Between tasks it is on every number of
+    the factor L of the prior covariance, times the deviation of the noise: on the diagonal stand the deviations of the
+    weights given those before them, whose sign means nothing, and below it what they have in common with those before.
+    The prior mean has a flat density.
 
     Args:
         scale: the scale of the half t, units of y: the order of magnitude to be expected. In `Standardized` units 2.5.
@@ -112,19 +113,18 @@ class DeviationHyperprior(Hyperprior):
         self.scale, self.dof = _positive(scale), _positive(dof)
 
     def log_prob(self, theta: Params) -> Float[Tensor, ""]:
-        """Σ of log densities of the parameters, which are logs of deviations, in nats."""
+        """Σ of log densities of the parameters, deviations in units of that of the noise and its log, in nats."""
         noise = 0.5 * self._find(theta, "noise.value.raw").double()  # log deviation, far from its bounds
-        ratio = self._find(theta, "covariance.log_diagonal", "covariance.log_scale").double()
+        ratio = self._find(theta, "covariance.lower", "covariance.stddev").double()
         if len(noise) != 1:
             raise DataError(f"expected one output, got {len(noise)}: write a Hyperprior of your own")
-        total = self._half_t(noise).sum() + self._half_t(ratio + noise).sum()
-        below = [value for key, value in theta.items() if key.endswith("covariance.below")]
-        return total - 0.5 * sum((value.double().square().sum() for value in below), torch.zeros_like(total))
+        # densities of deviations, and the Jacobians: of a log, and of the unit of each ratio
+        deviations = ratio.flatten() * noise.exp()
+        return self._t(noise.exp()).sum() + self._t(deviations).sum() + (1 + deviations.numel()) * noise.sum()
 
-    def _half_t(self, log_deviation: Tensor) -> Tensor:
-        """Log density of the log of a deviation: that of the deviation, and the Jacobian."""
-        ratio = (2.0 * (log_deviation - math.log(self.scale))).exp() / self.dof
-        return log_deviation - 0.5 * (self.dof + 1.0) * ratio.log1p()
+    def _t(self, deviation: Tensor) -> Tensor:
+        """Log density of a deviation, up to a constant."""
+        return -0.5 * (self.dof + 1.0) * ((deviation / self.scale).square() / self.dof).log1p()
 
     def _find(self, theta: Params, *ends: str) -> Tensor:
         found = [value for key, value in theta.items() if key.endswith(ends)]

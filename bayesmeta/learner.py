@@ -27,10 +27,12 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
+from bayesmeta.networks.network import Network
+from bayesmeta.noise import Noise
 from bayesmeta.one_line import OneLine, several
 from bayesmeta.outcomes import Outcomes, require_kind
 from bayesmeta.predictives import Predictive
-from bayesmeta.priors import Prior
+from bayesmeta.priors import FeatureCovariance, Prior
 from bayesmeta.snapshot import require_precision, snapshot
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
@@ -206,6 +208,31 @@ class Refit(TaskPosterior):
             return self.learner.condition(support)
 
 
+@dataclass(frozen=True, eq=False)
+class MixedModelParts:
+    """What a linear mixed model is made of, for whoever fits it.
+
+    Attributes:
+        design: the F features of all points, in float64.
+        location: the fixed effects K_0, the prior mean of phi.
+        covariance: V, that of the random effects in units of the noise.
+        noise: Σ.
+        features: h.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> parts = bm.ALPaCA(bm.Identity(1)).parts(bm.Data.from_arrays([4.0, 5.0], [0.1, 0.2]))
+        >>> parts.design.tolist(), parts.location.shape
+        ([[1.0, 4.0], [1.0, 5.0]], torch.Size([2, 1]))
+    """
+
+    design: Float[Tensor, "P F"]
+    location: nn.Parameter
+    covariance: FeatureCovariance
+    noise: Noise
+    features: Network
+
+
 class LinearMixedModel(ABC):
     """What has a closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits.
 
@@ -236,6 +263,12 @@ class LinearMixedModel(ABC):
     @abstractmethod
     def maximise_location(self, data: Data) -> None:
         """Set the prior mean to the value that maximises the evidence given the rest."""
+
+    def parts(self, data: Data) -> MixedModelParts | None:
+        """What it is made of, with the features of these points (checked), so that a fit can choose its units; None
+        where it does not say.
+        """
+        return None
 
 
 class Learner(Described, nn.Module, ABC):

@@ -1,5 +1,6 @@
 """Small dense linear algebra for many tasks at once: masked Cholesky factors and square-root updates."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,78 @@ def require_matrix(rows: int, columns: int) -> None:
         )
 
 
+def semidefinite_root(matrix: Float[Tensor, "N N"], what: str = "matrix") -> Float[Tensor, "N N"]:
+    """A lower triangular L with matrix = L Lᵀ, as `cholesky`, also where it is singular.
+
+    Raises:
+        InferenceError: a direction in which the matrix is negative by more than rounding.
+    """
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if not bool(info.any()):
+        return factor
+    if bool(torch.isfinite(matrix).all()):
+        values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.mT))
+        rounding = 10.0 * len(matrix) * torch.finfo(matrix.dtype).eps * values.abs().amax()
+        if bool(values[0] >= -rounding):
+            return lower_root(vectors * values.clamp(min=0.0).sqrt())
+    return cholesky(matrix, what)  # its error says what is wrong
+
+
+def lower_root(root: Float[Tensor, "N K"]) -> Float[Tensor, "N N"]:
+    """The lower triangular L with L Lᵀ = T Tᵀ and no negative number on its diagonal, from Tᵀ = Q Lᵀ.
+
+    What is zero to rounding on the diagonal, where T has no full rank, is zero.
+    """
+    size, columns = root.shape
+    if columns < size:
+        root = torch.cat([root, root.new_zeros(size, size - columns)], 1)
+    factor = torch.linalg.qr(root.mT, mode="r").R.mT
+    diagonal = factor.diagonal()
+    rounding = 4.0 * size * torch.finfo(root.dtype).eps * torch.linalg.vector_norm(root, dim=-1)
+    sign = torch.where(diagonal < 0.0, -1.0, 1.0).to(factor)
+    return (factor * sign).diagonal_scatter(torch.where(diagonal.abs() <= rounding, 0.0, diagonal.abs()))
+
+
+def spanning_basis(design: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
+    """B with orthogonal columns Φ B of unit mean squares that span those of Φ: coefficients K = B K' are well scaled.
+
+    Of all K that give the same Φ K it has the smallest (in units of the columns' sizes): columns of Φ that are sums of
+    others, to ten digits, make R smaller than F.
+    """
+    scale = root_mean_squares(design)
+    factor = torch.linalg.qr(design / scale, mode="r").R
+    _, values, right = torch.linalg.svd(factor, full_matrices=False)
+    spanned = values > 1e-10 * values.amax() if len(values) else values > 0.0
+    basis = right[spanned].mT / values[spanned]
+    return math.sqrt(max(len(design), 1)) * basis / scale[:, None]
+
+
+def lower_whitening(design: Float[Tensor, "P F"], jitter: float = 1e-7) -> Float[Tensor, "F F"]:
+    """A lower triangular B with columns Φ B that are orthogonal and of unit mean squares, as far as Φ has full rank.
+
+    Args:
+        design: Φ.
+        jitter: columns whose difference is smaller, relative to their size, are told apart no further.
+    """
+    count, size = max(len(design), 1), design.shape[1]
+    scale = root_mean_squares(design)
+    eye = torch.eye(size, dtype=design.dtype, device=design.device)
+    # Φ = Q L with orthonormal Q and lower triangular L gives B = L⁻¹: QR of the columns in the opposite order
+    stacked = torch.cat([design / scale, jitter * math.sqrt(count) * eye])
+    factor = torch.linalg.qr(stacked.flip(-1), mode="r").R.flip(-1, -2)
+    return math.sqrt(count) * solve_lower(factor, eye) * factor.diagonal().sign() / scale[:, None]
+
+
+def root_mean_squares(columns: Float[Tensor, "P F"]) -> Float[Tensor, "F"]:
+    """The size of each column; 1 for a column of zeros."""
+    if not len(columns):
+        return columns.new_ones(columns.shape[1])
+    largest = columns.abs().amax(0)
+    largest = torch.where(largest > 0.0, largest, 1.0)  # the square of 1e200 is not finite
+    mean = (columns / largest).square().mean(0)
+    return torch.where(mean > 0.0, mean.sqrt() * largest, 1.0)
+
+
 def unit_gram(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N N"]:
     """I + R Rᵀ. Rows of zeros become rows of the identity: padding changes no solve or determinant."""
     return torch.baddbmm(torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device), rows, rows.mT)
@@ -74,8 +147,8 @@ def solve_lower(factor: Float[Tensor, "*#b N N"], right: Float[Tensor, "*#b N C"
 
 
 def logdet(factor: Float[Tensor, "*b N N"]) -> Float[Tensor, "*b"]:
-    """log det(L Lᵀ) from a Cholesky factor."""
-    return 2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    """log det(L Lᵀ) from a triangular factor, whose diagonal may have any sign."""
+    return 2.0 * factor.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
 def update_root(

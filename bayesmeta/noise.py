@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayesmeta.annotations import checked
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, semidefinite_root
 
 __all__ = ["DiagonalNoise", "FullNoise", "Noise", "Positive"]
 
@@ -85,6 +85,18 @@ class Positive(nn.Module):
             raise DataError(f"expected values strictly between {self.lower} and {self.upper}, got {value.tolist()}")
         self.raw.copy_(self.raw_of(value))
 
+    def set_nearest(self, value: Tensor) -> None:
+        """Assign the value, or the nearest at a distance from the bounds where the value still follows `raw`."""
+        inset = min(2.0, (self.upper / self.lower) ** 0.25)
+        self.set(value.double().clamp(inset * self.lower, self.upper / inset))
+
+    @property
+    def at_bounds(self) -> tuple[float, ...]:
+        """The bounds that an entry is next to, to a tenth: there the data ask for less, or more, than is allowed."""
+        value = self().detach()
+        lower, upper = bool((value < 1.1 * self.lower).any()), bool((value > self.upper / 1.1).any())
+        return (self.lower,) * lower + (self.upper,) * upper
+
     def raw_of(self, value: Tensor) -> Tensor:
         """The raw number whose value is `value`, strictly between the bounds."""
         return ((value - self.lower) / (1.0 - value / self.upper)).log()
@@ -127,6 +139,10 @@ class Noise(Described, nn.Module, ABC):
         Raises:
             DataError: a variance outside its bounds. InferenceError: Σ is not positive definite.
         """
+
+    def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ, or what is nearest to it within the bounds."""
+        self.set_covariance(covariance)
 
     def variance(self) -> Float[Tensor, "C"]:
         """The noise variance of each output."""
@@ -171,6 +187,10 @@ class DiagonalNoise(Noise):
     def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
         """Assign the diagonal of Σ; what is beside it is dropped."""
         self.value.set(covariance.diagonal())
+
+    def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign the diagonal of Σ, each variance within its bounds."""
+        self.value.set_nearest(covariance.diagonal())
 
 
 class FullNoise(Noise):
@@ -220,3 +240,12 @@ class FullNoise(Noise):
         self.value.set(scale.square())
         rows, columns = torch.tril_indices(self.num_outputs, self.num_outputs, -1)
         self.below.copy_((factor / scale)[rows, columns])
+
+    @torch.no_grad()
+    def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ, each v_c within its bounds; Σ may be singular, as of outputs that are sums of others."""
+        factor = semidefinite_root(covariance.double(), "noise covariance")
+        scale = factor.diagonal()
+        self.value.set_nearest(scale.square())
+        rows, columns = torch.tril_indices(self.num_outputs, self.num_outputs, -1)
+        self.below.copy_((factor / torch.where(scale > 0.0, scale, 1.0))[rows, columns])

@@ -19,7 +19,7 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
-from bayesmeta.networks.bases import Identity, RadialBasis
+from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.dataset import TaskDataset
@@ -141,7 +141,7 @@ class ByEvidence(Trainer):
 
 
 def _bumps(num_inputs: int, num_outputs: int) -> Learner:
-    features = RadialBasis(num_inputs, 8)
+    features = AdditiveRadialBasis(num_inputs, 8)
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
     return Standardized(
         ALPaCA(features, num_outputs=num_outputs, covariance=DiagonalCovariance(features.num_outputs))

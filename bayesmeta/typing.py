@@ -21,3 +21,6 @@ Params = dict[str, Tensor]
 
 LogJoint = Callable[[Params], Tensor]
 """phi -> log p(y | x, phi) + log p(phi | theta), a `B` tensor in nats."""
+
+LinearMaps = dict[Tensor, Callable[[Tensor], Tensor]]
+"""Parameter -> a linear map of numbers of its shape, from coordinates in which steps of one are of a sensible size."""

@@ -12,6 +12,7 @@ from bayesmeta.errors import DataError
 from bayesmeta.networks.network import Network
 
 MOST_MONOMIALS = 100_000
+MOST_BUMPS = 2_048  # of a grid over all inputs: their number grows with the power of the inputs
 
 
 class Identity(Network):
@@ -74,7 +75,47 @@ class Polynomial(Network):
 
 
 class RadialBasis(Network):
-    """The constant 1, and Gaussian bumps exp(-|x - c|² / 2 width²) on a regular grid of centres.
+    """The constant 1, and Gaussian bumps exp(-|x - c|² / 2 width²) on a regular grid of centres in all of x.
+
+    With several inputs the number of bumps is the product of those along each; `AdditiveRadialBasis` has their sum.
+
+    Args:
+        num_inputs: D.
+        num_centers: centres along each input.
+        bounds: (lowest, highest) centre along each input.
+        width: standard deviation of a bump, units of x; the distance between centres by default.
+
+    Raises:
+        DataError: no inputs, fewer than two centres, more than 2,048 bumps, bounds that are not in order, or a width
+            that is not positive.
+
+    Example:
+        >>> RadialBasis(1, 3, bounds=(-1.0, 1.0))(torch.tensor([[[0.0]]])).round(decimals=3)
+        tensor([[[1.0000, 0.6070, 1.0000, 0.6070]]])
+    """
+
+    def __init__(
+        self, num_inputs: int, num_centers: int, bounds: tuple[float, float] = (-2.0, 2.0), width: float | None = None
+    ) -> None:
+        super().__init__()
+        grid, self.width = _grid(num_inputs, num_centers, bounds, width)
+        if num_centers**num_inputs > MOST_BUMPS:
+            raise DataError(
+                f"expected at most {MOST_BUMPS:,} bumps on a grid, got {num_centers} along each of {num_inputs} "
+                "inputs: take fewer, or AdditiveRadialBasis"
+            )
+        self.centers: Tensor
+        self.register_buffer("centers", torch.cartesian_prod(*[grid] * num_inputs).reshape(-1, num_inputs), False)
+        self.x_shape, self.num_outputs = (num_inputs,), len(self.centers) + 1
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """The constant, then the bumps."""
+        squared = (x[..., None, :] - self.centers.to(x)).square().sum(-1)
+        return torch.cat([x.new_ones(*x.shape[:2], 1), (-0.5 * squared / self.width**2).exp()], -1)
+
+
+class AdditiveRadialBasis(Network):
+    """The constant 1, and Gaussian bumps exp(-(x_d - c)² / 2 width²) along each input: sums of functions of one input.
 
     Args:
         num_inputs: D.
@@ -86,29 +127,24 @@ class RadialBasis(Network):
         DataError: no inputs, fewer than two centres, bounds that are not in order, or a width that is not positive.
 
     Example:
-        >>> RadialBasis(1, 3, bounds=(-1.0, 1.0))(torch.tensor([[[0.0]]])).round(decimals=3)
-        tensor([[[1.0000, 0.6070, 1.0000, 0.6070]]])
+        >>> basis = AdditiveRadialBasis(2, 3, bounds=(-1.0, 1.0))
+        >>> basis(torch.tensor([[[0.0, 1.0]]])).round(decimals=3)  # those of the first input, then of the second
+        tensor([[[1.0000, 0.6070, 1.0000, 0.6070, 0.1350, 0.6070, 1.0000]]])
     """
 
     def __init__(
         self, num_inputs: int, num_centers: int, bounds: tuple[float, float] = (-2.0, 2.0), width: float | None = None
     ) -> None:
         super().__init__()
-        low, high = _bounds(bounds)
-        if num_inputs < 1 or num_centers < 2:
-            raise DataError(f"expected at least one input and 2 centres, got {num_inputs} and {num_centers}")
-        if width is not None and not 0.0 < width < math.inf:
-            raise DataError(f"expected a positive width, got {width}")
-        grid = torch.linspace(low, high, num_centers, dtype=torch.float64)
-        self.width = (high - low) / (num_centers - 1) if width is None else width
+        grid, self.width = _grid(num_inputs, num_centers, bounds, width)
         self.centers: Tensor
-        self.register_buffer("centers", torch.cartesian_prod(*[grid] * num_inputs).reshape(-1, num_inputs), False)
-        self.x_shape, self.num_outputs = (num_inputs,), len(self.centers) + 1
+        self.register_buffer("centers", grid, False)
+        self.x_shape, self.num_outputs = (num_inputs,), num_inputs * num_centers + 1
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
-        """The constant, then the bumps."""
-        squared = (x[..., None, :] - self.centers.to(x)).square().sum(-1)
-        return torch.cat([x.new_ones(*x.shape[:2], 1), (-0.5 * squared / self.width**2).exp()], -1)
+        """The constant, then the bumps along x_1, along x_2, ..."""
+        bumps = (-0.5 * ((x[..., None] - self.centers.to(x)) / self.width).square()).exp()
+        return torch.cat([x.new_ones(*x.shape[:2], 1), bumps.flatten(2)], -1)
 
 
 class Spline(Network):
@@ -151,6 +187,19 @@ def _powers(num_inputs: int, total: int) -> Iterator[tuple[int, ...]]:
     for first in range(total + 1):
         for others in _powers(num_inputs - 1, total - first):
             yield (first, *others)
+
+
+def _grid(
+    num_inputs: int, num_centers: int, bounds: tuple[float, float], width: float | None
+) -> tuple[Float[Tensor, "K"], float]:
+    """The centres along one input, and the width of a bump."""
+    low, high = _bounds(bounds)
+    if num_inputs < 1 or num_centers < 2:
+        raise DataError(f"expected at least one input and 2 centres, got {num_inputs} and {num_centers}")
+    if width is not None and not 0.0 < width < math.inf:
+        raise DataError(f"expected a positive width, got {width}")
+    grid = torch.linspace(low, high, num_centers, dtype=torch.float64)
+    return grid, (high - low) / (num_centers - 1) if width is None else width
 
 
 def _bounds(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -9,8 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError
-from bayesmeta.linalg import cholesky
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.linalg import lower_root, lower_whitening, root_mean_squares, semidefinite_root
+from bayesmeta.torch_private import is_mapped
+from bayesmeta.typing import LinearMaps
 
 MOST_FEATURES = 1_000_000
 
@@ -35,12 +37,12 @@ class FeatureCovariance(Described, nn.Module, ABC):
         ...     '''Variances 1, 1/2, 1/3, ..: later features matter less. One scale is learned.'''
         ...     def __init__(self, num_features, varying=None):
         ...         super().__init__(num_features, varying)
-        ...         self.log_scale = torch.nn.Parameter(torch.zeros(()))
+        ...         self.stddev = torch.nn.Parameter(torch.ones(()))
         ...     def square_factor(self):
         ...         rank = torch.arange(1.0, len(self.varying) + 1)
-        ...         return torch.diag(self.log_scale.exp() * rank.rsqrt())
+        ...         return torch.diag(self.stddev * rank.rsqrt())
         ...     def set_matrix(self, covariance):
-        ...         self.log_scale.data.copy_(0.5 * covariance[0, 0].log())
+        ...         self.stddev.data.copy_(covariance[0, 0].sqrt())
         >>> [round(variance, 2) for variance in Smooth(4).matrix().diagonal().tolist()]
         [1.0, 0.5, 0.33, 0.25]
         >>> learner = bm.ALPaCA(bm.Polynomial(1, 3), covariance=Smooth(4))
@@ -57,20 +59,52 @@ class FeatureCovariance(Described, nn.Module, ABC):
 
     @abstractmethod
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """The lower triangular factor over the R varying features."""
+        """A lower triangular factor over the R varying features; its diagonal may have any sign, or be zero."""
 
     @abstractmethod
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Assign V over the varying features, or what this type can hold of it (a diagonal type keeps the diagonal).
 
         Raises:
-            InferenceError: V is not positive definite.
+            InferenceError: V has a negative variance in some direction.
         """
 
+    def set_root(self, root: Float[Tensor, "R K"]) -> None:
+        """Assign V = T Tᵀ over the varying features by a root T of it, or what this type can hold of it.
+
+        Where features nearly coincide this is more precise than `set_matrix`, as T is not squared.
+        """
+        covariance = root.new_zeros(self.num_features, self.num_features)
+        index = torch.tensor(self.varying, dtype=torch.long)
+        covariance[index[:, None], index] = root @ root.mT
+        self.set_matrix(covariance)
+
+    def unit_basis(self, design: Float[Tensor, "P F"]) -> Float[Tensor, "R R"]:
+        """A lower triangular B such that V = B V' Bᵀ is well scaled where V' is near a multiple of the identity.
+
+        A type keeps to what its own V can follow: here B is diagonal, and gives every feature a unit mean square.
+
+        Args:
+            design: the varying and other features of many points.
+        """
+        return torch.diag(1.0 / root_mean_squares(self._chosen_columns(design)))
+
+    def unit_maps(self, basis: Float[Tensor, "R R"], scale: float) -> LinearMaps:
+        """How parameters follow numbers in which V' is well scaled: linear maps, by parameter; none by default.
+
+        Args:
+            basis: B, as `unit_basis` gives it.
+            scale: the order of magnitude of the deviations in V'.
+        """
+        return {}
+
+    def _chosen_columns(self, design: Tensor) -> Tensor:
+        return design[:, list(self.varying)].detach().double()
+
     def _chosen(self, covariance: Tensor) -> Tensor:
-        """The Cholesky factor of the varying part."""
+        """A lower triangular root of the varying part."""
         index = list(self.varying)
-        return cholesky(covariance[index][:, index].double(), "prior covariance")
+        return semidefinite_root(covariance[index][:, index].double(), "prior covariance")
 
     def factor(self) -> Float[Tensor, "F R"]:
         """L: the square factor, with rows of zeros for the features that do not vary."""
@@ -80,6 +114,23 @@ class FeatureCovariance(Described, nn.Module, ABC):
         factor = square.new_zeros(self.num_features, len(self.varying))
         return factor.index_put((torch.tensor(self.varying, device=square.device, dtype=torch.long),), square)
 
+    def invertible_factor(self) -> Float[Tensor, "F F"]:
+        """L, for a density over the weights of all features. NaN follows where code is recorded or mapped.
+
+        Raises:
+            UnsupportedError: a feature does not vary, or V is singular, as at the boundary where a fit may end: a
+                variance is zero, or a correlation one. `adapt` and `predict` of closed forms need no density.
+        """
+        factor = self.factor()
+        if factor.shape[0] != factor.shape[1]:
+            raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
+        if not torch.compiler.is_compiling() and not is_mapped(factor) and bool((factor.diagonal() == 0.0).any()):
+            raise UnsupportedError(
+                "a prior whose covariance is singular (a variance of zero, a correlation of one) has no density over "
+                "all of W: use the closed form of the learner, which needs none"
+            )
+        return factor
+
     def matrix(self) -> Float[Tensor, "F F"]:
         """V = L Lᵀ."""
         factor = self.factor()
@@ -87,12 +138,19 @@ class FeatureCovariance(Described, nn.Module, ABC):
 
 
 class FullCovariance(FeatureCovariance):
-    """Any prior covariance over features: F (F + 1) / 2 numbers are learned.
+    """Any prior covariance over features: F (F + 1) / 2 numbers are learned, the lower triangle of L.
+
+    They are free, of any sign: a variance of exactly zero and a correlation of exactly one are points like others, and
+    L and L with columns of another sign are the same V (Bates et al. 2015, "Fitting linear mixed-effects models using
+    lme4", section 2.2).
 
     Args:
         num_features: F.
         variance: the starting variance of the weight of every feature, relative to the observation noise.
         varying: positions of the features whose weights differ between tasks; all by default.
+
+    Attributes:
+        lower: the lower triangle of L, row by row.
 
     Raises:
         DataError: a variance that is not positive; positions that repeat or are not those of features.
@@ -108,25 +166,31 @@ class FullCovariance(FeatureCovariance):
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
-        size = len(self.varying)
-        self.log_diagonal = nn.Parameter(torch.full((size,), 0.5 * log_variance(variance)))
-        self.below = nn.Parameter(torch.zeros(size * (size - 1) // 2))
+        start = starting_deviation(variance) * torch.eye(len(self.varying))
+        self.lower = nn.Parameter(_entries(start))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """The Cholesky factor: exp(log_diagonal) on the diagonal, free numbers times that of their row below it."""
-        scale = self.log_diagonal.exp()
-        unit = torch.eye(len(scale), dtype=scale.dtype, device=scale.device)
-        rows, columns = torch.tril_indices(len(scale), len(scale), -1, device=scale.device)
-        return scale[:, None] * unit.index_put((rows, columns), self.below)
+        """The lower triangle as a matrix."""
+        return _triangle(self.lower, len(self.varying))
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
-        """Assign V over the varying features. Raises InferenceError where it is not positive definite."""
-        factor = self._chosen(covariance)
-        scale = factor.diagonal()
-        self.log_diagonal.copy_(scale.log())
-        rows, columns = torch.tril_indices(len(scale), len(scale), -1)
-        self.below.copy_((factor / scale[:, None])[rows, columns])
+        """Assign V over the varying features. Raises InferenceError where a direction has a negative variance."""
+        self.lower.copy_(_entries(self._chosen(covariance)))
+
+    @torch.no_grad()
+    def set_root(self, root: Float[Tensor, "R K"]) -> None:
+        """Assign V = T Tᵀ over the varying features, without squaring T."""
+        self.lower.copy_(_entries(lower_root(root)))
+
+    def unit_basis(self, design: Float[Tensor, "P F"]) -> Float[Tensor, "R R"]:
+        """Whitens: the features Φ B are uncorrelated and have unit mean squares, wherever the origin of x is."""
+        return lower_whitening(self._chosen_columns(design))
+
+    def unit_maps(self, basis: Float[Tensor, "R R"], scale: float) -> LinearMaps:
+        """L = B L', which is lower triangular again: every entry follows those of its column."""
+        size = len(self.varying)
+        return {self.lower: lambda free: _entries(scale * basis @ _triangle(free, size))}
 
 
 class DiagonalCovariance(FeatureCovariance):
@@ -136,6 +200,9 @@ class DiagonalCovariance(FeatureCovariance):
         num_features: F.
         variance: the starting value of all variances, relative to the observation noise.
         varying: positions of the features that have a variance, the others having none; all by default.
+
+    Attributes:
+        stddev: the deviations of the R varying features, of any sign: their squares are the variances.
 
     Raises:
         DataError: a variance that is not positive; positions that repeat or are not those of features.
@@ -152,16 +219,25 @@ class DiagonalCovariance(FeatureCovariance):
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
-        self.log_diagonal = nn.Parameter(torch.full((len(self.varying),), 0.5 * log_variance(variance)))
+        self.stddev = nn.Parameter(torch.full((len(self.varying),), starting_deviation(variance)))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """The diagonal matrix of the standard deviations."""
-        return torch.diag(self.log_diagonal.exp())
+        """The diagonal matrix of the deviations."""
+        return torch.diag(self.stddev)
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Assign the variances of the varying features; correlations are dropped."""
-        self.log_diagonal.copy_(0.5 * self._chosen(covariance).square().sum(-1).log())
+        self.set_root(self._chosen(covariance))
+
+    @torch.no_grad()
+    def set_root(self, root: Float[Tensor, "R K"]) -> None:
+        """Assign the variances of V = T Tᵀ over the varying features."""
+        self.stddev.copy_(torch.linalg.vector_norm(root, dim=-1))
+
+    def unit_maps(self, basis: Float[Tensor, "R R"], scale: float) -> LinearMaps:
+        """Each deviation in a unit of its own."""
+        return {self.stddev: lambda free: scale * basis.diagonal() * free}
 
 
 class IsotropicCovariance(FeatureCovariance):
@@ -171,6 +247,9 @@ class IsotropicCovariance(FeatureCovariance):
         num_features: F.
         variance: the starting variance, relative to the observation noise.
         varying: positions of the features whose weights differ between tasks; all by default.
+
+    Attributes:
+        stddev: the common deviation, of either sign: its square is the variance.
 
     Raises:
         DataError: a variance that is not positive; positions that repeat or are not those of features.
@@ -185,21 +264,45 @@ class IsotropicCovariance(FeatureCovariance):
 
     def __init__(self, num_features: int, variance: float = 1.0, varying: Sequence[int] | None = None) -> None:
         super().__init__(num_features, varying)
-        self.log_scale = nn.Parameter(torch.tensor(0.5 * log_variance(variance)))
+        self.stddev = nn.Parameter(torch.tensor(starting_deviation(variance)))
 
     def square_factor(self) -> Float[Tensor, "R R"]:
-        """The common standard deviation times the identity."""
-        eye = torch.eye(len(self.varying), dtype=self.log_scale.dtype, device=self.log_scale.device)
-        return self.log_scale.exp() * eye
+        """The common deviation times the identity."""
+        return self.stddev * torch.eye(len(self.varying), dtype=self.stddev.dtype, device=self.stddev.device)
 
     @torch.no_grad()
     def set_matrix(self, covariance: Float[Tensor, "F F"]) -> None:
         """Assign the mean of the variances of the varying features."""
-        self.log_scale.copy_(0.5 * self._chosen(covariance).square().sum(-1).mean().log())
+        self.set_root(self._chosen(covariance))
+
+    @torch.no_grad()
+    def set_root(self, root: Float[Tensor, "R K"]) -> None:
+        """Assign the mean of the variances of V = T Tᵀ over the varying features."""
+        if len(root):
+            self.stddev.copy_(root.square().sum(-1).mean().sqrt())
+
+    def unit_basis(self, design: Float[Tensor, "P F"]) -> Float[Tensor, "R R"]:
+        """One unit for all features."""
+        columns = self._chosen_columns(design)
+        return torch.diag((1.0 / root_mean_squares(columns.flatten()[:, None])).expand(columns.shape[1]))
+
+    def unit_maps(self, basis: Float[Tensor, "R R"], scale: float) -> LinearMaps:
+        """The deviation in a unit of its own."""
+        return {self.stddev: lambda free: scale * basis.diagonal().mean() * free}
 
 
-def log_variance(variance: float) -> float:
-    """The logarithm of a starting variance. Raises DataError unless it is positive and finite."""
+def starting_deviation(variance: float) -> float:
+    """The root of a starting variance. Raises DataError unless it is positive and finite."""
     if not 0.0 < variance < math.inf:
         raise DataError(f"expected a positive variance, got {variance}")
-    return math.log(variance)
+    return math.sqrt(variance)
+
+
+def _triangle(entries: Tensor, size: int) -> Tensor:
+    rows, columns = torch.tril_indices(size, size, device=entries.device)
+    return entries.new_zeros(size, size).index_put((rows, columns), entries)
+
+
+def _entries(matrix: Tensor) -> Tensor:
+    rows, columns = torch.tril_indices(*matrix.shape, device=matrix.device)
+    return matrix[rows, columns]

@@ -195,9 +195,9 @@ class FullGaussian(Prior):
         return {self.name: self.location}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The multivariate Gaussian log density, in nats."""
+        """The multivariate Gaussian log density, in nats. Raises UnsupportedError where the covariance is singular."""
         difference = value_of(phi, self.name, self.location) - self.location
-        factor = self.covariance.factor().to(difference.dtype)
+        factor = self.covariance.invertible_factor().to(difference.dtype)
         white = solve_lower(factor, difference[..., None])[..., 0]
         return -0.5 * (white.square().sum(-1) + logdet(factor) + len(self.location) * LOG_2PI)
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.errors import DataError
 from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
 from bayesmeta.priors.feature_covariance import FeatureCovariance, FullCovariance
@@ -44,10 +44,12 @@ class MatrixNormal(Prior):
         return {"weight": self.location}
 
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The matrix-normal log density, in nats. Raises UnsupportedError where some feature does not vary."""
-        factor = self.covariance.factor()
-        if factor.shape[0] != factor.shape[1]:
-            raise UnsupportedError("a prior with features that do not vary between tasks has no density over all of W")
+        """The matrix-normal log density, in nats.
+
+        Raises:
+            UnsupportedError: a feature does not vary, or V is singular: there is no density over all of W.
+        """
+        factor = self.covariance.invertible_factor()
         difference = value_of(phi, "weight", self.location) - self.location
         factor = factor.to(difference.dtype)  # draws of an exact posterior are in float64
         noise = cholesky(self.noise.covariance().to(difference.dtype), "noise covariance")

@@ -1,19 +1,29 @@
-"""Meta-training by full-batch L-BFGS: for evidence problems that are deterministic functions of theta."""
+"""Meta-training by full-batch quasi-Newton steps: for evidence problems that are deterministic functions of theta."""
 
+import math
 import time
+import warnings
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bayesmeta.errors import DataError, InferenceError
+from bayesmeta.data import Data
+from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError, retelling
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
+from bayesmeta.noise import Noise, Positive
 from bayesmeta.rounding import silently
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.training.loop import prepare, restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
+from bayesmeta.training.quasi_newton import Minimum, minimise
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel
 from bayesmeta.wrappers.base import require_trainable
+
+FAILURES = (InferenceError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+RETURNS = 3  # how often a search may be sent on from a boundary where it should not have ended
 
 
 @trained
@@ -26,22 +36,31 @@ def fit_evidence(
     max_iterations: int = 500,
     tolerance: float = 1e-9,
 ) -> FitResult:
-    """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a strong Wolfe line search.
+    """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a line search that survives failures.
 
-    With `ALPaCA(Identity(D)).double()` this is the maximum-likelihood fit of a linear mixed model.
+    With `ALPaCA(Identity(D)).double()` this is the maximum-likelihood fit of a linear mixed model. It is searched in
+    coordinates of its own, so that units and origins of the features do not matter, from the best of several prior
+    covariances; what requires no gradients stays as it is.
+
+    A maximum at a boundary is one: a variance between tasks of zero, or a correlation of one, is what the data say
+    where tasks differ by no more than their noise. `notes` names it.
 
     Args:
-        learner: what to train; use float64 (`learner.double()`), or the line search will stop early.
+        learner: what to train; use float64 (`learner.double()`), or the search ends where rounding begins.
         tasks: all meta-training tasks; all their points are used at every step.
         problem: `MaximumLikelihood()` by default, or `RestrictedMaximumLikelihood()`.
         max_iterations: largest number of L-BFGS iterations.
-        tolerance: stop when no gradient entry of the loss (nats per point) is larger.
+        tolerance: stop when no gradient entry of the loss (nats per point), in scaled coordinates, is larger.
 
     Returns:
-        The history; `stopped_early` says that L-BFGS found nothing more to gain before `max_iterations`.
+        The history; `stopped_early` says that nothing more was to be gained before `max_iterations`. An evaluation that
+        failed, and from which the search backed off, has an infinite loss.
+
+    Warns:
+        ConvergenceWarning: the gradient is not small where the search ended, or a noise is at a bound.
 
     Raises:
-        DataError: arguments out of range. InferenceError: the loss is not finite; theta keeps its last finite value.
+        DataError: arguments out of range. InferenceError: the loss is not finite where the search starts.
         UnsupportedError: the learner has no closed form of the evidence, or its theta is final (`Untrainable`).
 
     Example:
@@ -61,41 +80,118 @@ def fit_evidence(
     problem = MaximumLikelihood() if problem is None else problem
     start = time.perf_counter()
     data = prepare(learner, tasks.data)
-    points = data.counts.sum()
-    problem.start(learner, data)
-    parameters: list[Tensor] = [p for p in learner.parameters() if p.requires_grad]
+    parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=max_iterations,
-        max_eval=4 * max_iterations,
-        history_size=50,
-        tolerance_grad=tolerance,
-        tolerance_change=1e-13,
-        line_search_fn="strong_wolfe",
-    )
-    losses: list[float] = []
-
-    with silently(), restoring(parameters) as keep:
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            try:
-                loss = -(problem(learner, data) + learner.log_hyperprior()) / points
-            except InferenceError as error:
-                raise InferenceError(f"at evaluation {len(losses) + 1}: {error.retold(names=tasks.names)}") from error
-            if not bool(torch.isfinite(loss)):
-                raise InferenceError(f"expected a finite evidence, got {loss.item()} at evaluation {len(losses) + 1}")
-            loss.backward()
-            if not losses or loss.item() <= min(losses):
-                keep()
-            losses.append(loss.item())
-            return loss
-
-        optimizer.step(closure)
-    iterations = int(optimizer.state[parameters[0]]["n_iter"])
+    search = _Search(learner, problem, data, max_iterations, tolerance)
+    with silently(), retelling(names=tasks.names), restoring(parameters) as keep:
+        found = search.run(parameters, keep)
     problem.finish(learner, data)
     with torch.no_grad():
         problem(learner, data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
-    return FitResult(tuple(losses), (), len(losses), iterations < max_iterations, time.perf_counter() - start)
+    names = None if tasks.schema is None else tasks.schema.x_names
+    notes = () if search.model is None else search.model.boundary(names)
+    bounds = _at_bounds(learner)
+    _warn(found, bounds, learner)
+    losses, seconds = tuple(search.losses), time.perf_counter() - start
+    return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds)
+
+
+class _Search:
+    """The loss of one fit, with its history."""
+
+    def __init__(
+        self, learner: Learner, problem: EvidenceProblem, data: Data, max_iterations: int, tolerance: float
+    ) -> None:
+        self.learner, self.problem, self.data = learner, problem, data
+        self.steps, self.tolerance = max_iterations, tolerance
+        self.points = max(int(data.counts.sum()), 1)
+        self.losses: list[float] = []
+        parts = None if learner.mixed_model is None else learner.mixed_model.parts(data)
+        self.model = None if parts is None else UnitMixedModel(parts, int(data.counts.max()))
+
+    def run(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
+        """From a start to a maximum that is one, also in the directions in which a variance is zero."""
+        if self.model is None:
+            self._begin()
+        else:
+            self.model.start(self._begin, self.score)
+        found = self._descend(parameters, keep)
+        for _ in range(RETURNS):
+            if self.model is None or not self.model.flatten(self.score) or not self.model.leave_zero(self.score):
+                break
+            found = self._descend(parameters, keep)
+        self.losses.append(-self.score() / self.points)
+        return found
+
+    def _begin(self) -> None:
+        self.problem.start(self.learner, self.data)
+
+    def _descend(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
+        coordinates = Coordinates(parameters, {} if self.model is None else self.model.maps())
+        total = self._total()
+        if not bool(torch.isfinite(total)):
+            raise InferenceError(f"expected a finite evidence, got {total.item()} where the search starts")
+
+        def evaluate(u: Tensor) -> tuple[float, Tensor]:
+            coordinates.place(u)
+            for parameter in parameters:
+                parameter.grad = None
+            try:
+                loss = -self._total() / self.points
+                loss.backward()
+            except FAILURES:  # a step too far
+                self.losses.append(math.inf)
+                return math.inf, u
+            gradient = coordinates.pull_back()
+            is_finite = math.isfinite(loss.item()) and bool(torch.isfinite(gradient).all())
+            if is_finite and loss.item() <= min(self.losses, default=math.inf):
+                keep()
+            self.losses.append(loss.item() if is_finite else math.inf)
+            return self.losses[-1], gradient
+
+        found = minimise(evaluate, coordinates.zero, steps=self.steps, tolerance=self.tolerance)
+        coordinates.place(found.point)
+        return found
+
+    def _total(self) -> Tensor:
+        return self.problem(self.learner, self.data) + self.learner.log_hyperprior()
+
+    @torch.no_grad()
+    def score(self) -> float:
+        """Total nats; -inf where they cannot be computed."""
+        try:
+            value = self._total().item()
+        except FAILURES:
+            return -math.inf
+        return value if math.isfinite(value) else -math.inf
+
+
+def _at_bounds(learner: Learner) -> tuple[str, ...]:
+    """The variances of noise that are at a bound, in words, each once however often the learner has it."""
+    notes = []
+    for module in learner.modules():
+        if isinstance(module, Noise):
+            for each in module.modules():
+                if isinstance(each, Positive) and each.raw.requires_grad:
+                    notes += [f"noise variance at its bound {bound:g}" for bound in each.at_bounds]
+    return tuple(dict.fromkeys(notes))
+
+
+def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> None:
+    coarsest = max(torch.finfo(p.dtype).eps for p in learner.parameters())
+    if bounds:
+        message = (
+            f"expected a noise within its bounds, got a {', '.join(bounds)}: the features fit the outcomes exactly, or "
+            "the unit of the outcomes is far from their scatter (use Standardized)"
+        )
+    elif found.steepness <= coarsest ** (1.0 / 3.0):
+        return
+    else:
+        remedy = "raise max_iterations" if found.is_exhausted else "use Standardized, or fewer parameters"
+        remedy = "use float64 (learner.double())" if coarsest > 1e-10 else remedy
+        message = (
+            f"expected the evidence at its maximum, got a slope of {found.steepness:.1e} nats per point in scaled "
+            f"coordinates after {found.steps} steps: {remedy}"
+        )
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)

@@ -18,6 +18,7 @@ class FitResult:
         best_step: the step whose theta the learner now has.
         stopped_early: whether patience ran out (or a full-batch fit found nothing more to gain) before the last step.
         seconds: wall time.
+        notes: what a full-batch fit found at a boundary, in words: a variance of zero, a noise at its bound.
 
     Example:
         >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
@@ -35,6 +36,7 @@ class FitResult:
     best_step: int
     stopped_early: bool
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def frame(self) -> "pd.DataFrame":
         """The history as a table: step, loss, validation (NaN between validations)."""
@@ -47,4 +49,5 @@ class FitResult:
     def __repr__(self) -> str:
         """The end of the history."""
         last = self.losses[-1] if self.losses else math.nan
-        return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point)"
+        end = "".join(f"; {note}" for note in self.notes)
+        return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point{end})"

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
-from bayesmeta.learner import Learner, LinearMixedModel
+from bayesmeta.learner import Learner, LinearMixedModel, MixedModelParts
 from bayesmeta.predictives import AffinePredictive, Predictive
 from bayesmeta.torch_private import Unrounded
 from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
@@ -191,6 +191,11 @@ class StandardizedMixedModel(LinearMixedModel):
     def maximise_location(self, data: Data) -> None:
         """As the inner one does, in standard units."""
         self.inner.maximise_location(self._standard(data))
+
+    @override
+    def parts(self, data: Data) -> MixedModelParts | None:
+        """Those of the inner one."""
+        return self.inner.parts(self._standard(data))
 
     def _standard(self, data: Data) -> Data:
         return self.learner.standard(self.learner.conform(data))

@@ -6,7 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bayesmeta.errors import InferenceError
-from bayesmeta.linalg import cholesky, conjugate_gradient, logdet, solve_lower, squared_norms, unit_gram, update_root
+from bayesmeta.linalg import (
+    cholesky,
+    conjugate_gradient,
+    logdet,
+    lower_root,
+    lower_whitening,
+    semidefinite_root,
+    solve_lower,
+    spanning_basis,
+    squared_norms,
+    unit_gram,
+    update_root,
+)
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64, well-conditioned: rounding only
 
@@ -95,3 +107,33 @@ def test_conjugate_gradients_on_a_singular_matrix() -> None:
     consistent = torch.tensor([[3.0, 0.0, 4.0]], dtype=torch.float64)
     found = conjugate_gradient(lambda v: diagonal * v, consistent, 50, 1e-10)
     torch.testing.assert_close(found, torch.tensor([[3.0, 0.0, 2.0]], dtype=torch.float64), rtol=1e-9, atol=1e-9)
+
+
+def test_roots_of_singular_matrices() -> None:
+    root = torch.randn(4, 2, dtype=torch.float64)
+    matrix = root @ root.mT
+    for factor in (semidefinite_root(matrix), lower_root(root), lower_root(torch.cat([root, root], 1) / 2.0**0.5)):
+        assert torch.equal(factor, factor.tril())
+        torch.testing.assert_close(factor @ factor.mT, matrix, rtol=1e-7, atol=1e-7)
+    assert (lower_root(root).diagonal() == 0.0).sum() == 2  # exactly, where there is nothing but rounding
+    assert torch.equal(semidefinite_root(torch.zeros(2, 2)), torch.zeros(2, 2))
+    regular = matrix + torch.eye(4, dtype=torch.float64)
+    torch.testing.assert_close(semidefinite_root(regular), torch.linalg.cholesky(regular))
+    for bad in (-regular, regular * torch.nan):
+        with pytest.raises(InferenceError, match="positive definite such a one"):
+            semidefinite_root(bad, "such a one")
+
+
+def test_bases_of_designs() -> None:
+    x = torch.linspace(0.0, 1.0, 20, dtype=torch.float64)
+    ones = torch.ones_like(x)
+    design = torch.stack([ones, 1e6 + x, 1e-200 * x, 3.0 * ones - x, torch.zeros_like(x)], 1)
+    basis = spanning_basis(design)
+    assert basis.shape == (5, 2)  # the constant and x: all else are sums of these
+    white = design @ basis
+    torch.testing.assert_close(white.mT @ white / 20.0, torch.eye(2, dtype=torch.float64), rtol=1e-8, atol=1e-8)
+    for column in design.mT:  # each is in their span
+        solution = torch.linalg.lstsq(white, column[:, None]).solution
+        torch.testing.assert_close(white @ solution, column[:, None], rtol=1e-8, atol=1e-8)
+    assert lower_whitening(design).isfinite().all()
+    assert spanning_basis(design[:0]).isfinite().all()

@@ -193,3 +193,71 @@ def test_rows_take_a_covariance(make: type[bm.priors.FullCovariance]) -> None:
     torch.testing.assert_close(rows.matrix().detach(), wanted)  # default tolerances of float64: rounding only
     with pytest.raises(bm.InferenceError, match="positive definite prior covariance"):
         rows.set_matrix(-covariance)
+
+
+@pytest.mark.parametrize("varying", [None, [2, 0]])
+def test_a_covariance_that_is_singular(varying: list[int] | None) -> None:
+    """Variances of zero and correlations of one are points like others, to and from V and its root."""
+    chosen = [0, 1, 2] if varying is None else varying
+    root = torch.randn(len(chosen), 1, dtype=D)
+    for T in (root, torch.cat([root, 2.0 * root], 1), 0.0 * root):
+        wanted = torch.zeros(3, 3, dtype=D)
+        for i, a in enumerate(chosen):
+            wanted[a, chosen] = (T @ T.mT)[i]
+        for assign in ("root", "matrix"):
+            rows = bm.priors.FullCovariance(3, varying=varying).double()
+            rows.set_root(T) if assign == "root" else rows.set_matrix(wanted)
+            torch.testing.assert_close(rows.matrix().detach(), wanted, rtol=1e-7, atol=1e-7)  # a root of rounding
+            rows.matrix().sum().backward()
+            assert all(p.grad.isfinite().all() for p in rows.parameters())
+
+
+def test_a_deviation_may_have_any_sign() -> None:
+    for make in (bm.priors.FullCovariance, bm.priors.DiagonalCovariance, bm.priors.IsotropicCovariance):
+        rows = _shaken(make(3))
+        before, prior = rows.matrix().detach().clone(), bm.priors.MatrixNormal(rows).double()
+        weight = torch.randn(5, 3, 1, dtype=D)
+        density = prior.log_prob({"weight": weight}).detach()
+        with torch.no_grad():
+            for parameter in rows.parameters():
+                parameter.neg_()
+        torch.testing.assert_close(rows.matrix().detach(), before)
+        torch.testing.assert_close(prior.log_prob({"weight": weight}).detach(), density)
+
+
+def test_a_singular_covariance_has_draws_and_no_density() -> None:
+    prior, full = bm.priors.MatrixNormal(bm.priors.FullCovariance(2)), bm.priors.FullGaussian(2)
+    root = torch.tensor([[1.0], [-2.0]])
+    for each in (prior, full):
+        each.covariance.set_root(root)
+        (name,) = each.mean
+        draws = each.sample(4)
+        values = draws[name].reshape(4, 2)
+        torch.testing.assert_close(values[:, 1], -2.0 * values[:, 0])
+        with pytest.raises(UnsupportedError, match=r"singular .* no density over all of W"):
+            each.log_prob(draws)
+    learner = bm.ALPaCA(bm.Identity(1), covariance=prior.covariance)  # and a closed form needs none
+    assert learner.adapt(bm.Data.from_arrays([0.0, 1.0], [1.0, 2.0])).predict([0.5]).stddev.isfinite().all()
+
+
+def test_unit_bases_and_maps() -> None:
+    """Features far from the origin, of any size: whitened where V is full, of unit size where it is not."""
+    x = torch.linspace(0.0, 1.0, 50, dtype=D)
+    design = torch.stack([torch.ones(50, dtype=D), 1e5 + 3.0 * x, 1e-9 * x.square(), torch.zeros(50, dtype=D)], 1)
+    full = bm.priors.FullCovariance(4, varying=[0, 1, 2]).double()
+    basis = full.unit_basis(design)
+    white = design[:, :3] @ basis
+    torch.testing.assert_close(white.mT @ white / 50.0, torch.eye(3, dtype=D), rtol=1e-2, atol=1e-2)
+    assert torch.equal(basis, basis.tril())
+    diagonal = bm.priors.DiagonalCovariance(4).double()
+    sizes = (design @ diagonal.unit_basis(design)).square().mean(0)
+    torch.testing.assert_close(sizes, torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=D))
+    for rows in (full, diagonal, bm.priors.IsotropicCovariance(4).double()):
+        basis = rows.unit_basis(design)
+        ((parameter, follow),) = rows.unit_maps(basis, 2.0).items()
+        free = torch.randn_like(parameter)
+        with torch.no_grad():
+            parameter.copy_(follow(free))
+            factor = rows.square_factor()
+            parameter.copy_(free)
+            torch.testing.assert_close(factor, 2.0 * basis @ rows.square_factor())  # L = B L'

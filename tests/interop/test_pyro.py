@@ -232,18 +232,18 @@ def test_theta_with_distributions() -> None:
     learner, data = _alpaca(), _points()
     hyperprior = {
         "prior.location": dist.Normal(0.0, 2.0),  # one for all numbers
-        "prior.covariance.log_diagonal": torch.distributions.Normal(torch.zeros(2, dtype=D), 1.0),  # torch's own
+        "prior.covariance.lower": torch.distributions.Normal(torch.zeros(3, dtype=D), 1.0),  # torch's own
         "likelihood.noise.value": dist.HalfCauchy(1.0),  # a variance, not its log
     }
-    location, log_diagonal = torch.randn(2, 1, dtype=D), 0.3 * torch.randn(2, dtype=D)
+    location, lower = torch.randn(2, 1, dtype=D), torch.randn(3, dtype=D)
     noise = torch.tensor([0.7], dtype=D)
     other = _alpaca()
     with torch.no_grad():
         other.prior.location.copy_(location)
-        other.prior.covariance.log_diagonal.copy_(log_diagonal)
+        other.prior.covariance.lower.copy_(lower)
     other.likelihood.noise.value.set(noise)
     phi = other.prior.sample(3)
-    theta = {"prior.location": location, "prior.covariance.log_diagonal": log_diagonal, "likelihood.noise.value": noise}
+    theta = {"prior.location": location, "prior.covariance.lower": lower, "likelihood.noise.value": noise}
     found = _trace(learner, data, phi, hyperprior, **theta)
     expected = other.log_joint(data)(phi).sum() + sum(hyperprior[k].log_prob(v).sum() for k, v in theta.items())
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
@@ -431,8 +431,8 @@ def _eight_schools() -> tuple[bm.ALPaCA, bm.Data, dict[str, dist.TorchDistributi
         Scalar(), covariance=bm.priors.IsotropicCovariance(1), noise=bm.noise.DiagonalNoise(1, 1.0)
     ).double()
     data = bm.Data((1.0 / scale)[:, None, None], (y / scale)[:, None, None], torch.ones(8, 1, dtype=torch.bool))
-    log_tau = dist.TransformedDistribution(dist.HalfCauchy(5.0), dist.transforms.ExpTransform().inv)
-    return learner, data, {"prior.location": dist.Normal(0.0, 5.0), "prior.covariance.log_scale": log_tau}
+    tau = dist.HalfCauchy(5.0)
+    return learner, data, {"prior.location": dist.Normal(0.0, 5.0), "prior.covariance.stddev": tau}
 
 
 @pytest.mark.usefixtures("unchecked")  # under torch.jit.trace shapes are no integers
@@ -442,7 +442,7 @@ def test_eight_schools() -> None:
         learner, data, hyperprior, NUTS(num_chains=2, num_draws=40, num_warmup=30, max_depth=4), jit_compile=True
     )
     assert draws.theta["prior.location"].shape == (2, 40, 1, 1)
-    assert draws.theta["prior.covariance.log_scale"].shape == (2, 40)
+    assert draws.theta["prior.covariance.stddev"].shape == (2, 40)
     assert draws.phi["weight"].shape == (2, 40, 8, 1, 1)
     assert set(draws.r_hat) == set(draws.effective_draws) == {*hyperprior, "weight"}
     # 4.4 and 3.3 by long chains of others (posteriordb, eight_schools_centered); so few draws are far less certain

@@ -4,6 +4,7 @@ Anchors: lme4's documentation (sleepstudy, Dyestuff), MixedModels.jl's output (s
 output (Rail, Orthodont); ML values with all digits from an exact profiled likelihood cross-checked with statsmodels.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,40 @@ def test_published_fit(expected: Fit, real_data: Path) -> None:
     beta = learner.prior.location.flatten().float()
     torch.testing.assert_close(beta, torch.tensor(expected.beta), rtol=1e-5, atol=0.0)
     torch.testing.assert_close(noise.float(), torch.tensor([expected.noise]), rtol=1e-4, atol=0.0)
+
+
+ORIGINS = {"pascal": (1e5, 10.0), "years": (2000.0, 1.0), "mol/l": (0.0, 1e-6), "kelvin": (273.15, 1.0)}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("unit", ORIGINS)
+@pytest.mark.parametrize("table", ["sleepstudy", "orthodont", "chickweight"])
+def test_published_fits_in_other_units(table: str, unit: str, real_data: Path) -> None:
+    """x' = a + b x changes no likelihood, and theta as it must: b V' bᵀ and the like are the published numbers."""
+    shift, scale = ORIGINS[unit]
+    for expected in (each for each in FITS if each.table == table and each.rows == "full"):
+        learner, tasks = _learner(expected), _tasks(expected, real_data)
+        data = tasks.data
+        tasks = bm.TaskDataset(
+            bm.Data(torch.where(data.mask[..., None], shift + scale * data.x, 0.0), data.y, data.mask)
+        )
+        problem = bm.training.RestrictedMaximumLikelihood() if expected.restricted else bm.training.MaximumLikelihood()
+        result = bm.fit_evidence(learner, tasks, problem)
+        assert result.stopped_early
+        assert len(result.losses) < 150
+        value = learner.log_evidence(tasks.data).sum()
+        if expected.restricted:  # the prior mean is flat in x', too
+            value = learner.restricted_log_evidence(tasks.data) + math.log(scale)
+        assert abs(value.item() - expected.log_likelihood) < 1e-5
+        back = torch.tensor([[1.0, shift], [0.0, scale]], dtype=torch.float64)
+        sigma_b = back @ learner.prior.covariance.matrix() @ back.mT * learner.prior.noise.variance()
+        found = torch.stack([sigma_b[0, 0], sigma_b[1, 1], sigma_b[0, 1]]).float()
+        torch.testing.assert_close(found, torch.tensor(expected.sigma_b), rtol=1e-4, atol=0.0)
+        beta = (back @ learner.prior.location).flatten().float()
+        torch.testing.assert_close(beta, torch.tensor(expected.beta), rtol=1e-5, atol=0.0)
+        torch.testing.assert_close(
+            learner.prior.noise.variance().float(), torch.tensor([expected.noise]), rtol=1e-4, atol=0.0
+        )
 
 
 # conditional modes (intercept, slope) of the sleepstudy ML fit, subjects in the table's order

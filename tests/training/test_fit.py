@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from statsmodels.regression.mixed_linear_model import MixedLM
 
 import bayesmeta as bm
 from bayesmeta.data import DataSpec
@@ -47,7 +46,6 @@ def _same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 def test_quiet_where_there_is_no_terminal(capsys: pytest.CaptureFixture) -> None:
     result = fit(_learner(), _tasks(), steps=60, validation=_tasks(4, seed=1), validate_every=20)
-    fit_evidence(_learner().double(), _tasks(), max_iterations=2)
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
     assert repr(result).startswith("FitResult(60 steps in ")
@@ -423,141 +421,6 @@ def test_checkpoints_that_cannot_be_written_are_refused_before_training(tmp_path
     assert not (tmp_path / "model").exists()
     fit(learner, _tasks(), steps=3)  # and without a checkpoint it trains
     assert not _same(_theta(learner), before)
-
-
-# ------------------------------------------------------------------------------------------------------- fit_evidence
-
-
-def _mixed_model(num_tasks: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Random intercepts and slopes, correlated; ragged."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    effects = rng.multivariate_normal([0, 0], [[4.0, -0.6], [-0.6, 0.5]], num_tasks)
-    for t, (intercept, slope) in enumerate(effects):
-        x = rng.uniform(0, 5, rng.integers(4, 10))
-        y = 10.0 + intercept + (1.5 + slope) * x + rng.normal(0, 0.8, len(x))
-        frames.append(pd.DataFrame({"who": f"s{t}", "x": x, "y": y}))
-    return pd.concat(frames, ignore_index=True)
-
-
-@pytest.mark.parametrize("restricted", [False, True])
-def test_a_linear_mixed_model_agrees_with_statsmodels(restricted: bool) -> None:
-    frame = _mixed_model()
-    tasks = bm.TaskDataset.from_frame(frame, task="who", x=["x"], y=["y"])
-    learner = bm.ALPaCA(bm.Identity(1)).double()
-    problem = bm.training.RestrictedMaximumLikelihood() if restricted else bm.training.MaximumLikelihood()
-    result = fit_evidence(learner, tasks, problem)
-    assert result.stopped_early  # it converged
-    design = np.stack([np.ones(len(frame)), frame["x"]], 1)
-    expected = MixedLM(frame["y"], design, frame["who"], exog_re=design).fit(reml=restricted, method="lbfgs")
-    noise = learner.prior.noise.covariance().item()
-    # four digits: statsmodels' own optimiser stops near 1e-5
-    np.testing.assert_allclose(learner.prior.location.detach()[:, 0], expected.fe_params, rtol=1e-4)
-    np.testing.assert_allclose(noise, expected.scale, rtol=1e-4)
-    np.testing.assert_allclose(
-        noise * learner.prior.covariance.matrix().detach(), expected.cov_re, rtol=1e-3, atol=1e-4
-    )
-    if not restricted:  # REML's constant is a convention, and another one there
-        found = learner.log_evidence(tasks.data).sum().item()
-        assert math.isclose(found, expected.llf, abs_tol=1e-4)
-
-
-def test_result_of_a_full_batch_fit() -> None:
-    tasks = bm.TaskDataset.from_frame(_mixed_model(10), task="who", x=["x"], y=["y"])
-    learner = bm.ALPaCA(bm.Identity(1)).double()
-    result = fit_evidence(learner, tasks)
-    assert result.losses[-1] <= result.losses[0]
-    assert result.best_step == len(result.losses)
-    assert result.frame()["loss"].tolist() == list(result.losses)
-    points = tasks.data.counts.sum().item()
-    assert math.isclose(-learner.log_evidence(tasks.data).sum().item() / points, min(result.losses), rel_tol=1e-9)
-    cut = fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), tasks, max_iterations=1)
-    assert not cut.stopped_early
-
-
-def test_a_variance_of_zero_is_found() -> None:
-    """Tasks that do not differ: the evidence is largest at the edge, where V = 0."""
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(30), 5)
-    means = rng.normal(size=(30, 5))
-    y = (means - means.mean(1, keepdims=True)).flatten()  # less spread between the tasks than chance gives
-    learner = bm.ALPaCA(bm.Identity(0)).double()
-    fit_evidence(learner, bm.TaskDataset.from_arrays(np.zeros((150, 0)), y, groups))
-    assert learner.prior.covariance.matrix().item() < 1e-3
-    assert math.isclose(learner.prior.noise.covariance().item(), y.var(), rel_tol=1e-3)
-
-
-def test_singular_designs_are_told_where_the_answer_depends_on_them() -> None:
-    frame = _mixed_model(10)
-    frame["again"] = 2.0 * frame["x"] - 1.0
-    plain, singular = (bm.TaskDataset.from_frame(frame, task="who", x=x, y=["y"]) for x in (["x"], ["x", "again"]))
-    with pytest.raises(InferenceError, match=r"singular design over all tasks.*Leave it out"):
-        fit_evidence(bm.ALPaCA(bm.Identity(2)).double(), singular, bm.training.RestrictedMaximumLikelihood())
-    # maximum likelihood takes the smallest of the prior means that fit equally well: the evidence is the same model's
-    fits = []
-    for tasks, rows in (
-        (plain, bm.priors.FullCovariance(2, varying=[0, 1])),
-        (singular, bm.priors.FullCovariance(3, varying=[0, 1])),
-    ):
-        learner = bm.ALPaCA(bm.Identity(rows.num_features - 1), covariance=rows).double()
-        fit_evidence(learner, tasks)
-        fits.append(learner.log_evidence(tasks.data).sum().item())
-    assert math.isclose(fits[0], fits[1], abs_tol=1e-4)  # both stop near a flat maximum
-
-
-def test_an_exact_fit_is_told() -> None:
-    frame = _mixed_model(10)
-    for y in (np.full(len(frame), 3.7), 2.0 * frame["x"] - 1.0):
-        tasks = bm.TaskDataset.from_frame(frame.assign(y=y), task="who", x=["x"], y=["y"])
-        with pytest.raises(InferenceError, match="fit the outcomes exactly"):
-            fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), tasks)
-    huge = bm.TaskDataset.from_frame(frame.assign(y=1e7 * frame["y"]), task="who", x=["x"], y=["y"])
-    with pytest.raises(InferenceError, match=r"unit is far from their scatter .use Standardized"):
-        fit_evidence(bm.ALPaCA(bm.Identity(1)).double(), huge)
-    assert fit_evidence(bm.Standardized(bm.ALPaCA(bm.Identity(1)).double()), huge).stopped_early
-
-
-def test_learners_without_an_evidence_are_told() -> None:
-    class Silent(bm.Learner):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = torch.nn.Parameter(torch.ones(()))
-
-        def condition(self, support: bm.Data) -> bm.TaskPosterior:
-            raise NotImplementedError
-
-    for problem in (None, bm.training.RestrictedMaximumLikelihood()):
-        with pytest.raises(UnsupportedError, match="Silent has no closed form"):
-            fit_evidence(Silent(), _tasks(), problem)
-    with pytest.raises(UnsupportedError, match="use a predictive objective"):
-        fit(Silent(), _tasks(), steps=1, objective=bm.training.Evidence())
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_arguments_of_fit_evidence() -> None:
-    for arguments in ({"max_iterations": 0}, {"tolerance": 0.0}, {"tolerance": math.nan}):
-        with pytest.raises(DataError, match="positive max_iterations and tolerance"):
-            fit_evidence(_learner(), _tasks(), **arguments)
-    with pytest.raises(DataError, match="a TaskDataset, got DataFrame"):
-        fit_evidence(_learner(), pd.DataFrame())
-
-
-def test_an_evidence_that_breaks_leaves_the_last_theta_that_worked() -> None:
-    class Explosive(bm.training.MaximumLikelihood):
-        def __init__(self) -> None:
-            self.seen: list[list[torch.Tensor]] = []
-
-        def __call__(self, learner: bm.Learner, data: bm.Data) -> torch.Tensor:
-            self.seen.append(_theta(learner))
-            if len(self.seen) == 4:
-                raise InferenceError("no such matrix")
-            return super().__call__(learner, data)
-
-    learner, problem = _learner().double(), Explosive()
-    with pytest.raises(InferenceError, match="at evaluation 4: no such matrix"):
-        fit_evidence(learner, _tasks(), problem)
-    assert any(_same(_theta(learner), seen) for seen in problem.seen[:3])
-    assert torch.isfinite(learner.log_evidence(_tasks().data)).all()
 
 
 # ------------------------------------------------------------------------------------------------------------ compiled

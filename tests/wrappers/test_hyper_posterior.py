@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from scipy import stats
 
 import bayesmeta as bm
 from bayesmeta.evaluation import metrics
@@ -310,13 +311,18 @@ def test_bad_input() -> None:
 
 
 def test_the_deviation_hyperprior_is_a_density() -> None:
-    """Over log deviations it integrates to a constant that the scale does not change: half t, Jacobian included."""
-    grid = torch.linspace(-12.0, 12.0, 4001, dtype=torch.float64)
-    values = []
-    for scale in (0.5, 2.5):
-        prior = bm.hyperpriors.DeviationHyperprior(scale)
-        # the noise at log deviation 0, the ratio along the grid
-        theta = [{"noise.value.raw": torch.zeros(1), "covariance.log_diagonal": g[None]} for g in grid]
-        density = torch.stack([prior.log_prob(each) for each in theta])
-        values.append((torch.trapezoid(density.exp(), grid) / prior._half_t(torch.zeros(())).exp()).item() / scale)
-    assert abs(values[0] / values[1] - 1.0) < 1e-4
+    """As it is of Student's t on deviations, Jacobians included: of the log of the noise, of what is in its units."""
+    for scale, log_noise in ((0.5, 0.0), (2.5, 0.7)):
+        prior, dof = bm.hyperpriors.DeviationHyperprior(scale), 3.0
+        noise = math.exp(log_noise)
+        half_t = 2.0 * stats.t.pdf(noise / scale, dof) / scale * noise
+        # the deviation of the noise, and two numbers of the factor, whose sign means nothing on the diagonal
+        for ratios in ([0.0, 0.0], [1.5, -0.3], [-1.5, 4.0]):
+            theta = {
+                "noise.value.raw": torch.tensor([2.0 * log_noise], dtype=torch.float64),
+                "covariance.lower": torch.tensor(ratios, dtype=torch.float64),
+            }
+            each = [stats.t.pdf(noise * ratio / scale, dof) * noise / scale for ratio in ratios]
+            constant = math.log(2.0) + 3.0 * (stats.t.logpdf(0.0, dof) - math.log(scale))
+            expected = math.log(half_t) + sum(math.log(value) for value in each)
+            assert math.isclose(prior.log_prob(theta).item() + constant, expected, rel_tol=1e-9)

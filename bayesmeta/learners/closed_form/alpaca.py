@@ -21,11 +21,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError, ShapeError
+from bayesmeta.errors import InferenceError, ShapeError
 from bayesmeta.inference import linear_gaussian
-from bayesmeta.learner import LinearMixedModel
+from bayesmeta.learner import LinearMixedModel, MixedModelParts
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
+from bayesmeta.linalg import spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
@@ -88,13 +89,14 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             InferenceError: the features of all tasks together do not determine K_0.
         """
         data, theta = self.conform(data), self.theta()
-        location, precision = self._least_squares(data)
+        basis, location, precision = self._least_squares(data)
         output_covariance = theta.output_covariance
         log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
         profile = torch.cat(replace(theta, location=location).in_chunks(log_evidence, data)).sum()
         size_f, size_c = location.shape
-        # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹
-        determinant = size_c * torch.logdet(precision) - size_f * torch.logdet(output_covariance)
+        # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹, and K_0 = B K'
+        determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
+        determinant = determinant - size_f * torch.logdet(output_covariance)
         return profile - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
     @torch.no_grad()
@@ -104,31 +106,28 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
         """
-        self.prior.location.copy_(self._least_squares(self.conform(data))[0])
+        self.prior.location.copy_(self._least_squares(self.conform(data))[1])
 
     @torch.no_grad()
     def maximise_exactly(self, data: Data) -> None:
         """Set K_0 and Σ where the evidence is largest given V and the features: Σ = Σ_t Rᵀ S⁻¹ R / points.
 
         Where the features do not determine K_0 (the levels of a category and a constant, say), the smallest one is set.
-
-        Raises:
-            InferenceError: the features fit every point exactly.
+        A Σ outside the bounds of the noise, as of features that fit every point exactly, becomes one just inside. What
+        does not require gradients stays as it is.
         """
         data = self.conform(data)
-        precision, moment = self._normal_equations(data)
-        scale = torch.where(precision.diagonal() > 0.0, precision.diagonal(), 1.0).sqrt()
-        inverse = torch.linalg.pinv(precision / (scale * scale[:, None]), rtol=1e-12, hermitian=True)
-        self.prior.location.copy_((inverse @ (moment / scale[:, None])) / scale[:, None])
-        rows, residual = self.theta().whitened(data)
-        squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
-        try:
-            self.prior.noise.set_covariance(squares / data.counts.sum())
-        except DataError as error:
-            raise InferenceError(
-                "expected a noise variance within its bounds, got one outside: the features fit the outcomes exactly, "
-                f"or their unit is far from their scatter (use Standardized). {error}"
-            ) from error
+        if self.prior.location.requires_grad:
+            self.prior.location.copy_(self._location(*self._normal_equations(data)))
+        if any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
+            rows, residual = self.theta().whitened(data)
+            squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
+            self.prior.noise.set_nearest(squares / data.counts.sum().clamp(min=1))
+
+    @override
+    def parts(self, data: Data) -> MixedModelParts:
+        design = self.features(data.x)[data.mask].detach().double()
+        return MixedModelParts(design, self.prior.location, self.prior.covariance, self.prior.noise, self.features)
 
     @override
     def theta(self) -> LinearTheta:
@@ -144,20 +143,23 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             output_covariance=self.prior.noise.covariance().double(),
         )
 
-    def _least_squares(self, data: Data) -> tuple[Tensor, Tensor]:
-        """K_0 by generalised least squares, and its precision: unique, or an error."""
-        precision, moment = self._normal_equations(data)
-        scale = precision.diagonal().sqrt()
-        normalised = (precision / (scale * scale[:, None])).detach()
-        if not bool(torch.isfinite(normalised).all()) or bool(torch.linalg.cond(normalised) > 1e13):
+    def _least_squares(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """B, K_0 = B K' by generalised least squares, and the precision of K': unique, or an error."""
+        basis, precision, moment = self._normal_equations(data)
+        if basis.shape[1] < basis.shape[0]:
             raise InferenceError(
                 "expected features that determine the prior mean, got a singular design over all tasks: "
                 "a feature is constant, repeated or a sum of others (all levels of a category sum to the constant). "
                 "Leave it out, or use MaximumLikelihood, which does without"
             )
-        return torch.linalg.solve(precision, moment), precision
+        return basis, self._location(basis, precision, moment), precision
 
-    def _normal_equations(self, data: Data) -> tuple[Tensor, Tensor]:
+    def _location(self, basis: Tensor, precision: Tensor, moment: Tensor) -> Tensor:
+        return basis @ torch.linalg.solve(precision, moment)
+
+    def _normal_equations(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+        """B, and the equations of K', where K_0 = B K': wherever the origin of x is, they are well conditioned."""
         theta = self.theta()
         design = theta.design(data.x)
-        return linear_gaussian.information(theta.rows(design), design, data.y.double(), data.mask)
+        basis = spanning_basis(design[data.mask].detach())
+        return basis, *linear_gaussian.information(theta.rows(design), design @ basis, data.y.double(), data.mask)

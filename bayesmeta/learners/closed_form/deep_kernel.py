@@ -31,6 +31,7 @@ from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
@@ -81,6 +82,7 @@ class DeepKernelTransfer(Learner):
     ) -> None:
         super().__init__()
         require_pointwise(features)
+        self.noise_is_given = noise is not None
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
@@ -89,6 +91,19 @@ class DeepKernelTransfer(Learner):
         self.mean = nn.Parameter(torch.zeros(num_outputs))
         self.likelihood = Gaussian(noise)
         self.hyperprior = hyperprior
+
+    @override
+    def prepare(self, tasks: Data) -> None:
+        """Start the noise, where none was given and it has not been trained, from the tasks: where their evidence is
+        largest, with the features and the kernel as they are.
+        """
+        if not self.noise_is_given and is_untouched(self.likelihood.noise):
+            start_noise(self, self.likelihood.noise, self.conform(tasks))
+
+    @override
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        """Adam; the numbers of kernel, mean and noise, which set the scale of all else, go 10 times as fast."""
+        return two_speeds(self, self.features, lr)
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task, in nats per point (the paper's eq. 6)."""

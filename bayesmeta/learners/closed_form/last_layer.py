@@ -17,6 +17,7 @@ from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
 from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta
+from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -61,6 +62,7 @@ class LastLayerRegression(ExplicitLearner):
     ) -> None:
         super().__init__()
         require_network(features)
+        self.noise_is_given = noise is not None
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
@@ -71,6 +73,20 @@ class LastLayerRegression(ExplicitLearner):
         """h(x) W."""
         weight = phi["weight"]
         return self.features(x).to(weight.dtype) @ weight
+
+    @override
+    def prepare(self, tasks: Data) -> None:
+        """Start the noise, where none was given and it has not been trained, and the scale of the prior from the tasks.
+
+        They are those under which the evidence of the tasks is largest, with the features as they are.
+        """
+        if not self.noise_is_given and is_untouched(self.likelihood.noise):
+            start_noise(self, self.likelihood.noise, self.conform(tasks), self.features)
+
+    @override
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        """Adam; the numbers of prior and noise, which set the scale of all else, go 10 times as fast."""
+        return two_speeds(self, self.features, lr)
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The mean of -log p(y | x, support, theta) over query points, each on its own, in nats.
