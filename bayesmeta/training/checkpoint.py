@@ -13,6 +13,7 @@ from safetensors.torch import load_model, save_model
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.modes import settled
 
 FORMAT = 1
 
@@ -114,6 +115,7 @@ def load(folder: str | Path) -> Learner:
     return load_with_extra(folder)[0]
 
 
+@settled
 def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
     """The learner of a model folder, and what was kept with it.
 
