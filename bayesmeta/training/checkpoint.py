@@ -13,6 +13,7 @@ from bayesmeta.annotations import said
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.modes import settled
 from bayesmeta.torch_private import Budget
 from bayesmeta.training.model_folder import as_json, opened, write_model
 
@@ -119,6 +120,7 @@ def load(folder: str | Path) -> Learner:
     return load_with_extra(folder)[0]
 
 
+@settled
 def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
     """The learner of a model folder, and what was kept with it.
 

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,6 +254,17 @@ def test_training_refuses_theta_that_was_made_in_inference_mode() -> None:
     for train in (bm.fit, bm.fit_evidence):
         with pytest.raises(bm.UnsupportedError, match=r"torch\.inference_mode"):
             train(learner, _tasks())
+
+
+def test_a_learner_loaded_in_any_mode_is_the_one_that_was_saved(tmp_path: Path) -> None:
+    learner, data = bm.MAML(bm.MLP(1, [4])), _tasks().data
+    bm.save(learner, tmp_path / "model")
+    wanted = learner.adapt(data).predict(data.x).mean
+    for mode in (mode for name, mode in MODES.items() if name != "default-device"):  # where modules are made
+        with mode():
+            loaded = bm.load(tmp_path / "model")
+        check_same([loaded.adapt(data).predict(data.x).mean], [wanted])
+        loaded.meta_loss(bm.TaskBatch(data, data)).sum().backward()
 
 
 @pytest.mark.parametrize("case", by_name(["alpaca", "maml", "bmaml"]), ids=lambda case: case.name)

@@ -23,6 +23,7 @@ from bayesmeta.interop.pyro._preparation import isolated, prepared
 from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.programs import Program
 from bayesmeta.learner import ExplicitLearner
+from bayesmeta.modes import trained
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.sampled import ChainsPosterior
 
@@ -54,6 +55,7 @@ class NUTSPosterior(ChainsPosterior):
         return nuts(self.learner, support, self.sampler, jit_compile=self.jit_compile, seed=self.seed)
 
 
+@trained
 def nuts(
     learner: ExplicitLearner, data: Data, sampler: NUTS | None = None, *, jit_compile: bool = False, seed: int = 0
 ) -> NUTSPosterior:

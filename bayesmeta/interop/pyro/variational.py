@@ -22,6 +22,7 @@ from bayesmeta.interop.pyro._preparation import isolated, prepared
 from bayesmeta.interop.pyro.draws import HyperDraws
 from bayesmeta.interop.pyro.guides import FullRank, MakeGuide, TaskGuide
 from bayesmeta.learner import ExplicitLearner
+from bayesmeta.modes import trained
 from bayesmeta.priors import Prior
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.sampled import DrawsPosterior
@@ -66,6 +67,7 @@ class VariationalPosterior(DrawsPosterior):
         )
 
 
+@trained
 def svi(
     learner: ExplicitLearner,
     data: Data,
