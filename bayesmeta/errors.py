@@ -92,6 +92,8 @@ class InferenceError(BayesMetaError, RuntimeError):
         if self.task is None:
             return self
         position = self.task if place is None else place(self.task)
+        if names is not None and not 0 <= position < len(names):
+            return self  # not a position among these
         name = position if names is None else repr(names[position])
         message = re.sub(rf"\btask {self.task}\b", lambda _: f"task {name}", str(self))
         return InferenceError(message, position if names is None else None)

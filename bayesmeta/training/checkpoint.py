@@ -21,6 +21,7 @@ FORMAT = 1
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 WHOLE = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
 KINDS = {**FLOATS, **WHOLE, "BOOL": torch.bool}  # what safetensors calls the types that a folder may hold
+BESIDE = 2**27  # bytes that a model may take in memory beside its weights, such as a fixed grid
 PRECISIONS = {str(dtype).removeprefix("torch."): dtype for dtype in FLOATS.values()}
 
 
@@ -143,7 +144,8 @@ def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
         folder = Path(folder)
     except TypeError as error:
         raise DataError(f"expected a model folder, got {said(folder)}") from error
-    with opened(folder) as (manifest, weights):
+    # inference mode would make a learner that cannot be trained
+    with torch.inference_mode(False), opened(folder) as (manifest, weights):
         if "format" in manifest and manifest["format"] != FORMAT:
             raise DataError(f"expected a model folder of format {FORMAT}, got {said(manifest['format'])} in {folder}")
         for name, kind in {"format": int, "learner": object, "dtype": str, "extra": dict}.items():
@@ -181,7 +183,7 @@ def _constructed(
     """The learner with fresh weights, which may be no larger than those of the file and what is made beside them."""
     size = sum(8 * shape.numel() for shape, _ in sizes.values())
     try:
-        with Budget(2 * size + 2**24, 16 * size + 2**26, 1_000 * len(sizes) + 10_000):
+        with Budget(2 * size + BESIDE, 16 * size + 2 * BESIDE, 1_000 * len(sizes) + 10_000):
             learner = construct(description)
             if not isinstance(learner, Learner):
                 raise DataError(f"expected a learner in {folder}, got {type(learner).__name__}")

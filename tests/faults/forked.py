@@ -144,7 +144,7 @@ def stopped(root: Path) -> dict[str, int]:
     code = _wait(writer)
     last = _saved(folder, [1.0])
     return {
-        "held_up": int(seconds > 2.0),
+        "held_up": int(seconds > 8.0),
         "meanwhile": int(meanwhile),
         "failed": code,
         "last": int(last),

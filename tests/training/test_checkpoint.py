@@ -63,6 +63,12 @@ def test_round_trip_is_exact(make: Callable[[], bm.Learner], tmp_path: Path) -> 
     assert all(p.requires_grad for p in loaded.parameters())
 
 
+def test_what_is_loaded_in_inference_mode_can_be_trained(folder: Path) -> None:
+    with torch.inference_mode():
+        learner = bm.load(folder)
+    bm.fit(learner, bm.tasks.Sinusoid(), steps=1, progress=False)
+
+
 def test_statistics_are_saved(tmp_path: Path) -> None:
     learner = bm.Standardized(_learner())
     learner.prepare(bm.Data.from_arrays(X + 1e6, 1e-3 * X))
