@@ -319,7 +319,7 @@ def _bmaml(particles: int = 3, steps: int = 2, precision: float = 4.0) -> bm.BMA
 
 
 def test_one_particle_is_the_map_under_the_prior() -> None:
-    """BMAML with a particle that starts at theta climbs the log joint, and reaches LLAMA's and IMAML's mode."""
+    """A particle of BMAML that starts at theta climbs the log joint, in the end to the mode of LLAMA and IMAML."""
     network = bm.MLP(1, [4]).with_outputs(1)
     llama = bm.LLAMA(network, precision=50.0).double()
     imaml = bm.IMAML(network, precision=50.0, solver=bm.inference.LBFGS(200, 1e-12)).double()

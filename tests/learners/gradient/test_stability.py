@@ -251,10 +251,8 @@ def test_a_laplace_mixed_model_of_labels() -> None:
     found = [learner.network.layer.bias.item(), learner.network.layer.weight.item()]
     deviation = learner.prior.precision().item() ** -0.5
     size = max(len(y) for _, y in groups)
-    padded = [
-        np.stack([np.pad(v.reshape(-1).astype(float), (0, size - len(v))) for v in each])
-        for each in zip(*groups, strict=True)
-    ]
+    pad = lambda values: np.pad(values.reshape(-1).astype(float), (0, size - len(values)))
+    padded = [np.stack([pad(values) for values in each]) for each in zip(*groups, strict=True)]
     data = (*padded, np.stack([np.arange(size) < len(y) for _, y in groups]))
     laplace = optimize.minimize(_negative_evidence, np.zeros(3), (*data, 1), method="BFGS", options={"gtol": 1e-6})
     np.testing.assert_allclose([*found, math.log(deviation)], laplace.x, rtol=0, atol=1e-4)  # where both stop
