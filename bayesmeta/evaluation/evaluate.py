@@ -70,7 +70,7 @@ def evaluate(
         )
     room = split.room(tasks.data)
     shots, level = shot_counts(shots), probability(level, "an interval level")
-    num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
+    num_bootstrap, seed = whole(num_bootstrap, "of bootstrap resamplings"), seed_of(seed)
     require_batch(batch_size)
     _require_room(min(shots), room, split)
     learner = learner.frozen()

@@ -138,7 +138,9 @@ class Episodes(TaskSource):
         Raises:
             DataError: no tasks, or more images than the smallest class has.
         """
-        num_tasks, per_class = whole(num_tasks, "num_tasks", 1), whole(per_class, "per_class", 1)
+        num_tasks, per_class = whole(num_tasks, "num_tasks"), whole(per_class, "per_class")
+        if num_tasks < 1 or per_class < 1:
+            raise DataError(f"expected at least one task and one image of a class, got {num_tasks} and {per_class}")
         generator = generator_of(seed)
         return TaskDataset(self.draw(num_tasks, ClassSplit.at(0, per_class), generator).query.to(device="cpu"))
 
