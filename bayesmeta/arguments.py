@@ -49,6 +49,27 @@ def whole(value: object, name: str, least: int = 0, most: int | None = None) -> 
     return number
 
 
+def some(value: object, name: str, thing: str) -> int:
+    """A whole number of at least one.
+
+    Args:
+        value: as for `whole`.
+        name: of the argument, for the message.
+        thing: what it counts, in the singular.
+
+    Raises:
+        DataError: another type, or none of them.
+
+    Example:
+        >>> some(np.int64(3), "num_draws", "draw")
+        3
+    """
+    number = whole(value, name)
+    if number == 0:
+        raise DataError(f"expected at least one {thing}, got 0")
+    return number
+
+
 def seed_of(seed: object) -> int:
     """A seed as Python's int, from 0 to 2⁶³ - 1: what torch and numpy both take.
 

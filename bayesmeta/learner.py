@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.arguments import generator_of, whole
+from bayesmeta.arguments import generator_of, some
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError
@@ -390,7 +390,7 @@ class Learner(Described, nn.Module, ABC):
             ShapeError: the support does not have the learner's inputs or outputs.
             DataError: no draws. InferenceError: a log density is not a number.
         """
-        num_draws = whole(num_draws, "num_draws", 1)
+        num_draws = some(num_draws, "num_draws", "draw")
         learner, support = self.frozen(), self.conform(support)
         result = torch.ones(support.num_tasks, dtype=torch.float64)
         with torch.no_grad():

@@ -192,7 +192,7 @@ def test_inputs_decide_what_is_drawn() -> None:
 
 def test_bad_arguments_are_refused() -> None:
     tasks = normal_tasks(3, 4, seed=0)
-    with pytest.raises(DataError, match="expected a number of examples"):
+    with pytest.raises(DataError, match="whole number of examples >= 0, got -1"):
         report(NormalMean(), tasks, (0,), examples=-1)
     with pytest.raises(DataError, match="expected distinct numbers of shots"):
         report(NormalMean(), tasks, (-1,))

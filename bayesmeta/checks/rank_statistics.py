@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from bayesmeta.arguments import generator_of, probability, whole
+from bayesmeta.arguments import generator_of, probability, some, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
@@ -93,7 +93,7 @@ def sbc(
         raise ShapeError(f"expected a mask of shape {tuple(x.shape[:2])}, got {tuple(mask.shape)}")
     if learner.x_shape is not None and tuple(x.shape[2:]) != learner.x_shape:
         raise ShapeError(f"expected x of shape (B, N) + {learner.x_shape}, got {tuple(x.shape)}")
-    thin, batch_size = whole(thin, "thin", 1), whole(batch_size, "batch_size", 1)
+    thin, batch_size = some(thin, "thin", "draw"), some(batch_size, "batch_size", "task in a batch")
     num_draws = whole(num_draws, "num_draws")
     _bins(num_draws, len(x))  # now, not after an hour
     learner = _frozen(learner)
@@ -161,7 +161,7 @@ def predictive_sbc(
     outcomes = learner.outcomes
     if not isinstance(outcomes, Numbers):
         raise UnsupportedError(f"expected a learner of a known number of outcomes, got {type(learner).__name__}")
-    batch_size, num_draws = whole(batch_size, "batch_size", 1), whole(num_draws, "num_draws")
+    batch_size, num_draws = some(batch_size, "batch_size", "task in a batch"), whole(num_draws, "num_draws")
     _bins(num_draws, len(x))
     learner = learner.frozen()
     dtype, device = learner.placement()

@@ -75,7 +75,7 @@ def evaluate(
             "conformal.evaluate(tasks, level), and posteriors through the learner that made them"
         )
     shots, level = shot_counts(shots), probability(level, "an interval level")
-    num_bootstrap, seed = whole(num_bootstrap, "num_bootstrap"), seed_of(seed)
+    num_bootstrap, seed = whole(num_bootstrap, "of bootstrap resamplings"), seed_of(seed)
     require_batch(batch_size)
     groups = tasks.by_length()
     rooms = [split.room(part.data) for _, part in groups]

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 
-from bayesmeta.arguments import whole
+from bayesmeta.arguments import some, whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, retelling
 from bayesmeta.flat import MOST_POINTS
@@ -222,7 +222,4 @@ def require_batch(batch_size: int) -> int:
     Raises:
         DataError: fewer than one, or no whole number.
     """
-    batch_size = whole(batch_size, "batch_size")
-    if batch_size == 0:
-        raise DataError("expected at least one task in a batch, got 0")
-    return batch_size
+    return some(batch_size, "batch_size", "task in a batch")

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesmeta.arguments import generator_of, seed_of, whole
+from bayesmeta.arguments import generator_of, seed_of, some
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, UnsupportedError
@@ -93,7 +93,7 @@ def to_arviz(
         >>> found.posterior["weight_dim_0"].values.tolist()
         ['intercept', 'x']
     """
-    num_draws, seed = whole(num_draws, "num_draws", 1), seed_of(seed)
+    num_draws, seed = some(num_draws, "num_draws", "draw"), seed_of(seed)
     schema = None
     if isinstance(support, TaskDataset):
         names, schema, support = support.names if names is None else names, support.schema, support.data

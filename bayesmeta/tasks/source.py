@@ -7,10 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bayesmeta.arguments import whole
+from bayesmeta.arguments import some, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
+
+_BOUNDS = "expected support bounds with 0 <= smallest <= largest"
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,15 @@ class Split(ABC):
                 f"expected support bounds (smallest, largest), got {self.support!r}: "
                 f"for a fixed number write {type(self).__name__}.at({self.support!r})"
             )
-        low, high = (whole(bound, "of support points") for bound in self.support)
+        try:
+            low, high = (whole(bound, "of support points") for bound in self.support)
+        except DataError as error:
+            raise DataError(f"{_BOUNDS}, got {self.support}: {error}") from error
         if low > high:
-            raise DataError(f"expected support bounds with 0 <= smallest <= largest, got {self.support}")
+            raise DataError(f"{_BOUNDS}, got {self.support}")
         object.__setattr__(self, "support", (low, high))
         if self.query is not None:
-            object.__setattr__(self, "query", whole(self.query, "of query points"))
-            if self.query == 0:
-                raise DataError("expected at least one query point, got 0")
+            object.__setattr__(self, "query", some(self.query, "query", "query point"))
 
     @classmethod
     def at(cls, shots: int, query: int | None = None) -> "Split":

@@ -370,7 +370,7 @@ def test_wrong_questions_have_clear_answers(unchecked: None) -> None:
             evaluate(NormalMean(), tasks, level=level)
     with pytest.raises(DataError, match="expected at least one query point"):
         evaluate(NormalMean(), tasks, query=0)
-    with pytest.raises(DataError, match="expected a number of bootstrap"):
+    with pytest.raises(DataError, match="number of bootstrap resamplings >= 0, got -1"):
         evaluate(NormalMean(), tasks, num_bootstrap=-1)
     with pytest.raises(DataError, match="expected at least one task in a batch"):
         evaluate(NormalMean(), tasks, batch_size=0)

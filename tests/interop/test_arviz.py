@@ -158,7 +158,7 @@ def test_the_dictionaries_of_arviz_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_input() -> None:
     tasks, learner = _tasks(), _learner()
-    with pytest.raises(bm.DataError, match="whole number num_draws >= 1, got 0"):
+    with pytest.raises(bm.DataError, match="at least one draw, got 0"):
         to_arviz(learner, tasks, num_draws=0)
     with pytest.raises(bm.DataError, match="expected 4 distinct task names, got 2"):
         to_arviz(learner, tasks.data, names=["a", "b"])

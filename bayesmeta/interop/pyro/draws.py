@@ -10,7 +10,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import Distribution
 
-from bayesmeta.arguments import generator_of, whole
+from bayesmeta.arguments import generator_of, some, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import UnsupportedError
@@ -168,7 +168,7 @@ def prior_predictive(
         >>> {name: tuple(value.shape) for name, value in draws.items()}
         {'weight': (7, 1, 2, 1), 'y': (7, 1, 2, 1)}
     """
-    num_draws = whole(num_draws, "num_draws", 1)
+    num_draws = some(num_draws, "num_draws", "draw")
     if isinstance(hyperprior, Hyperprior):
         raise UnsupportedError("expected distributions to draw theta from, got a Hyperprior: it is a density alone")
     model = poutine.uncondition(program(learner, hyperprior))

@@ -178,7 +178,9 @@ class Episodes(TaskSource):
         Raises:
             DataError: no tasks, or more images than the smallest class has.
         """
-        num_tasks, per_class = whole(num_tasks, "num_tasks", 1), whole(per_class, "per_class", 1)
+        num_tasks, per_class = whole(num_tasks, "num_tasks"), whole(per_class, "per_class")
+        if num_tasks < 1 or per_class < 1:
+            raise DataError(f"expected at least one task and one image of a class, got {num_tasks} and {per_class}")
         split = ClassSplit((0, 0), per_class)
         return TaskDataset(self._draw(num_tasks, split, split, generator_of(seed)).query.to(device="cpu"))
 

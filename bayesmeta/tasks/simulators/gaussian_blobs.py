@@ -67,7 +67,7 @@ class GaussianBlobs(Simulator):
         Raises:
             DataError: no tasks or no points.
         """
-        num_tasks, per_class = whole(num_tasks, "num_tasks", 1), whole(per_class, "per_class", 1)
+        num_tasks, per_class = whole(num_tasks, "num_tasks"), whole(per_class, "per_class")
         return TaskDataset(self._balanced(num_tasks, per_class, generator_of(seed)), oracle=self.oracle)
 
     def _balanced(self, num_tasks: int, per_class: int, generator: torch.Generator) -> Data:

@@ -56,7 +56,7 @@ class Simulator(TaskSource, Described):
         Raises:
             DataError: no tasks or no points.
         """
-        num_tasks, num_points = whole(num_tasks, "num_tasks", 1), whole(num_points, "num_points", 1)
+        num_tasks, num_points = whole(num_tasks, "num_tasks"), whole(num_points, "num_points")
         generator = generator_of(seed)
         return TaskDataset(self.simulate(num_tasks, num_points, generator), oracle=self.oracle)
 
