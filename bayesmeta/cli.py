@@ -257,8 +257,8 @@ def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained:
     if alike:
         pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in alike[:3])
         _warn(
-            f"{len(alike)} tasks may be of the training; names are compared as they are written, and perhaps these are "
-            f"one: {pairs}"
+            f"{len(alike)} of {len(tasks)} tasks may be of the training; names are compared as they are written, and "
+            f"perhaps these are one: {pairs}"
         )
     seen = len(tasks) - len(fresh)
     if include_trained or not seen:

@@ -238,6 +238,11 @@ class _Reading:
             self.short += len(cells) < len(_trimmed(header))
             return cells + [""] * (len(header) - len(cells))
         if len(_trimmed(cells)) > len(header):
+            if len(header) == 1:
+                raise DataError(
+                    f"expected 1 cell in line {number} of {self._path}, as in its header {header[0]!r}, "
+                    f"got {len(cells)}: if that is no header, begin its line with #"
+                )
             raise DataError(
                 f"expected {len(header)} cells in line {number} of {self._path}, as in its header, got {len(cells)}: "
                 "quote a cell that holds the separator (decimal commas need another one), and name every column"

@@ -114,8 +114,9 @@ def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
         if len(pointed):
             one, first = next((name, cells) for name, cells in commas.items())
             raise DataError(
-                f"expected decimal points or decimal commas in {table.name}, got both: {first.iloc[0]!r} in column "
-                f"{one!r} in line {first.index[0]}, and {pointed.iloc[0]!r} in column {other!r} in line {pointed.index[0]}"
+                f"expected decimal points or decimal commas in {table.name}, got both: "
+                f"{first.iloc[0]!r} in column {one!r} in line {first.index[0]}, "
+                f"and {pointed.iloc[0]!r} in column {other!r} in line {pointed.index[0]}"
             )
     return True
 

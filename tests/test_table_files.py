@@ -131,6 +131,10 @@ def test_hashed_lines_are_comments_or_rows(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a cell too many": ("id,x\na,1\nb,2,3\n", r"expected 2 cells in line 3 of .*t.csv, as in its header, got 3"),
+    "a title": (
+        "made by logger\nid,x\na,1\n",
+        r"1 cell in line 2 of .*header 'made by logger', got 2: if that is no header",
+    ),
     "all rows too long": ("id,x\na,1,9\nb,2,9\n", r"2 cells in line 2 "),
     "too many after a comment": ("# c\n\nid,x\na,1\n\nb,2,,3\n", r"2 cells in line 6 of .*got 4"),
     "decimal commas": ("id,x\na,1,5\n", r"line 2 .*decimal commas need another"),
