@@ -205,14 +205,12 @@ def _likely_cause(cell: Any) -> str:
     if not isinstance(cell, str):
         return ""
     text = cell.strip()
-    if re.fullmatch(
-        r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(['\s]\d{3})+([.,]\d+)?", text
-    ):
+    if THOUSANDS.fullmatch(text):
         return ": write thousands without separators"
     if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text):
         return ": write a decimal point"
-    if UNIT.fullmatch(text) or re.fullmatch(r"[$€£<>~].*\d.*", text):
-        return ": write the number alone, without a unit or sign"
     if DATE.fullmatch(text):
         return ": convert dates to a number, such as days since a start"
+    if UNIT.fullmatch(text) or re.fullmatch(r"[$€£<>~].*\d.*", text):
+        return ": write the number alone, without a unit or sign"
     return ""
