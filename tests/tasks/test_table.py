@@ -329,10 +329,20 @@ def test_the_likely_cause_is_named(cell: str, cause: str) -> None:
         Schema.of(frame, "patient", [], ["level"]).outcomes(frame)
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [1j, np.complex128(2), np.timedelta64(1, "D"), [1], np.array([1, 2]), 10**400, b"1", Decimal("Infinity"), "1_0"],
+)
+@pytest.mark.parametrize("column", ["level", "time"])
+def test_odd_cells_among_numbers_are_refused(cell: object, column: str) -> None:
+    cells = pd.Series([1.0, 2, None, 4, 5], dtype=object)
+    cells.iat[2] = cell
+    with pytest.raises(DataError, match=rf"column '{column}'.* in row 2"):
+        _read(_table(**{column: cells}))
+
+
 def test_empty_text_is_missing() -> None:
-    with pytest.raises(DataError, match="a task in column 'patient' of every row, got none in row 2"):
-        _read(_table(patient=["b", "a", "", "a", "c"]))
-    for patient in (["b", "a", " ", "a", "c"], pd.Categorical(["b", "a", "  ", "a", "c"])):
+    for patient in (["b", "a", "", "a", "c"], ["b", "a", " ", "a", "c"], pd.Categorical(["b", "a", "  ", "a", "c"])):
         with pytest.raises(DataError, match="a task in column 'patient' in row 2, got '"):
             _read(_table(patient=patient))
     with pytest.raises(DataError, match="a category of column 'time' in row 2, got ''"):
