@@ -18,7 +18,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
 from bayesmeta.recipes import RECIPES, Training, recipe
 from bayesmeta.reporting.report import report as report_on
-from bayesmeta.table_account import account
+from bayesmeta.table_account import account, purposes
 from bayesmeta.table_cells import decimal_commas, number_columns, read_as, read_cells
 from bayesmeta.table_files import Table, read_table
 from bayesmeta.task_names import look_alikes, texts
@@ -43,6 +43,9 @@ app = typer.Typer(
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
+Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
+Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")]
+IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
 
 
@@ -108,7 +111,7 @@ def fit(
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]
     _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
-    for line in (*account(frame, schema), _purposes(*chosen.train.divided(train, training), held_out)):
+    for line in (*account(frame, schema), purposes(*chosen.train.divided(train, training), held_out)):
         typer.echo(line)
     result = chosen.train(learner, train, training)
     extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
@@ -166,9 +169,9 @@ def predict(
 def evaluate(
     model: Model,
     table: TableFile,
-    shots: Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")] = "0,1,2,5,10",
-    forecast: Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")] = False,
-    include_trained: Annotated[bool, typer.Option(help="Score tasks of the training, too.")] = False,
+    shots: Shots = "0,1,2,5,10",
+    forecast: Forecast = False,
+    include_trained: IncludeTrained = False,
     level: Annotated[float, typer.Option(help="Probability of the interval whose coverage is reported.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table file for all scores.")] = None,
@@ -198,9 +201,9 @@ def report(
     model: Model,
     table: TableFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")],
-    shots: Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")] = "0,1,2,5,10",
-    forecast: Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")] = False,
-    include_trained: Annotated[bool, typer.Option(help="Score tasks of the training, too.")] = False,
+    shots: Shots = "0,1,2,5,10",
+    forecast: Forecast = False,
+    include_trained: IncludeTrained = False,
     level: Annotated[float, typer.Option(help="Probability of the intervals whose coverage is judged.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as PNG files.")] = None,
@@ -258,8 +261,8 @@ def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained:
     if alike:
         pairs = ", ".join(f"{ours!r} and {other!r}" for ours, other in alike[:3])
         _warn(
-            f"{len(alike)} tasks may be of the training; names are compared as they are written, and perhaps these are "
-            f"one: {pairs}"
+            f"{len(alike)} of {len(tasks)} tasks may be of the training; names are compared as they are written, and "
+            f"perhaps these are one: {pairs}"
         )
     seen = len(tasks) - len(fresh)
     if include_trained or not seen:
@@ -270,17 +273,6 @@ def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained:
             "fit with --holdout, give another table, or pass --include-trained"
         )
     return tasks.select(fresh), f"{seen} of the {len(tasks)} tasks are of the training and left out"
-
-
-def _purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDataset | None) -> str:
-    """What the tasks are for."""
-    total = len(train) + len(stopping or ()) + len(held_out or ())
-    parts = [f"{len(train)} to learn from"]
-    if stopping is not None:
-        parts.append(f"{len(stopping)} for early stopping")
-    if held_out is not None:
-        parts.append(f"{len(held_out)} held out")
-    return f"{total} tasks: {', '.join(parts)}"
 
 
 def _cells(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":

@@ -15,6 +15,7 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+ERRORS = {"#N/A", "#NA", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"}  # in cells of spreadsheets
 FOR_EXCEL = re.compile(r"\s*sep=(.)\s*")  # a first line that names the separator
 WORDS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " ", "blank": " ", "bar": "|", "pipe": "|"}
 
@@ -59,11 +61,10 @@ def parse(text: str, separator: str | None, path: Path) -> "tuple[pd.DataFrame, 
 
 def require_distinct(names: Sequence[str], path: Path) -> None:
     """Raise DataError where a header has a name twice: which column is meant, nobody could say."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
+    twice, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
         raise DataError(
-            f"expected columns of different names in the header of {path}, got {twice!r} {names.count(twice)} times: "
-            "rename them"
+            f"expected columns of different names in the header of {path}, got {twice!r} {count} times: rename them"
         )
 
 
@@ -127,13 +128,10 @@ def _regular(text: str, sep: str) -> tuple[list[str], _Rows] | None:
     import pandas as pd
 
     body = text.removesuffix("\n")
-    if (
-        not body
-        or '"' in body
-        or sep == " "
-        or not sep.isascii()
-        or re.search(r"^[ \t]*(#|$)|\Asep=", body, re.MULTILINE)
-    ):
+    odd_lines = ("\n#", "\n ", "\n\t", "\n\n")  # comments and blank lines, perhaps
+    if not body or '"' in body or sep == " " or not sep.isascii() or any(odd in "\n" + body[:2] for odd in odd_lines):
+        return None
+    if body.startswith("sep=") or any(odd in body for odd in odd_lines):
         return None
     raw = np.frombuffer(body.encode(), dtype=np.uint8)
     ends = np.append(np.flatnonzero(raw == ord("\n")), len(raw))
@@ -173,8 +171,7 @@ class _Reading:
         hashed: list[tuple[int, list[str]]] = []
         self.comments = self.short = 0
         for number, cells in self._records(hashed_are_rows):
-            is_hashed = self._lines[number - 1].lstrip().startswith("#")
-            if is_hashed and (header is None or not hashed_are_rows):
+            if self._is_hashed(self._lines[number - 1]) and (header is None or not hashed_are_rows):
                 self.comments += 1
                 hashed.append((number, cells))
                 continue
@@ -213,7 +210,7 @@ class _Reading:
                     if not line.strip():
                         continue
                     first, fresh = number, False
-                    if not hashed_are_rows and line.lstrip().startswith("#"):  # a quote in a comment opens nothing
+                    if not hashed_are_rows and self._is_hashed(line):  # a quote in a comment opens nothing
                         line = line.replace('"', "'")
                 yield line + "\n"
             ended = True
@@ -231,11 +228,21 @@ class _Reading:
                 raise DataError(f"expected an end of the quoted cell in line {first} of {self._path}, got none")
             yield first, cells
 
+    def _is_hashed(self, line: str) -> bool:
+        """Whether a line begins with #, and not with an error of a spreadsheet such as #N/A in its first cell."""
+        line = line.lstrip()
+        return line.startswith("#") and line.partition(self._sep)[0].strip() not in ERRORS
+
     def _fitted(self, cells: list[str], header: list[str], number: int) -> list[str]:
         if len(cells) < len(header):
             self.short += len(cells) < len(_trimmed(header))
             return cells + [""] * (len(header) - len(cells))
         if len(_trimmed(cells)) > len(header):
+            if len(header) == 1:
+                raise DataError(
+                    f"expected 1 cell in line {number} of {self._path}, as in its header {header[0]!r}, "
+                    f"got {len(cells)}: if that is no header, begin its line with #"
+                )
             raise DataError(
                 f"expected {len(header)} cells in line {number} of {self._path}, as in its header, got {len(cells)}: "
                 "quote a cell that holds the separator (decimal commas need another one), and name every column"

@@ -6,6 +6,7 @@ import numpy as np
 
 from bayesmeta.task_names import place, texts
 from bayesmeta.tasks.columns import constant_within
+from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
 
 if TYPE_CHECKING:
@@ -64,6 +65,28 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         are, have = ("is", "it has") if len(left_out) == 1 else ("are", "they have")
         lines.append(f"{_rows(len(left_out))} {are} left out, because {have} no outcome: {where}")
     return lines
+
+
+def purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDataset | None) -> str:
+    """What the tasks are for.
+
+    Args:
+        train: tasks to learn from.
+        stopping: tasks that say when to stop, if there are any.
+        held_out: tasks that are kept for evaluation, if there are any.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
+        >>> purposes(tasks.select(range(8)), tasks.select([8, 9]), None)
+        '10 tasks: 8 to learn from, 2 for early stopping'
+    """
+    parts = [f"{len(train)} to learn from"]
+    if stopping is not None:
+        parts.append(f"{len(stopping)} for early stopping")
+    if held_out is not None:
+        parts.append(f"{len(held_out)} held out")
+    return f"{len(train) + len(stopping or ()) + len(held_out or ())} tasks: {', '.join(parts)}"
 
 
 def _number(column: "pd.Series[Any]") -> str:

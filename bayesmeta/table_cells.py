@@ -60,13 +60,13 @@ def read_cells(
         if name not in frame.columns:
             raise DataError(f"expected a column {name!r} in {table.name}, got {list(frame.columns)}{_hint(table)}")
     if not table.is_text:
-        return frame.assign(**{name: frame[name].astype("category") for name in categories})
+        return _with(frame, {name: frame[name].astype("category") for name in categories})
     commas = decimal_commas(table, [*numbers, *unknown])
     result = {task: names_of(frame[task])}
     result |= {name: names_of(frame[name]).astype("category") for name in categories}
     result |= {name: _numbers(frame[name], commas, True) for name in numbers}
     result |= {name: _numbers(frame[name], commas, False) for name in unknown}
-    return frame.assign(**result)
+    return _with(frame, result)
 
 
 def read_as(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFrame":
@@ -105,29 +105,33 @@ def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
     """Whether these columns have decimal commas. Raises DataError where they have decimal points, too."""
     if not table.is_text:
         return False
-    comma = point = None
-    surely = table.separator == ";"
-    for name in columns:
-        column = table.frame[name]
-        with_comma = column.str.contains(",", regex=False).to_numpy(dtype=bool)
-        if with_comma.any():
-            cells = column[with_comma]
-            decimal = cells[cells.str.fullmatch(COMMA).to_numpy(dtype=bool)]
-            comma = (decimal, name) if comma is None and len(decimal) else comma
-            surely = surely or bool((~decimal.str.fullmatch(THOUSANDS)).any())
-        if point is None:
-            pointed = column[column.str.contains(".", regex=False).to_numpy(dtype=bool) & ~with_comma]
-            pointed = pointed[pointed.str.fullmatch(POINT).to_numpy(dtype=bool)]
-            point = (pointed, name) if len(pointed) else None
-    if comma is None or not surely:
+    commas = {name: cells for name in columns if len(cells := _with_comma(table.frame[name]))}
+    surely = table.separator == ";" or any((~cells.str.fullmatch(THOUSANDS)).any() for cells in commas.values())
+    if not commas or not surely:
         return False
-    if point is not None:
-        (first, one), (second, other) = comma, point
-        raise DataError(
-            f"expected decimal points or decimal commas in {table.name}, got both: {first.iloc[0]!r} in column {one!r} "
-            f"in line {first.index[0]}, and {second.iloc[0]!r} in column {other!r} in line {second.index[0]}"
-        )
+    for other in columns:
+        pointed = table.frame[other][table.frame[other].str.fullmatch(POINT).to_numpy(dtype=bool)]
+        if len(pointed):
+            one, first = next((name, cells) for name, cells in commas.items())
+            raise DataError(
+                f"expected decimal points or decimal commas in {table.name}, got both: "
+                f"{first.iloc[0]!r} in column {one!r} in line {first.index[0]}, "
+                f"and {pointed.iloc[0]!r} in column {other!r} in line {pointed.index[0]}"
+            )
     return True
+
+
+def _with_comma(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The cells that are numbers with a decimal comma."""
+    cells = column[np.isnan(_parsed(column))]
+    return cells[cells.str.fullmatch(COMMA).to_numpy(dtype=bool)]
+
+
+def _parsed(column: "pd.Series[Any]") -> np.ndarray:
+    """Numbers with decimal points; NaN for every other cell."""
+    import pandas as pd
+
+    return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan, copy=True)
 
 
 def names_of(column: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -136,24 +140,33 @@ def names_of(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.mask(empty, None) if empty.any() else column
 
 
+def _with(frame: "pd.DataFrame", columns: dict[str, "pd.Series[Any]"]) -> "pd.DataFrame":
+    """Columns replaced; `assign` cannot, where one is called self."""
+    frame = frame.copy(deep=False)
+    for name, column in columns.items():
+        frame[name] = column
+    return frame
+
+
 def _numbers(column: "pd.Series[Any]", commas: bool, must_be: bool) -> "pd.Series[Any]":
     """The numbers of a column of text; the text, where it has other cells."""
     import pandas as pd
 
-    missing = (column.str.strip().isin(["", *MISSING])).to_numpy(dtype=bool)
-    filled = column[~missing]
-    pointed = filled.str.replace(",", ".", regex=False) if commas else filled
-    parsed = pd.to_numeric(pointed, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    bad = np.isnan(parsed)
-    if bad.any():
+    pointed = column.str.replace(",", ".", regex=False) if commas else column
+    values = _parsed(pointed)
+    bad = np.isnan(values)
+    if not bad.any():
+        return pd.Series(values, index=column.index, name=column.name)
+    missing = np.zeros(len(column), dtype=bool)
+    missing[bad] = column[bad].str.strip().isin(["", *MISSING])
+    if (bad & ~missing).any():
+        filled = column[~missing]
         lower = filled.str.strip().str.lower()
         if not lower.isin(["true", "false"]).all():
             return column.mask(missing, None) if must_be or not bad.all() else names_of(column)
         if not missing.any():
             return lower == "true"
-        parsed = (lower == "true").to_numpy(dtype=np.float64)
-    values = np.full(len(column), np.nan)
-    values[~missing] = parsed
+        values[~missing] = (lower == "true").to_numpy(dtype=np.float64)
     return pd.Series(values, index=column.index, name=column.name)
 
 

@@ -115,10 +115,13 @@ def factorized(cells: Any, what: str = "the name of a task") -> tuple[np.ndarray
         codes, used = pd.factorize(column.cat.codes.to_numpy())
         merged, names = factorized(pd.Series(column.cat.categories[used]), what)
         return merged[codes], names
+    kind = pd.api.types.infer_dtype(column, skipna=False) if column.dtype == object else ""
+    if kind == "floating":
+        column = column.astype(np.float64)
+    elif kind not in ("", "string", "integer"):
+        return _one_by_one(column, what)
     if column.dtype.kind == "f":
         _refuse_large(column, what)
-    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=False) != "string":
-        return _one_by_one(column, what)
     codes, found = pd.factorize(column)
     names = list(found.tolist())
     blank = np.array([isinstance(name, str) and not name.strip() for name in names], dtype=bool)

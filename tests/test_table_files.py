@@ -114,6 +114,12 @@ def test_a_column_without_a_name_is_kept_and_is_no_index(tmp_path: Path) -> None
     assert table.frame["id"].tolist() == CELLS["id"].tolist()
 
 
+def test_errors_of_spreadsheets_are_cells(tmp_path: Path) -> None:
+    table = read(tmp_path, "# c\nx,id\n1,a\n#N/A,b\n#DIV/0!,c\n")
+    assert table.frame["x"].tolist() == ["1", "#N/A", "#DIV/0!"]
+    assert table.notes == ("1 comment line is left out",)
+
+
 def test_hashed_lines_are_comments_or_rows(tmp_path: Path) -> None:
     assert read(tmp_path, "id,x\n1,2\n#2,3\n3,4\n").frame["id"].tolist() == ["1", "3"]  # a row that was taken out
     assert read(tmp_path, 'id,x\n#1,2\n#"2",3\n').frame["id"].tolist() == ["#1", '#"2"']
@@ -125,6 +131,10 @@ def test_hashed_lines_are_comments_or_rows(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a cell too many": ("id,x\na,1\nb,2,3\n", r"expected 2 cells in line 3 of .*t.csv, as in its header, got 3"),
+    "a title": (
+        "made by logger\nid,x\na,1\n",
+        r"1 cell in line 2 of .*header 'made by logger', got 2: if that is no header",
+    ),
     "all rows too long": ("id,x\na,1,9\nb,2,9\n", r"2 cells in line 2 "),
     "too many after a comment": ("# c\n\nid,x\na,1\n\nb,2,,3\n", r"2 cells in line 6 of .*got 4"),
     "decimal commas": ("id,x\na,1,5\n", r"line 2 .*decimal commas need another"),
@@ -259,6 +269,11 @@ def test_one_table_has_one_kind_of_decimals() -> None:
     with pytest.raises(DataError, match=r"got both: '0,5' in column 'x' in line 2, and '0.5' in column 'y' in line 2"):
         read_cells(table, "id", ["x", "y"])
     assert read_cells(table, "id", ["x"])["x"].tolist() == [0.5]  # what is not asked for does not matter
+
+
+def test_a_column_may_be_called_anything() -> None:
+    table = cells({"self": ["a", "b"], "line": ["1", "2"], "level_0": ["u", "v"]})
+    assert read_cells(table, "self", ["line"], [], ["level_0"])["line"].tolist() == [1.0, 2.0]
 
 
 def test_unknown_columns_are_named() -> None:

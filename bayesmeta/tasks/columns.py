@@ -1,5 +1,6 @@
 """From the cells of one column to numbers or categories; what cannot be read is named with its column and row."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from decimal import Decimal
@@ -14,6 +15,7 @@ from bayesmeta.task_names import factorized, place, plain, texts
 if TYPE_CHECKING:
     import pandas as pd
 
+PLAIN = ("string", "integer", "floating", "mixed-integer-float", "boolean", "empty")  # kinds of object columns
 FEW = 20  # levels that any text column may have
 MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 CLOCK = r"([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d([.,]\d+)?)?([ ]?[ap]m)?"
@@ -36,8 +38,6 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
     Raises:
         DataError: times, a cell that is not a finite number, or one that is missing.
     """
-    import pandas as pd
-
     refuse_times(column)
     if column.dtype.kind == "c":
         raise DataError(f"expected real numbers in column {column.name!r}, got {column.dtype}")
@@ -45,10 +45,7 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
         values = column.to_numpy(dtype=np.float64)
         bad = np.zeros(len(values), dtype=bool)
     else:
-        try:
-            values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        except (ArithmeticError, TypeError, ValueError) as error:  # an int of 400 digits, a signalling NaN
-            raise DataError(f"expected numbers in column {column.name!r} that float64 has, got one: {error}") from error
+        values = _converted(column)
         bad = np.isnan(values) & column.notna().to_numpy()
     if bad.any():
         at = int(np.argmax(bad))
@@ -68,6 +65,34 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
             "fill it in, or leave the row out"
         )
     return values
+
+
+def _converted(column: "pd.Series[Any]") -> np.ndarray:
+    """Cells as float64, NaN where one is no number; one by one where pandas stumbles over what the cells hold."""
+    import pandas as pd
+    from pandas.api.types import infer_dtype
+
+    if column.dtype != object or infer_dtype(column, skipna=True) in PLAIN:
+        with contextlib.suppress(OverflowError):  # whole numbers of hundreds of digits
+            return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.array([_as_float(cell) for cell in column.tolist()], dtype=np.float64)
+
+
+def _as_float(cell: Any) -> float:
+    if isinstance(cell, str):
+        try:
+            return float(cell) if "_" not in cell and cell.isascii() else np.nan
+        except ValueError:
+            return np.nan
+    try:
+        return float(cell) if _is_number(cell) else np.nan
+    except OverflowError:
+        return np.inf
+
+
+def _is_number(cell: Any) -> bool:
+    """Truths are numbers, too; numpy holds durations for whole numbers."""
+    return isinstance(cell, Real | Decimal | np.bool_) and not isinstance(cell, np.timedelta64)
 
 
 def levels_of(column: "pd.Series[Any]", tasks: np.ndarray) -> tuple[str, ...] | None:
@@ -91,7 +116,7 @@ def levels_of(column: "pd.Series[Any]", tasks: np.ndarray) -> tuple[str, ...] | 
     said = isinstance(column.dtype, pd.CategoricalDtype)
     if not said:
         kind = infer_dtype(filled, skipna=False)
-        if kind not in ("string", "empty") and all(isinstance(cell, Real | Decimal) for cell in filled):
+        if kind not in ("string", "empty") and all(map(_is_number, filled)):
             return None  # objects, but numbers all the same
         for at, cell in enumerate(() if kind in ("string", "empty") else filled):
             if not isinstance(cell, str | bool | int | float):
@@ -208,14 +233,12 @@ def _likely_cause(cell: Any) -> str:
     if not isinstance(cell, str):
         return ""
     text = cell.strip()
-    if re.fullmatch(
-        r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}(\.\d{3})+,\d+|[+-]?\d{1,3}(['\s]\d{3})+([.,]\d+)?", text
-    ):
+    if THOUSANDS.fullmatch(text):
         return ": write thousands without separators"
     if re.fullmatch(r"[+-]?\d*,\d+([eE][+-]?\d+)?", text):
         return ": write a decimal point"
-    if UNIT.fullmatch(text) or re.fullmatch(r"[$€£<>~].*\d.*", text):
-        return ": write the number alone, without a unit or sign"
     if DATE.fullmatch(text):
         return ": convert dates to a number, such as days since a start"
+    if UNIT.fullmatch(text) or re.fullmatch(r"[$€£<>~].*\d.*", text):
+        return ": write the number alone, without a unit or sign"
     return ""

@@ -156,8 +156,6 @@ class Schema:
 def _tasks(frame: "pd.DataFrame", task: str) -> tuple[np.ndarray, list[Hashable]]:
     column = frame[task]
     missing = column.isna().to_numpy()
-    if column.dtype.kind == "O":  # text, objects, categories
-        missing = missing | (column == "").to_numpy(dtype=bool, na_value=False)
     if missing.any():
         where = place(column, int(np.argmax(missing)))
         raise DataError(f"expected a task in column {task!r} of every row, got none in {where}")

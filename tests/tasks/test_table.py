@@ -247,3 +247,120 @@ def test_schemas_survive_json() -> None:
     for broken in ({}, {"task": "t"}, [], None, {**schema.to_json(), "levels": [1]}, {**schema.to_json(), "x": None}):
         with pytest.raises(DataError, match="expected a table schema with task, x, y, covariates and levels"):
             Schema.from_json(broken)  # type: ignore[arg-type]
+
+
+def _long(tasks: int = 24, rows: int = 4, **columns: object) -> pd.DataFrame:
+    count = tasks * rows
+    base = {"patient": np.repeat(np.arange(tasks), rows), "level": np.arange(count, dtype=float)}
+    return pd.DataFrame(base | columns)
+
+
+DATES = [
+    "2020-01-31", "2020/1/31", "31.01.2020", "1/31/20", "31 Jan 2020", "31-jan-20", "Jan 31, 2020", "January 2020",
+    "2020-01", "2020Q1", "2020-01-31 14:05", "2020-01-31T14:05:30.5Z", "14:05", "2:05 pm", "2020-01-31 14:05:00+01:00",
+]  # fmt: skip
+NO_DATES = [
+    "10-12 years",
+    "1.1",
+    "v1.2",
+    "2020 model",
+    "stage 3",
+    "May",
+    "march hare",
+    "90:10",
+    "10:90",
+    "A-2020",
+    "1/2",
+]
+
+
+@pytest.mark.parametrize("text", DATES)
+def test_dates_as_text_are_refused(text: str) -> None:
+    frame = _long(day=["none", text] * 48)
+    with pytest.raises(
+        DataError, match=r"column 'day', got a date or time, '.*' in row 1: convert it to a number, such"
+    ):
+        Schema.of(frame, "patient", ["day"], ["level"])
+    said = Schema.of(frame.astype({"day": "category"}), "patient", ["day"], ["level"])
+    assert said.levels == {"day": tuple(sorted(["none", text]))}
+
+
+@pytest.mark.parametrize("text", NO_DATES)
+def test_categories_that_are_no_dates(text: str) -> None:
+    frame = _long(group=["none", text + " x" if text == "1.1" else text] * 48)
+    assert len(Schema.of(frame, "patient", ["group"], ["level"]).levels["group"]) == 2
+
+
+def test_a_level_for_every_row_or_task_is_refused() -> None:
+    rows = _long(note=[f"n{i}" for i in range(96)])
+    with pytest.raises(DataError, match=r"in column 'note', got 96 different texts in 96 rows: leave it out, or group"):
+        Schema.of(rows, "patient", ["note"], ["level"])
+    names = _long(who=[f"w{i}" for i in np.repeat(np.arange(24), 4)])
+    for roles in ({"x": ["who"]}, {"x": [], "covariates": ["who"]}):
+        with pytest.raises(DataError, match=r"in column 'who', got 24 different texts in 24 tasks"):
+            Schema.of(names, "patient", y=["level"], **roles)
+    assert len(Schema.of(names.astype({"who": "category"}), "patient", ["who"], ["level"]).levels["who"]) == 24
+    # many levels that come back, or few in a small table, are categories
+    often = _long(site=[f"s{i % 30}" for i in range(96)])
+    assert len(Schema.of(often, "patient", ["site"], ["level"]).levels["site"]) == 30
+    few = _long(4, 4, who=[f"w{i}" for i in np.repeat(np.arange(4), 4)])
+    assert len(Schema.of(few, "patient", ["who"], ["level"]).levels["who"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("cell", "cause"),
+    [
+        ("3 mg", "write the number alone, without a unit or sign"),
+        ("5%", "write the number alone, without a unit or sign"),
+        ("$3.50", "write the number alone, without a unit or sign"),
+        ("<0.1", "write the number alone, without a unit or sign"),
+        ("1,234.5", "write thousands without separators"),
+        ("1.234.567", "write thousands without separators"),
+        ("1'000", "write thousands without separators"),
+        ("1 000", "write thousands without separators"),
+        ("12,5", "write a decimal point"),
+        ("2020-01-31", "convert dates to a number"),
+    ],
+)
+def test_the_likely_cause_is_named(cell: str, cause: str) -> None:
+    frame = _long().astype({"level": object})
+    frame.loc[2, "level"] = cell
+    with pytest.raises(DataError, match=rf"in row 2: {cause}"):
+        Schema.of(frame, "patient", [], ["level"]).outcomes(frame)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [1j, np.complex128(2), np.timedelta64(1, "D"), [1], np.array([1, 2]), 10**400, b"1", Decimal("Infinity"), "1_0"],
+)
+@pytest.mark.parametrize("column", ["level", "time"])
+def test_odd_cells_among_numbers_are_refused(cell: object, column: str) -> None:
+    cells = pd.Series([1.0, 2, None, 4, 5], dtype=object)
+    cells.iat[2] = cell
+    with pytest.raises(DataError, match=rf"column '{column}'.* in row 2"):
+        _read(_table(**{column: cells}))
+
+
+def test_empty_text_is_missing() -> None:
+    for patient in (["b", "a", "", "a", "c"], ["b", "a", " ", "a", "c"], pd.Categorical(["b", "a", "  ", "a", "c"])):
+        with pytest.raises(DataError, match="a task in column 'patient' in row 2, got '"):
+            _read(_table(patient=patient))
+    with pytest.raises(DataError, match="a category of column 'time' in row 2, got ''"):
+        _read(_table(time=["u", "v", "", "u", "v"]))
+
+
+def test_tasks_are_positions_and_names() -> None:
+    frame = _table(patient=pd.Series([3.0, "b", "3", 3, "b"], dtype=object))
+    rows, names = Schema("patient", ("time",), ("level",)).tasks(frame)
+    assert (rows.tolist(), names) == ([0, 1, 0, 0, 1], [3.0, "b"])
+    tasks = _read(frame)
+    assert (tasks.names, tasks.data.counts.tolist()) == ((3.0, "b"), [3, 2])
+    # the first row of a task may be one that is left out
+    late = _read(_table(level=[None, 2.0, 3.0, 4.0, 5.0]))
+    assert (late.names, late.task("b").y.tolist()) == (("a", "b", "c"), [[[3.0]]])
+
+
+def test_lines_are_called_lines() -> None:
+    frame = _table(level=["1", "2", "high", "4", "5"]).set_index(pd.Index([2, 3, 4, 9, 10], name="line"))
+    with pytest.raises(DataError, match="numbers in column 'level', got 'high' in line 4"):
+        _read(frame)

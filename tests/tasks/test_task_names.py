@@ -87,6 +87,9 @@ COLUMNS = [
     np.array(["3", "1", "3"]),
     torch.tensor([3, 1, 3]),
     [3, 1.0, "3"],
+    [3, 1, 3],
+    [3.0, 1.0, 3.0],
+    [np.int64(3), 1, np.int8(3)],
 ]
 
 
@@ -110,7 +113,8 @@ def test_truths_and_numbers_are_not_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "limit"), [(pd.Series([1.0, 2.0**53 + 2]), 53), (np.array([1.0, 2.0**25], dtype=np.float32), 24)]
+    ("column", "limit"),
+    [(pd.Series([1.0, 2.0**53 + 2]), 53), (np.array([1.0, 2.0**25], dtype=np.float32), 24), ([1.0, 1e300], 53)],
 )
 def test_floats_that_may_have_merged_names_are_refused(column: object, limit: int) -> None:
     with pytest.raises(
