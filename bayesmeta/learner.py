@@ -239,6 +239,8 @@ class LinearMixedModel(ABC):
     `ALPaCA` is one, and with `Identity` features it is the linear mixed model of statistics: the prior mean holds the
     fixed effects. `fit_evidence` uses these steps. `Learner.mixed_model` also finds the one inside a wrapper.
 
+    The tasks may come in several batches, such as those of `TaskDataset.by_length`: all of them together count.
+
     Example:
         >>> import bayesmeta as bm
         >>> y = [[0.1, 1.2, 1.8, 3.1], [2.0, 2.4, 3.2, 3.3], [-1.1, 0.7, 1.9, 4.1]]
@@ -253,18 +255,18 @@ class LinearMixedModel(ABC):
     """
 
     @abstractmethod
-    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+    def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(D_t | theta) d(prior mean), all tasks together, in nats."""
 
     @abstractmethod
-    def maximise_exactly(self, data: Data) -> None:
+    def maximise_exactly(self, *data: Data) -> None:
         """Set the part of theta whose evidence-maximising value has a closed form given the rest."""
 
     @abstractmethod
-    def maximise_location(self, data: Data) -> None:
+    def maximise_location(self, *data: Data) -> None:
         """Set the prior mean to the value that maximises the evidence given the rest."""
 
-    def parts(self, data: Data) -> MixedModelParts | None:
+    def parts(self, *data: Data) -> MixedModelParts | None:
         """What it is made of, with the features of these points (checked), so that a fit can choose its units; None
         where it does not say.
         """

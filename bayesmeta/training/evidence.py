@@ -3,7 +3,7 @@
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,16 +79,22 @@ def fit_evidence(
         raise DataError(f"expected positive max_iterations and tolerance, got {max_iterations} and {tolerance}")
     problem = MaximumLikelihood() if problem is None else problem
     start = time.perf_counter()
-    data = prepare(learner, tasks.data)
+    prepare(learner, tasks.flat.folded())
+    groups = tasks.by_length()
+    data = [learner.conform(part.data) for _, part in groups]
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     search = _Search(learner, problem, data, max_iterations, tolerance)
-    with silently(), retelling(names=tasks.names), restoring(parameters) as keep:
+    with (
+        silently(),
+        retelling(names=[name for _, part in groups for name in part.names]),
+        restoring(parameters) as keep,
+    ):
         found = search.run(parameters, keep)
-    problem.finish(learner, data)
+    problem.finish(learner, *data)
     with torch.no_grad():
-        problem(learner, data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
+        problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
     names = None if tasks.schema is None else tasks.schema.x_names
     notes = () if search.model is None else search.model.boundary(names)
     bounds = _at_bounds(learner)
@@ -101,14 +107,14 @@ class _Search:
     """The loss of one fit, with its history."""
 
     def __init__(
-        self, learner: Learner, problem: EvidenceProblem, data: Data, max_iterations: int, tolerance: float
+        self, learner: Learner, problem: EvidenceProblem, data: Sequence[Data], max_iterations: int, tolerance: float
     ) -> None:
         self.learner, self.problem, self.data = learner, problem, data
         self.steps, self.tolerance = max_iterations, tolerance
-        self.points = max(int(data.counts.sum()), 1)
+        self.points = max(sum(int(each.counts.sum()) for each in data), 1)
         self.losses: list[float] = []
-        parts = None if learner.mixed_model is None else learner.mixed_model.parts(data)
-        self.model = None if parts is None else UnitMixedModel(parts, int(data.counts.max()))
+        parts = None if learner.mixed_model is None else learner.mixed_model.parts(*data)
+        self.model = None if parts is None else UnitMixedModel(parts, max(int(each.counts.max()) for each in data))
 
     def run(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
         """From a start to a maximum that is one, also in the directions in which a variance is zero."""
@@ -125,7 +131,7 @@ class _Search:
         return found
 
     def _begin(self) -> None:
-        self.problem.start(self.learner, self.data)
+        self.problem.start(self.learner, *self.data)
 
     def _descend(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
         coordinates = Coordinates(parameters, {} if self.model is None else self.model.maps())
@@ -155,7 +161,7 @@ class _Search:
         return found
 
     def _total(self) -> Tensor:
-        return self.problem(self.learner, self.data) + self.learner.log_hyperprior()
+        return self.problem(self.learner, *self.data) + self.learner.log_hyperprior()
 
     @torch.no_grad()
     def score(self) -> float:

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import UnsupportedError, retelling
 from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 from bayesmeta.modes import settled
@@ -118,23 +119,24 @@ class EvidenceProblem(ABC):
         >>> import bayesmeta as bm
         >>> from bayesmeta.training.objectives import EvidenceProblem
         >>> class Weighted(EvidenceProblem):
-        ...     def __call__(self, learner, data):
-        ...         return (learner.evidence(data) * (data.counts > 2)).sum()  # tasks of one or two points say nothing
+        ...     def __call__(self, learner, *data):
+        ...         # tasks of one or two points say nothing
+        ...         return sum((learner.evidence(each) * (each.counts > 2)).sum() for each in data)
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], [0.1, 0.9, 2.2]), ([1.0], [9.0])])
         >>> Weighted()(bm.ALPaCA(bm.Identity(1)).double(), tasks.data).shape
         torch.Size([])
     """
 
     @abstractmethod
-    def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        """Total nats of all tasks, of data that are checked."""
+    def __call__(self, learner: Learner, *data: Data) -> Float[Tensor, ""]:
+        """Total nats of all tasks, of data that are checked; where tasks differ in length, in several batches."""
 
-    def start(self, learner: Learner, data: Data) -> None:
+    def start(self, learner: Learner, *data: Data) -> None:
         """Set the part of theta whose evidence-maximising value has a closed form, so that the search begins there."""
         if learner.mixed_model is not None:
-            learner.mixed_model.maximise_exactly(data)
+            learner.mixed_model.maximise_exactly(*data)
 
-    def finish(self, learner: Learner, data: Data) -> None:  # noqa: B027, nothing by default
+    def finish(self, learner: Learner, *data: Data) -> None:  # noqa: B027, nothing by default
         """Set what the maximisation has integrated out."""
 
 
@@ -150,8 +152,13 @@ class MaximumLikelihood(EvidenceProblem):
     """
 
     @override
-    def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        return learner.evidence(data).sum()
+    def __call__(self, learner: Learner, *data: Data) -> Float[Tensor, ""]:
+        sums, seen = [], 0
+        for each in data:
+            with retelling(lambda task, seen=seen: seen + task):  # type: ignore[misc]
+                sums.append(learner.evidence(each).sum())
+            seen += each.num_tasks
+        return torch.stack(sums).sum()
 
 
 class RestrictedMaximumLikelihood(EvidenceProblem):
@@ -168,13 +175,13 @@ class RestrictedMaximumLikelihood(EvidenceProblem):
     """
 
     @override
-    def __call__(self, learner: Learner, data: Data) -> Float[Tensor, ""]:
-        return self._model(learner).restricted_log_evidence(data)
+    def __call__(self, learner: Learner, *data: Data) -> Float[Tensor, ""]:
+        return self._model(learner).restricted_log_evidence(*data)
 
     @override
-    def finish(self, learner: Learner, data: Data) -> None:
+    def finish(self, learner: Learner, *data: Data) -> None:
         """Put the prior mean at its posterior mean."""
-        self._model(learner).maximise_location(data)
+        self._model(learner).maximise_location(*data)
 
     def _model(self, learner: Learner) -> LinearMixedModel:
         if learner.mixed_model is None:

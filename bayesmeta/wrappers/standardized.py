@@ -179,23 +179,23 @@ class StandardizedMixedModel(LinearMixedModel):
     learner: Standardized
     inner: LinearMixedModel
 
-    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+    def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """The inner one, as a density in the user's units (the prior mean is flat in standard units), in nats."""
-        inner = self.inner.restricted_log_evidence(self._standard(data))
-        return inner - data.counts.sum() * self.learner.y_scale.log().sum()
+        inner = self.inner.restricted_log_evidence(*self._standard(data))
+        return inner - sum(each.counts.sum() for each in data) * self.learner.y_scale.log().sum()
 
-    def maximise_exactly(self, data: Data) -> None:
+    def maximise_exactly(self, *data: Data) -> None:
         """As the inner one does, in standard units."""
-        self.inner.maximise_exactly(self._standard(data))
+        self.inner.maximise_exactly(*self._standard(data))
 
-    def maximise_location(self, data: Data) -> None:
+    def maximise_location(self, *data: Data) -> None:
         """As the inner one does, in standard units."""
-        self.inner.maximise_location(self._standard(data))
+        self.inner.maximise_location(*self._standard(data))
 
     @override
-    def parts(self, data: Data) -> MixedModelParts | None:
+    def parts(self, *data: Data) -> MixedModelParts | None:
         """Those of the inner one."""
-        return self.inner.parts(self._standard(data))
+        return self.inner.parts(*self._standard(data))
 
-    def _standard(self, data: Data) -> Data:
-        return self.learner.standard(self.learner.conform(data))
+    def _standard(self, data: tuple[Data, ...]) -> list[Data]:
+        return [self.learner.standard(self.learner.conform(each)) for each in data]

@@ -82,17 +82,18 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             )
         super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(covariance, noise))
 
-    def restricted_log_evidence(self, data: Data) -> Float[Tensor, ""]:
+    def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
 
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
         """
-        data, theta = self.conform(data), self.theta()
-        basis, location, precision = self._least_squares(data)
+        groups, theta = [self.conform(each) for each in data], self.theta()
+        basis, location, precision = self._least_squares(groups)
         output_covariance = theta.output_covariance
         log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
-        profile = torch.cat(replace(theta, location=location).in_chunks(log_evidence, data)).sum()
+        there = replace(theta, location=location)
+        profile = torch.stack([torch.cat(there.in_chunks(log_evidence, each)).sum() for each in groups]).sum()
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹, and K_0 = B K'
         determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
@@ -100,33 +101,37 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         return profile - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
     @torch.no_grad()
-    def maximise_location(self, data: Data) -> None:
+    def maximise_location(self, *data: Data) -> None:
         """Set K_0 to its generalised-least-squares estimate given V, where the evidence is largest over K_0.
 
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
         """
-        self.prior.location.copy_(self._least_squares(self.conform(data))[1])
+        self.prior.location.copy_(self._least_squares([self.conform(each) for each in data])[1])
 
     @torch.no_grad()
-    def maximise_exactly(self, data: Data) -> None:
+    def maximise_exactly(self, *data: Data) -> None:
         """Set K_0 and Σ where the evidence is largest given V and the features: Σ = Σ_t Rᵀ S⁻¹ R / points.
 
         Where the features do not determine K_0 (the levels of a category and a constant, say), the smallest one is set.
         A Σ outside the bounds of the noise, as of features that fit every point exactly, becomes one just inside. What
         does not require gradients stays as it is.
         """
-        data = self.conform(data)
+        groups = [self.conform(each) for each in data]
         if self.prior.location.requires_grad:
-            self.prior.location.copy_(self._location(*self._normal_equations(data)))
+            self.prior.location.copy_(self._location(*self._normal_equations(groups)))
         if any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
-            rows, residual = self.theta().whitened(data)
-            squares, _ = linear_gaussian.information(rows, residual, residual, data.mask)
-            self.prior.noise.set_nearest(squares / data.counts.sum().clamp(min=1))
+            theta = self.theta()
+            squares = torch.zeros_like(theta.output_covariance)
+            for each in groups:
+                rows, residual = theta.whitened(each)
+                squares += linear_gaussian.information(rows, residual, residual, each.mask)[0]
+            points = sum(int(each.counts.sum()) for each in groups)
+            self.prior.noise.set_nearest(squares / max(points, 1))
 
     @override
-    def parts(self, data: Data) -> MixedModelParts:
-        design = self.features(data.x)[data.mask].detach().double()
+    def parts(self, *data: Data) -> MixedModelParts:
+        design = torch.cat([self.features(each.x)[each.mask].detach().double() for each in data])
         return MixedModelParts(design, self.prior.location, self.prior.covariance, self.prior.noise, self.features)
 
     @override
@@ -143,9 +148,9 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             output_covariance=self.prior.noise.covariance().double(),
         )
 
-    def _least_squares(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+    def _least_squares(self, groups: list[Data]) -> tuple[Tensor, Tensor, Tensor]:
         """B, K_0 = B K' by generalised least squares, and the precision of K': unique, or an error."""
-        basis, precision, moment = self._normal_equations(data)
+        basis, precision, moment = self._normal_equations(groups)
         if basis.shape[1] < basis.shape[0]:
             raise InferenceError(
                 "expected features that determine the prior mean, got a singular design over all tasks: "
@@ -157,9 +162,14 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     def _location(self, basis: Tensor, precision: Tensor, moment: Tensor) -> Tensor:
         return basis @ torch.linalg.solve(precision, moment)
 
-    def _normal_equations(self, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+    def _normal_equations(self, groups: list[Data]) -> tuple[Tensor, Tensor, Tensor]:
         """B, and the equations of K', where K_0 = B K': wherever the origin of x is, they are well conditioned."""
         theta = self.theta()
-        design = theta.design(data.x)
-        basis = spanning_basis(design[data.mask].detach())
-        return basis, *linear_gaussian.information(theta.rows(design), design @ basis, data.y.double(), data.mask)
+        designs = [theta.design(each.x) for each in groups]
+        basis = spanning_basis(torch.cat([d[each.mask].detach() for d, each in zip(designs, groups, strict=True)]))
+        sums = [
+            linear_gaussian.information(theta.rows(design), design @ basis, each.y.double(), each.mask)
+            for design, each in zip(designs, groups, strict=True)
+        ]
+        precisions, moments = zip(*sums, strict=True)
+        return basis, torch.stack(precisions).sum(0), torch.stack(moments).sum(0)
