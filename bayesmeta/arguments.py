@@ -149,6 +149,30 @@ def shot_counts(shots: object) -> tuple[int, ...]:
     return counts
 
 
+def rising_shots(shots: object, least: int) -> tuple[int, ...]:
+    """Numbers of shots that increase.
+
+    Args:
+        shots: as for `shot_counts`.
+        least: the smallest that is accepted.
+
+    Raises:
+        DataError: none, ones that do not increase, or one that is not a whole number of at least `least`.
+
+    Example:
+        >>> rising_shots(range(1, 4), least=1)
+        (1, 2, 3)
+    """
+    given = list(shots) if isinstance(shots, Iterable) and not isinstance(shots, str) else shots
+    try:
+        counts = shot_counts(given)
+    except DataError:
+        counts = ()
+    if not counts or counts[0] < least or counts != tuple(sorted(counts)):
+        raise DataError(f"expected numbers of shots that increase from {least} or more, got {given}: whole numbers")
+    return counts
+
+
 def draw_shape(shape: object) -> tuple[int, ...]:
     """The leading axes of draws.
 

@@ -20,7 +20,6 @@ wrong its model (full conformal prediction: Vovk, Gammerman, Shafer 2005). `Lear
 under theta alone: it asks for no tasks, and believes the model.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from bayesmeta.arguments import generator_of, seed_of, shot_counts
+from bayesmeta.arguments import generator_of, rising_shots, seed_of
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, left_one_out, predicted, with_room
@@ -119,9 +118,7 @@ class Surprise:
                 that the learner does not predict.
             InferenceError: a log density is not a number.
         """
-        shots, seed = shot_counts(shots), seed_of(seed)
-        if shots[0] < 1 or any(a >= b for a, b in itertools.pairwise(shots)):
-            raise DataError(f"expected numbers of shots that increase from 1 or more, got {list(shots)}")
+        shots, seed = rising_shots(shots, least=1), seed_of(seed)
         learner = learner.frozen()
         statistics, sizes = {}, {}
         for shot in shots:

@@ -4,7 +4,6 @@
 support points at which a correction is known it is linear in log(1 + points), and outside of them constant.
 """
 
-import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical
 from typing_extensions import override
 
-from bayesmeta.arguments import shot_counts
+from bayesmeta.arguments import rising_shots
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner
@@ -67,9 +66,7 @@ class Recalibrated(Unrounded, Untrainable):
 
     def __init__(self, learner: Learner, shots: Sequence[int]) -> None:
         super().__init__(learner)
-        self.shots = shot_counts(shots)
-        if any(a >= b for a, b in itertools.pairwise(self.shots)):
-            raise DataError(f"expected numbers of shots that increase, none of them negative, got {list(self.shots)}")
+        self.shots = rising_shots(shots, least=0)
         _, device = learner.placement()  # the correction lies where theta does
         self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64, device=device))
 

@@ -241,7 +241,6 @@ def _guide_draws(guide: nn.Module, data: Data, num_draws: int) -> Params:
 
 
 def _require_counts(steps: int, num_particles: int, num_draws: int, lr: float) -> None:
-    for name, value in (("steps", steps), ("num_particles", num_particles), ("num_draws", num_draws)):
-        whole(value, name, least=1)
-    if not 0.0 < lr < math.inf:
-        raise DataError(f"expected a positive, finite lr, got {lr}")
+    counts = [whole(steps, "steps"), whole(num_particles, "num_particles"), whole(num_draws, "num_draws")]
+    if min(counts) < 1 or not 0.0 < lr < math.inf:
+        raise DataError(f"expected positive steps, num_particles, num_draws and lr, got {counts} and {lr}")
