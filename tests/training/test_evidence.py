@@ -373,3 +373,27 @@ def test_a_start_that_fails_is_told_and_changes_nothing() -> None:
         learner = _linear()
         with pytest.raises(InferenceError, match=message):
             fit_evidence(learner, tasks, _Breaks(how, lambda learner, calls: True))
+
+
+@pytest.mark.parametrize("problem", [bm.training.MaximumLikelihood(), bm.training.RestrictedMaximumLikelihood()])
+def test_tasks_in_several_batches_are_as_tasks_in_one(problem: bm.training.EvidenceProblem) -> None:
+    """One long task among short ones: the value, its gradient, and what is set in closed form."""
+    rng = np.random.default_rng(0)
+    counts = [1, 4, 5, 7, 3000, 5, 900, 2]
+    x = [rng.uniform(0.0, 5.0, n) for n in counts]
+    tasks = bm.TaskDataset.from_list([(v, 2.0 + rng.normal() + v + rng.normal(0.0, 0.3, len(v))) for v in x])
+    groups = [part.data for _, part in tasks.by_length()]
+    assert len(groups) > 1
+    found = []
+    for data in ([tasks.data], groups):
+        learner = bm.ALPaCA(bm.Identity(1)).double()
+        problem.start(learner, *data)
+        value = problem(learner, *data)
+        slope = torch.autograd.grad(value, list(learner.parameters()), allow_unused=True)
+        found.append(
+            [value.detach(), *(s for s in slope if s is not None), *(p.detach() for p in learner.parameters())]
+        )
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-8)
+    learner = bm.ALPaCA(bm.Identity(1)).double()
+    assert fit_evidence(learner, tasks, problem).stopped_early
