@@ -92,7 +92,8 @@ def to_arviz(
     if phi and isinstance(learner, ExplicitLearner):
         pointwise, joint = _densities(learner, support, phi)
         groups["log_likelihood"] = {"y": pointwise[None]}
-        groups["sample_stats"] = {"lp": joint[None]}
+        if joint is not None:
+            groups["sample_stats"] = {"lp": joint[None]}
     groups["posterior_predictive"] = {"y": _draws(posterior.predict(support.x), support, num_draws, generator)}
     groups["prior_predictive"] = {"y": _draws(prior.predict(support.x), support, num_draws, generator)}
     groups["observed_data"] = {"y": _flat(support.y, support)}
@@ -108,9 +109,16 @@ def to_arviz(
     return _from_dict(groups, coords, dims)
 
 
-def _densities(learner: ExplicitLearner, data: Data, phi: Params) -> tuple[np.ndarray, np.ndarray]:
-    """log p(y_n | phi) of the real points, `S P`, and the log joint of all tasks, `S`."""
+def _densities(learner: ExplicitLearner, data: Data, phi: Params) -> tuple[np.ndarray, np.ndarray | None]:
+    """log p(y_n | phi) of the real points, `S P`, and the log joint of all tasks, `S`: None where the prior has no
+    density, as with features that do not vary between tasks.
+    """
     likelihood, log_joint = learner.likelihood, learner.joint(data)
+    try:
+        log_joint({name: value[:1] for name, value in phi.items()})
+        has_density = True
+    except UnsupportedError:
+        has_density = False
     count = len(next(iter(phi.values())))
     each, joint = [], []
     with torch.no_grad():
@@ -119,8 +127,9 @@ def _densities(learner: ExplicitLearner, data: Data, phi: Params) -> tuple[np.nd
             f = learner.forward(part, data.x)
             y = data.y if data.y.is_floating_point() else torch.where(data.mask, data.y, 0)
             each.append(likelihood(f).log_prob(y.to(f.dtype) if y.is_floating_point() else y)[:, data.mask])
-            joint.append(log_joint(part).sum(-1))
-    return torch.cat(each).cpu().numpy(), torch.cat(joint).cpu().numpy()
+            if has_density:
+                joint.append(log_joint(part).sum(-1))
+    return torch.cat(each).cpu().numpy(), torch.cat(joint).cpu().numpy() if has_density else None
 
 
 def _draws(predictive: Predictive, data: Data, num_draws: int, generator: torch.Generator) -> np.ndarray:
