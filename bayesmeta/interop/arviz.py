@@ -6,6 +6,7 @@ Points are ragged, so that all groups about points have one flat axis `point` ov
 task is in `constant_data`. Works with ArviZ 0.x (InferenceData) and 1.x (a DataTree).
 """
 
+import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,10 @@ def to_arviz(
     if phi and explicit is not None:
         pointwise, joint = explicit.densities(support, flat)
         groups["log_likelihood"] = {"y": pointwise.unflatten(0, chains).cpu().numpy()}
-        groups["sample_stats"] = {"lp": joint.unflatten(0, chains).cpu().numpy()} | _chain_stats(posterior)
+        lp = {} if joint is None else {"lp": joint.unflatten(0, chains).cpu().numpy()}
+        groups["sample_stats"] = lp | _chain_stats(posterior)
+        if not groups["sample_stats"]:
+            del groups["sample_stats"]
     groups["posterior_predictive"] = drawn(support, flat, lambda: posterior.predict(support.x))
     before = {} if explicit is None else explicit.prior_draws(support.num_tasks, chains[0] * chains[1], generator)
     if explicit is not None or learner.outcomes != Labels():  # whose classes an empty support does not show
@@ -220,8 +224,10 @@ class _Explicit:
             yield part, self.learner.forward(part, data.x)
 
     @torch.no_grad()
-    def densities(self, data: Data, phi: Params) -> tuple[Tensor, Tensor]:
-        """log p(y | phi) of the real points, `S P C` (`S P` where it is joint), and the log joint of all tasks, `S`."""
+    def densities(self, data: Data, phi: Params) -> tuple[Tensor, Tensor | None]:
+        """log p(y | phi) of the real points, `S P C` (`S P` where it is joint), and the log joint of all tasks, `S`, or
+        None where the prior has no density, as that of a fixed effect.
+        """
         data, likelihood, each, joint = self.standard(data), self.learner.likelihood, [], []
         log_joint, units = self.learner.joint(data), self.scale.log()
         for part, f in self._chunks(data, phi):
@@ -229,8 +235,9 @@ class _Explicit:
             by_output = isinstance(distribution, torch.distributions.Independent)
             density = (distribution.base_dist if by_output else distribution).log_prob(y)[:, data.mask]
             each.append(density - (units if by_output else units.sum()))
-            joint.append(log_joint(part).sum(-1) - data.counts.sum() * units.sum())
-        return torch.cat(each), torch.cat(joint)
+            with contextlib.suppress(UnsupportedError):
+                joint.append(log_joint(part).sum(-1) - data.counts.sum() * units.sum())
+        return torch.cat(each), torch.cat(joint) if joint else None
 
     @torch.no_grad()
     def outcomes(self, data: Data, phi: Params, generator: torch.Generator) -> Tensor:

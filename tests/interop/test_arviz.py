@@ -304,3 +304,15 @@ def test_classes_of_the_support_have_no_prior_predictive() -> None:
     found = to_arviz(learner, data, num_draws=4)
     assert _group(found, "posterior_predictive")["y"].shape == (1, 4, 3)
     assert "prior_predictive" not in (found.groups() if MAJOR < 1 else found.children)
+
+
+def test_a_prior_without_a_density_leaves_the_log_joint_out() -> None:
+    """A slope that is the same in all tasks, or a variance of zero between them."""
+    tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], [0.1, 0.9, 2.2]), ([0.0, 1.0], [1.2, 1.8])])
+    fixed = bm.priors.FullCovariance(2, varying=[0])
+    singular = bm.priors.FullCovariance(2)
+    singular.set_root(torch.zeros(2, 1))
+    for covariance in (fixed, singular):
+        data = to_arviz(bm.ALPaCA(bm.Identity(1), covariance=covariance).double(), tasks, num_draws=7)
+        assert "sample_stats" not in data.groups()
+        assert data["log_likelihood"]["y"].shape == (1, 7, 5)
