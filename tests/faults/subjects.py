@@ -10,7 +10,7 @@ from tests.registry import CASES, Case
 
 
 def _sampled() -> bm.Learner:
-    return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.inference.NUTS(2, 4, 20, max_depth=3))
+    return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.inference.NUTS(2, 4, 20, max_depth=2))
 
 
 SUBJECTS = [replace(case, make=_sampled) if case.name == "sampled" else case for case in CASES if case.name != "imaml"]
