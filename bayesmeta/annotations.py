@@ -22,6 +22,7 @@ import numpy as np
 from bayesmeta.errors import BayesMetaError, DataError
 
 F = TypeVar("F", bound=Callable[..., Any])
+BY_ANNOTATION = "by_annotation"  # marks the errors that are raised here
 
 
 def checked(function: F) -> F:
@@ -45,7 +46,9 @@ def checked(function: F) -> F:
     def call(*args: Any, **kwargs: Any) -> Any:
         try:
             result = function(*args, **kwargs)
-        except BayesMetaError:
+        except BayesMetaError as error:
+            if BY_ANNOTATION in vars(error):  # of an inner constructor, which got what this one was given
+                check_arguments(function, signature, args, kwargs, error)
             raise
         except Exception as error:
             check_arguments(function, signature, args, kwargs, error)
@@ -73,7 +76,9 @@ def check_arguments(
         if name in hints:
             expected = _expected(value, hints[name])
             if expected is not None:
-                raise DataError(f"expected {name} to be {expected}, got {said(value)}") from cause
+                wrong = DataError(f"expected {name} to be {expected}, got {said(value)}")
+                vars(wrong)[BY_ANNOTATION] = True
+                raise wrong from cause
 
 
 def said(value: object) -> str:

@@ -97,6 +97,19 @@ def test_own_errors_come_first_and_raw_ones_are_explained() -> None:
     assert narrow(2) == "xxa"
 
 
+def test_the_argument_is_named_as_the_outermost_constructor_has_it() -> None:
+    @checked
+    def inner(shape: tuple[int, ...]) -> None:
+        assert shape
+
+    @checked
+    def outer(count: int) -> None:
+        inner((count,))
+
+    with pytest.raises(DataError, match=r"^expected count to be a whole number, got 1\.5"):
+        outer(1.5)
+
+
 def test_values_are_said_shortly() -> None:
     assert said(_Kind) == "the class _Kind: call it, _Kind(...)"
     assert said(_Kind()) == "a _Kind"
