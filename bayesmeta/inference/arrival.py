@@ -16,9 +16,9 @@ from bayesmeta.errors import ConvergenceWarning, InferenceError
 
 FAR = 1e6
 """Deviations beyond which no data explain where adaptation has ended."""
-SHORT = 0.1
+SHORT = 0.5
 """Posterior deviations from the mode within which a task has arrived: under the linearised network no prediction is off
-by more than a tenth of its own posterior deviation."""
+by more than half of its own posterior deviation, and the log joint by more than an eighth of a nat."""
 
 
 def require_near(
@@ -69,9 +69,10 @@ def warn_of_overshoot(title: str, is_worse: Bool[Tensor, "B"]) -> None:
 
     Example:
         >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     warn_of_overshoot("MAML", torch.tensor([True, False]))
         >>> print(str(caught[0].message).split(":")[0])
-        MAML overshot in 1 of 2 tasks (50 %)
+        MAML overshot in 1 of 2 tasks (50%)
     """
     if (count := int(is_worse.sum())) > 0:
         warnings.warn(
@@ -95,9 +96,10 @@ def warn_of_distance(title: str, distance: Float[Tensor, "B"], remedy: str) -> N
 
     Example:
         >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
         ...     warn_of_distance("LLAMA", torch.tensor([0.0, 3.0]), "take more steps")
         >>> print(caught[0].message)
-        LLAMA stopped short of the mode in 1 of 2 tasks (50 %), at most by 3 posterior deviations: take more steps
+        LLAMA stopped short of the mode in 1 of 2 tasks (50%), at most by 3 posterior deviations: take more steps
     """
     short = ~(distance <= SHORT)
     if (count := int(short.sum())) > 0:

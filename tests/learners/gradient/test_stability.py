@@ -265,7 +265,9 @@ def test_a_laplace_mixed_model_of_labels() -> None:
 
 def test_too_few_steps_for_a_mixed_model_are_told() -> None:
     tasks = bm.TaskDataset.from_labels(_groups())
-    learner = bm.LLAMA(Slope(), steps=1, likelihood=bm.likelihoods.Bernoulli(), adapted=["layer.bias"]).double()
+    learner = bm.LLAMA(
+        Slope(), steps=1, precision=0.01, likelihood=bm.likelihoods.Bernoulli(), adapted=["layer.bias"]
+    ).double()
     with pytest.warns(ConvergenceWarning, match=r"LLAMA stopped short of the mode in \d+ of 60 tasks .*: take more"):
         bm.fit_evidence(learner, tasks, max_iterations=3)
     with pytest.warns(ConvergenceWarning, match="LLAMA stopped short of the mode"):
