@@ -26,7 +26,7 @@ from torch.distributions import Bernoulli, Categorical
 from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.checks.rank_statistics import labels
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import ShapeError, UnsupportedError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.modes import settled
 from bayesmeta.one_line import several
@@ -77,7 +77,9 @@ def fidelity(
         >>> [bool(fidelity(each, exact, [0.5], num_draws=100).predictive_kl > 1e-3) for each in (exact, early)]
         [False, True]
     """
-    num_draws, num_projections = whole(num_draws, "num_draws", 2), whole(num_projections, "num_projections", 1)
+    num_draws, num_projections = whole(num_draws, "num_draws"), whole(num_projections, "num_projections")
+    if num_draws < 2 or num_projections < 1:
+        raise DataError(f"expected at least 2 draws and a projection, got {num_draws} and {num_projections}")
     seed = seed_of(seed)
     with torch.no_grad():
         kl, error = _predictive_kl(reference.predict(x), approximate.predict(x), num_draws, seed)
