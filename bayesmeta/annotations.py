@@ -73,7 +73,8 @@ def check_arguments(
         return  # an argument is missing or unknown: Python's own error says which
     hints = _hints(function)
     for name, value in given.items():
-        if name in hints:
+        default = signature.parameters[name].default
+        if name in hints and not (value is default or (isinstance(value, float) and value == default)):
             expected = _expected(value, hints[name])
             if expected is not None:
                 wrong = DataError(f"expected {name} to be {expected}, got {said(value)}")

@@ -231,3 +231,11 @@ def test_a_schedule_in_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     learner.rate = 7.0
     with pytest.raises(UnsupportedError, match="schedule in a buffer"):
         step(batch())
+
+
+def test_a_simulator_has_no_end_of_points() -> None:
+    """What `fit` passes for one is the default itself."""
+    learner = bm.ALPaCA(bm.MLP(1, [4]))
+    assert CompiledStep(learner, learner.loss, math.inf).total_points == math.inf
+    with pytest.raises(bm.DataError, match="total_points to be a finite number, got -inf"):
+        CompiledStep(learner, learner.loss, -math.inf)
