@@ -1,13 +1,15 @@
 """Compiled meta-steps: equal to eager ones, compiled once, and refused where they would be wrong."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import bayesmeta as bm
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.outcomes import Numbers
 from bayesmeta.training.compiled import MAX_STATES, CompiledStep
@@ -237,5 +239,5 @@ def test_a_simulator_has_no_end_of_points() -> None:
     """What `fit` passes for one is the default itself."""
     learner = bm.ALPaCA(bm.MLP(1, [4]))
     assert CompiledStep(learner, learner.loss, math.inf).total_points == math.inf
-    with pytest.raises(bm.DataError, match="total_points to be a finite number, got -inf"):
+    with pytest.raises(DataError, match="total_points to be a finite number, got -inf"):
         CompiledStep(learner, learner.loss, -math.inf)
