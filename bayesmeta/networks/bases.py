@@ -99,7 +99,7 @@ class RadialBasis(Network):
     ) -> None:
         super().__init__()
         grid, self.width = _grid(num_inputs, num_centers, bounds, width)
-        if num_centers**num_inputs > MOST_BUMPS:
+        if num_inputs * math.log(num_centers) > math.log(MOST_BUMPS) + 1e-9:  # the power itself may be endless
             raise DataError(
                 f"expected at most {MOST_BUMPS:,} bumps on a grid, got {num_centers} along each of {num_inputs} "
                 "inputs: take fewer, or AdditiveRadialBasis"
@@ -196,6 +196,8 @@ def _grid(
     low, high = _bounds(bounds)
     if num_inputs < 1 or num_centers < 2:
         raise DataError(f"expected at least one input and 2 centres, got {num_inputs} and {num_centers}")
+    if num_inputs * num_centers > MOST_MONOMIALS:
+        raise DataError(f"expected at most {MOST_MONOMIALS} bumps, got {num_centers} along each of {num_inputs} inputs")
     if width is not None and not 0.0 < width < math.inf:
         raise DataError(f"expected a positive width, got {width}")
     grid = torch.linspace(low, high, num_centers, dtype=torch.float64)
