@@ -71,8 +71,9 @@ def contrasts(size: int) -> Tensor:
         >>> contrasts(2).flatten()
         tensor([ 0.7071, -0.7071], dtype=torch.float64)
     """
-    k = torch.arange(1, size, dtype=torch.float64)
-    columns = torch.tril(torch.ones(size - 1, size, dtype=torch.float64)) - torch.diag_embed(k, 1)[: size - 1]
+    k = torch.arange(1, size, dtype=torch.float64, device="cpu")
+    ones = torch.ones(size - 1, size, dtype=torch.float64, device="cpu")
+    columns = torch.tril(ones) - torch.diag_embed(k, 1)[: size - 1]
     return (columns / (k * (k + 1.0)).sqrt()[:, None]).mT
 
 

@@ -297,6 +297,7 @@ def test_every_public_class_is_here() -> None:
     assert sorted(each.__name__ for each in _public(bm) - set(CLASSES_OF)) == []
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # rates that overshoot say so, rightly
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("made", list(CLASSES_OF), ids=lambda made: made.__name__)
 def test_what_is_made_works_or_is_refused(made: type) -> None:
@@ -308,7 +309,7 @@ def test_what_is_made_works_or_is_refused(made: type) -> None:
             given = {other: _own(value) for other, value in arguments.items()}
             try:
                 use(made(**{**given, name: bad}))
-            except (bm.BayesMetaError, bm.ConvergenceWarning):  # a warning of ours is an answer, too
+            except bm.BayesMetaError:
                 pass
             except Exception as error:
                 raw.append(f"{name}={bad!r}: {type(error).__name__}: {error}"[:300])

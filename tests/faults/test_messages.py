@@ -44,6 +44,7 @@ LEARNERS: dict[str, Callable[[], bm.Learner]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # a network that is not trained overshoots
 @pytest.mark.parametrize("name", LEARNERS)
 def test_failures_name_the_task(name: str) -> None:
     learner, tasks, frame = LEARNERS[name](), _tasks(), _frame()

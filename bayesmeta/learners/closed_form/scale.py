@@ -57,6 +57,8 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
         modules = [each for each in learner.modules() if isinstance(each, FeatureCovariance | Ridge)]
         priors = [each for each in modules if _is_unit(each)]
         size = float(features(tasks.x)[tasks.mask].double().square().sum(-1).mean())
+        if not 0.0 < size < math.inf:  # features that fail: the loss says of which task
+            return
 
     def place(share: float) -> float:
         noise.set_nearest(torch.diag(share * spread))
