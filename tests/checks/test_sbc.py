@@ -249,6 +249,7 @@ def test_a_prior_without_a_density_leaves_out_the_log_joint() -> None:
     torch.testing.assert_close(found["log joint"], everything.log_joint(data)(phi))
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # a network that is not trained
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_simulated_is_refused() -> None:
     learner = bm.ALPaCA(bm.MLP(1, [8, 3]))

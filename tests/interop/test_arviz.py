@@ -315,4 +315,4 @@ def test_a_prior_without_a_density_leaves_the_log_joint_out() -> None:
     for covariance in (fixed, singular):
         data = to_arviz(bm.ALPaCA(bm.Identity(1), covariance=covariance).double(), tasks, num_draws=7)
         assert "sample_stats" not in data.groups()
-        assert data["log_likelihood"]["y"].shape == (1, 7, 5)
+        assert data["log_likelihood"]["y"].shape == (1, 7, 5, 1)

@@ -175,7 +175,7 @@ def test_a_linear_kernel_is_alpaca(noise: Callable[[], bm.noise.Noise]) -> None:
             parameter.add_(0.5 * torch.randn_like(parameter))
         unit = learner.likelihood.noise.covariance().det().sqrt()
         alpaca.prior.location.zero_()
-        alpaca.prior.covariance.log_scale.copy_(0.5 * (learner.kernel.variance.squeeze() / unit).log())
+        alpaca.prior.covariance.stddev.copy_((learner.kernel.variance.squeeze() / unit).sqrt())
     support, query = _tasks(num_outputs=2)
     a, b = learner.adapt(support).predict(query), alpaca.adapt(support).predict(query)
     torch.testing.assert_close(a.mean, b.mean, **CLOSE)

@@ -69,7 +69,7 @@ def test_the_regressor_is_alpaca_with_its_prior() -> None:
         for parameter in learner.likelihood.noise.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
         other.likelihood.noise.load_state_dict(learner.likelihood.noise.state_dict())
-        other.prior.covariance.log_scale.copy_(-0.5 * learner.prior.precision().log())  # not through float32
+        other.prior.covariance.stddev.copy_(learner.prior.precision().rsqrt())  # not through float32
         learner.intercept.copy_(torch.tensor([2.0, -1.0]))
     x, y = torch.randn(3, 7, 1, dtype=D), torch.randn(3, 7, 2, dtype=D)
     mask, query = torch.rand(3, 7) < 0.7, torch.randn(3, 5, 1, dtype=D)

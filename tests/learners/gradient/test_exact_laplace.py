@@ -117,7 +117,7 @@ def _alpaca(learner: bm.IMAML | bm.LLAMA) -> bm.ALPaCA:
         noise=noise,
     ).double()
     with torch.no_grad():
-        alpaca.prior.covariance.log_scale.fill_(-0.5 * math.log(precision * NOISE))  # in float64
+        alpaca.prior.covariance.stddev.fill_((precision * NOISE) ** -0.5)  # in float64
         noise.value.set(torch.full((network.num_outputs,), NOISE, dtype=D))
         alpaca.prior.location.copy_(network.head.weight.T)
     return alpaca
@@ -164,10 +164,11 @@ def test_the_gradient_of_llamas_evidence_is_exact() -> None:
         model.log_evidence(tasks.support).sum().backward()
     weight = learner.network.head.weight
     torch.testing.assert_close(weight.grad.T, alpaca.prior.location.grad, rtol=1e-6, atol=1e-6)
-    # V = exp(2 log_scale) = 1 / (precision σ²): d/dlog precision is -1/2 of that in log_scale. (raw is log precision
-    # but for bounds at 1e-8 and 1e8)
+    # V = stddev² = 1 / (precision σ²): d/dlog precision is -1/2 of that in log stddev. (raw is log precision but for
+    # bounds at 1e-8 and 1e8)
+    stddev = alpaca.prior.covariance.stddev
     found = learner.prior.precision.raw.grad
-    torch.testing.assert_close(found, -0.5 * alpaca.prior.covariance.log_scale.grad, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, -0.5 * stddev * stddev.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
@@ -182,7 +183,7 @@ def test_with_a_linear_context_cavia_is_bayesian_regression() -> None:
     ).double()
     with torch.no_grad():
         learner.likelihood.noise.value.set(torch.full((1,), NOISE, dtype=D))
-        alpaca.prior.covariance.log_scale.fill_(-0.5 * math.log(NOISE))
+        alpaca.prior.covariance.stddev.fill_(NOISE**-0.5)
         alpaca.prior.location.copy_(torch.tensor([[1.0], [0.0], [0.0], [0.0]]))
     tasks = _tasks()
     found, expected = learner.adapt(tasks.support), alpaca.adapt(tasks.support)
