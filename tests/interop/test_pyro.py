@@ -459,7 +459,7 @@ def test_eight_schools() -> None:
     assert len(averaged.learners) == 20
     new = averaged.adapt(bm.Data.from_arrays(torch.tensor([[0.1]], dtype=D), torch.tensor([[0.5]], dtype=D)))
     assert new.predict(torch.tensor([[0.1]], dtype=D)).stddev.shape == (1, 1, 1)
-    with pytest.raises(DataError, match="from 1 to 80 members"):
+    with pytest.raises(DataError, match="num_members from 1 to 80"):
         draws.hyper_posterior(81)
 
 
