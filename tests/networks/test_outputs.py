@@ -143,6 +143,7 @@ WEIGHTS: dict[str, Callable[..., bm.learners.WeightLearner]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # a network that is not trained
 @pytest.mark.parametrize("posterior", [bm.Linearized(), bm.LinearizedDiagonal(), bm.PointEstimate()])
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_parameters_that_are_numbers(name: str, posterior: bm.learners.Approximation) -> None:

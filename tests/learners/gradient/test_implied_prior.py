@@ -194,8 +194,8 @@ def test_steps_that_overshoot_are_told(problem: dict, jump: float) -> None:
     with pytest.raises(bm.InferenceError, match=f"below 1, got .* in task {worst}: those steps overshoot") as caught:
         learner.implied_prior(tasks.support)
     assert caught.value.task == worst
-    if problem["steps"] * math.log(1.001 * jump) > 20.0:
-        return  # the point that ascent finds is far away
+    if problem["steps"] * math.log(1.001 * jump) > 10.0:
+        return  # the point that ascent finds is far away: from a million deviations on an error
     prediction = learner.adapt(tasks.support).predict(tasks.query.x)
     noiseless = torch.linalg.eigvalsh(prediction.noiseless.covariance())
     assert torch.isfinite(prediction.stddev).all()

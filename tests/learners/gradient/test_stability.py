@@ -263,6 +263,7 @@ def test_a_laplace_mixed_model_of_labels() -> None:
     assert 0.93 < deviation / math.exp(truth.x[2]) < 1.0
 
 
+@pytest.mark.filterwarnings("ignore:expected the evidence at its maximum:bayesmeta.ConvergenceWarning")  # after 3 steps
 def test_too_few_steps_for_a_mixed_model_are_told() -> None:
     tasks = bm.TaskDataset.from_labels(_groups())
     learner = bm.LLAMA(
