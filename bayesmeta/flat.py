@@ -138,8 +138,8 @@ def alike(counts: Int[Tensor, "T"], most_points: int = MOST_POINTS) -> list[Int[
         Groups, each in the order of the tasks. They depend on nothing but `counts`.
 
     Example:
-        >>> [group.tolist() for group in alike(torch.tensor([3, 40_000, 2]))]
-        [[0, 2], [1]]
+        >>> [group.tolist() for group in alike(torch.tensor([3, 40_000, 2, 3, 4]))]
+        [[0, 2, 3, 4], [1]]
         >>> [len(group) for group in alike(torch.full((1000,), 1000))]
         [524, 476]
     """
@@ -196,10 +196,10 @@ def each_part(function: Callable[[TaskBatch], Float[Tensor, "B"]], batch: TaskBa
 
     Example:
         >>> import bayesmeta as bm
-        >>> query = bm.Data.stack([bm.Data.from_arrays([0.0] * count, [1.0] * count) for count in (2, 20_000, 3)])
+        >>> query = bm.Data.stack([bm.Data.from_arrays([0.0] * count, [1.0] * count) for count in (2, 9_000, 3, 2, 2)])
         >>> batch = bm.TaskBatch(bm.Data.empty(query), query)
-        >>> each_part(lambda part: torch.full((part.num_tasks,), float(part.query.num_points)), batch)
-        tensor([3.0000e+00, 2.0000e+04, 3.0000e+00])
+        >>> each_part(lambda part: torch.full((part.num_tasks,), float(part.query.num_points)), batch).tolist()
+        [3.0, 9000.0, 3.0, 3.0, 3.0]
     """
     if torch.compiler.is_compiling():  # recorded code decides nothing
         return function(batch)

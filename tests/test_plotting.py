@@ -69,7 +69,7 @@ def test_bands_refuse_what_cannot_be_drawn() -> None:
     with pytest.raises(UnsupportedError, match="expected scalar inputs"):
         plotting.predictive_bands(ClassShares(), label_tasks(1, 6, seed=4).task(0))
     for shots in ((7,), (-1,), ()):
-        with pytest.raises(DataError, match="expected numbers of shots"):
+        with pytest.raises(DataError, match="numbers of shots"):
             plotting.predictive_bands(NormalMean(), task, shots)
     with pytest.raises(DataError, match="expected an output"):
         plotting.predictive_bands(NormalMean(), task, (0,), output=1)

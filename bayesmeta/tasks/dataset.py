@@ -205,10 +205,10 @@ class TaskDataset(TaskSource):
 
         Example:
             >>> import bayesmeta as bm
-            >>> points = [[0.0] * count for count in (2, 40_000, 3)]
-            >>> tasks = TaskDataset.from_list([(x, x) for x in points], names=["a", "b", "c"])
+            >>> points = [[0.0] * count for count in (2, 9_000, 3, 2, 2)]
+            >>> tasks = TaskDataset.from_list([(x, x) for x in points], names=["a", "b", "c", "d", "e"])
             >>> [(positions.tolist(), part.names) for positions, part in tasks.by_length()]
-            [([0, 2], ('a', 'c')), ([1], ('b',))]
+            [([0, 2, 3, 4], ('a', 'c', 'd', 'e')), ([1], ('b',))]
         """
         groups = alike(self.counts)
         if len(groups) == 1:

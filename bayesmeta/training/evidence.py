@@ -85,13 +85,13 @@ def fit_evidence(
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
-    search = _Search(learner, problem, data, max_iterations, tolerance)
     with (
         silently(),
         retelling(names=[name for _, part in groups for name in part.names]),
         restoring(parameters) as keep,
     ):
-        found = search.run(parameters, keep)
+        search = _Search(learner, problem, data, max_iterations, tolerance, keep)
+        found = search.run(parameters)
     problem.finish(learner, *data)
     with torch.no_grad():
         problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
@@ -107,33 +107,40 @@ class _Search:
     """The loss of one fit, with its history."""
 
     def __init__(
-        self, learner: Learner, problem: EvidenceProblem, data: Sequence[Data], max_iterations: int, tolerance: float
+        self,
+        learner: Learner,
+        problem: EvidenceProblem,
+        data: Sequence[Data],
+        max_iterations: int,
+        tolerance: float,
+        keep: Callable[[], None],
     ) -> None:
         self.learner, self.problem, self.data = learner, problem, data
+        self.keep, self.best = keep, -math.inf
         self.steps, self.tolerance = max_iterations, tolerance
         self.points = max(sum(int(each.counts.sum()) for each in data), 1)
         self.losses: list[float] = []
         parts = None if learner.mixed_model is None else learner.mixed_model.parts(*data)
         self.model = None if parts is None else UnitMixedModel(parts, max(int(each.counts.max()) for each in data))
 
-    def run(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
+    def run(self, parameters: list[nn.Parameter]) -> Minimum:
         """From a start to a maximum that is one, also in the directions in which a variance is zero."""
         if self.model is None:
             self._begin()
         else:
             self.model.start(self._begin, self.score)
-        found = self._descend(parameters, keep)
+        found = self._descend(parameters)
         for _ in range(RETURNS):
             if self.model is None or not self.model.flatten(self.score) or not self.model.leave_zero(self.score):
                 break
-            found = self._descend(parameters, keep)
+            found = self._descend(parameters)
         self.losses.append(-self.score() / self.points)
         return found
 
     def _begin(self) -> None:
         self.problem.start(self.learner, *self.data)
 
-    def _descend(self, parameters: list[nn.Parameter], keep: Callable[[], None]) -> Minimum:
+    def _descend(self, parameters: list[nn.Parameter]) -> Minimum:
         coordinates = Coordinates(parameters, {} if self.model is None else self.model.maps())
         total = self._total()
         if not bool(torch.isfinite(total)):
@@ -151,8 +158,8 @@ class _Search:
                 return math.inf, u
             gradient = coordinates.pull_back()
             is_finite = math.isfinite(loss.item()) and bool(torch.isfinite(gradient).all())
-            if is_finite and loss.item() <= min(self.losses, default=math.inf):
-                keep()
+            if is_finite:
+                self._seen(-loss.item() * self.points)
             self.losses.append(loss.item() if is_finite else math.inf)
             return self.losses[-1], gradient
 
@@ -170,7 +177,16 @@ class _Search:
             value = self._total().item()
         except FAILURES:
             return -math.inf
-        return value if math.isfinite(value) else -math.inf
+        if not math.isfinite(value):
+            return -math.inf
+        self._seen(value)
+        return value
+
+    def _seen(self, value: float) -> None:
+        """Keep theta where it is the best so far, for an interrupt."""
+        if value > self.best:
+            self.best = value
+            self.keep()
 
 
 def _at_bounds(learner: Learner) -> tuple[str, ...]:

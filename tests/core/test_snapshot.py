@@ -10,6 +10,7 @@ from bayesmeta.snapshot import snapshot
 from tests.registry import CASES, Case
 
 
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # short chains
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_is_a_frozen_deep_copy(case: Case) -> None:
     learner = case.learner()
