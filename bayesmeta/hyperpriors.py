@@ -64,7 +64,7 @@ class GaussianHyperprior(Hyperprior):
         True
     """
 
-    def __init__(self, scale: float = 1.0, names: Sequence[str] = ("features",)) -> None:
+    def __init__(self, scale: float = 1.0, names: Sequence[str] | str = ("features",)) -> None:
         self.scale, self.names = _positive(scale), (names,) if isinstance(names, str) else tuple(names)
         if not self.names or not all(isinstance(name, str) and name for name in self.names):
             raise DataError(f"expected at least one name prefix, got {self.names}")

@@ -78,11 +78,15 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
         as_it_was = score()
     except UnsupportedError:  # nothing to choose by
         return
-    scores = [place(share) for share in SHARES]
-    if max(scores) > as_it_was:
-        place(SHARES[scores.index(max(scores))])
-    else:
+    try:
+        scores = [place(share) for share in SHARES]
+        if max(scores) > as_it_was:
+            place(SHARES[scores.index(max(scores))])
+            return
+    except BaseException:  # an interrupt leaves theta as it was, too
         learner.load_state_dict(before)
+        raise
+    learner.load_state_dict(before)
 
 
 def two_speeds(learner: nn.Module, features: nn.Module, lr: float) -> torch.optim.Optimizer:
