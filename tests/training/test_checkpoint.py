@@ -206,7 +206,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "weights with NUL": (lambda f: _edit(f, lambda m: m.update(weights="a\0b")), "model folder with a"),
     "weights with a long name": (lambda f: _edit(f, lambda m: m.update(weights="a" * 999)), "whole weights"),
-    "learner nested": (lambda f: _edit(f, lambda m: m.update(learner=_nested(400))), "nested too deeply"),
+    # where Python itself gives up depends on its limit, which other packages raise
+    "learner nested": (lambda f: _edit(f, lambda m: m.update(learner=_nested(400))), "nested too deeply|got tuple"),
     "learner another's part": (
         lambda f: _edit(f, lambda m: m["learner"]["arguments"].update(noise={"class": "LBFGS", "arguments": {}})),
         "expected noise to be a Noise or None, got a LBFGS",
