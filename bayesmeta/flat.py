@@ -62,6 +62,30 @@ class FlatData:
             return cls(data.x.flatten(0, 1), data.y.flatten(0, 1), offsets)
         return cls(data.x[data.mask], data.y[data.mask], offsets)
 
+    @classmethod
+    def grouped(
+        cls, x: Shaped[Tensor, "rows *x"], y: Shaped[Tensor, "rows *c"], tasks: Int[Tensor, "rows"], num_tasks: int
+    ) -> "FlatData":
+        """Rows in any order, put together task by task; those of one task stay in their order.
+
+        Args:
+            x: the inputs.
+            y: the outcomes.
+            tasks: the task of each row, from 0 to T - 1.
+            num_tasks: T; a task may have no rows.
+
+        Example:
+            >>> rows = FlatData.grouped(torch.arange(3.0)[:, None], torch.zeros(3, 1), torch.tensor([2, 0, 2]), 3)
+            >>> rows.x.flatten().tolist(), rows.counts.tolist()
+            ([1.0, 0.0, 2.0], [1, 0, 2])
+        """
+        counts = torch.bincount(tasks, minlength=num_tasks)
+        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        if bool((tasks.diff() < 0).any()):
+            order = tasks.argsort(stable=True)
+            x, y = x[order], y[order]
+        return cls(x, y, offsets)
+
     @property
     def num_tasks(self) -> int:
         """The number of tasks, T."""

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from bayesmeta.checks.surprise import Surprise, shrinkage
-from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError, retelling
+from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
 from bayesmeta.task_names import look_alikes, texts
@@ -80,23 +81,22 @@ def predictions(
 ) -> dict[str, np.ndarray]:
     """The result columns of `predict_frame` alone, which it puts next to those of `query`. Raises as it does."""
     require_free(query.columns, result_columns(schema))
-    known, asked = _Known.of(schema, context), schema.inputs(query)
-    rows, names = schema.tasks(query)
-    learner = learner.frozen()
-    starts, order = _by_task(rows, len(names))
-    found = known.positions(names)
+    inputs, (rows, names) = torch.from_numpy(schema.inputs(query)), schema.tasks(query)
+    # the outcome of a row that is asked about is its place in the table
+    asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
+    known, learner = _known(schema, context, names), learner.frozen()
     values = np.full((4, len(query), len(schema.y)), np.nan)
-    for chunk in _chunks(known.counts(found), np.diff(starts)):
-        mine = [torch.from_numpy(order[starts[i] : starts[i + 1]]) for i in chunk]
-        padded = torch.nn.utils.rnn.pad_sequence(mine, True, -1)
-        with retelling(names=[names[i] for i in chunk]):
-            posterior = learner.adapt(known.support(found[chunk]))
-            for piece in padded.split(max(POINTS // len(chunk), 1), 1):
-                prediction = posterior.predict(asked[piece.numpy()])  # padded rows repeat the last one
-                real = piece >= 0
+    for chunk in _chunks(known.counts + asked.counts):
+        wanted = asked.padded(chunk)
+        step = max(POINTS // len(chunk), 1)
+        with retelling(names=[names[i] for i in chunk.tolist()]):
+            posterior = learner.adapt(known.padded(chunk))
+            for start in range(0, wanted.num_points, step):
+                piece = wanted.points(slice(start, start + step))
+                prediction = posterior.predict(piece.x)
                 each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
                 for kind, value in enumerate(each):
-                    values[kind, piece[real].numpy()] = value[real].cpu().numpy()
+                    values[kind, piece.y[piece.mask].numpy()] = value.cpu()[piece.mask].numpy()
     return {name: values[i % 4, :, i // 4] for i, name in enumerate(result_columns(schema))}
 
 
@@ -144,24 +144,19 @@ def describe_tasks(
     """
     import pandas as pd
 
-    known = _Known.of(schema, context)
     rows, names = schema.tasks(query)
     first = np.unique(rows, return_index=True)[1]
-    found = known.positions(names)
-    learner = learner.frozen()
-    values, points = np.full((3, len(names)), np.nan), known.counts(found)
-    for chunk in _chunks(points, np.zeros_like(points)):
-        support = known.support(found[chunk])
-        if surprise is not None:
-            with retelling(names=[names[i] for i in chunk]):
-                values[:2, chunk] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
-        with (
-            retelling(names=[names[i] for i in chunk]),
-            contextlib.suppress(UnsupportedError),
-        ):  # where f and its noise are one to the learner
-            values[2, chunk] = shrinkage(learner, support).numpy()
+    known, learner = _known(schema, context, names), learner.frozen()
+    values = np.full((3, len(names)), np.nan)
+    for chunk in _chunks(known.counts):
+        support, places = known.padded(chunk), chunk.numpy()
+        with retelling(names=[names[i] for i in chunk.tolist()]):
+            if surprise is not None:
+                values[:2, places] = surprise.p_value(support).numpy(), surprise.smallest_p_value(support).numpy()
+            with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
+                values[2, places] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
-    return pd.DataFrame({"points": points, **columns}, index=pd.Index(query[schema.task].iloc[first]))
+    return pd.DataFrame({"points": known.counts.numpy(), **columns}, index=pd.Index(query[schema.task].iloc[first]))
 
 
 @dataclass(frozen=True)
@@ -231,50 +226,19 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The points of a context, by task."""
-
-    x: np.ndarray  # rows D
-    y: np.ndarray  # rows C
-    starts: np.ndarray  # of each task, in `order`
-    order: np.ndarray  # rows, task after task; within one in the order of the table
-    position: dict[str, int]
-
-    @classmethod
-    def of(cls, schema: Schema, context: "pd.DataFrame") -> "_Known":
-        present = ~np.isnan(schema.outcomes(context)).any(1)
-        context = context[present]  # nothing is asked of the rest of the other rows
-        rows, names = schema.tasks(context)
-        starts, order = _by_task(rows, len(names))
-        position = {text: i for i, text in enumerate(texts(names))}
-        return cls(schema.inputs(context), schema.outcomes(context), starts, order, position)
-
-    def positions(self, names: list[Hashable]) -> np.ndarray:
-        """Where each task is; -1 for one without points."""
-        return np.array([self.position.get(text, -1) for text in texts(names)], dtype=np.int64)
-
-    def counts(self, positions: np.ndarray) -> np.ndarray:
-        return np.append(np.diff(self.starts), 0)[positions]  # -1 is the last
-
-    def support(self, positions: np.ndarray) -> Data:
-        rows = [self.order[self.starts[i] : self.starts[i + 1]] if i >= 0 else self.order[:0] for i in positions]
-        return Data.stack([Data.from_arrays(self.x[each], self.y[each]) for each in rows])
+def _known(schema: Schema, context: "pd.DataFrame", names: list[Hashable]) -> FlatData:
+    """The points of a context by task, in the order of the tasks that are asked about; others are left out."""
+    present = ~np.isnan(schema.outcomes(context)).any(1)
+    context = context[present]  # nothing is asked of the rest of the other rows
+    rows, known = schema.tasks(context)
+    place = {text: i for i, text in enumerate(texts(names))}
+    tasks = np.array([place.get(text, -1) for text in texts(known)], dtype=np.int64)[rows]
+    asked = tasks >= 0
+    x, y = schema.inputs(context)[asked], schema.outcomes(context)[asked]
+    return FlatData.grouped(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(tasks[asked]), len(names))
 
 
-def _by_task(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets of the tasks, and the rows task after task."""
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))])
-    return starts, np.argsort(rows, kind="stable")
-
-
-def _chunks(known: np.ndarray, asked: np.ndarray) -> Iterator[np.ndarray]:
-    """Tasks of like sizes together: padding at most doubles them; a chunk has at most `POINTS` padded points."""
-    sizes = [np.ceil(np.log2(np.maximum(each, 1))).astype(np.int64) for each in (known, asked)]
-    kinds, kind = np.unique(np.stack(sizes), axis=1, return_inverse=True)
-    for number in range(kinds.shape[1]):
-        members = np.flatnonzero(kind.ravel() == number)
-        longest = int(known[members].max())
-        step = min(max(POINTS // max(longest, 1), 1), CHUNK)
-        for start in range(0, len(members), step):
-            yield members[start : start + step]
+def _chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
+    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points."""
+    for group in alike(counts, POINTS):
+        yield from group.split(CHUNK)

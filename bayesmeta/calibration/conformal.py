@@ -34,7 +34,7 @@ from bayesmeta.calibration.conformity_scores import (
     scored_tasks,
 )
 from bayesmeta.calibration.regions import RegionScores, held_by_intervals, held_by_sets, region_scores
-from bayesmeta.data import Data
+from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.evaluation.held_out import HeldOut, require_batch, with_room
 from bayesmeta.evaluation.metrics import check_level
@@ -239,15 +239,10 @@ class TaskConformal(ABC):
             DataError: no task with enough points, a level outside (0, 1) or higher than the calibration tasks allow,
                 outcomes that the learner does not predict.
         """
-        level = probability(level, "a level")
-        tasks = with_room(tasks, self.shots, split, 1, "held-out")
-        divided, size = tasks.divided(split.at(self.shots, query), seed), require_batch(batch_size)
-        chunks = torch.arange(len(tasks)).split(size)
-        regions = (
-            (self.adapt(divided.support.select(chunk)), self.learner.conform(divided.query.select(chunk)))
-            for chunk in chunks
-        )
-        return _evaluated(tasks, self.shots, level, regions, self.score)
+        chosen = with_room(tasks, self.shots, split, 1, "held-out")
+        parts = _divided(chosen, split.at(self.shots, query), seed, batch_size)
+        regions = ((p, self.adapt(part.support), self.learner.conform(part.query)) for p, part in parts)
+        return _evaluated(chosen, self.shots, probability(level, "a level"), regions, self.score)
 
     @abstractmethod
     def _posterior(self, posterior: TaskPosterior, support: Data) -> ConformalPosterior:
@@ -399,17 +394,17 @@ class SplitConformal:
         Raises:
             DataError: no task with enough points, a level outside (0, 1), outcomes that the learner does not predict.
         """
-        level, shots = probability(level, "a level"), whole(shots, "shots")
+        shots = whole(shots, "shots")
         total = shots + whole(calibration, "calibration", 1)
-        tasks = with_room(tasks, total, split, 1, "held-out")
-        divided, size = tasks.divided(split.at(total, query), seed), require_batch(batch_size)
-        support, own = divided.support.points(slice(shots)), divided.support.points(slice(shots, None))
-        chunks = torch.arange(len(tasks)).split(size)
-        regions = (
-            (self.adapt(support.select(chunk), own.select(chunk)), self.learner.conform(divided.query.select(chunk)))
-            for chunk in chunks
-        )
-        return _evaluated(tasks, shots, level, regions, choose_score(self.score, tasks.flat.outcomes))
+        chosen = with_room(tasks, total, split, 1, "held-out")
+        parts = _divided(chosen, split.at(total, query), seed, batch_size)
+
+        def adapted(known: Data) -> SplitPosterior:
+            return self.adapt(known.points(slice(shots)), known.points(slice(shots, None)))
+
+        regions = ((p, adapted(part.support), self.learner.conform(part.query)) for p, part in parts)
+        score = choose_score(self.score, tasks.flat.outcomes)
+        return _evaluated(chosen, shots, probability(level, "a level"), regions, score)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -430,18 +425,27 @@ class SplitPosterior(ConformalPosterior):
         return split_quantile(self.scores, self.mask, level)[:, None]
 
 
+def _divided(tasks: TaskDataset, split: Split, seed: int, batch_size: int) -> Iterator[tuple[Tensor, TaskBatch]]:
+    """Positions of tasks and the tasks, some at a time, divided into what is adapted to and what is asked about."""
+    size = require_batch(batch_size)
+    for positions, part in tasks.by_length():
+        divided = part.divided(split, seed)
+        for start in range(0, len(part), size):
+            yield positions[start : start + size], divided.select(slice(start, start + size))
+
+
 def _evaluated(
     tasks: TaskDataset,
     shots: int,
     level: float,
-    regions: Iterator[tuple[ConformalPosterior, Data]],
+    regions: Iterator[tuple[Tensor, ConformalPosterior, Data]],
     score: ConformityScore,
 ) -> RegionScores:
     if isinstance(score, LabelScore):
-        sets = (held_by_sets(posterior.label_set(query.x, level), query) for posterior, query in regions)
+        sets = ((p, held_by_sets(posterior.label_set(query.x, level), query)) for p, posterior, query in regions)
         return region_scores(tasks, shots, level, sets, "classes")
-    intervals = (held_by_intervals(posterior.interval(query.x, level), query) for posterior, query in regions)
-    return region_scores(tasks, shots, level, intervals, "width")
+    widths = ((p, held_by_intervals(posterior.interval(query.x, level), query)) for p, posterior, query in regions)
+    return region_scores(tasks, shots, level, widths, "width")
 
 
 def hierarchical_quantile(

@@ -1,15 +1,16 @@
 """How often conformal regions hold what comes, and how large they are, on held-out tasks."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.data import Data
+from bayesmeta.evaluation.bootstrap import resampled
 from bayesmeta.evaluation.metrics import average
 from bayesmeta.one_line import OneLine, several
 from bayesmeta.tasks.dataset import TaskDataset
@@ -64,8 +65,8 @@ class RegionScores(OneLine):
 
         row: dict[str, float] = {"tasks": len(self.names), "points": int(self.points.sum()), "level": self.level}
         for name, values in (("coverage", self.coverage), (self.measure, self.size)):
-            chosen = np.random.default_rng(0).integers(0, len(values), (RESAMPLINGS, len(values)))
-            low, high = np.quantile(values[chosen].mean(1), [0.025, 0.975], method="nearest")
+            averages = [weights @ values / weights.sum(1) for weights in resampled(len(values), RESAMPLINGS)]
+            low, high = np.quantile(np.concatenate(averages), [0.025, 0.975], method="inverted_cdf")
             row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
         return pd.DataFrame([row], index=pd.Index([self.shots], name="shots"))
 
@@ -81,20 +82,25 @@ def region_scores(
     tasks: TaskDataset,
     shots: int,
     level: float,
-    parts: Iterator[tuple[Bool[Tensor, "B M C"], Tensor, Tensor]],
+    parts: Iterable[tuple[Int[Tensor, "_"], tuple[Tensor, Tensor, Tensor]]],
     measure: str,
 ) -> RegionScores:
     """The scores of regions that come a batch of tasks at a time.
 
     Args:
-        tasks: all of them, in their order.
+        tasks: all of them.
         shots: support points of a task.
         level: the coverage that was asked for.
-        parts: which regions hold the outcome, their sizes (of the same shape), and the mask of the query points.
+        parts: positions of tasks, with which regions hold the outcome, their sizes (of the same shape, `B M C`) and the
+            mask of the query points.
         measure: what sizes are.
     """
-    each = [(average(held.double(), mask), average(size, mask), mask.sum(-1)) for held, size, mask in parts]
-    coverage, size, points = (torch.cat(values).cpu().numpy() for values in zip(*each, strict=True))
+    each = [
+        (positions, average(held.double(), mask).cpu(), average(size, mask).cpu(), mask.sum(-1).cpu())
+        for positions, (held, size, mask) in parts
+    ]
+    positions, *found = (torch.cat(values) for values in zip(*each, strict=True))
+    coverage, size, points = (values[positions.argsort()].numpy() for values in found)
     return RegionScores(tasks.names, shots, level, points, coverage, size, measure)
 
 

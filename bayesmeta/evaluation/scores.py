@@ -10,15 +10,13 @@ import torch
 
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation import metrics
+from bayesmeta.evaluation.bootstrap import resampled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Columns that are averaged over points; all others are averaged over tasks, so that every task counts the same.
 _BY_POINT = ("coverage", "width", "sharpness", "accuracy")
-
-MOST_BAGS = 10_000  # of tasks that are resampled
-MOST_NUMBERS = 2**24  # weights of tasks in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,15 +288,9 @@ class Evaluation:
         estimate = result.averages(np.ones((1, tasks)))
         if tasks < 2 or self.num_bootstrap < 1:
             return {name: (float(value[0]), np.nan, np.nan) for name, value in estimate.items()}
-        generator = np.random.default_rng(self.seed)
-        # tasks as they come make up at most so many bags, which are resampled
-        bags = np.arange(tasks) * min(tasks, MOST_BAGS) // tasks
-        share = np.full(bags[-1] + 1, 1.0 / (bags[-1] + 1))
-        block = max(1, MOST_NUMBERS // tasks)
         drawn: dict[str, list[np.ndarray]] = {name: [] for name in estimate}
-        for start in range(0, self.num_bootstrap, block):
-            counts = generator.multinomial(len(share), share, size=min(block, self.num_bootstrap - start))
-            for name, value in result.averages(counts.astype(float)[:, bags]).items():
+        for weights in resampled(tasks, self.num_bootstrap, self.seed):
+            for name, value in result.averages(weights).items():
                 drawn[name].append(value)
         intervals = {}
         for name, value in ((name, np.concatenate(values)) for name, values in drawn.items()):

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.evaluation import metrics
+from bayesmeta.evaluation.bootstrap import resampled
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.one_line import several
 from bayesmeta.plotting.style import CYCLE, GREY, MARKERS, square_axes, uniform_bars, wide_axes
@@ -128,8 +129,8 @@ def _draw_chance(ax: "Axes", scores: ShotScores) -> None:
     tasks, classifier = len(scores.points), scores.pit is None
     if tasks > 1:
         predicted, _ = _reliability(scores, np.ones((1, tasks)))
-        counts = np.random.default_rng(0).multinomial(tasks, np.full(tasks, 1.0 / tasks), size=500).astype(float)
-        low, high = np.nanquantile(_reliability(scores, counts)[1], [0.025, 0.975], axis=0)
+        observed = np.concatenate([_reliability(scores, weights)[1] for weights in resampled(tasks, 500)])
+        low, high = np.nanquantile(observed, [0.025, 0.975], axis=0)
         if classifier:
             ax.vlines(predicted[0], low, high, color=CYCLE[0], alpha=0.5, linewidth=3.0, label="95 % over tasks")
         else:

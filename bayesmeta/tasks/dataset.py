@@ -147,13 +147,7 @@ class TaskDataset(TaskSource):
         if not len(groups):
             raise DataError("expected at least one row, got none")
         codes, names = factorized(groups)
-        counts = torch.from_numpy(np.bincount(codes, minlength=len(names)))
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        x_rows, y_rows = points.x[0], points.y[0]
-        if bool((np.diff(codes) < 0).any()):
-            order = torch.from_numpy(codes).argsort(stable=True)
-            x_rows, y_rows = x_rows[order], y_rows[order]
-        return cls(FlatData(x_rows, y_rows, offsets), names)
+        return cls(FlatData.grouped(points.x[0], points.y[0], torch.from_numpy(codes), len(names)), names)
 
     @classmethod
     def from_list(

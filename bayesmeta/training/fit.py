@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.arguments import generator_of
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
@@ -26,7 +26,6 @@ from bayesmeta.training.loop import (
     losses_of,
     prepare,
     require_finite,
-    require_whole,
     train,
 )
 from bayesmeta.training.objectives import Objective
@@ -100,7 +99,8 @@ def fit(
     require_trainable(learner)
     if not isinstance(tasks, TaskSource):
         raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
-    require_whole(steps=steps, batch_size=batch_size, validate_every=validate_every)
+    steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
+    validate_every = whole(validate_every, "validate_every", 1)
     if not 0.0 < lr < math.inf or not grad_clip > 0.0 or (patience is not None and patience < 1):
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
     if not any(parameter.requires_grad for parameter in learner.parameters()):

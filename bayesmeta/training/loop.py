@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bayesmeta.arguments import whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import InferenceError
 from bayesmeta.flat import each_part
@@ -279,9 +278,3 @@ def require_finite(each: Tensor, batch: TaskBatch, step: int) -> None:
             f"expected finite losses, got {each[position].item()} at step {step} for task {name!r}. "
             "Likely causes: a learning rate that is too high (lower lr), data far from unit scale (use Standardized)"
         )
-
-
-def require_whole(**numbers: object) -> None:
-    """Raise DataError where one of these arguments is not a whole number of at least one."""
-    for name, value in numbers.items():
-        whole(value, name, least=1)

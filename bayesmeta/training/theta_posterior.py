@@ -31,7 +31,7 @@ from bayesmeta.rounding import silently
 from bayesmeta.swapped import swapped
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, require_whole, train
+from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
@@ -166,7 +166,7 @@ def svgd_hyper_posterior(
         >>> len(full.learners)
         3
     """
-    require_whole(steps=steps, batch_size=batch_size)
+    steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
     _require_rate(lr)
     members = [copy.deepcopy(learner) for learner in learners]
     if len(members) < 2:
@@ -229,7 +229,8 @@ def vi_hyper_posterior(
         >>> len(full.learners)
         4
     """
-    require_whole(steps=steps, batch_size=batch_size, num_members=num_members)
+    steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
+    num_members = whole(num_members, "num_members", 1)
     _require_rate(lr)
     if not 0.0 < initial_scale < math.inf:
         raise DataError(f"expected a positive, finite initial_scale, got {initial_scale}")

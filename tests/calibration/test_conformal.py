@@ -369,3 +369,17 @@ def test_evaluate_says_what_to_call_instead() -> None:
         bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))).evaluate(_sinusoids(1, 4), 3, 10)
     with pytest.raises(bm.DataError, match="whole number calibration >= 1"):
         bm.calibration.SplitConformal(bm.ALPaCA(bm.Identity(1))).evaluate(_sinusoids(1, 4), 3, 0)
+
+
+def test_long_tasks_among_short_ones_are_evaluated_as_if_alone() -> None:
+    conformal = HierarchicalConformal(NormalMean(), normal_tasks(30, 12, seed=0), 3, split=PrefixSplit)
+    tasks = normal_tasks(7, [5, 2600, 6, 100, 2, 8, 9], seed=1)
+    assert len(tasks.by_length()) > 1
+    found = conformal.evaluate(tasks, 0.8, split=PrefixSplit, batch_size=2)
+    kept = [i for i in range(7) if i != 4]  # two points are no more than three shots
+    assert found.names == tuple(tasks.names[i] for i in kept)
+    for place, i in enumerate(kept):
+        alone = conformal.evaluate(tasks.select([i]), 0.8, split=PrefixSplit)
+        assert alone.points[0] == found.points[place]
+        np.testing.assert_allclose(alone.coverage[0], found.coverage[place], rtol=1e-12)
+        np.testing.assert_allclose(alone.size[0], found.size[place], rtol=1e-6)

@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
-from bayesmeta.evaluation import metrics
+from bayesmeta.evaluation import bootstrap, metrics
 from bayesmeta.evaluation.evaluate import _divide, evaluate
 from bayesmeta.evaluation.scores import ShotScores
 from bayesmeta.outcomes import Numbers
@@ -419,3 +419,18 @@ def test_the_division_of_a_task_is_the_same_wherever_it_is_asked_for() -> None:
             for other in (divided.select(slice(place, place + 1)), one):
                 assert torch.equal(other.query.x[other.query.mask], whole.query.x[position, whole.query.mask[position]])
                 assert torch.equal(other.support.x[0], whole.support.x[position])
+
+
+def test_bags_of_many_tasks_vary_as_the_tasks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a table that is sorted neighbours are alike: bags of neighbours would vary as if there were fewer tasks."""
+    values = np.sort(np.random.default_rng(0).normal(size=2_000))
+    found = []
+    for most, numbers in ((10_000, 2**24), (200, 2**24), (200, 5_000)):
+        monkeypatch.setattr(bootstrap, "MOST_BAGS", most)
+        monkeypatch.setattr(bootstrap, "MOST_NUMBERS", numbers)
+        weights = np.concatenate(list(bootstrap.resampled(len(values), 2_000)))
+        assert weights.shape == (2_000, 2_000)
+        found.append((weights @ values / weights.sum(1)).std() * len(values) ** 0.5 / values.std())
+    assert abs(found[0] - 1.0) < 4.0 / 4_000**0.5
+    assert abs(found[1] - 1.0) < 4.0 * (1.0 / 400 + 1.0 / 4_000) ** 0.5  # 200 bags have a deviation of their own
+    assert found[2] == found[1]

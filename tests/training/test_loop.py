@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.errors import DataError, InferenceError
-from bayesmeta.training.loop import Batches, Step, Validation, losses_of, require_whole, restoring, train
+from bayesmeta.errors import InferenceError
+from bayesmeta.training.loop import Batches, Step, Validation, losses_of, restoring, train
 
 
 @dataclass
@@ -127,10 +127,3 @@ def test_batches_and_losses() -> None:
     learner = bm.ALPaCA(bm.Identity(1)).double()
     assert torch.equal(losses_of(learner, None)(batch), learner.meta_loss(batch))
     assert torch.equal(losses_of(learner, bm.training.Evidence())(batch), bm.training.Evidence()(learner, batch))
-
-
-def test_whole_numbers() -> None:
-    require_whole(steps=1, batch_size=5)
-    for value in (0, -1, 1.0, "1", None):
-        with pytest.raises(DataError, match=r"whole number steps >= 1, got"):
-            require_whole(batch_size=1, steps=value)
