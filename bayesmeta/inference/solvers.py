@@ -120,7 +120,7 @@ class LBFGS(Solver):
             moving = moving & (gradient.abs().amax(1) > self.tolerance)
             if not bool(moving.any()):
                 break
-            direction = two_loops(gradient, pairs, _scaled_by(pairs))
+            direction = two_loops(gradient, pairs, last_curvature(pairs))
             slope = (direction * gradient).sum(1)
             uphill = slope > 0.0
             direction = torch.where(uphill[:, None], direction, gradient)
@@ -200,8 +200,17 @@ def two_loops(
     return direction
 
 
-def _scaled_by(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
-    """One curvature for all directions, that of the last step (Nocedal & Wright 2006, eq. 7.20)."""
+def last_curvature(pairs: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Callable[[Tensor], Tensor]:
+    """One curvature for all directions, that of the last step (Nocedal & Wright 2006, eq. 7.20), for `two_loops`.
+
+    Args:
+        pairs: as for `two_loops`; without any the curvature is 1.
+
+    Example:
+        >>> step, fall = torch.tensor([[1.0, 0.0]]), torch.tensor([[4.0, 0.0]])
+        >>> last_curvature([(step, fall, torch.tensor([0.25]))])(torch.ones(1, 2))
+        tensor([[0.2500, 0.2500]])
+    """
     if not pairs:
         return lambda vector: vector
     s, y, rho = pairs[-1]

@@ -1,9 +1,10 @@
 """Minimisation of a smooth function that cannot be computed everywhere: quasi-Newton steps that back off.
 
-Limited-memory BFGS directions (Nocedal & Wright 2006, algorithm 7.4), and a bracketing search for the weak Wolfe
-conditions (Lewis & Overton 2013, "Nonsmooth optimization via quasi-Newton methods", algorithm 2.6), which asks of a
-trial point no more than whether it is lower. One that cannot be computed counts as infinitely high, and the step is
-shortened; the searches of torch and scipy interpolate through such a value, and end.
+Limited-memory BFGS directions (`two_loops`), and a bracketing search for the weak Wolfe conditions (Lewis & Overton
+2013, "Nonsmooth optimization via quasi-Newton methods", algorithm 2.6), which asks of a trial point no more than
+whether it is lower. One that cannot be computed counts as infinitely high, and the step is shortened. The searches of torch's
+L-BFGS and scipy's L-BFGS-B interpolate through such a value: one ends in NaN, the other too early, saying that it has
+converged. (scipy's BFGS survives, but keeps a matrix of all parameters.)
 """
 
 import math
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from bayesmeta.inference.solvers import last_curvature, two_loops
 
 SUFFICIENT, FLAT_ENOUGH = 1e-4, 0.9  # shares of the first slope: what a step gains at least, and where it may end
 TRIALS = 40  # of one line search: each halves or doubles the step
@@ -71,7 +74,7 @@ def minimise(
         evaluations += 1
         return function(u)
 
-    pairs: list[tuple[Tensor, Tensor]] = []
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     idle = 0
     for step in range(steps):
         if evaluations >= EVALUATIONS * steps:
@@ -93,7 +96,7 @@ def minimise(
         new_point, new_value, new_gradient = found
         s, y = new_point - point, new_gradient - gradient
         if bool(s @ y > torch.finfo(s.dtype).eps * y @ y):
-            pairs = [*pairs, (s, y)][-history:]
+            pairs = [*pairs, (s[None], y[None], 1.0 / (s @ y)[None])][-history:]
         is_idle = value - new_value <= IDLE * max(1.0, abs(value)) and _largest(new_gradient) > 0.5 * steepness
         idle = idle + 1 if is_idle else 0
         point, value, gradient = new_point, new_value, new_gradient
@@ -126,19 +129,11 @@ def _search(
     return best
 
 
-def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _direction(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     """-H⁻¹ g from past steps; without any, downhill by at most one unit."""
     if not pairs:
         return -gradient / max(1.0, float(gradient.norm()))
-    direction, weights = -gradient, []
-    for s, y in reversed(pairs):
-        weights.append((s @ direction) / (s @ y))
-        direction = direction - weights[-1] * y
-    s, y = pairs[-1]
-    direction = (s @ y) / (y @ y) * direction
-    for (s, y), weight in zip(pairs, reversed(weights), strict=True):
-        direction = direction + (weight - (y @ direction) / (s @ y)) * s
-    return direction
+    return two_loops(-gradient[None], pairs, last_curvature(pairs))[0]
 
 
 def _largest(gradient: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -69,3 +70,14 @@ def test_a_saddle_and_a_maximum_are_left_downhill() -> None:
     function = lambda u: (float((u**4).sum() / 4.0 - u.square().sum() / 2.0), u**3 - u)
     found = minimise(function, torch.tensor([1e-3, -1e-3], dtype=D), steps=100, tolerance=1e-9)
     torch.testing.assert_close(found.point, torch.tensor([1.0, -1.0], dtype=D))
+
+
+@pytest.mark.parametrize("start", [5.0, 8.0, 40.0])
+def test_a_first_step_into_what_cannot_be_computed(start: float) -> None:
+    """Where scipy's L-BFGS-B says that it has converged at 4, 3 and 19, and torch's ends in NaN."""
+
+    def barrier(u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        return (float(50.0 * (u - 2.0 * u.log()).sum()), 50.0 * (1.0 - 2.0 / u)) if u > 0.0 else (math.inf, u)
+
+    found = minimise(barrier, torch.tensor([start], dtype=torch.float64), steps=100, tolerance=1e-9)
+    assert abs(found.point.item() - 2.0) < 1e-6
