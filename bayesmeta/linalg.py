@@ -130,7 +130,12 @@ def root_mean_squares(columns: Float[Tensor, "P F"]) -> Float[Tensor, "F"]:
 
 
 def unit_gram(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N N"]:
-    """I + R Rᵀ. Rows of zeros become rows of the identity: padding changes no solve or determinant."""
+    """I + R Rᵀ. Rows of zeros become rows of the identity: padding changes no solve or determinant.
+
+    Raises:
+        InferenceError: too many rows for a matrix between them.
+    """
+    require_matrix(rows.shape[1], rows.shape[1])
     return torch.baddbmm(torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device), rows, rows.mT)
 
 

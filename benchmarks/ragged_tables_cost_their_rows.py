@@ -108,6 +108,7 @@ def main() -> None:
     if given.stage:
         print(json.dumps(run(given.stage, given.tasks, given.long)))
         return
+    torch.set_num_threads(1)  # as the stages do
     speed, largest = 0.0, 0.0
     print(f"{'table':<26} {'stage':<9} {'seconds':>8} {'rows a second':>14} {'MB':>7} {'bytes a row':>12}")
     for name, (tasks, long) in TABLES.items():

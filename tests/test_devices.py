@@ -175,6 +175,26 @@ def test_fit_evidence(device: torch.device) -> None:
         same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
 
 
+def test_one_long_task_among_short_ones(device: torch.device) -> None:
+    """Tasks of like length at a time: groups are chosen on the CPU, points stay where they are."""
+    x = [torch.rand(count, 1, generator=torch.Generator().manual_seed(count)).double() for count in (3, 6000, 5, 90, 2)]
+    tasks = bm.TaskDataset.from_list([(each, each.sin()) for each in x])
+    assert len(tasks.by_length()) > 1
+    batch, found, tables = tasks.divided(bm.tasks.PrefixSplit.at(1)), [], []
+    for at in (torch.device("cpu"), device):
+        learner = alpaca(at)
+        loss = bm.training.Evidence()(learner, batch)
+        theta = [p for p in learner.parameters() if p.requires_grad]
+        found.append([loss, *torch.autograd.grad(loss.sum(), theta)])
+        with warnings.catch_warnings(action="ignore", category=bm.ConvergenceWarning):  # so few steps
+            bm.fit_evidence(learner, tasks, max_iterations=3)
+        bm.fit(learner, tasks, 2, batch_size=5, progress=False)
+        tables.append(bm.evaluate(learner, tasks, [0, 1], split=bm.tasks.PrefixSplit, num_bootstrap=0).table())
+        bm.calibration.HierarchicalConformal(learner, tasks, 1).evaluate(tasks, 0.5)
+    same(found[1], [value.cpu() for value in found[0]], device)
+    assert tables[1]["nll"].to_numpy() == pytest.approx(tables[0]["nll"].to_numpy(), rel=1e-4)
+
+
 def test_surprise_and_shrinkage(device: torch.device) -> None:
     for make, tasks in ((alpaca, numbers()), (classifier, labels())):
         found = []

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from bayesmeta.heads.head import Examples, Head, Scores
 from bayesmeta.inference.logistic import LogisticBelief, logistic
+from bayesmeta.linalg import require_matrix
 from bayesmeta.noise import Positive
 
 RIDGE_BOUNDS = (1e-6, 1e6)
@@ -42,6 +43,7 @@ class LogisticHead(Head):
 
     @override
     def solve(self, examples: Examples) -> "LogisticScores":
+        require_matrix(examples.rows.shape[1], examples.rows.shape[1])
         deviation = self.ridge().to(examples.rows.dtype).rsqrt()
         white = examples.rows * deviation
         belief = logistic(

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from bayesmeta.heads.head import Examples, Head, Scores
 from bayesmeta.inference.svm import svm_dual
-from bayesmeta.linalg import cholesky, solve_lower, squared_norms
+from bayesmeta.linalg import cholesky, require_matrix, solve_lower, squared_norms
 from bayesmeta.noise import Positive
 
 PENALTY_BOUNDS = (1e-6, 1e6)
@@ -51,6 +51,7 @@ class SVMHead(Head):
     @override
     def solve(self, examples: Examples) -> "DualScores":
         rows = examples.rows
+        require_matrix(rows.shape[1], rows.shape[1])
         penalty, kernel, weights = self.penalty().to(rows.dtype), rows @ rows.mT, examples.weights
         dual = svm_dual(kernel, examples.targets, examples.mask, examples.classes.mask, penalty, weights=weights)
         noise = torch.where(examples.mask, 1.0 / torch.where(examples.mask, weights, 1.0), 1.0) / penalty

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, matrix_function, solve_lower
+from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
 from bayesmeta.networks.jacobian import Jacobian, flat_diagonal
 from bayesmeta.typing import Params
 
@@ -75,7 +75,12 @@ class GaussNewton:
         return cls(jacobian.weighted(root, mask), squares, shapes)
 
     def kernel(self) -> Float[Tensor, "B NK NK"]:
-        """AAᵀ, in float64: the Gram matrix of the whitened rows."""
+        """AAᵀ, in float64: the Gram matrix of the whitened rows.
+
+        Raises:
+            InferenceError: too many points for a matrix between them.
+        """
+        require_matrix(self.rows.num_rows, self.rows.num_rows)
         return self.rows.gram(self.rows, self.squares)
 
     def scale(self) -> Float[Tensor, "#B P"]:

@@ -77,8 +77,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B MC MC"]:
         """The covariance over all points and outputs, noise included, squared units of y."""
-        size = self.location.shape[1] * self.location.shape[2]
-        require_matrix(size, size)
+        self._require_room()
         eye = torch.eye(self.location.shape[1], dtype=self.noise_covariance.dtype, device=self.noise_covariance.device)
         return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
 
@@ -92,6 +91,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_mask(mask, self.shape)
+        self._require_room()
         real = mask[..., None].expand(y.shape).flatten(1)  # B MC
         eye = torch.eye(real.shape[-1], dtype=self.location.dtype, device=self.location.device)
         covariance = torch.where(real[..., :, None] & real[..., None, :], self.covariance(), eye)
@@ -101,11 +101,17 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         count = real.sum(-1).to(self.location.dtype)
         return -0.5 * (white.square().sum((-1, -2)) + logdet(factor) + count * LOG_2PI)
 
+    def _require_room(self) -> None:
+        """Raise InferenceError where the points are too many for a covariance between them, before any is made."""
+        size = self.location.shape[1] * self.location.shape[2]
+        require_matrix(size, size)
+
     def rsample(
         self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Float[Tensor, "*s B M C"]:
         """Joint draws. Those of a noiseless f have no gradients where its covariance has equal or zero eigenvalues."""
         sample_shape = draw_shape(sample_shape)
+        self._require_room()
         if self.noise > 0.0:
             root = cholesky(self.covariance(), "predictive covariance")
         else:  # the rank may be that of phi: an eigenvector root also exists where the covariance is singular

@@ -69,7 +69,7 @@ class GaussianPredictive(JointGaussianPredictive):
 
     def covariance(self) -> Float[Tensor, "B M M"]:
         """R + noise I, the covariance over points in units of Σ."""
-        require_matrix(self.location.shape[1], self.location.shape[1])
+        self._require_room()
         rows = self.latent_covariance()
         return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
 
@@ -80,6 +80,7 @@ class GaussianPredictive(JointGaussianPredictive):
         require_mask(mask, self.shape)
         if self.latent_root is not None and self.noise > 0.0:
             return self._low_rank_log_prob(self.latent_root(), y, mask)
+        self._require_room()
         both = mask[..., :, None] & mask[..., None, :]
         eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
         rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
@@ -90,6 +91,10 @@ class GaussianPredictive(JointGaussianPredictive):
         num_outputs = self.output_covariance.shape[-1]
         determinant = num_outputs * logdet(rows) + count * logdet(output_covariance)
         return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
+
+    def _require_room(self) -> None:
+        """Raise InferenceError where the points are too many for a covariance between them, before any is made."""
+        require_matrix(self.location.shape[1], self.location.shape[1])
 
     def _low_rank_log_prob(self, root: Float[Tensor, "B M K"], y: Tensor, mask: Tensor) -> Float[Tensor, "B"]:
         """The same by (Φ Φᵀ + noise I)⁻¹ = (I - Φ A⁻¹ Φᵀ) / noise with A = noise I + Φᵀ Φ."""
@@ -121,6 +126,7 @@ class GaussianPredictive(JointGaussianPredictive):
             if self.noise > 0.0:
                 draws = draws + self.noise**0.5 * common_normals(shape, self.location, generator)
             return self.location + draws @ output_covariance.mT
+        self._require_room()
         if self.noise > 0.0:
             rows = cholesky(self.covariance(), "predictive covariance")
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular

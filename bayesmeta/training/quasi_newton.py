@@ -2,9 +2,9 @@
 
 Limited-memory BFGS directions (`two_loops`), and a bracketing search for the weak Wolfe conditions (Lewis & Overton
 2013, "Nonsmooth optimization via quasi-Newton methods", algorithm 2.6), which asks of a trial point no more than
-whether it is lower. One that cannot be computed counts as infinitely high, and the step is shortened. The searches of torch's
-L-BFGS and scipy's L-BFGS-B interpolate through such a value: one ends in NaN, the other too early, saying that it has
-converged. (scipy's BFGS survives, but keeps a matrix of all parameters.)
+whether it is lower. One that cannot be computed counts as infinitely high, and the step is shortened. The searches of
+torch's L-BFGS and scipy's L-BFGS-B interpolate through such a value: one ends in NaN, the other too early, saying that
+it has converged. (scipy's BFGS survives, but keeps a matrix of all parameters.)
 """
 
 import math

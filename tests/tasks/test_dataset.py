@@ -1,6 +1,7 @@
 """TaskDataset and the divisions of its points."""
 
 import math
+import resource
 from collections import Counter
 
 import numpy as np
@@ -302,7 +303,38 @@ def test_a_joint_distribution_of_too_many_points_is_refused_before_it_is_made() 
     for learner in (bm.DeepKernelTransfer(bm.MLP(1, [4])), bm.MAML(bm.MLP(1, [4]))):
         prediction = learner.adapt(bm.Data.from_arrays([0.0], [1.0])).predict(x)
         assert prediction.marginal_log_prob(prediction.mean).shape == (1, 30_000)
-        with pytest.raises(InferenceError, match="30000 x 30000: take fewer"):
-            prediction.log_prob(prediction.mean)
+        for ask in (
+            lambda p=prediction: p.log_prob(p.mean),
+            lambda p=prediction: p.rsample(),
+            lambda p=prediction: p.covariance(),
+            lambda p=prediction: p.noiseless.rsample(),
+        ):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            with pytest.raises(InferenceError, match="30000 x 30000: take fewer"):
+                ask()
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KB: a mask alone has 900 MB
     joint = bm.ALPaCA(bm.MLP(1, [4])).adapt(bm.Data.from_arrays([0.0], [1.0])).predict(x)
     assert bool(joint.log_prob(joint.mean).isfinite())  # by features
+
+
+BY_POINTS = {
+    "MAML": lambda: bm.MAML(bm.MLP(1, [4])),
+    "IMAML": lambda: bm.IMAML(bm.MLP(1, [4]), solver=bm.inference.GradientAscent(1, 0.1)),
+    "LLAMA": lambda: bm.LLAMA(bm.MLP(1, [4]), steps=1),
+    "CAVIA": lambda: bm.CAVIA(bm.MLP(1, [4])),
+    "DeepKernelTransfer": lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])),
+    "LRD2": lambda: bm.LRD2(bm.MLP(1, [4]), num_classes=2),
+    "MetaOptNet": lambda: bm.MetaOptNet(bm.MLP(1, [4]), num_classes=2),
+    "DeepKernelClassifier": lambda: bm.DeepKernelClassifier(bm.MLP(1, [4]), num_classes=2),
+}
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # one step
+@pytest.mark.parametrize("name", BY_POINTS)
+def test_adapting_to_too_many_points_is_refused_where_their_matrix_is_needed(name: str) -> None:
+    """30,000 points: 7 GB for the matrix, which torch would ask the system for."""
+    learner, x = BY_POINTS[name](), torch.linspace(-1.0, 1.0, 30_000)
+    labels = learner.outcomes == bm.Labels(2)
+    data = bm.Data.from_labels(x, (x > 0.0).long()) if labels else bm.Data.from_arrays(x, x)
+    with pytest.raises(InferenceError, match="30000 x 30000: take fewer"):
+        _ = learner.adapt(data).predict([0.0]).marginals
