@@ -65,6 +65,7 @@ from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
+from bayesmeta.learners.metric.prototypical import Prototypical
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
@@ -124,6 +125,7 @@ __all__ = [
     "Polynomial",
     "PrecisionWarning",
     "Predictive",
+    "Prototypical",
     "R2D2Regressor",
     "RadialBasis",
     "Refit",

@@ -3,9 +3,10 @@
 from bayesmeta.heads.class_means import NearestMeanHead
 from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.classes import Classes
-from bayesmeta.heads.classifier import HeadClassifier, HeadPosterior
+from bayesmeta.heads.classifier import HeadClassifier
+from bayesmeta.heads.feature_classifier import FeatureClassifier, HeadPosterior
 from bayesmeta.heads.gaussian_process import GaussianProcessHead
-from bayesmeta.heads.head import Examples, Head, Scores
+from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
 from bayesmeta.heads.logistic import LogisticHead
 from bayesmeta.heads.ridge import RidgeHead
 from bayesmeta.heads.svm import SVMHead
@@ -14,12 +15,15 @@ __all__ = [
     "ClassPrior",
     "Classes",
     "Examples",
+    "FeatureClassifier",
     "GaussianProcessHead",
     "Head",
     "HeadClassifier",
     "HeadPosterior",
+    "LogScores",
     "LogisticHead",
     "NearestMeanHead",
+    "OpenScores",
     "RidgeHead",
     "SVMHead",
     "Scores",

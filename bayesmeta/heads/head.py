@@ -4,7 +4,7 @@
 
     logits of the softmax:   a m_c / sqrt(1 + π/8 a² s² v_c)        MacKay 1992, with the width of the belief learned
 
-A head is a last layer that is solved within the network, in float64, and differentiated through its solution. It knows
+A head is a last layer that is solved within the network, most in float64, and differentiated through its solution. It knows
 nothing of images, of the network before it, or of the softmax behind it (`HeadClassifier`).
 """
 
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.description import Described
 from bayesmeta.heads.classes import Classes, one_hot
@@ -25,8 +26,8 @@ class Examples:
     """The labelled examples of each task as a head sees them: features and labels, padding at zero.
 
     Attributes:
-        rows: features Φ, float64, zero where padded.
-        targets: labels as unit vectors Y, float64, zero where padded.
+        rows: features Φ in the precision of the head, zero where padded.
+        targets: labels as unit vectors Y, in the same precision, zero where padded.
         mask: True = real.
         classes: which classes each task has.
 
@@ -69,7 +70,7 @@ class Examples:
         """From features and labels.
 
         Args:
-            rows: features of the support.
+            rows: features of the support, in the precision of the head: float64 for those that solve equations.
             labels: of the support.
             mask: True = real.
             num_classes: C, or None for the classes that each support shows.
@@ -78,8 +79,8 @@ class Examples:
             DataError: as `Classes.of` does.
         """
         classes = Classes.of(labels, mask, num_classes)
-        targets = one_hot(labels, classes.num_classes, mask)
-        return cls(torch.where(mask[..., None], rows.double(), 0.0), targets, mask, classes)
+        targets = one_hot(labels, classes.num_classes, mask).to(rows.dtype)
+        return cls(torch.where(mask[..., None], rows, 0.0), targets, mask, classes)
 
 
 class Scores(ABC):
@@ -118,11 +119,62 @@ class Scores(ABC):
         return scale * mean / (1.0 + math.pi / 8.0 * scale.square() * spread * variance).sqrt()
 
 
+class LogScores(Scores):
+    """Scores that are log densities or log odds, in nats, and of which nothing is uncertain. A subclass gives
+    `log_scores`.
+
+    Example:
+        >>> class Nearest(LogScores):  # of two classes around 0 and 1
+        ...     def log_scores(self, rows):
+        ...         return -(rows - torch.tensor([0.0, 1.0])).square()
+        >>> mean, variance = Nearest().at(torch.tensor([[[0.0]]]))
+        >>> mean.tolist(), variance.tolist()
+        ([[[0.0, -1.0]]], [[[0.0]]])
+    """
+
+    @abstractmethod
+    def log_scores(self, rows: Float[Tensor, "B M F"]) -> Float[Tensor, "B M C"]:
+        """The score of each class, in nats, before how frequent the classes are.
+
+        Args:
+            rows: features of the query points, in the precision of the head.
+        """
+
+    @override
+    def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
+        return self.log_scores(rows), torch.zeros_like(rows[..., :1])
+
+
+class OpenScores(LogScores):
+    """Scores that also know a class which the support does not show: that of the prior. A subclass gives `log_none`.
+
+    Example:
+        >>> class Standard(OpenScores):  # a class at 0, and classes whose means are N(0, 3)
+        ...     def log_scores(self, rows):
+        ...         return torch.distributions.Normal(0.0, 1.0).log_prob(rows)
+        ...     def log_none(self, rows):
+        ...         return torch.distributions.Normal(0.0, 2.0).log_prob(rows[..., 0])
+        >>> rows = torch.tensor([[[0.0], [4.0]]])
+        >>> (Standard().log_none(rows) > Standard().log_scores(rows)[..., 0]).tolist()
+        [[False, True]]
+    """
+
+    @abstractmethod
+    def log_none(self, rows: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
+        """The score of a class without an example, whatever it is, in the units of `log_scores`.
+
+        Args:
+            rows: features of the query points, in the precision of the head.
+        """
+
+
 class Head(Described, nn.Module, ABC):
     """How the features of examples become a belief about scores. A subclass gives `solve`; its parameters are theta's.
 
     Attributes:
         num_features: F, where the head is made for so many features; None where any will do.
+        precision: what features are converted to before it sees them: float64 where equations are solved; None leaves
+            them as they are, for heads that are networks.
 
     Example:
         >>> from bayesmeta.heads import RidgeHead
@@ -134,13 +186,14 @@ class Head(Described, nn.Module, ABC):
     """
 
     num_features: int | None = None
+    precision: torch.dtype | None = torch.float64
 
     @abstractmethod
     def solve(self, examples: Examples) -> Scores:
         """The posterior of the scores, differentiable in the rows and in the head's own parameters.
 
         Args:
-            examples: features and labels of the support, float64.
+            examples: features and labels of the support, in the head's precision.
         """
 
     def log_hyperprior(self) -> Float[Tensor, ""]:

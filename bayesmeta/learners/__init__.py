@@ -3,14 +3,17 @@
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
+from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 
 __all__ = [
     "Approximation",
     "AscentLearner",
+    "DensityLearner",
     "ExplicitWeightLearner",
     "GradientLearner",
     "LastLayerRegression",
     "LinearLearner",
     "LinearizableLearner",
+    "MetricLearner",
     "WeightLearner",
 ]

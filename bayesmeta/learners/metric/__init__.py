@@ -1,0 +1,1 @@
+"""The non-parametric family: queries are compared with the support, in features that all tasks share."""
