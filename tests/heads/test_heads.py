@@ -118,7 +118,7 @@ def test_nearest_means_are_the_density_of_draws(spread: float) -> None:
     density = each.exp()
     found = scores.logits(queries, torch.tensor(float(size)), torch.tensor(spread)).exp()[0]
     assert ((found - density.mean(0)).abs() < 5.0 * density.std(0) / draws**0.5 + 1e-12).all()  # 5 standard errors
-    torch.testing.assert_close(scores.at(queries)[0], scores.logits(queries, torch.tensor(1.0), torch.tensor(1.0)))
+    torch.testing.assert_close(scores.at(queries)[0], scores.logits(queries, torch.tensor(float(size)), torch.tensor(1.0)))
 
 
 def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:
@@ -130,7 +130,7 @@ def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:
     head.prior_variance.set(1.5**2)  # in this precision
     head.noise.set(0.7**2)
     density, _ = head.solve(Examples.of(support.x, support.y, support.mask, num_classes=4)).at(x)
-    torch.testing.assert_close((3.0 * density).softmax(-1), blobs.oracle.adapt(support).predict(x).probs)
+    torch.testing.assert_close(density.softmax(-1), blobs.oracle.adapt(support).predict(x).probs)
 
 
 def test_nearest_means_tend_to_prototypes() -> None:
