@@ -65,7 +65,10 @@ from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
+from bayesmeta.learners.metric.matching import Matching
 from bayesmeta.learners.metric.prototypical import Prototypical
+from bayesmeta.learners.metric.relation import Relation
+from bayesmeta.learners.metric.siamese import Siamese
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial, RadialBasis, Spline
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.mlp import MLP
@@ -115,6 +118,7 @@ __all__ = [
     "Linearized",
     "LinearizedDiagonal",
     "MAMLPlusPlus",
+    "Matching",
     "MetaOptNet",
     "MetaSGD",
     "MixtureALPaCA",
@@ -129,9 +133,11 @@ __all__ = [
     "R2D2Regressor",
     "RadialBasis",
     "Refit",
+    "Relation",
     "ResNet12",
     "Sampled",
     "ShapeError",
+    "Siamese",
     "Spline",
     "Standardized",
     "Task",

@@ -4,27 +4,37 @@ from bayesmeta.heads.class_means import NearestMeanHead
 from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.classes import Classes
 from bayesmeta.heads.classifier import HeadClassifier
+from bayesmeta.heads.context import BiLSTM, Context, SetAttention
 from bayesmeta.heads.feature_classifier import FeatureClassifier, HeadPosterior
 from bayesmeta.heads.gaussian_process import GaussianProcessHead
 from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
+from bayesmeta.heads.kernel_counts import KernelCountsHead
 from bayesmeta.heads.logistic import LogisticHead
+from bayesmeta.heads.pairs import PairHead
+from bayesmeta.heads.relation import RelationHead
 from bayesmeta.heads.ridge import RidgeHead
 from bayesmeta.heads.svm import SVMHead
 
 __all__ = [
+    "BiLSTM",
     "ClassPrior",
     "Classes",
+    "Context",
     "Examples",
     "FeatureClassifier",
     "GaussianProcessHead",
     "Head",
     "HeadClassifier",
     "HeadPosterior",
+    "KernelCountsHead",
     "LogScores",
     "LogisticHead",
     "NearestMeanHead",
     "OpenScores",
+    "PairHead",
+    "RelationHead",
     "RidgeHead",
     "SVMHead",
     "Scores",
+    "SetAttention",
 ]

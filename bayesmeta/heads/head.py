@@ -4,8 +4,8 @@
 
     logits of the softmax:   a m_c / sqrt(1 + π/8 a² s² v_c)        MacKay 1992, with the width of the belief learned
 
-A head is a last layer that is solved within the network, most in float64, and differentiated through its solution. It knows
-nothing of images, of the network before it, or of the softmax behind it (`HeadClassifier`).
+A head is a last layer that is solved within the network, most in float64, and differentiated through its solution. It
+knows nothing of images, of the network before it, or of the softmax behind it (`HeadClassifier`).
 """
 
 import math

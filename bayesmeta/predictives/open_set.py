@@ -17,4 +17,5 @@ class OpenSetPredictive(IndependentPredictive):
 
     def none_of_these(self, prior: float = 0.05) -> Float[Tensor, "B M"]:
         import math
+
         return torch.sigmoid(math.log(prior / (1 - prior)) - self.log_ratio)
