@@ -5,6 +5,7 @@ from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
 from bayesmeta.predictives.gaussian import GaussianPredictive
 from bayesmeta.predictives.independent import IndependentPredictive
 from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
+from bayesmeta.predictives.open_set import OpenSetPredictive
 from bayesmeta.predictives.predictive import LOG_2PI
 from bayesmeta.predictives.predictive import Predictive as Predictive  # public as bayesmeta.Predictive
 
@@ -16,4 +17,5 @@ __all__ = [
     "GaussianPredictive",
     "IndependentPredictive",
     "MixturePredictive",
+    "OpenSetPredictive",
 ]
