@@ -22,7 +22,7 @@ MOST_SHOWN = 4  # points in the line that a predictive is printed as
 
 ANSWERS = (
     *("marginals", "mean", "variance", "stddev", "probs", "noiseless", "covariance", "cdf", "quantile", "interval"),
-    *("log_prob", "marginal_log_prob", "output_log_prob", "rsample", "sample"),
+    *("log_prob", "marginal_log_prob", "output_log_prob", "rsample", "sample", "none_of_these"),
 )
 """What is computed when it is asked for: no mode of torch's changes it."""
 

@@ -19,7 +19,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import IndependentPredictive, Predictive
+from bayesmeta.predictives import IndependentPredictive, OpenSetPredictive, Predictive
 from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.torch_private import Unrounded
@@ -250,6 +250,8 @@ class IsotonicRecalibrated(Recalibrated):
 def tempered(predictive: Predictive, temperature: Float[Tensor, "B"]) -> IndependentPredictive:
     """Class probabilities p ∝ exp(logit / temperature), point by point.
 
+    The `log_ratio` of an `OpenSetPredictive` is kept: labels of the classes say nothing of points that are of none.
+
     Args:
         predictive: of class probabilities.
         temperature: of each task, positive.
@@ -267,4 +269,7 @@ def tempered(predictive: Predictive, temperature: Float[Tensor, "B"]) -> Indepen
         raise UnsupportedError("expected class probabilities to give a temperature, got a regression predictive")
     logits = marginals.logits
     divided = logits / temperature.to(logits.dtype).view(-1, *[1] * (logits.ndim - 1))
-    return IndependentPredictive(type(marginals)(logits=divided, validate_args=False))
+    distribution = type(marginals)(logits=divided, validate_args=False)
+    if isinstance(predictive, OpenSetPredictive):
+        return replace(predictive, distribution=distribution)
+    return IndependentPredictive(distribution)
