@@ -67,6 +67,12 @@ class Likelihood(Described, nn.Module, ABC):
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """The distribution of y at each point: batch shape `*b`, event shape (C,) or ()."""
 
+    def observed(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """The distribution whose density at an outcome is what `log_prob` adds up: that of y, unless f says how probable
+        the inputs are, too.
+        """
+        return self.forward(f)
+
     @abstractmethod
     def marginal(self, mean: Float[Tensor, "B M K"], variance: Float[Tensor, "B M K"]) -> Distribution:
         """The distribution of y where f ~ N(mean, diag(variance)): f is integrated out, and the noise is included."""
@@ -111,7 +117,7 @@ class Likelihood(Described, nn.Module, ABC):
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
         if data.num_points == 0:  # torch's Independent fails on zero points
             return f.sum((-1, -2))
-        return torch.where(data.mask, self.forward(f).log_prob(self.outcome(data, f)), 0.0).sum(-1)
+        return torch.where(data.mask, self.observed(f).log_prob(self.outcome(data, f)), 0.0).sum(-1)
 
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
         """f -> log p(y | f) of these data, as `log_prob`: for loops, as what does not depend on f is done once."""

@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = config.getoption("--learner")
     if wanted is None:
         return
-    names = {item: item.callspec.params["case"].name for item in items if hasattr(item, "callspec")}
+    cases = {item: item.callspec.params.get("case") for item in items if hasattr(item, "callspec")}
+    names = {item: case.name for item, case in cases.items() if case is not None}
     kept = [item for item, name in names.items() if name == wanted or name.startswith(f"{wanted}-")]
     if not kept:
         raise pytest.UsageError(f"expected a learner among {sorted(set(names.values()))}, got {wanted!r}")

@@ -203,7 +203,7 @@ def sharpness(predictive: Predictive, mask: Bool[Tensor, "B M"] | None = None) -
 def accuracy(
     predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None
 ) -> Float[Tensor, "B"]:
-    """Share of the labels that are the most probable class.
+    """Share of the labels that are the most probable class; a label that ties with k - 1 others counts 1/k.
 
     Example:
         >>> from torch.distributions import Categorical
@@ -212,7 +212,7 @@ def accuracy(
         >>> accuracy(predictive, torch.tensor([[0, 0]]))
         tensor([0.5000], dtype=torch.float64)
     """
-    return average(is_correct(predictive, y).double(), _mask(y, mask))
+    return average(is_correct(predictive, y), _mask(y, mask))
 
 
 def brier(predictive: Predictive, y: Int[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
@@ -243,17 +243,21 @@ def confidence(predictive: Predictive) -> Float[Tensor, "B M"]:
     return predictive.probs.amax(-1)
 
 
-def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Bool[Tensor, "B M"]:
-    """Whether the most probable class is the label, at each point.
+def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    """1 where the most probable class is the label, 0 where it is not, and 1/k where the label is one of k that tie: what
+    choosing among them at random is right on average. Otherwise a classifier that says nothing would be right wherever
+    the label is the class that happens to be first.
 
     Example:
         >>> from torch.distributions import Categorical
         >>> from bayesmeta.predictives import IndependentPredictive
-        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6]]])))
-        >>> is_correct(predictive, torch.tensor([[0, 0]]))
-        tensor([[ True, False]])
+        >>> predictive = IndependentPredictive(Categorical(torch.tensor([[[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]])))
+        >>> is_correct(predictive, torch.tensor([[0, 0, 0]]))
+        tensor([[1.0000, 0.0000, 0.5000]], dtype=torch.float64)
     """
-    return predictive.probs.argmax(-1) == y
+    probs = predictive.probs
+    best = probs == probs.amax(-1, keepdim=True)
+    return best.gather(-1, y[..., None])[..., 0].double() / best.sum(-1)
 
 
 def pooled(

@@ -26,10 +26,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
 from bayesmeta.heads.head import Examples, Head, OpenScores
 from bayesmeta.linalg import squared_norms
 from bayesmeta.noise import Positive
+from bayesmeta.typing import Params
 
 VARIANCE_BOUNDS = (1e-6, 1e6)
 
@@ -103,6 +105,12 @@ class ClassDensities(OpenScores):
         return log_density(rows, mean, (self.noise + self.prior_variance).expand(len(rows), 1))[..., 0]
 
     @override
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of the class means, `mean`, `S B C F`."""
+        normal = common_normals((num_draws, *self.mean.shape), self.mean, generator)
+        return {"mean": self.mean + self.variance.sqrt()[..., None] * normal}
+
+    @override
     def logits(
         self, rows: Float[Tensor, "B M F"], scale: Float[Tensor, ""], spread: Float[Tensor, ""]
     ) -> Float[Tensor, "B M C"]:
@@ -111,8 +119,8 @@ class ClassDensities(OpenScores):
 
 
 def log_density(
-    rows: Float[Tensor, "B M F"], mean: Float[Tensor, "B C F"], variance: Float[Tensor, "B C"]
-) -> Float[Tensor, "B M C"]:
+    rows: Float[Tensor, "B M F"], mean: Float[Tensor, "*s B C F"], variance: Float[Tensor, "*s B C"]
+) -> Float[Tensor, "*s B M C"]:
     """log N(row; mean, variance I) of every row under every class, in nats.
 
     Args:
@@ -124,7 +132,7 @@ def log_density(
         >>> log_density(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), torch.ones(1, 1))  # -log 2π
         tensor([[[-1.8379]]])
     """
-    lengths = squared_norms(rows)[..., None] + squared_norms(mean)[:, None]
-    distance = torch.baddbmm(lengths, rows, mean.mT, alpha=-2.0).clamp(min=0.0)
-    variance = variance[:, None]
+    lengths = squared_norms(rows)[..., None] + squared_norms(mean)[..., None, :]
+    distance = (lengths - 2.0 * rows @ mean.mT).clamp(min=0.0)
+    variance = variance[..., None, :]
     return -0.5 * (distance / variance + rows.shape[-1] * (2.0 * math.pi * variance).log())

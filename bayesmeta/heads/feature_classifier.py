@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.heads.class_prior import ClassPrior
@@ -27,6 +28,7 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.outcomes import Labels
 from bayesmeta.predictives import IndependentPredictive, OpenSetPredictive
+from bayesmeta.typing import Params
 
 HEAD_RATE = 10.0
 
@@ -112,14 +114,18 @@ class FeatureClassifier(Learner):
         return logits.logsumexp(-1) - scores.log_none(rows) if isinstance(scores, OpenScores) else None
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Adam; the few numbers of the head, which set its units and are learned as logarithms, go 10 times as fast."""
-        trained = [(self._is_slow(name, p), p) for name, p in self.named_parameters() if p.requires_grad]
-        slow, fast = [p for is_slow, p in trained if is_slow], [p for is_slow, p in trained if not is_slow]
+        """Adam; the few numbers of the head, which set its units and are learned as logarithms, go 10 times as fast, and
+        the weights of a head that is a network as those of the features.
+        """
+        trained = [(self._is_weight(name, p), p) for name, p in self.named_parameters() if p.requires_grad]
+        slow, fast = [p for is_weight, p in trained if is_weight], [p for is_weight, p in trained if not is_weight]
         groups = [{"params": slow, "lr": lr}, {"params": fast, "lr": HEAD_RATE * lr}]
         return torch.optim.Adam([group for group in groups if group["params"]], lr=lr)
 
-    def _is_slow(self, name: str, parameter: Tensor) -> bool:
-        return name.startswith("features.") or (name.startswith("head.") and parameter.ndim > 1)  # weights of layers
+    def _is_weight(self, name: str, parameter: Tensor) -> bool:
+        if self.head.precision is None and name.startswith("head."):
+            return parameter.ndim > 0
+        return name.startswith("features.")
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats: the hyperprior, and what the head says of its own parameters."""
@@ -197,6 +203,15 @@ class HeadPosterior(TaskPosterior):
         ratio = self.learner.log_ratio(self.scores, rows, logits)
         labels = Categorical(logits=logits, validate_args=False)
         return IndependentPredictive(labels) if ratio is None else OpenSetPredictive(labels, log_ratio=ratio)
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of phi, each value `S B *shape`. Raises UnsupportedError where the head has no density of it.
+
+        Args:
+            num_draws: S.
+            generator: the global one when None.
+        """
+        return self.scores.sample(whole(num_draws, "num_draws"), generator)
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "HeadPosterior":

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from bayesmeta.description import Described
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.classes import Classes, one_hot
+from bayesmeta.typing import Params
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +119,15 @@ class Scores(ABC):
         """
         mean, variance = self.at(rows)
         return scale * mean / (1.0 + math.pi / 8.0 * scale.square() * spread * variance).sqrt()
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of what the head believes in, each value `S B *shape`. Raises UnsupportedError where it has no density.
+
+        Args:
+            num_draws: S.
+            generator: the global one when None.
+        """
+        raise UnsupportedError(f"{type(self).__name__} has no draws of phi")
 
 
 class LogScores(Scores):

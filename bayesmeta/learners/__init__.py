@@ -4,12 +4,14 @@ from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, Linea
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
 from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
+from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
 __all__ = [
     "Approximation",
     "AscentLearner",
     "DensityLearner",
     "ExplicitWeightLearner",
+    "GaussianClasses",
     "GradientLearner",
     "LastLayerRegression",
     "LinearLearner",

@@ -10,6 +10,7 @@ from bayesmeta.training.objectives import (
     MaximumLikelihood,
     Objective,
     RestrictedMaximumLikelihood,
+    SquaredMatchError,
 )
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
@@ -25,6 +26,7 @@ __all__ = [
     "MaximumLikelihood",
     "Objective",
     "RestrictedMaximumLikelihood",
+    "SquaredMatchError",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",
     "vi_hyper_posterior",

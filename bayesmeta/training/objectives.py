@@ -12,6 +12,9 @@ from typing_extensions import override
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError, retelling
 from bayesmeta.flat import each_part
+from bayesmeta.heads.classes import one_hot
+from bayesmeta.heads.feature_classifier import HeadPosterior
+from bayesmeta.heads.head import LogScores
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 from bayesmeta.modes import settled
 
@@ -84,6 +87,33 @@ class MarginalPredictive(Objective):
     @override
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         return each_part(partial(marginal_loss, learner), tasks)
+
+
+class SquaredMatchError(Objective):
+    """The mean of (sigmoid(score_c(x)) - [y = c])² over query points and classes: what relation networks were trained on
+    (Sung et al. 2018, eq. 2). It is a proper score of match probabilities, each on its own, and not of classes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> support = bm.Data.from_labels([[0.0, 0.0], [1.0, 0.0]], [0, 1])
+        >>> learner = bm.Relation(bm.MLP(2, [8]), num_classes=2)
+        >>> bm.training.SquaredMatchError()(learner, bm.TaskBatch(support, support)).shape
+        torch.Size([1])
+    """
+
+    @override
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        return each_part(partial(self._part, learner), tasks)
+
+    def _part(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        posterior, query = learner.condition(tasks.support), tasks.query
+        if not isinstance(posterior, HeadPosterior) or not isinstance(posterior.scores, LogScores):
+            raise UnsupportedError(f"expected a learner whose scores are log odds of matches, got {learner.title}")
+        matches = posterior.scores.log_scores(posterior.learner.rows(query.x)).sigmoid()
+        classes = posterior.examples.classes.mask
+        answers = one_hot(query.y, classes.shape[1], query.mask).to(matches.dtype)
+        error = ((matches - answers).square() * classes[:, None]).sum(-1) / classes.sum(-1)[:, None]
+        return torch.where(query.mask, error, 0.0).sum(-1) / query.counts.clamp(min=1)
 
 
 class Evidence(Objective):

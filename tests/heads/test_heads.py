@@ -118,7 +118,9 @@ def test_nearest_means_are_the_density_of_draws(spread: float) -> None:
     density = each.exp()
     found = scores.logits(queries, torch.tensor(float(size)), torch.tensor(spread)).exp()[0]
     assert ((found - density.mean(0)).abs() < 5.0 * density.std(0) / draws**0.5 + 1e-12).all()  # 5 standard errors
-    torch.testing.assert_close(scores.at(queries)[0], scores.logits(queries, torch.tensor(float(size)), torch.tensor(1.0)))
+    torch.testing.assert_close(
+        scores.at(queries)[0], scores.logits(queries, torch.tensor(float(size)), torch.tensor(1.0))
+    )
 
 
 def test_nearest_means_are_the_exact_classifier_of_gaussian_blobs() -> None:

@@ -21,7 +21,33 @@ from bayesmeta.learners.metric.base import DensityLearner
 
 
 class Prototypical(DensityLearner):
-    """Classification by class means with a conjugate prior, whose uncertainty grows as examples get fewer."""
+    """Classification by class means with a conjugate prior, whose uncertainty grows as examples get fewer.
+
+    theta is the weights of the features, the location m0, the variances of class means and of points within a class
+    (`head.location`, `head.prior_variance`, `head.noise`), the power a (`power`) and the class frequencies. Predictions
+    also say how probable a point is under the classes (`OpenSetPredictive`): that of a class which nobody showed is
+    N(m0, (σ² + τ²) I). `bm.learners.GaussianClasses` is the same model with phi by name, for samplers and programs.
+
+    With unequal numbers of examples train on such (`Episodes(shots=(1, 10))`): equal numbers leave the power free.
+
+    Args:
+        features: a network with `num_outputs` = F features of each point on its own.
+        num_classes: C, or None for the classes of each task's support.
+        head: `NearestMeanHead(num_features=F)` by default; give one for other starting values.
+        power: starting a; 1 is exact where features are Gaussian and independent.
+        hyperprior: p(theta); none by default.
+
+    Raises:
+        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.Prototypical(bm.MLP(2, [16, 8]))
+        >>> posterior = learner.adapt(bm.Data.from_labels([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], [0, 1, 2]))
+        >>> prediction = posterior.predict([[0.5, 0.5], [90.0, -90.0]])
+        >>> prediction.probs.shape, prediction.none_of_these(0.05)[0].argmax().item()
+        (torch.Size([1, 2, 3]), 1)
+    """
 
     @override
     @classmethod

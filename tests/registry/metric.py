@@ -1,0 +1,43 @@
+"""Learners that compare a query with the support."""
+
+from collections.abc import Callable
+from typing import Any
+
+import bayesmeta as bm
+from tests.registry.case import Case
+from tests.registry.closed_form import OWN_CLASSES
+
+
+def _classifier(name: str, make: Callable[[int | None], bm.Learner], **exceptions: str) -> list[Case]:
+    """With classes of a fixed number, and with those of each task's support: tasks of a batch have different ways."""
+    shared: dict[str, Any] = {"num_inputs": 2, "examples": 6}
+    return [
+        Case(name, lambda: make(3), outcomes=bm.Labels(3), exceptions=exceptions, **shared),
+        Case(
+            f"{name}-own-classes",
+            lambda: make(None),
+            outcomes=bm.Labels(),
+            exceptions=OWN_CLASSES | exceptions,
+            **shared,
+        ),
+    ]
+
+
+def _mlp() -> bm.MLP:
+    return bm.MLP(2, [16, 8])
+
+
+PAIRS = {"meta_gradient_equals_finite_differences": "of its loss a half is learned while the pairs are held still"}
+
+METRIC = [
+    *_classifier("prototypical", lambda ways: bm.Prototypical(_mlp(), num_classes=ways)),
+    *_classifier("matching", lambda ways: bm.Matching(_mlp(), num_classes=ways)),
+    *_classifier("matching-bilstm", lambda ways: bm.Matching(_mlp(), num_classes=ways, context=bm.heads.BiLSTM(8))),
+    *_classifier(
+        "matching-set-attention",
+        lambda ways: bm.Matching(_mlp(), num_classes=ways, context=bm.heads.SetAttention(8, 2)),
+    ),
+    *_classifier("siamese", lambda ways: bm.Siamese(_mlp(), num_classes=ways), **PAIRS),
+    *_classifier("relation", lambda ways: bm.Relation(_mlp(), num_classes=ways)),
+    *_classifier("relation-maps", lambda ways: bm.Relation(_mlp(), num_classes=ways, map_shape=(2, 2, 2))),
+]
