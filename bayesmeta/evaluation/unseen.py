@@ -51,8 +51,8 @@ class ShownClasses:
             seed: of the draw.
         """
         labels = tasks.y[tasks.mask].unique()
-        member = (tasks.y[..., None] == labels) & tasks.mask[..., None]
-        present = member.any(1)
+        which = torch.where(tasks.mask, torch.searchsorted(labels, tasks.y.contiguous()), len(labels))
+        present = torch.zeros(len(which), len(labels) + 1, dtype=torch.bool).scatter_(1, which, True)[:, :-1]
         # not the stream that divides the points, whose numbers decide which points are support
         generator = generator_of(seed + 1 if seed < LARGEST_SEED else 0)
         keys = torch.rand(present.shape, dtype=torch.float64, generator=generator).masked_fill(~present, 2.0)
@@ -96,7 +96,7 @@ class ShownClasses:
 
     def _of(self, data: Data) -> tuple[Tensor, Tensor]:
         """The new label of each point, 0 where it has none, and whether its class is shown."""
-        which = torch.searchsorted(self.labels, torch.where(data.mask, data.y, self.labels[0]))
+        which = torch.searchsorted(self.labels, data.y.contiguous()).clamp(max=len(self.labels) - 1)  # of padding: any
         shown = self.shown.gather(1, which)
         return torch.where(shown, (self.shown.cumsum(-1) - 1).gather(1, which), 0), shown
 
