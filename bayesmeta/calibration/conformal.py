@@ -104,6 +104,13 @@ class ConformalPosterior(OneLine, ABC):
     def label_set(self, x: ArrayLike, level: float = 0.9) -> Bool[Tensor, "B M C"]:
         """Which classes are in the set that holds a new label with probability at least `level`.
 
+        A set may be *full*, with every class of the task in it: nothing is ruled out at this level. It may be *empty*,
+        which is a miss whatever the label is, and within what the level allows. By `MissingProbability` every label is
+        too improbable then: the point lies between classes, or looks like none of them. By `CumulativeProbability` it
+        is the other way about: one class alone is more probable than the threshold. `evaluate` reports the shares of
+        both. A point far from all classes may still have a sure label and a set of one: whether it is of any of them,
+        `OpenSetPredictive.none_of_these` says.
+
         Args:
             x: query points, as for `predict`.
             level: the least coverage, within (0, 1).
@@ -111,11 +118,29 @@ class ConformalPosterior(OneLine, ABC):
         Raises:
             DataError: a level outside (0, 1), or higher than the calibration tasks allow.
             UnsupportedError: the outcomes are numbers.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> blobs = bm.tasks.GaussianBlobs(ways=3, dimension=2, spread=6.0)
+            >>> calibration = blobs.episodes(40, per_class=10, seed=0)
+            >>> split = bm.tasks.ClassSplit
+            >>> conformal = bm.calibration.HierarchicalConformal(blobs.oracle, calibration, 2, split=split)
+            >>> x = [[0.0, 8.0], [0.1, 8.0], [8.0, 0.0], [8.0, 0.1], [-8.0, 0.0], [-8.0, 0.1]]
+            >>> posterior = conformal.adapt(bm.Data.from_labels(x, [0, 0, 1, 1, 2, 2]))
+            >>> sets = posterior.label_set([[0.0, 8.0], [4.0, 4.0]], level=0.7)  # within class 0; between 0 and 1
+            >>> sets[0].tolist()
+            [[True, False, False], [False, False, False]]
+            >>> is_empty, is_full = ~sets.any(-1), sets.all(-1)
+            >>> is_empty.tolist(), is_full.tolist()
+            ([[False, True]], [[False, False]])
         """
+        return self._label_set(self.predict(x), level)
+
+    def _label_set(self, predictive: Predictive, level: float) -> Tensor:
         if not isinstance(self.score, LabelScore):
             raise UnsupportedError("numbers have no label sets: use interval")
         threshold = self.threshold(level)
-        scores = self.score.all(self.predict(x))
+        scores = self.score.all(predictive)
         return scores <= threshold + 8.0 * torch.finfo(scores.dtype).eps  # equal scores must not be torn apart
 
     @abstractmethod
@@ -442,10 +467,17 @@ def _evaluated(
     score: ConformityScore,
 ) -> RegionScores:
     if isinstance(score, LabelScore):
-        sets = ((p, held_by_sets(posterior.label_set(query.x, level), query)) for p, posterior, query in regions)
+        sets = ((p, _held_by_sets(posterior, query, level), query.mask) for p, posterior, query in regions)
         return region_scores(tasks, shots, level, sets, "classes")
-    widths = ((p, held_by_intervals(posterior.interval(query.x, level), query)) for p, posterior, query in regions)
+    intervals = ((p, posterior.interval(query.x, level), query) for p, posterior, query in regions)
+    widths = ((p, held_by_intervals(interval, query), query.mask) for p, interval, query in intervals)
     return region_scores(tasks, shots, level, widths, "width")
+
+
+@settled
+def _held_by_sets(posterior: ConformalPosterior, query: Data, level: float) -> dict[str, Tensor]:
+    predictive = posterior.predict(query.x)
+    return held_by_sets(posterior._label_set(predictive, level), predictive.probs > 0.0, query)
 
 
 def hierarchical_quantile(

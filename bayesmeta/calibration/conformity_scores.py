@@ -166,7 +166,7 @@ class CentralProbability(IntervalScore):
 
 class MissingProbability(LabelScore):
     """1 - p(c), which gives sets of every class that is probable enough (Sadinle, Lei, Wasserman 2019). They may be
-    empty.
+    empty, where no class is.
 
     Example:
         >>> from torch.distributions import Categorical
@@ -185,7 +185,7 @@ class CumulativeProbability(LabelScore):
     """The sum of the probabilities of all classes that are as probable as c or more (Romano, Sesia, Candès 2020).
 
     There is no randomisation, which the paper has: sets are a little too large, and more even over easy and hard
-    points.
+    points. They are empty where one class alone is more probable than the threshold.
 
     Example:
         >>> from torch.distributions import Categorical

@@ -1,7 +1,7 @@
 """Judge a learner on held-out tasks, by number of shots, next to the best that is possible where that is known."""
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,10 +14,11 @@ from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
+from bayesmeta.evaluation.unseen import ShownClasses, has_fixed_classes, require_class_split, require_free_classes
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
-from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, Predictive
+from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, OpenSetPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
@@ -31,6 +32,7 @@ def evaluate(
     *,
     split: type[Split] = RandomSplit,
     query: int | None = None,
+    unseen: int = 0,
     level: float = 0.9,
     oracle: Learner | None = None,
     num_bootstrap: int = 1000,
@@ -44,12 +46,18 @@ def evaluate(
     the column `tasks` shows. With `ClassSplit` this is K-shot classification: shots and `query` count points of each
     class, and so does the question whether a task has enough.
 
+    With `unseen`, so many classes of each task, drawn once for all numbers of shots, have no points in its support.
+    The others are numbered from 0 without gaps, and scores are of their query points alone, but for `none_auroc` and
+    `max_prob_auroc`: these say how well the query points of unseen classes are told from the others.
+
     Args:
         learner: what is judged; it is left as it was.
         tasks: held-out tasks. Floating outcomes are scored as regression, labels as classification.
         shots: support points of a task (in classification too, unless the split is `ClassSplit`: then of each class).
         split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
         query: largest number of query points of a task (`ClassSplit`: of each class); None takes all that are left.
+        unseen: classes of each task that its support does not show, with `ClassSplit`; two at least are shown. The
+            learner must read its classes from the support, and the tasks' own oracle is left out where it does not.
         level: probability of the central interval whose coverage and width are reported.
         oracle: the exact Bayes predictive to compare with; by default `tasks.oracle`.
         num_bootstrap: resamplings of the tasks for the intervals; 0 gives none.
@@ -58,7 +66,8 @@ def evaluate(
 
     Raises:
         DataError: no learner, no or negative or repeated shots, no task with enough points, a level outside (0, 1), a
-            `ClassSplit` of tasks without labels.
+            `ClassSplit` of tasks without labels; unseen classes without `ClassSplit`, or tasks with too few others.
+        UnsupportedError: unseen classes, and a learner or the given oracle with a fixed number of classes.
         ShapeError: the tasks or the predictions do not have the learner's inputs or outputs.
         InferenceError: a score is not a number, or cannot be computed; the task is named.
 
@@ -77,26 +86,39 @@ def evaluate(
     shots, level = shot_counts(shots), probability(level, "an interval level")
     num_bootstrap, seed = whole(num_bootstrap, "of bootstrap resamplings"), seed_of(seed)
     require_batch(batch_size)
+    unseen = whole(unseen, "of unseen classes")
+    if unseen:
+        require_class_split(split)
+        require_free_classes(learner)
+        if oracle is not None:
+            require_free_classes(oracle)
     groups = tasks.by_length()
     rooms = [split.room(part.data) for _, part in groups]
     _require_room(min(shots), torch.cat(rooms), split)
     learner = learner.frozen()
-    oracle = tasks.oracle if oracle is None else oracle
+    oracle = _comparable_oracle(tasks, unseen) if oracle is None else oracle
     oracle = None if oracle is None else oracle.frozen()
     found: list[list[_Scored]] = [[] for _ in shots]
     for (positions, part), room in zip(groups, rooms, strict=True):
         supports, rest = _divide(part, shots, split, query, seed)
+        outside = torch.zeros_like(rest.mask)
+        if unseen:
+            classes = ShownClasses.drawn(part.data, unseen, seed)
+            classes.require_enough(unseen, (room >= min(shots)).nonzero().flatten(), part.names)
+            supports = [classes.support(support) for support in supports]
+            rest, outside = classes.query(rest)
         for shot, support, scored in zip(shots, supports, found, strict=True):
             able = (room >= shot).nonzero().flatten()
             if not len(able):
                 continue
             names, held_out = tuple(part.names[i] for i in able.tolist()), rest.select(able)
             with retelling(names=names):
-                scores = _scores(learner, oracle, support.select(able), held_out, level, batch_size)
-            _require_numbers(scores, held_out, shot, names)
-            scored.append(_Scored(positions[able], names, held_out.mask, scores))
+                scores = _scores(learner, oracle, support.select(able), held_out, outside[able], level, batch_size)
+            shown = held_out.mask & ~outside[able]
+            _require_numbers(scores, shown, shot, names)
+            scored.append(_Scored(positions[able], names, shown, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
-    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +152,12 @@ def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
     )
 
 
+def _comparable_oracle(tasks: TaskDataset, unseen: int) -> Learner | None:
+    """The tasks' own, unless it gives classes that are not shown a part of the probability."""
+    oracle = tasks.oracle
+    return None if oracle is None or (unseen and has_fixed_classes(oracle)) else oracle
+
+
 def _require_room(fewest: int, room: Tensor, split: type[Split]) -> None:
     most = int(room.max()) + 1
     if most <= fewest:
@@ -152,22 +180,48 @@ def _divide(
 
 @torch.no_grad()
 def _scores(
-    learner: Learner, oracle: Learner | None, support: Data, query: Data, level: float, batch_size: int
+    learner: Learner,
+    oracle: Learner | None,
+    support: Data,
+    query: Data,
+    outside: Tensor,
+    level: float,
+    batch_size: int,
 ) -> dict[str, Tensor]:
     """Scores `T` of each task and values `T M ..` of each point, on the CPU; no scores of no tasks."""
     collected: list[dict[str, Tensor]] = []
     done = 0
-    for part in predicted(learner, support, query, batch_size):
+    for part, none in _inside(predicted(learner, support, query, batch_size), outside):
         with retelling(lambda task, done=done: done + task):  # type: ignore[misc]
             scores = _class_scores(part) if predicts_labels(part.predictive) else _number_scores(part, level)
+            if bool(none.any()):
+                scores |= _open_set_scores(part, none)
         done += len(part.mask)
         collected.append({name: value.cpu() for name, value in scores.items()})
     scores = {name: torch.cat([each[name] for each in collected]) for name in (collected or [{}])[0]}
     if oracle is None or not collected:
         return scores
-    compared = [_oracle_scores(part) for part in predicted(oracle, support, query, batch_size)]
+    compared = [_oracle_scores(part) for part, _ in _inside(predicted(oracle, support, query, batch_size), outside)]
     best = {name: torch.cat([each[name] for each in compared]) for name in compared[0]}
     return scores | {"regret": scores["nll"] - best["oracle_nll"]} | best
+
+
+def _inside(parts: Iterator[HeldOut], outside: Tensor) -> Iterator[tuple[HeldOut, Tensor]]:
+    """What was predicted, masked to the points of shown classes, and which are of none of them."""
+    done = 0
+    for part in parts:
+        none = outside[done : done + len(part.mask)].to(part.mask.device)
+        done += len(none)
+        yield replace(part, mask=part.mask & ~none), none
+
+
+def _open_set_scores(part: HeldOut, none: Tensor) -> dict[str, Tensor]:
+    """How well points of no shown class are told from the others; every task here has both."""
+    real = part.mask | none
+    scores = {"max_prob_auroc": metrics.auroc(-metrics.confidence(part.predictive), none, real)}
+    if isinstance(part.predictive, OpenSetPredictive):
+        scores = {"none_auroc": metrics.auroc(-part.predictive.log_ratio, none, real)} | scores
+    return scores
 
 
 def _class_scores(part: HeldOut) -> dict[str, Tensor]:
@@ -218,14 +272,10 @@ def _gaussian_log_prob(predictive: Predictive, y: Tensor) -> Tensor:
     return Normal(predictive.mean, predictive.stddev, validate_args=False).log_prob(y).sum(-1)
 
 
-def _require_numbers(scores: dict[str, Tensor], query: Data, shots: int, names: Sequence[Hashable]) -> None:
+def _require_numbers(scores: dict[str, Tensor], mask: Tensor, shots: int, names: Sequence[Hashable]) -> None:
     """Every task here has query points, so a NaN is a failure, not a missing score."""
     for name, value in scores.items():
-        wrong = (
-            value.isnan() & query.mask.view(*query.mask.shape, *[1] * (value.ndim - 2))
-            if value.ndim > 1
-            else value.isnan()
-        )
+        wrong = value.isnan() & mask.view(*mask.shape, *[1] * (value.ndim - 2)) if value.ndim > 1 else value.isnan()
         if bool(wrong.any()):
             task = names[int(wrong.nonzero()[0, 0])]
             raise InferenceError(f"expected a number as {name} of task {task!r} at {shots} shots, got NaN")

@@ -260,6 +260,44 @@ def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Float[Tensor, "
     return best.gather(-1, y[..., None])[..., 0].double() / best.sum(-1)
 
 
+def auroc(
+    scores: Float[Tensor, "B M"], positives: Bool[Tensor, "B M"], mask: Bool[Tensor, "B M"] | None = None
+) -> Float[Tensor, "B"]:
+    """Area under the ROC curve: P(s⁺ > s⁻) + P(s⁺ = s⁻) / 2 for a positive and another point of the same task.
+
+    By ranks r (of ties their mean) it is (Σ_{m⁺} r_m - n⁺ (n⁺ + 1) / 2) / (n⁺ n⁻), as Mann and Whitney's statistic
+    (1947). Only the order of the scores counts; they may be infinite.
+
+    Args:
+        scores: larger where a point is taken for a positive.
+        positives: which points are.
+        mask: True = real; all by default.
+
+    Returns:
+        One number for each task; NaN for one without both kinds of points, or with a score that is not a number.
+
+    Raises:
+        ShapeError: scores, positives and mask are not of one shape.
+
+    Example:
+        >>> auroc(torch.tensor([[0.1, 0.4, 0.4, 0.9]]), torch.tensor([[False, False, True, True]]))
+        tensor([0.8750], dtype=torch.float64)
+    """
+    mask = _mask(scores, mask)
+    if positives.shape != scores.shape:
+        raise ShapeError(f"expected positives of shape {tuple(scores.shape)}, got {tuple(positives.shape)}")
+    positives = positives & mask
+    code = scores.unique(return_inverse=True)[1]  # whole numbers, so that padding can come after every score
+    code = torch.where(mask, code, scores.numel())
+    ordered = code.sort(-1).values
+    below, up_to = (torch.searchsorted(ordered, code, right=right).double() for right in (False, True))
+    rank = 0.5 * (below + up_to + 1.0)
+    count, others = positives.sum(-1).double(), (mask & ~positives).sum(-1).double()
+    pairs = torch.where((scores.isnan() & mask).any(-1), 0.0, count * others)
+    wins = torch.where(positives, rank, 0.0).sum(-1) - 0.5 * count * (count + 1.0)
+    return wins / torch.where(pairs > 0.0, pairs, math.nan)
+
+
 def pooled(
     values: Shaped[Tensor, "B M *c"], mask: Bool[Tensor, "B M"] | None = None
 ) -> tuple[Shaped[Tensor, "1 B*M *c"], Bool[Tensor, "1 B*M"]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Columns that are averaged over points; all others are averaged over tasks, so that every task counts the same.
 _BY_POINT = ("coverage", "width", "sharpness", "accuracy")
 
+_HIGHER_IS_BETTER = ("accuracy", "none_auroc", "max_prob_auroc")
+
 
 @dataclass(frozen=True, eq=False)
 class ShotScores:
@@ -136,6 +138,7 @@ class Evaluation:
         level: what `coverage` and `width` are about.
         num_bootstrap: resamplings of the tasks.
         seed: of the division into support and query, and of the bootstrap.
+        unseen: classes of each task that its support did not show.
 
     Example:
         >>> import bayesmeta as bm
@@ -152,6 +155,7 @@ class Evaluation:
     level: float
     num_bootstrap: int
     seed: int
+    unseen: int = 0
 
     @property
     def shots(self) -> tuple[int, ...]:
@@ -190,6 +194,8 @@ class Evaluation:
         | floor | regret of the Gaussian that has the oracle's mean and variance | tasks |
         | accuracy | classifiers: share of right answers | points |
         | brier | classifiers: Brier score, 0 to 2 | tasks |
+        | none_auroc | `unseen` classes told from the others of a task by an `OpenSetPredictive`: .5 is chance | tasks |
+        | max_prob_auroc | the same by 1 - the largest class probability, which every classifier has | tasks |
         | ece, ece_noise | classifiers: expected calibration error, 15 bins, and what chance makes of it | points |
         """
         import pandas as pd
@@ -218,7 +224,7 @@ class Evaluation:
         return pd.concat([pd.DataFrame(h | r.scores) for h, r in zip(heads, chosen, strict=True)], ignore_index=True)
 
     def worst(self, k: int = 5, shots: int | None = None, by: str = "nll") -> "pd.DataFrame":
-        """The k tasks of the highest score `by` (of the lowest accuracy) at one number of shots.
+        """The k tasks of the highest score `by` (of the lowest accuracy or AUROC) at one number of shots.
 
         Args:
             k: how many tasks.
@@ -233,7 +239,7 @@ class Evaluation:
         result = self.at(max(r.shots for r in self.results if r.names) if shots is None else shots)
         if by not in result.scores:
             raise DataError(f"expected one of the scores {list(result.scores)}, got {by!r}")
-        frame = self.per_task(result.shots).sort_values(by, ascending=by == "accuracy", kind="stable")
+        frame = self.per_task(result.shots).sort_values(by, ascending=by in _HIGHER_IS_BETTER, kind="stable")
         return frame.head(k).reset_index(drop=True)
 
     def __str__(self) -> str:
@@ -255,7 +261,8 @@ class Evaluation:
         return f"<table>{caption}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
     def _title(self) -> str:
-        return f"{self.learner}: estimate ± half the width of its 95 % bootstrap interval over tasks"
+        left_out = f", {self.unseen} class{'es' * (self.unseen > 1)} of each task not shown" if self.unseen else ""
+        return f"{self.learner}{left_out}: estimate ± half the width of its 95 % bootstrap interval over tasks"
 
     def _cells(self) -> tuple[list[str], list[list[str]]]:
         shown = {
@@ -266,6 +273,8 @@ class Evaluation:
             "width": "width",
             "accuracy": "accuracy",
             "brier": "Brier",
+            "none_auroc": "AUROC none of these",
+            "max_prob_auroc": "AUROC max. prob.",
             "regret": "regret",
             "floor": "floor",
         }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 import bayesmeta as bm
 from bayesmeta.calibration.conformal import (
@@ -20,8 +21,11 @@ from bayesmeta.calibration.conformity_scores import (
     MissingProbability,
     StandardizedResidual,
 )
+from bayesmeta.calibration.regions import held_by_sets
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.learner import Learner, Refit
+from bayesmeta.predictives import IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
 from tests.evaluation.exact import ClassShares, NormalMean, label_tasks, normal_tasks
@@ -383,3 +387,59 @@ def test_long_tasks_among_short_ones_are_evaluated_as_if_alone() -> None:
         assert alone.points[0] == found.points[place]
         np.testing.assert_allclose(alone.coverage[0], found.coverage[place], rtol=1e-12)
         np.testing.assert_allclose(alone.size[0], found.size[place], rtol=1e-6)
+
+
+class _Given(Learner):
+    """Class probabilities (1 - x, x / 2, x / 2) at x: of one's own making."""
+
+    def condition(self, support: Data) -> "_GivenPosterior":
+        return _GivenPosterior(spec=support.spec, learner=self, support=support)
+
+
+class _GivenPosterior(Refit):
+    def at(self, x: Tensor) -> Predictive:
+        return IndependentPredictive(Categorical(torch.cat([1.0 - x, 0.5 * x, 0.5 * x], -1)))
+
+
+@pytest.mark.parametrize(("score", "empty_at"), [(MissingProbability(), [0.5, 0.6]), (CumulativeProbability(), [0.0])])
+def test_empty_sets_are_of_unsure_points_or_of_the_surest(score: ConformityScore, empty_at: list[float]) -> None:
+    support = Data.from_labels([0.0], [0])
+    calibration = Data.from_labels([0.3, 0.3, 0.3], [0, 0, 0])  # p = .7: a threshold of .3, or of .7
+    x = torch.tensor([0.0, 0.3, 0.5, 0.6], dtype=torch.float64)
+    posterior = SplitConformal(_Given(), score).adapt(support, calibration)
+    sets = posterior.label_set(x, 0.7)
+    assert x[~sets[0].any(-1)].tolist() == empty_at
+    assert bool(posterior.label_set(x, 0.9).all())  # the threshold of three points is infinite: nothing is ruled out
+
+
+def test_shares_of_empty_and_full_sets_are_counted_by_hand() -> None:
+    learner, tasks = ClassShares(power=2.0), label_tasks(30, 12, seed=1)
+    conformal = HierarchicalConformal(learner, label_tasks(40, 12, seed=0), 3)
+    for level in (0.5, 0.9):
+        scores = conformal.evaluate(tasks, level, query=4, seed=2, batch_size=7)
+        divided = tasks.divided(RandomSplit.at(3, 4), 2)
+        sets = conformal.adapt(divided.support).label_set(divided.query.x, level)
+        assert scores.empty is not None
+        assert scores.full is not None
+        np.testing.assert_allclose(scores.empty, (sets.sum(-1) == 0).double().mean(-1).numpy())
+        np.testing.assert_allclose(scores.full, (sets.sum(-1) == 3).double().mean(-1).numpy())
+        np.testing.assert_allclose(scores.size, sets.sum(-1).double().mean(-1).numpy())
+        row, each = scores.table(), scores.per_task()
+        assert row["empty"].item() == pytest.approx(each["empty"].mean())
+        assert row["full_low"].item() <= row["full"].item() <= row["full_high"].item()
+        assert f"empty {scores.empty.mean():.3g}, full {scores.full.mean():.3g}" in repr(scores)
+    assert scores.full.mean() > 0.0  # at .9
+    numbers = HierarchicalConformal(NormalMean(), normal_tasks(20, 8, seed=0), 3).evaluate(
+        normal_tasks(5, 8, seed=1), 0.8
+    )
+    assert (numbers.empty, numbers.full) == (None, None)
+    assert "empty" not in numbers.table()
+
+
+def test_a_set_is_full_with_the_classes_of_its_own_task() -> None:
+    sets = torch.tensor([[[True, True, False], [True, False, False]], [[True, True, False], [True, True, True]]])
+    possible = torch.tensor([[[True, True, False]] * 2, [[True, True, True]] * 2])  # two ways, and three
+    query = Data.full(torch.zeros(2, 2, 1), torch.zeros(2, 2, dtype=torch.long))
+    held = held_by_sets(sets, possible, query)
+    assert held["full"][..., 0].tolist() == [[True, False], [False, True]]
+    assert held["empty"].any().item() is False
