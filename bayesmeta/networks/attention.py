@@ -39,6 +39,8 @@ class Attention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(size, size, bias=False) for _ in range(3))
         self.nothing = nn.Parameter(torch.zeros(size))  # the key and value of no point, normalised
         self.out = nn.Linear(size, size)
+        nn.init.zeros_(self.out.weight)  # it begins by saying nothing: what it is added to is left as it was
+        nn.init.zeros_(self.out.bias)
 
     def forward(
         self, queries: Float[Tensor, "B M F"], keys: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
