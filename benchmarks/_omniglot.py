@@ -1,0 +1,132 @@
+"""What the benchmarks on Omniglot share: the split of its alphabets, learners and how each is trained, model folders.
+
+A budget is processor seconds of one thread: a few steps are timed, and as many are taken as the budget has room for.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+import bayesmeta as bm
+from bayesmeta.training import Objective
+
+SEED = 0
+KEPT_OUT = 5  # of the 30 background alphabets
+
+
+def background() -> bm.tasks.ImageClasses:
+    """The 964 characters of Lake's background set. `BAYESMETA_DATA` names the folder that holds `omniglot/`."""
+    if "BAYESMETA_DATA" not in os.environ:
+        raise SystemExit("expected BAYESMETA_DATA, the folder that holds omniglot/omniglot_background.npz")
+    return bm.tasks.omniglot(Path(os.environ["BAYESMETA_DATA"]) / "omniglot" / "omniglot_background.npz")
+
+
+def alphabets() -> tuple[bm.tasks.ImageClasses, bm.tasks.ImageClasses]:
+    """25 alphabets to train on, and 5 that are kept out."""
+    train, test = background().split_groups(KEPT_OUT / 30, seed=SEED)
+    return train, test
+
+
+def features() -> bm.Conv4:
+    """The backbone that all learners have: Conv4-64 on 28 x 28 images, 64 features."""
+    return bm.Conv4((1, 28, 28), 64)
+
+
+def _relation() -> bm.Relation:
+    return bm.Relation(features())
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a learner is made and trained.
+
+    Attributes:
+        make: a fresh learner.
+        seconds: the budget.
+        ways: classes of an episode, or (smallest, largest).
+        shots: smallest and largest number of examples of a class where all have as many.
+        unequal: (smallest, largest) where, in half of the episodes, each class has its own number; None: in none.
+        query: query images of each class.
+        lr: the first learning rate.
+        objective: what is trained on; the learner's own by default.
+    """
+
+    make: Callable[[], bm.Learner]
+    seconds: float = 600.0
+    ways: int | tuple[int, int] = 20
+    shots: tuple[int, int] = (1, 5)
+    unequal: tuple[int, int] | None = (1, 10)
+    query: int = 5
+    lr: float = 2e-3
+    objective: Objective | None = None
+
+
+HEADS: dict[str, Recipe] = {
+    "R2D2": Recipe(lambda: bm.R2D2(features(), head=bm.heads.RidgeHead(0.1), scale=30.0)),
+    "LRD2": Recipe(lambda: bm.LRD2(features(), head=bm.heads.LogisticHead(0.5), scale=10.0, spread=0.01)),
+    "MetaOptNet": Recipe(lambda: bm.MetaOptNet(features())),
+    "DKT": Recipe(lambda: bm.DeepKernelClassifier(features())),
+}
+METRIC: dict[str, Recipe] = {
+    "Prototypical": Recipe(lambda: bm.Prototypical(features())),
+    "Matching": Recipe(lambda: bm.Matching(features())),
+    "Relation": Recipe(_relation, seconds=900.0),
+    "Siamese": Recipe(lambda: bm.Siamese(features()), seconds=900.0),
+}
+RECIPES = HEADS | METRIC
+
+
+def train(
+    recipe: Recipe, source: bm.tasks.ImageClasses, seconds: float, *, augment: object = None, within: bool = False
+) -> tuple[bm.Learner, str]:
+    """A learner trained on episodes of these classes, each also turned by 90, 180 and 270 degrees as another class.
+
+    Returns:
+        The learner, and a line that says what it took.
+    """
+    torch.manual_seed(SEED)
+    learner = recipe.make()
+    more = {} if augment is None else {"augment": augment}
+    episodes = bm.tasks.Episodes(source.rotated(), ways=recipe.ways, shots=recipe.unequal, within_groups=within, **more)
+    split = bm.tasks.ClassSplit(recipe.shots, recipe.query)
+
+    def run(learner: bm.Learner, steps: int) -> float:
+        start = time.process_time()
+        bm.fit(
+            learner,
+            episodes,
+            steps,
+            batch_size=1,
+            lr=recipe.lr,
+            split=split,
+            objective=recipe.objective,
+            seed=SEED,
+            progress=False,
+        )
+        return time.process_time() - start
+
+    trial = recipe.make()
+    run(trial, 2)
+    each = run(trial, 12) / 12
+    steps = max(int(seconds / each), 1)
+    spent = run(learner, steps)
+    return learner, f"{steps} episodes in {spent:.0f} processor seconds"
+
+
+def trained(name: str, make: Callable[[], tuple[bm.Learner, str]], folder: str | None) -> tuple[bm.Learner, str]:
+    """What `make` trains, or what it trained before into a folder of models: training and scoring can be apart."""
+    if folder is None:
+        return make()
+    path = Path(folder) / name
+    note = path.with_suffix(".txt")
+    if note.exists():
+        return bm.load(path), note.read_text()
+    learner, line = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bm.save(learner, path)
+    note.write_text(line)
+    return learner, line
