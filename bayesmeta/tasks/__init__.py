@@ -1,5 +1,6 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
+from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
@@ -19,8 +20,11 @@ from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, Random
 from bayesmeta.tasks.table import Schema
 
 __all__ = [
+    "Affine",
+    "Augmentation",
     "Cauchy",
     "ClassSplit",
+    "Composed",
     "Episodes",
     "FunctionSimulator",
     "GPFunctions",
@@ -38,6 +42,7 @@ __all__ = [
     "SlopedSinusoid",
     "Split",
     "Step",
+    "StrokeWidth",
     "TaskMixture",
     "TaskSource",
     "download_omniglot",
