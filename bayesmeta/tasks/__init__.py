@@ -4,6 +4,8 @@ from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, Strok
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
+from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
+from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
 from bayesmeta.tasks.oracles.oracle import Oracle
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
@@ -30,6 +32,7 @@ __all__ = [
     "GPFunctions",
     "GaussianBlobs",
     "ImageClasses",
+    "OneShotRuns",
     "Oracle",
     "OrderedSplit",
     "Pendulum",
@@ -43,6 +46,7 @@ __all__ = [
     "Split",
     "Step",
     "StrokeWidth",
+    "SuperClassEpisodes",
     "TaskMixture",
     "TaskSource",
     "download_omniglot",
