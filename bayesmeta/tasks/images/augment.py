@@ -53,8 +53,7 @@ class Affine(Augmentation):
 
     A point v of the image, in pixels from the centre, goes to v' = R H S v + t with R a rotation, H = (1 h; g 1) a
     shear and S a stretch along both axes. All are drawn on their own, uniformly (stretches in their logarithm). What
-    comes in from outside is 0, which is paper where ink is 1. On Omniglot, Koch et al. (2015) use 10 degrees, shears of
-    0.3, stretches of 0.8 to 1.2 and shifts of 0.02.
+    comes in from outside is 0, which is paper where ink is 1.
 
     Attributes:
         degrees: of rotation, up to this in both directions.
