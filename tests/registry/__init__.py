@@ -3,8 +3,9 @@
 from tests.registry.case import Case
 from tests.registry.closed_form import CLOSED_FORM
 from tests.registry.gradient import GRADIENT
+from tests.registry.metric import METRIC
 from tests.registry.wrapped import WRAPPED
 
-CASES = [*CLOSED_FORM, *GRADIENT, *WRAPPED]
+CASES = [*CLOSED_FORM, *GRADIENT, *METRIC, *WRAPPED]
 
 __all__ = ["CASES", "Case"]
