@@ -166,12 +166,12 @@ class GraphScores(LogScores):
         examples, head = self.examples, self.head
         rows, mask = examples.rows, examples.mask
         tasks, many, points = len(rows), queries.shape[1], rows.shape[1]
-        classes = examples.classes.mask
         real = torch.cat([mask, mask.new_ones(tasks, 1)], 1)[:, None, None]  # B 1 1 n
         own = torch.eye(points + 1, dtype=torch.bool, device=rows.device)  # n n, n = N + 1, the query last
         query_gaps = (queries[:, :, None] - rows[:, None]).abs()  # B M N F
         h = torch.cat([rows[:, None].expand(-1, many, -1, -1), queries[:, :, None]], 2)  # B M n F
-        u = torch.where(classes[:, None], self._labels(), 0.0)
+        # zero where there is no class: all nodes are alike there, also behind further blocks, and add nothing to s_ij
+        u = torch.where(examples.classes.mask[:, None], self._labels(), 0.0)
         u = u[:, None, ..., None].expand(-1, many, -1, -1, -1)  # B M n C L
         for edges, nodes, labels in zip(head.edges, head.nodes, head.labels, strict=False):
             shared = _assembled(edges.of_points(self.gaps)[:, None], edges.of_points(query_gaps))
@@ -183,7 +183,7 @@ class GraphScores(LogScores):
             heard_labels = (attention @ u.flatten(3)).unflatten(3, u.shape[3:])
             h = torch.cat([h, nn.functional.leaky_relu(nodes(torch.cat([h, heard], -1)))], -1)
             new = nn.functional.leaky_relu(labels(torch.cat([u, heard_labels], -1)))
-            u = torch.cat([u, torch.where(classes[:, None, None, :, None], new, 0.0)], -1)
+            u = torch.cat([u, new], -1)
         return self._at_query(h, u, query_gaps, real[:, :, 0])
 
     def _at_query(

@@ -157,14 +157,19 @@ def test_the_order_of_examples_does_not_matter(points: list[tuple[int, int]], se
 
 @pytest.mark.parametrize("angle", [0.1, 0.7, 2.0])
 def test_ties_to_rounding_are_ties(angle: float) -> None:
-    """Corners of a rotated triangle, and a neighbour of each near enough to be covered by it, in every order."""
-    angles = angle + torch.tensor([0.0, 0.1, 2.0, 2.1, 4.0, 4.1], dtype=D)
-    rows = 5.0 * torch.stack([angles.cos(), angles.sin()], -1)[None] + 100.0
-    rows = rows + torch.tensor([-3.0, 7.0], dtype=D)  # sums round differently
-    labels, head = torch.zeros(1, 6, dtype=torch.long), _head(features=2, noise=0.3)
+    """Three arcs of three on a circle around their mean, in every order.
+
+    The one in the middle of an arc covers both others, which do not cover each other: which of them starts a cluster
+    decides how many there are.
+    """
+    starts, steps = torch.tensor([[0.0], [2.0], [4.0]], dtype=D), torch.tensor([0.0, 0.3, 0.6], dtype=D)
+    angles = angle + (math.pi / 3.0 * starts + steps).flatten()
+    rows = 5.0 * torch.stack([angles.cos(), angles.sin()], -1)[None] + torch.tensor([97.0, 107.0], dtype=D)
+    labels, head = torch.zeros(1, 9, dtype=torch.long), _head(features=2, noise=0.3)
+    assert 2.3 < head.threshold() < 8.7  # squared distances of neighbours and of the ends of an arc
     queries, found = rows[:, :3] + 0.2, []
     for seed in range(20):
-        order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(9, generator=torch.Generator().manual_seed(seed))
         found.append(head.solve(_examples(rows[:, order], labels)).log_scores(queries).detach())
     torch.testing.assert_close(torch.stack(found), found[0].expand(20, -1, -1, -1), rtol=1e-8, atol=1e-8)
 
