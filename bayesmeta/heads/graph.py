@@ -28,17 +28,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.annotations import said
 from bayesmeta.errors import DataError
 from bayesmeta.heads.head import Examples, Head, LogScores
 from bayesmeta.linalg import require_matrix
 from bayesmeta.noise import Positive
 
 BOUNDS = (1e-6, 1e6)
+MOST_BLOCKS = 100
 MOST_NUMBERS = 2**23  # of the largest intermediate result: queries are taken in parts that keep below
 
 
 class GraphHead(Head):
     """Scores by message passing between the examples and a query. theta = the weights of its blocks.
+
+    Attributes:
+        pair_size: numbers that comparing two nodes takes, at most.
 
     Args:
         num_features: F.
@@ -48,8 +53,8 @@ class GraphHead(Head):
         temperature: starting β, nats for a unit of squared distance.
 
     Raises:
-        DataError: a size that is not positive; a temperature out of bounds. InferenceError (when solved): too many
-            examples for a matrix between them.
+        DataError: a size that is not positive, or more than 100 blocks; a temperature out of bounds. InferenceError
+            (when solved): too many examples for a matrix between them.
 
     Example:
         >>> import bayesmeta as bm
@@ -68,8 +73,10 @@ class GraphHead(Head):
         sizes = (num_features, blocks, width, channels)
         if min(sizes) < 1:
             raise DataError(f"expected positive numbers of features, blocks, width and channels, got {sizes}")
-        self.num_features = num_features
+        if not blocks <= MOST_BLOCKS:
+            raise DataError(f"expected at most {MOST_BLOCKS} blocks, got {said(blocks)}: nodes grow wider with each")
         before = range(blocks)
+        self.num_features, self.pair_size = num_features, max(num_features, 1 + before[-1] * (width + channels) + width)
         self.edges = nn.ModuleList(Edges(num_features, n * width, 1 + n * channels, width, temperature) for n in before)
         self.nodes = nn.ModuleList(nn.Linear(2 * (num_features + n * width), width) for n in before[:-1])
         self.labels = nn.ModuleList(nn.Linear(2 * (1 + n * channels), channels) for n in before[:-1])
@@ -156,9 +163,8 @@ class GraphScores(LogScores):
     @override
     def log_scores(self, rows: Float[Tensor, "B M F"]) -> Float[Tensor, "B M C"]:
         """A part of the queries at a time, so that without a graph memory does not grow with their number."""
-        tasks, points, size = self.examples.rows.shape
-        width = max(size, *(edges.messages.in_features + edges.hidden.in_features for edges in self.head.edges))
-        part = max(1, MOST_NUMBERS // max(1, tasks * (points + 1) ** 2 * width))
+        tasks, points, _ = self.examples.rows.shape
+        part = max(1, MOST_NUMBERS // max(1, tasks * (points + 1) ** 2 * self.head.pair_size))
         parts = [self._of_part(some) for some in rows.split(part, 1)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -174,6 +180,7 @@ class GraphScores(LogScores):
         u = torch.where(examples.classes.mask[:, None], self._labels(), 0.0)
         u = u[:, None, ..., None].expand(-1, many, -1, -1, -1)  # B M n C L
         for edges, nodes, labels in zip(head.edges, head.nodes, head.labels, strict=False):
+            assert isinstance(edges, Edges)  # a list of modules does not say so
             shared = _assembled(edges.of_points(self.gaps)[:, None], edges.of_points(query_gaps))
             added = h[..., rows.shape[2] :]
             gaps = (added[:, :, :, None] - added[:, :, None]).abs()
@@ -195,7 +202,7 @@ class GraphScores(LogScores):
     ) -> Float[Tensor, "B M C"]:
         """The last block, of which only the query's row of A is needed."""
         edges, added = self.head.edges[-1], h[..., self.examples.rows.shape[2] :]
-        assert isinstance(edges, Edges)  # a list of modules does not say so
+        assert isinstance(edges, Edges)
         gaps = (added[:, :, -1:] - added[:, :, :-1]).abs()
         unlike = 0.5 * (u[:, :, -1:] - u[:, :, :-1]).square().sum(-2)
         e = edges(edges.of_points(query_gaps), gaps, unlike)

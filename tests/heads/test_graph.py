@@ -248,5 +248,7 @@ def test_the_precision_is_that_of_the_features() -> None:
 def test_errors(name: str) -> None:
     with pytest.raises(bm.DataError, match="positive numbers of features, blocks, width and channels"):
         GraphHead(**{"num_features": 2, name: 0})
+    with pytest.raises(bm.DataError, match="at most 100 blocks, got 101"):
+        GraphHead(2, blocks=101)
     with pytest.raises(bm.DataError, match="strictly between"):
         GraphHead(2, temperature=-1.0)
