@@ -93,6 +93,8 @@ METRIC: dict[str, Recipe] = {
     "Matching": Recipe(lambda: bm.Matching(features())),
     "Relation": Recipe(_relation, seconds=900.0),
     "Siamese": Recipe(lambda: bm.Siamese(features()), seconds=900.0),
+    "Graph": Recipe(lambda: bm.GraphNetwork(features()), seconds=900.0, ways=5, shots=(1, 1), unequal=None, query=15),
+    "IMP": Recipe(lambda: bm.InfiniteMixturePrototypes(features())),
 }
 RECIPES = HEADS | METRIC
 

@@ -108,6 +108,7 @@ HEAD: Arguments = {
     "spread": 1.0,
     "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
+METRIC = {name: value for name, value in HEAD.items() if name not in ("scale", "spread")}
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
 NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
@@ -145,6 +146,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.LRD2: (_adapt, HEAD | {"head": bm.heads.LogisticHead}),
     bm.MetaOptNet: (_adapt, HEAD | {"head": bm.heads.SVMHead}),
     bm.DeepKernelClassifier: (_adapt, HEAD | {"head": lambda: bm.heads.GaussianProcessHead(4)}),
+    bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
+    bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
     bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
     bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
     bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
@@ -174,6 +177,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.heads.GaussianProcessHead: (_head, {"num_features": 4, "kernel": bm.kernels.RBFKernel, "noise": 0.1}),
     bm.heads.LogisticHead: (_head, {"ridge": 1.0}),
     bm.heads.NearestMeanHead: (_head, {"prior_variance": 1.0}),
+    bm.heads.ClusterHead: (_head, {"num_features": 4, "alpha": 0.1, "prior_variance": 1.0, "noise": 1.0}),
+    bm.heads.GraphHead: (_head, {"num_features": 4, "blocks": 2, "width": 3, "channels": 2, "temperature": 0.25}),
     bm.heads.RidgeHead: (_head, {"ridge": 1.0}),
     bm.heads.SVMHead: (_head, {"penalty": 0.1}),
     bm.hyperpriors.DeviationHyperprior: (_made, {"scale": 2.5, "dof": 3.0}),
