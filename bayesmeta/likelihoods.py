@@ -68,8 +68,9 @@ class Likelihood(Described, nn.Module, ABC):
         """The distribution of y at each point: batch shape `*b`, event shape (C,) or ()."""
 
     def observed(self, f: Float[Tensor, "*b K"]) -> Distribution:
-        """The distribution whose density at an outcome is what `log_prob` adds up: that of y, unless f says how probable
-        the inputs are, too.
+        """The distribution whose density at an outcome is what `log_prob` adds up.
+
+        It is that of y, unless f says how probable the inputs are, too.
         """
         return self.forward(f)
 

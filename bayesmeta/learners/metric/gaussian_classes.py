@@ -32,8 +32,8 @@ class GaussianClasses(ExplicitLearner):
     """Prototypical networks as an explicit learner: phi is `mean`, `C F`, the mean of every class.
 
     It has the theta of the classifier that it is made from, and adapts like it. `Sampled` and Pyro programs of it draw
-    class means. Their predictions average p(y | x, phi) over draws, where the classifier also lets the query itself tell
-    of the means (p(x | D) for every class): the two agree as the number of examples grows.
+    class means. Their predictions average p(y | x, phi) over draws, where the classifier also lets the query itself
+    tell of the means (p(x | D) for every class): the two agree as the number of examples grows.
 
     Args:
         classifier: whose model it is, with a fixed number of classes.
