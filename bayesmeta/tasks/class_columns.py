@@ -1,0 +1,161 @@
+"""From the cells of an outcome column to the labels of classes: which classes there are, in which order, and which not.
+
+    text, categories, truths    are classes by themselves
+    numbers                     are numbers, unless classes are asked for; so is text that writes numbers
+
+Classes are names, compared by the one rule of `bayesmeta.task_names`, and label c is the c-th of them. Their order is
+that of the categories where the column has categories; else numbers go by their value, and all else by its text.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bayesmeta.errors import DataError, OutcomeWarning
+from bayesmeta.task_names import factorized, place, texts
+from bayesmeta.tasks.columns import FEW, as_float, positions, refuse_dates, refuse_times
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ASK_CLASSES, ASK_NUMBERS = "outcomes=bm.Labels() or --outcome classes", "outcomes=bm.Numbers() or --outcome numbers"
+ENOUGH = 10  # rows from which on two or three values of a number are no chance
+
+
+def classes_of(column: "pd.Series[Any]", asked: bool = False) -> tuple[str, ...] | None:
+    """The classes of an outcome column, in order, or None for one of numbers.
+
+    Args:
+        column: the cells; missing ones are passed over.
+        asked: whether the user says that it holds classes, whatever it looks like.
+
+    Raises:
+        DataError: times and dates, cells of other kinds, a blank cell, fewer than two classes, or nearly as many as
+            rows. `astype("category")` says that all this is meant, save the first.
+
+    Example:
+        >>> import pandas as pd
+        >>> classes_of(pd.Series(["no", "yes", None, "no"], name="ill"))
+        ('no', 'yes')
+        >>> classes_of(pd.Series([10, 9, 10.0])), classes_of(pd.Series([10, 9, 10.0]), asked=True)
+        (None, ('9', '10'))
+        >>> classes_of(pd.Series(["mild", "none"], dtype=pd.CategoricalDtype(["none", "mild", "severe"])))
+        ('none', 'mild', 'severe')
+    """
+    import pandas as pd
+
+    refuse_times(column)
+    what = f"a class in column {column.name!r}"
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        found = tuple(dict.fromkeys(texts(factorized(pd.Series(column.cat.categories), what)[1])))
+        return _at_least_two(column, found)
+    filled = column.dropna()
+    if not asked and _is_of_numbers(filled):
+        return None
+    for at, cell in enumerate(filled if filled.dtype == object else ()):
+        if not isinstance(cell, str | bool | int | float | np.generic):
+            raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in {place(filled, at)}")
+    codes, names = factorized(filled, what)
+    found = tuple(texts(names))
+    if not asked:
+        refuse_dates(filled, codes, found, ASK_CLASSES)
+    if len(found) > FEW and 2 * len(found) > len(filled):
+        raise DataError(
+            f"expected classes in column {column.name!r}, got {len(found)} different cells in {len(filled)} rows: "
+            f"group them, or give numbers ({ASK_NUMBERS}); if it must be so, use astype('category')"
+        )
+    return _at_least_two(column, in_order(found))
+
+
+def in_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Names by the number that they write, where all do, and else by their text.
+
+    Example:
+        >>> in_order(["10", "9"]), in_order(["b", "a", "10"])
+        (('9', '10'), ('10', 'a', 'b'))
+    """
+    values = [as_float(name) for name in names]
+    if np.isfinite(values).all():
+        return tuple(name for _, name in sorted(zip(values, names, strict=True)))
+    return tuple(sorted(names))
+
+
+def labels(column: "pd.Series[Any]", classes: Sequence[str]) -> np.ndarray:
+    """The label of each cell, int64, -1 where it is missing.
+
+    Raises:
+        DataError: a cell is none of the classes; class, column and row are named.
+
+    Example:
+        >>> import pandas as pd
+        >>> labels(pd.Series([1, 0.0, None, "1"]), ("0", "1")).tolist()
+        [1, 0, -1, 1]
+    """
+    found = np.full(len(column), -1, dtype=np.int64)
+    there = column.notna().to_numpy()
+    some = ", ".join(map(repr, classes[:FEW])) + (f" and {len(classes) - FEW} more" if len(classes) > FEW else "")
+    remedy = ": leave the row out, or fit again to a table that has this class"
+    found[there] = positions(column[there], classes, f"one of the classes {some}", remedy)
+    return found
+
+
+def warn_of_codes(column: "pd.Series[Any]") -> None:
+    """Warn where numbers that are to be predicted as such are probably the codes of classes.
+
+    These are 0 and 1; in 10 rows or more also any two whole numbers, and three in a row from 0 or 1. (Of more values
+    grades and counts are as likely, whose order and distance mean something.)
+    """
+    values = np.array([as_float(cell) for cell in column.dropna().tolist()])
+    found = np.unique(values)
+    if not len(found) or not np.isfinite(found).all() or (found != np.round(found)).any():
+        return
+    in_a_row = len(found) == 3 and found[0] in (0.0, 1.0) and found[-1] == found[0] + 2.0
+    likely = len(values) >= ENOUGH and (len(found) == 2 or in_a_row)
+    if likely or found.tolist() == [0.0, 1.0]:
+        shown = ", ".join(f"{value:.0f}" for value in found[:-1]) + f" and {found[-1]:.0f}"
+        warnings.warn(
+            f"column {column.name!r} holds {shown} alone, and is predicted as a number with a density: if these are "
+            f"classes, say {ASK_CLASSES}; if they are numbers, {ASK_NUMBERS} says so without this warning",
+            OutcomeWarning,
+            stacklevel=5,  # whoever called from_frame
+        )
+
+
+def _is_of_numbers(filled: "pd.Series[Any]") -> bool:
+    """Whether an outcome is one of numbers, some of which may turn out not to be: `numbers` says which."""
+    from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
+
+    if is_bool_dtype(filled) or infer_dtype(filled, skipna=False) == "boolean":
+        return len(filled) == 0
+    return is_numeric_dtype(filled) or not any(isinstance(cell, str) for cell in filled) or _writes_numbers(filled)
+
+
+def _writes_numbers(filled: "pd.Series[Any]") -> bool:
+    distinct = filled.drop_duplicates() if filled.map(lambda cell: isinstance(cell, str)).all() else filled
+    return any(not isinstance(cell, bool) and not np.isnan(as_float(cell)) for cell in distinct)
+
+
+def _at_least_two(column: "pd.Series[Any]", found: tuple[str, ...]) -> tuple[str, ...]:
+    if len(found) < 2:
+        only = f"{found[0]!r} alone" if found else "none"
+        raise DataError(
+            f"expected at least 2 classes in column {column.name!r}, got {only}: if the table lacks one, say which "
+            "there are with astype(pandas.CategoricalDtype([...]))"
+        )
+    return found
+
+
+def named(chosen: Any, classes: Sequence[str]) -> list[str]:
+    """The names of the classes of each set, with bars between them.
+
+    Args:
+        chosen: `rows C`, True = in the set.
+        classes: C names.
+
+    Example:
+        >>> named([[True, False], [True, True]], ["no", "yes"])
+        ['no', 'no | yes']
+    """
+    return [" | ".join(name for name, there in zip(classes, row, strict=True) if there) for row in chosen]
