@@ -21,6 +21,8 @@ from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, P
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
+POINT_VALUES = ("pit", "confidence", "correct", "label", "predicted")  # what there is of each point, not of each task
+
 
 @settled
 @naming_columns
@@ -96,7 +98,8 @@ def evaluate(
             _require_numbers(scores, held_out, shot, names)
             scored.append(_Scored(positions[able], names, held_out.mask, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
-    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed)
+    classes = () if tasks.schema is None else tasks.schema.classes
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,7 @@ def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
         tuple(names[i] for i in order.tolist()),
         counts[order].numpy(),
         {name: torch.cat([p.scores[name] for p in parts])[order].numpy() for name, ndim in kinds.items() if ndim == 1},
-        **{name: of_points(name) for name in ("pit", "confidence", "correct") if name in kinds},
+        **{name: of_points(name) for name in POINT_VALUES if name in kinds},
     )
 
 
@@ -178,6 +181,8 @@ def _class_scores(part: HeldOut) -> dict[str, Tensor]:
         "brier": metrics.brier(predictive, y, mask),
         "confidence": metrics.confidence(predictive).double(),
         "correct": metrics.is_correct(predictive, y),
+        "label": y,
+        "predicted": predictive.probs.argmax(-1),
     }
 
 

@@ -144,6 +144,9 @@ class Report:
         ]
         if "sharpness" in panels:
             parts.append(page.Section("sharpness", "Sharpness", sections.sharpness(panels["sharpness"])))
+        if self._is_classifier:
+            shown = sections.classes(evaluation)
+            parts.append(page.Section("classes", "Classes", shown))
         parts.append(page.Section("worst", "Worst tasks", sections.worst_tasks(evaluation)))
         parts.append(page.Section("surprise", "Surprise", sections.surprise(self.surprise)))
         if self.examples:

@@ -145,17 +145,3 @@ def _at_least_two(column: "pd.Series[Any]", found: tuple[str, ...]) -> tuple[str
             "there are with astype(pandas.CategoricalDtype([...]))"
         )
     return found
-
-
-def named(chosen: Any, classes: Sequence[str]) -> list[str]:
-    """The names of the classes of each set, with bars between them.
-
-    Args:
-        chosen: `rows C`, True = in the set.
-        classes: C names.
-
-    Example:
-        >>> named([[True, False], [True, True]], ["no", "yes"])
-        ['no', 'no | yes']
-    """
-    return [" | ".join(name for name, there in zip(classes, row, strict=True) if there) for row in chosen]

@@ -121,7 +121,8 @@ class TaskDataset(TaskSource):
         Example:
             >>> import pandas as pd
             >>> import bayesmeta as bm
-            >>> frame = pd.DataFrame({"who": list("aabb"), "day": [0, 1, 0, 1], "pain": ["mild", "none", "none", "none"]})
+            >>> pain = ["mild", "none", "none", "none"]
+            >>> frame = pd.DataFrame({"who": list("aabb"), "day": [0, 1, 0, 1], "pain": pain})
             >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["day"], y="pain")
             >>> tasks.schema.classes, tasks.task("a").y.tolist()
             (('mild', 'none'), [[0, 1]])
