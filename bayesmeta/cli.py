@@ -146,7 +146,7 @@ def predict(
     context: Annotated[Path, typer.Argument(help="Table with the points that are known, outcomes included.")],
     query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
-    level: Annotated[float, typer.Option(help="Probability of the interval (lower, upper).")] = 0.9,
+    level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
     tasks: Annotated[Path | None, typer.Option(help="Table file for one row a task: p-value, shrinkage.")] = None,
     sep: Separator = None,
 ) -> None:
@@ -154,8 +154,9 @@ def predict(
 
     Writes QUERY, every cell as it was and separated in the same way, with the columns mean, sd, lower, upper (and the
     outcome's name in front when there are several); or, of an outcome of classes, predicted (the most probable class),
-    likely (the fewest that have a probability of --level together), and p_NAME of each class. It warns of tasks whose context is unlike the tasks that were
-    learned from. Predictions are the same with a warning. Names of tasks are compared as they are written.
+    likely (the fewest that have a probability of --level together), and p_NAME of each class. It warns of tasks whose
+    context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of tasks are
+    compared as they are written.
     """
     outputs = {"--output": output, "--tasks": tasks}
     require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})

@@ -17,7 +17,7 @@ from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
-from bayesmeta.outcomes import Labels, require_kind
+from bayesmeta.outcomes import Labels, Numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import naming_columns
@@ -123,7 +123,8 @@ def require_kind_of(learner: Learner, schema: Schema) -> None:
     kind, given = schema.outcome_kind, learner.outcomes
     if given is None:
         return
-    require_kind(kind.y_shape, given.y_shape, "this table's outcome")
+    if isinstance(kind, Numbers) and isinstance(given, Labels):
+        raise DataError(f"expected a learner of numbers, which {', '.join(schema.y)} are here, got {given}")
     if isinstance(kind, Labels) and given != kind:
         raise DataError(
             f"expected a learner of the {kind.count} classes of {schema.y[0]!r} (num_classes={kind.count}), got {given}"

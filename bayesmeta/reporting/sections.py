@@ -71,8 +71,8 @@ def classes(evaluation: Evaluation) -> str:
     named = [str(name) for name in table.index]
     intro = page.paragraph(
         f"Points not seen at {several(shots, 'shot')}, all tasks together: the class that came, and what its points "
-        "were predicted as. Where one class is frequent it is often the most probable one of nearly all points; whether the "
-        "probabilities are right is what calibration says."
+        "were predicted as. A frequent class is often the most probable one of nearly all points; whether "
+        "the probabilities are right is what calibration says."
     )
     rows: list[list[str | tuple[str, str]]] = []
     for name, counts in zip(named, table.to_numpy(), strict=True):

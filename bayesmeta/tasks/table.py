@@ -141,12 +141,7 @@ class Schema:
         _require_columns(frame, self.y)
         if self.classes:
             return labels(frame[self.y[0]], self.classes)
-        try:
-            return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
-        except DataError as error:
-            if len(self.y) > 1 or not _has_text(frame[self.y[0]]):
-                raise
-            raise DataError(f"{error}. If these are classes, say {ASK_CLASSES}") from error
+        return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
 
     def has_outcome(self, frame: "pd.DataFrame") -> np.ndarray:
         """Which rows have all their outcomes, `rows`. Raises DataError like `outcomes`.
@@ -226,6 +221,7 @@ def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) 
         return ()
     found = classes_of(used[y[0]], asked=outcomes is not None)
     if found is None:
+        _require_numbers(used[y[0]])
         warn_of_codes(used[y[0]])
         return ()
     if outcomes is not None and outcomes.count not in (None, len(found)):
@@ -233,8 +229,14 @@ def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) 
     return found
 
 
-def _has_text(column: "pd.Series[Any]") -> bool:
-    return any(isinstance(cell, str) for cell in column)
+def _require_numbers(column: "pd.Series[Any]") -> None:
+    """Refuse an outcome with text among its numbers, which may be classes after all."""
+    try:
+        numbers(column, missing_allowed=True)
+    except DataError as error:
+        if not any(isinstance(cell, str) for cell in column):
+            raise
+        raise DataError(f"{error}. If these are classes, say {ASK_CLASSES}") from error
 
 
 def _require_frame(frame: Any) -> None:
