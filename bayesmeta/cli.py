@@ -88,7 +88,7 @@ def fit(
     ] = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and r2d2 for classes by default.")
+        str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
     ] = None,
     holdout: Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
@@ -271,7 +271,7 @@ def _asked(outcome: str | None, count: int) -> Outcomes | None:
 
 def _missing_class(schema: Schema) -> str:
     """What is probably wrong where a class is called like a missing number; empty where none is."""
-    word = next((name for name in schema.classes if name in MISSING), None)
+    word = next((name for name in schema.classes if name in MISSING and name.lower() != "none"), None)
     if word is None:
         return ""
     return f"{word!r} is a class of column {schema.y[0]!r}: where it means that none is known, leave the cell empty"

@@ -253,28 +253,8 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
-    "r2d2": Recipe(
-        "R2-D2: ridge regression on learned features, and how frequent classes are; quick, needs some tens of tasks",
-        _headed(R2D2, (64, 64)),
-        ByGradients(),
-    ),
-    "lrd2": Recipe(
-        "LR-D2: as r2d2, with a logistic regression in each task",
-        _headed(LRD2, (64, 64)),
-        ByGradients(),
-    ),
-    "metaoptnet": Recipe(
-        "MetaOptNet: as r2d2, with a support vector machine in each task",
-        _headed(MetaOptNet, (64, 64)),
-        ByGradients(),
-    ),
-    "dkt": Recipe(
-        "Deep kernel transfer: a Gaussian process for each class on learned features",
-        _headed(DeepKernelClassifier, (64, 16)),
-        ByGradients(),
-    ),
     "maml": Recipe(
-        "MAML, 5 steps: the inputs say something of a task without a labelled point, too",
+        "MAML, 5 steps: covariates tell of a task before it has a labelled point; needs some tens of tasks",
         _softmax(MAML, lr=0.1),
         ByGradients(),
     ),
@@ -319,6 +299,26 @@ CLASS_RECIPES: dict[str, Recipe] = {
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
         ByGradients(),
     ),
+    "r2d2": Recipe(
+        "R2-D2: ridge regression on learned features in each task; quick, but blind to what is constant in a task",
+        _headed(R2D2, (64, 64)),
+        ByGradients(),
+    ),
+    "lrd2": Recipe(
+        "LR-D2: as r2d2, with a logistic regression in each task",
+        _headed(LRD2, (64, 64)),
+        ByGradients(),
+    ),
+    "metaoptnet": Recipe(
+        "MetaOptNet: as r2d2, with a support vector machine in each task",
+        _headed(MetaOptNet, (64, 64)),
+        ByGradients(),
+    ),
+    "dkt": Recipe(
+        "Deep kernel transfer: a Gaussian process for each class on learned features",
+        _headed(DeepKernelClassifier, (64, 16)),
+        ByGradients(),
+    ),
 }
 """Methods for outcomes that are classes. The first is the one that is taken where none is named."""
 
@@ -332,7 +332,7 @@ def recipes(outcomes: Outcomes) -> dict[str, Recipe]:
     Example:
         >>> import bayesmeta as bm
         >>> next(iter(recipes(bm.Numbers()))), next(iter(recipes(bm.Labels(3))))
-        ('alpaca', 'r2d2')
+        ('alpaca', 'maml')
     """
     return CLASS_RECIPES if isinstance(outcomes, Labels) else RECIPES
 
