@@ -15,12 +15,13 @@ import numpy as np
 
 from bayesmeta.errors import DataError, OutcomeWarning
 from bayesmeta.task_names import factorized, place, texts
-from bayesmeta.tasks.columns import FEW, as_float, positions, refuse_dates, refuse_times
+from bayesmeta.tasks.columns import FEW, as_float, likely_cause, positions, refuse_dates, refuse_times
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ASK_CLASSES, ASK_NUMBERS = "outcomes=bm.Labels() or --outcome classes", "outcomes=bm.Numbers() or --outcome numbers"
+MOST_CODES = 3
 ENOUGH = 10  # rows from which on two or three values of a number are no chance
 
 
@@ -32,8 +33,8 @@ def classes_of(column: "pd.Series[Any]", asked: bool = False) -> tuple[str, ...]
         asked: whether the user says that it holds classes, whatever it looks like.
 
     Raises:
-        DataError: times and dates, cells of other kinds, a blank cell, fewer than two classes, or nearly as many as
-            rows. `astype("category")` says that all this is meant, save the first.
+        DataError: times and dates, numbers with units or commas, cells of other kinds, a blank cell, fewer than two
+            classes, or nearly as many as rows (which `astype("category")` says is meant).
 
     Example:
         >>> import pandas as pd
@@ -45,6 +46,7 @@ def classes_of(column: "pd.Series[Any]", asked: bool = False) -> tuple[str, ...]
         ('none', 'mild', 'severe')
     """
     import pandas as pd
+    from pandas.api.types import infer_dtype
 
     refuse_times(column)
     what = f"a class in column {column.name!r}"
@@ -54,13 +56,15 @@ def classes_of(column: "pd.Series[Any]", asked: bool = False) -> tuple[str, ...]
     filled = column.dropna()
     if not asked and _is_of_numbers(filled):
         return None
-    for at, cell in enumerate(filled if filled.dtype == object else ()):
+    texts_alone = infer_dtype(filled, skipna=False) in ("string", "empty")
+    for at, cell in enumerate(filled if filled.dtype == object and not texts_alone else ()):
         if not isinstance(cell, str | bool | int | float | np.generic):
             raise DataError(f"expected numbers or text in column {column.name!r}, got {cell!r} in {place(filled, at)}")
     codes, names = factorized(filled, what)
     found = tuple(texts(names))
     if not asked:
         refuse_dates(filled, codes, found, ASK_CLASSES)
+        _refuse_dressed_numbers(filled, codes, found)
     if len(found) > FEW and 2 * len(found) > len(filled):
         raise DataError(
             f"expected classes in column {column.name!r}, got {len(found)} different cells in {len(filled)} rows: "
@@ -101,22 +105,32 @@ def labels(column: "pd.Series[Any]", classes: Sequence[str]) -> np.ndarray:
     return found
 
 
-def warn_of_codes(column: "pd.Series[Any]") -> None:
+def warn_of_codes(name: str, values: np.ndarray) -> None:
     """Warn where numbers that are to be predicted as such are probably the codes of classes.
 
     These are 0 and 1; in 10 rows or more also any two whole numbers, and three in a row from 0 or 1. (Of more values
     grades and counts are as likely, whose order and distance mean something.)
+
+    Args:
+        name: of the column.
+        values: its numbers, NaN where missing.
+
+    Example:
+        >>> warn_of_codes("score", np.array([0.0, 2.5, 1.0]))  # numbers
     """
-    values = np.array([as_float(cell) for cell in column.dropna().tolist()])
+    few = np.unique(values[:1000])
+    if (~np.isnan(few)).sum() > MOST_CODES:  # nearly always, and soon
+        return
+    values = values[~np.isnan(values)]
     found = np.unique(values)
-    if not len(found) or not np.isfinite(found).all() or (found != np.round(found)).any():
+    if (found != np.round(found)).any():
         return
     in_a_row = len(found) == 3 and found[0] in (0.0, 1.0) and found[-1] == found[0] + 2.0
     likely = len(values) >= ENOUGH and (len(found) == 2 or in_a_row)
     if likely or found.tolist() == [0.0, 1.0]:
         shown = ", ".join(f"{value:.0f}" for value in found[:-1]) + f" and {found[-1]:.0f}"
         warnings.warn(
-            f"column {column.name!r} holds {shown} alone, and is predicted as a number with a density: if these are "
+            f"column {name!r} holds {shown} alone, and is predicted as a number with a density: if these are "
             f"classes, say {ASK_CLASSES}; if they are numbers, {ASK_NUMBERS} says so without this warning",
             OutcomeWarning,
             stacklevel=5,  # whoever called from_frame
@@ -127,14 +141,24 @@ def _is_of_numbers(filled: "pd.Series[Any]") -> bool:
     """Whether an outcome is one of numbers, some of which may turn out not to be: `numbers` says which."""
     from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
-    if is_bool_dtype(filled) or infer_dtype(filled, skipna=False) == "boolean":
+    kind = infer_dtype(filled, skipna=False)
+    if is_bool_dtype(filled) or kind == "boolean":
         return len(filled) == 0
-    return is_numeric_dtype(filled) or not any(isinstance(cell, str) for cell in filled) or _writes_numbers(filled)
+    if is_numeric_dtype(filled):
+        return True
+    distinct = filled.drop_duplicates() if kind == "string" else filled
+    cells = [cell for cell in distinct if not isinstance(cell, bool)]
+    return not any(isinstance(cell, str) for cell in cells) or any(not np.isnan(as_float(cell)) for cell in cells)
 
 
-def _writes_numbers(filled: "pd.Series[Any]") -> bool:
-    distinct = filled.drop_duplicates() if filled.map(lambda cell: isinstance(cell, str)).all() else filled
-    return any(not isinstance(cell, bool) and not np.isnan(as_float(cell)) for cell in distinct)
+def _refuse_dressed_numbers(filled: "pd.Series[Any]", codes: np.ndarray, found: Sequence[str]) -> None:
+    """Numbers with units, signs or separators, one and all, are no classes that anybody meant."""
+    if all(likely_cause(name) for name in found):
+        cell = filled.iloc[0]
+        raise DataError(
+            f"expected numbers or classes in column {filled.name!r}, got {cell!r} in {place(filled, 0)}"
+            f"{likely_cause(found[codes[0]])}. If these are classes, say {ASK_CLASSES}"
+        )
 
 
 def _at_least_two(column: "pd.Series[Any]", found: tuple[str, ...]) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
         at = int(np.argmax(bad))
         cell = plain(column.iloc[at])
         raise DataError(
-            f"expected numbers in column {column.name!r}, got {cell!r} in {place(column, at)}{_likely_cause(cell)}"
+            f"expected numbers in column {column.name!r}, got {cell!r} in {place(column, at)}{likely_cause(cell)}"
         )
     infinite = np.isinf(values)
     if infinite.any():
@@ -200,7 +200,7 @@ def _refuse_numbers_as_text(filled: "pd.Series[Any]", codes: np.ndarray, names: 
         cell = filled.iloc[at]
         raise DataError(
             f"expected numbers or categories in column {filled.name!r}, got both: {cell!r} in "
-            f"{place(filled, at)}{_likely_cause(cell)}. If all are names, {SAID}"
+            f"{place(filled, at)}{likely_cause(cell)}. If all are names, {SAID}"
         )
 
 
@@ -246,7 +246,7 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)?|(['\s]
 UNIT = re.compile(r"\s*[<>~]?\s*[+-]?\d*[.,]?\d+([eE][+-]?\d+)?\s*[^\d\s.,;:/+-].*")
 
 
-def _likely_cause(cell: Any) -> str:
+def likely_cause(cell: Any) -> str:
     """What a number may have been that was not read as one."""
     if not isinstance(cell, str):
         return ""

@@ -20,7 +20,7 @@ from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
 from bayesmeta.task_names import factorized, name_text
 from bayesmeta.tasks.source import Split, TaskSource
-from bayesmeta.tasks.table import Schema
+from bayesmeta.tasks.table import Schema, observed
 from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -134,7 +134,8 @@ class TaskDataset(TaskSource):
         """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
-        (rows, names), y, present = schema.tasks(frame), schema.outcomes(frame), schema.has_outcome(frame)
+        (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
+        present = observed(y)
         points = np.bincount(rows[present], minlength=len(names))
         if not points.all():
             _without_outcome([name for name, count in zip(names, points, strict=True) if not count], schema)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesmeta.errors import DataError
+from bayesmeta.data import as_tensor
+from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.task_names import factorized, name_text, place
 from bayesmeta.tasks.class_columns import ASK_CLASSES, classes_of, labels, warn_of_codes
 from bayesmeta.tasks.columns import first_of_task, levels_of, numbers, one_hot
+from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,8 +154,26 @@ class Schema:
             >>> schema.has_outcome(pd.DataFrame({"who": [1, 2], "ill": ["yes", None]})).tolist()
             [True, False]
         """
-        found = self.outcomes(frame)
-        return found >= 0 if self.classes else ~np.isnan(found).any(1)
+        return observed(self.outcomes(frame))
+
+    def class_sets(self, sets: ArrayLike) -> list[tuple[str, ...]]:
+        """The names of the classes in each set, such as `label_set` of conformal prediction gives for one task.
+
+        Args:
+            sets: `rows C`, True where a class is in the set of a row.
+
+        Raises:
+            ShapeError: another number of classes than the schema has.
+
+        Example:
+            >>> schema = Schema("who", x=(), y=("ill",), classes=("no", "yes"))
+            >>> schema.class_sets([[True, True], [False, True]])
+            [('no', 'yes'), ('yes',)]
+        """
+        chosen = as_tensor(sets, "sets").bool()
+        if chosen.ndim != 2 or chosen.shape[1] != len(self.classes):
+            raise ShapeError(f"expected sets of shape (rows, {len(self.classes)}), got {tuple(chosen.shape)}")
+        return [tuple(self.classes[i] for i in row.nonzero().flatten().tolist()) for row in chosen]
 
     def tasks(self, frame: "pd.DataFrame") -> tuple[np.ndarray, list[Hashable]]:
         """The task of each row as a position, and the names as they were written, in order of appearance.
@@ -209,6 +229,16 @@ def _tasks(frame: "pd.DataFrame", task: str) -> tuple[np.ndarray, list[Hashable]
     return factorized(column, f"a task in column {task!r}")
 
 
+def observed(outcomes: np.ndarray) -> np.ndarray:
+    """Which rows have all outcomes, of those that `Schema.outcomes` gives.
+
+    Example:
+        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan]])).tolist()
+        ([True, False], [False])
+    """
+    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).any(1)
+
+
 def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) -> tuple[str, ...]:
     """The classes of the outcome, none where it is a number."""
     if isinstance(outcomes, Numbers):
@@ -221,18 +251,17 @@ def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) 
         return ()
     found = classes_of(used[y[0]], asked=outcomes is not None)
     if found is None:
-        _require_numbers(used[y[0]])
-        warn_of_codes(used[y[0]])
+        warn_of_codes(y[0], _numbers(used[y[0]]))
         return ()
     if outcomes is not None and outcomes.count not in (None, len(found)):
         raise DataError(f"expected {outcomes.count} classes in column {y[0]!r}, got {len(found)}: {', '.join(found)}")
     return found
 
 
-def _require_numbers(column: "pd.Series[Any]") -> None:
-    """Refuse an outcome with text among its numbers, which may be classes after all."""
+def _numbers(column: "pd.Series[Any]") -> np.ndarray:
+    """Those of an outcome; text among them is refused, which may be of classes after all."""
     try:
-        numbers(column, missing_allowed=True)
+        return numbers(column, missing_allowed=True)
     except DataError as error:
         if not any(isinstance(cell, str) for cell in column):
             raise

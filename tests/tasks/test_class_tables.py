@@ -113,6 +113,8 @@ def test_other_numbers_are_numbers_without_a_word(cells: list) -> None:
 BAD = {
     "one class": (["a", "a", "a"], {}, "at least 2 classes in column 'y', got 'a' alone"),
     "no class": ([None, None, None], {"outcomes": bm.Labels()}, "at least 2 classes in column 'y', got none"),
+    "numbers with units": (["3 kg", "4.5 kg", "3 kg"], {}, "got '3 kg' in row 0: write the number alone.*bm.Labels"),
+    "decimal commas": (["0,5", "1,5", "1,5"], {}, "got '0,5' in row 0: write a decimal point. If these are classes"),
     "blank": (["a", " ", "b"], {}, "a class in column 'y' in row 1, got ' '"),
     "dates": (["2020-01-31", "2020-02-01", "2020-02-01"], {}, "got a date or time, '2020-01-31'.*--outcome classes"),
     "times": (pd.date_range("2020", periods=3), {"outcomes": bm.Labels()}, "numbers in column 'y', got datetime64"),
@@ -131,6 +133,15 @@ def test_bad_outcomes_are_refused_by_name(which: str) -> None:
     cells, arguments, message = BAD[which]
     with pytest.raises(DataError, match=message):
         read(cells, **arguments)
+
+
+def test_numbers_in_words_are_classes_when_asked() -> None:
+    asked = read(["< 5 kg", "5 kg", "5 kg"], outcomes=bm.Labels()).schema
+    assert asked is not None
+    assert asked.classes == ("5 kg", "< 5 kg")
+    assert asked.class_sets(torch.tensor([[True, False], [True, True]])) == [("5 kg",), ("5 kg", "< 5 kg")]
+    with pytest.raises(bm.ShapeError, match=r"sets of shape \(rows, 2\), got \(1, 3\)"):
+        asked.class_sets([[True, False, True]])
 
 
 def test_classes_are_a_single_outcome() -> None:
