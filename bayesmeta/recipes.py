@@ -254,7 +254,7 @@ RECIPES: dict[str, Recipe] = {
 
 CLASS_RECIPES: dict[str, Recipe] = {
     "maml": Recipe(
-        "MAML, 5 steps: covariates tell of a task before it has a labelled point; needs some tens of tasks",
+        "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
         ByGradients(),
     ),
@@ -288,7 +288,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         ByGradients(),
     ),
     "llama-linear": Recipe(
-        "LLAMA on 1, x_1, ..., x_D: the logistic mixed model, by Laplace's approximation; good with few tasks",
+        "LLAMA on 1, x_1, ..., x_D: a logistic mixed model with one variance for all effects, by Laplace; slow",
         lambda num_inputs, num_classes: Standardized(
             LLAMA(Identity(num_inputs), steps=20, likelihood=Categorical(num_classes))
         ),
@@ -300,7 +300,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         ByGradients(),
     ),
     "r2d2": Recipe(
-        "R2-D2: ridge regression on learned features in each task; quick, but blind to what is constant in a task",
+        "R2-D2: ridge regression on learned features in each task; without a labelled point, frequencies alone",
         _headed(R2D2, (64, 64)),
         ByGradients(),
     ),
