@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import bayesmeta as bm
+from bayesmeta.tasks.images.augment import Augmentation
 from bayesmeta.training import Objective
 
 SEED = 0
@@ -53,10 +54,6 @@ def features() -> bm.Conv4:
     return bm.Conv4((1, 28, 28), 64)
 
 
-def _relation() -> bm.Relation:
-    return bm.Relation(features())
-
-
 @dataclass(frozen=True)
 class Recipe:
     """How a learner is made and trained.
@@ -91,7 +88,7 @@ HEADS: dict[str, Recipe] = {
 METRIC: dict[str, Recipe] = {
     "Prototypical": Recipe(lambda: bm.Prototypical(features())),
     "Matching": Recipe(lambda: bm.Matching(features())),
-    "Relation": Recipe(_relation, seconds=900.0),
+    "Relation": Recipe(lambda: bm.Relation(features()), seconds=900.0),
     "Siamese": Recipe(lambda: bm.Siamese(features()), seconds=900.0),
     "Graph": Recipe(lambda: bm.GraphNetwork(features()), seconds=900.0, ways=5, shots=(1, 1), unequal=None, query=15),
     "IMP": Recipe(lambda: bm.InfiniteMixturePrototypes(features())),
@@ -100,17 +97,21 @@ RECIPES = HEADS | METRIC
 
 
 def train(
-    recipe: Recipe, source: bm.tasks.ImageClasses, seconds: float, *, augment: object = None, within: bool = False
+    recipe: Recipe,
+    source: bm.tasks.ImageClasses,
+    seconds: float,
+    *,
+    augment: Augmentation | None = None,
+    within: bool = False,
 ) -> tuple[bm.Learner, str]:
-    """A learner trained on episodes of these classes, each also turned by 90, 180 and 270 degrees as another class.
+    """A learner trained on episodes of these classes, within groups or not.
 
     Returns:
         The learner, and a line that says what it took.
     """
     torch.manual_seed(SEED)
     learner = recipe.make()
-    more = {} if augment is None else {"augment": augment}
-    episodes = bm.tasks.Episodes(source.rotated(), ways=recipe.ways, shots=recipe.unequal, within_groups=within, **more)
+    episodes = bm.tasks.Episodes(source, ways=recipe.ways, shots=recipe.unequal, within_groups=within, augment=augment)
     split = bm.tasks.ClassSplit(recipe.shots, recipe.query)
 
     def run(learner: bm.Learner, steps: int) -> float:
