@@ -47,10 +47,10 @@ class GaussianClasses(ExplicitLearner):
         >>> import bayesmeta as bm
         >>> classifier = bm.Prototypical(bm.Identity(1), num_classes=2).double()
         >>> model, support = bm.learners.GaussianClasses(classifier), bm.Data.from_labels([-2.0, 2.0], [0, 1])
-        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 1, dtype=torch.float64)}).shape
+        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 2, dtype=torch.float64)}).shape  # Identity has a constant, too
         torch.Size([1])
         >>> model.adapt(support).sample(3, torch.Generator().manual_seed(0))["mean"].shape
-        torch.Size([3, 1, 2, 1])
+        torch.Size([3, 1, 2, 2])
     """
 
     prior: "ClassMeans"
@@ -61,7 +61,7 @@ class GaussianClasses(ExplicitLearner):
         if count is None:
             raise UnsupportedError("expected a classifier with num_classes: phi has a mean for each of them")
         if not isinstance(head, NearestMeanHead) or head.location is None:
-            raise UnsupportedError(f"expected a classifier by class means with a location, got the head {head!r}")
+            raise UnsupportedError(f"expected a classifier by class means with a location, got the head {type(head).__name__}")
         self.classifier = classifier
         self.x_shape, self.outcomes = classifier.x_shape, Labels(count)
         self.prior, self.likelihood = ClassMeans(head, count), LabelledFeatures(count)
