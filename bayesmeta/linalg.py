@@ -139,7 +139,7 @@ def unit_gram(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N N"]:
     return torch.baddbmm(torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device), rows, rows.mT)
 
 
-def squared_norms(rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N"]:
+def squared_norms(rows: Float[Tensor, "*b N F"]) -> Float[Tensor, "*b N"]:
     """|r|² of every row."""
     if not rows.requires_grad:
         return torch.linalg.vector_norm(rows, dim=-1).square()  # one pass, no temporary

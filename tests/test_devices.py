@@ -157,6 +157,32 @@ def images(device: torch.device) -> bm.tasks.ImageClasses:
     return bm.tasks.ImageClasses.from_arrays(pixels, torch.arange(4).repeat_interleave(3)).to(device)
 
 
+def test_sources_of_images_draw_where_the_images_are(device: torch.device) -> None:
+    """Their choices are those of the CPU, and so are the images."""
+    pixels = torch.rand(48, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    character, maker = torch.arange(48) % 12, torch.arange(48) // 12
+    here = bm.tasks.ImageClasses.from_arrays(pixels, character, character % 3, maker)
+    augment = bm.tasks.Composed(
+        [bm.tasks.Affine(degrees=20.0, shear=0.2, scale=0.2, shift=0.1), bm.tasks.StrokeWidth(0.5)]
+    )
+    split = bm.tasks.ClassSplit.at(1, 1)
+    for make in (
+        lambda images: bm.tasks.Episodes(images, (2, 4), augment=augment),
+        lambda images: bm.tasks.SuperClassEpisodes(images, ways=2, members=3, augment=augment),
+        lambda images: bm.tasks.OneShotRuns(images, ways=3, augment=augment),
+    ):
+        reference, there = (make(images) for images in (here, here.to(device)))
+        batches = [each.draw(3, split, torch.Generator().manual_seed(1)) for each in (reference, there)]
+        for side in ("support", "query"):
+            cpu, other = (getattr(batch, side) for batch in batches)
+            same([other.x, other.y, other.mask], [cpu.x, cpu.y, cpu.mask], device)
+        same([there.pooled(torch.Generator()).x], [reference.pooled(torch.Generator()).x], device)
+        frozen = {"per_class": 2} if isinstance(there, bm.tasks.Episodes) else {}
+        assert torch.equal(there.dataset(2, **frozen).data.x, reference.dataset(2, **frozen).data.x)
+        drawn = there.draw(3, split, torch.Generator(device))  # a generator may be there, too
+        assert drawn.support.x.device == device
+
+
 def test_evaluate(device: torch.device) -> None:
     for make, tasks in ((alpaca, numbers()), (classifier, labels())):
         tables = [

@@ -1,8 +1,11 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
+from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
+from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
+from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
 from bayesmeta.tasks.oracles.oracle import Oracle
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
@@ -19,13 +22,17 @@ from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, Random
 from bayesmeta.tasks.table import Schema
 
 __all__ = [
+    "Affine",
+    "Augmentation",
     "Cauchy",
     "ClassSplit",
+    "Composed",
     "Episodes",
     "FunctionSimulator",
     "GPFunctions",
     "GaussianBlobs",
     "ImageClasses",
+    "OneShotRuns",
     "Oracle",
     "OrderedSplit",
     "Pendulum",
@@ -38,6 +45,8 @@ __all__ = [
     "SlopedSinusoid",
     "Split",
     "Step",
+    "StrokeWidth",
+    "SuperClassEpisodes",
     "TaskMixture",
     "TaskSource",
     "download_omniglot",

@@ -1,5 +1,7 @@
 """Images that tell where they come from."""
 
+import dataclasses
+
 import numpy as np
 import torch
 
@@ -16,6 +18,12 @@ def numbered(classes: int, each: int, groups: int = 1) -> ImageClasses:
     label = np.arange(classes).repeat(each)
     pixels = np.stack([label, np.tile(np.arange(each), classes)], -1).astype(np.uint8)
     return ImageClasses.from_arrays(pixels[:, None, :], label, label % groups)  # 1 x 2
+
+
+def drawn(classes: int, makers: int, groups: int = 1) -> ImageClasses:
+    """As `numbered`, and place m of every class was made by maker m."""
+    images = numbered(classes, makers, groups)
+    return dataclasses.replace(images, makers=torch.arange(makers).repeat(classes))
 
 
 def content(data: Data) -> torch.Tensor:

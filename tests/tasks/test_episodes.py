@@ -9,7 +9,8 @@ import torch
 
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.tasks.images.episodes import DEFAULT_QUERY, Episodes, _distinct
+from bayesmeta.tasks.images.draws import distinct
+from bayesmeta.tasks.images.episodes import DEFAULT_QUERY, Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
 from tests.evaluation.exact import ClassShares
@@ -61,7 +62,7 @@ def test_classes_labels_images_and_places_are_uniform() -> None:
 
 @pytest.mark.parametrize(("bound", "count"), [(4, 1), (4, 2), (4, 4)])
 def test_distinct_numbers_have_all_orders_equally_likely(bound: int, count: int) -> None:
-    drawn = _distinct(torch.full((12_000,), bound), count, generator())
+    drawn = distinct(torch.full((12_000,), bound), count, generator())
     seen = Counter(tuple(row) for row in drawn.tolist())
     total = math.perm(bound, count)
     assert len(seen) == total

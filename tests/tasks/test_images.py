@@ -188,3 +188,36 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((3, 4), dtype=np.uint16)).save(tmp_path / "b/2.png")
     with pytest.raises(DataError, match=r"8 bits a channel, got mode I;16 in .*2\.png"):
         ImageClasses.from_folder(tmp_path)
+
+
+def test_makers_stay_with_their_images() -> None:
+    pixels = torch.arange(12, dtype=torch.uint8)[:, None, None].expand(12, 2, 2)
+    labels, names = torch.arange(12) % 4, ["b", "c", "a"] * 4
+    images = ImageClasses.from_arrays(pixels, labels, labels % 2, names)
+    assert images.require_makers().tolist() == [1, 2, 0] * 4
+    by = lambda each: [[1, 2, 0][n % 3] for n in each.images[:, 0, 0, 0].tolist()]
+    parts = images.split(test=0.5, seed=1)
+    turned = images.rotated()
+    for each in (images.select([3, 0]), images.select_groups([1]), *parts, ImageClasses.concatenate(parts), turned):
+        assert each.require_makers().tolist() == by(each)
+    assert torch.equal(images.to("cpu").require_makers(), images.require_makers())
+    plain = ImageClasses.from_arrays(pixels, labels, labels % 2)
+    assert plain.makers is None
+    assert plain.rotated().makers is None
+    assert plain.to("cpu").makers is None
+    assert ImageClasses.concatenate([images.select([0]), plain.select([1])]).makers is None
+    ungrouped = ImageClasses.from_arrays(pixels, labels, makers=names)
+    assert ungrouped.select([2]).require_makers().tolist() == by(ungrouped.select([2]))
+
+
+def test_makers_that_make_no_sense_are_refused(unchecked: None) -> None:
+    image, label = torch.zeros(2, 1, 1, 1), torch.tensor([0, 1])
+    for makers in (label.float(), label.bool(), label - 1):
+        with pytest.raises(DataError, match=r"makers that are whole numbers of 0 or more, got torch\..*from_arrays"):
+            ImageClasses(image, label, ("a", "b"), makers=makers)
+    with pytest.raises(ShapeError, match=r"a maker for each of 2 images, got shape \(1,\)"):
+        ImageClasses(image, label, ("a", "b"), makers=label[:1])
+    with pytest.raises(ShapeError, match="one maker for each of 2 images"):
+        ImageClasses.from_arrays(image, label, makers=["a"])
+    with pytest.raises(DataError, match="images whose makers are known, got none: give makers to from_arrays"):
+        ImageClasses(image, label, ("a", "b")).require_makers()

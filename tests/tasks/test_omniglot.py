@@ -64,6 +64,8 @@ def test_zip_files_and_folders_have_ink_of_1_and_characters_in_order(tmp_path: P
     assert images.class_names == tuple(sorted(CHARACTERS))
     assert images.group_names == ("Greek", "Latin")
     assert images.counts.tolist() == [20, 20, 20]
+    assert images.makers is not None
+    assert images.makers.tolist() == [*range(20)] * 3
     for n in range(60):
         where = (images.images[n, 0] == 255).nonzero().tolist()
         c = CHARACTERS.index(images.class_names[int(images.labels[n])])
@@ -171,6 +173,12 @@ def test_npz_files_hold_the_same(tmp_path: Path) -> None:
         assert images.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
         assert images.groups is not None
         assert images.groups.tolist() == [0, 0, 1]
+        assert images.makers is None
+    np.savez(tmp_path / "drawn.npz", **arrays(), drawer=np.array([7, 1, 20, 7], dtype=np.int8))
+    for size in (28, 14):
+        makers = omniglot(tmp_path / "drawn.npz", size=size).makers
+        assert makers is not None
+        assert makers.tolist() == [1, 0, 2, 1]
     large = omniglot(tmp_path, size=105).images
     assert (large == 255).nonzero().tolist() == [[n, 0, n, 7] for n in range(4)]
     assert omniglot(tmp_path, size=14).shape == (1, 14, 14)
@@ -318,6 +326,7 @@ def test_the_background_set_has_its_published_size(real_data: Path) -> None:
     assert (images.num_classes, len(images.group_names), len(images.images)) == (964, 30, 19_280)
     assert images.counts.unique().tolist() == [20]
     assert images.rotated().num_classes == 3856
+    assert torch.equal(images.labels * 20 + images.require_makers(), torch.arange(19_280))  # one image each, in order
 
 
 @pytest.mark.data
@@ -330,6 +339,7 @@ def test_official_zip_files_are_the_same_pixel_by_pixel(real_data: Path, part: s
     assert images.group_names == SMALL[part]
     assert torch.equal(images.images, arrays.images)
     assert torch.equal(images.labels, arrays.labels)
+    assert torch.equal(images.require_makers(), arrays.require_makers())
     assert images.class_names == arrays.class_names
 
 

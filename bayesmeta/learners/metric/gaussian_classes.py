@@ -174,7 +174,7 @@ class WithFeatures(Categorical):
         return WithFeatures(self.density.expand(*batch_shape, -1), validate_args=False)
 
     @override
-    def log_prob(self, value: Int[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    def log_prob(self, value: Int[Tensor, "*#b"]) -> Float[Tensor, "*s"]:
         shape = torch.broadcast_shapes(value.shape, self.density.shape[:-1])
         density = self.density.expand(*shape, -1)
         return density.gather(-1, value.long().expand(shape)[..., None])[..., 0]

@@ -10,7 +10,10 @@ from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.images.augment import Augmentation
+from bayesmeta.tasks.images.draws import below, distinct, table
 from bayesmeta.tasks.images.image_classes import ImageClasses
+from bayesmeta.tasks.images.points import shuffled
 from bayesmeta.tasks.source import ClassSplit, Split, TaskSource
 
 DEFAULT_QUERY = 15  # query images of each class where the split does not say how many: customary in the literature
@@ -31,6 +34,7 @@ class Episodes(TaskSource):
             in every episode that is drawn, with probability one half, each class draws its own number uniformly between
             these two, both inclusive; the other episodes have the K of the split. None: what the split says, which has
             unequal numbers where it is a `ClassSplit` with a share of them.
+        augment: how each image is changed at random in training; what `dataset` freezes for evaluation is not changed.
 
     Raises:
         DataError: fewer than two ways, more ways than classes (or than any group has classes), no groups, or shots that
@@ -59,6 +63,7 @@ class Episodes(TaskSource):
         ways: int | tuple[int, int] = 5,
         within_groups: bool = False,
         shots: tuple[int, int] | None = None,
+        augment: Augmentation | None = None,
     ) -> None:
         low, high = (ways, ways) if isinstance(ways, int) else ways
         if not 2 <= low <= high:
@@ -66,10 +71,11 @@ class Episodes(TaskSource):
         if shots is not None and not (len(shots) == 2 and 0 <= shots[0] <= shots[1]):
             raise DataError(f"expected shots (smallest, largest) that are not negative, got {shots}")
         self.images, self.ways, self.within_groups, self.shots = images, (low, high), within_groups, shots
+        self.augment = augment
         # the images of each class, and the classes of each group, as rows of a table
-        self._rows, self._counts = _table(images.labels.cpu(), images.num_classes)
+        self._rows, self._counts = table(images.labels.cpu(), images.num_classes)
         pools = images.require_groups().cpu() if within_groups else torch.zeros(images.num_classes, dtype=torch.int64)
-        classes, sizes = _table(pools, int(pools.max()) + 1)
+        classes, sizes = table(pools, int(pools.max()) + 1)
         order = sizes.argsort(descending=True, stable=True)
         self._classes, self._sizes = classes[order], sizes[order]
         if int(sizes.max()) < high:
@@ -82,7 +88,8 @@ class Episodes(TaskSource):
         ways = f"{low}" if low == high else f"{low} to {high}"
         groups = ", within groups" if self.within_groups else ""
         shots = f", {self.shots[0]} to {self.shots[1]} shots in half of them" if self.shots else ""
-        return f"Episodes({ways} ways{groups}{shots}, {self.images})"
+        augment = f", {self.augment}" if self.augment else ""
+        return f"Episodes({ways} ways{groups}{shots}, {self.images}{augment})"
 
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:
         """Draw fresh episodes, with one K for all of them, drawn uniformly between the bounds of the split.
@@ -99,9 +106,16 @@ class Episodes(TaskSource):
                 "for 5-shot episodes with 15 query images of each class give split=ClassSplit.at(5, 15)"
             )
         own = split if self.shots is None else replace(split, support=self.shots, unequal=0.5)
-        return self._draw(num_tasks, split, own, generator)
+        return self._draw(num_tasks, split, own, generator, self.augment)
 
-    def _draw(self, num_tasks: int, split: ClassSplit, own: ClassSplit, generator: torch.Generator) -> TaskBatch:
+    def _draw(
+        self,
+        num_tasks: int,
+        split: ClassSplit,
+        own: ClassSplit,
+        generator: torch.Generator,
+        augment: Augmentation | None,
+    ) -> TaskBatch:
         """Episodes of one K, as `split` says, a share of which have a number for each class, as `own` says."""
         fewest = int(self._counts.min())
         low, high = split.support
@@ -119,27 +133,26 @@ class Episodes(TaskSource):
         given = torch.full(mask.shape, shots)
         if own.unequal > 0.0:
             least, most = own.support
-            each = least + _below(torch.full(mask.shape, most - least + 1), generator)
+            each = least + below(torch.full(mask.shape, most - least + 1), generator)
             given = torch.where(own.are_unequal(num_tasks, generator)[:, None], each, given)
         width = int(given.max()) if given.numel() else shots
-        places = _distinct(self._counts[classes], width + query, generator)  # B ways K+Q
+        places = distinct(self._counts[classes], width + query, generator)  # B ways K+Q
         rows = self._rows[classes[..., None], places]
         shown = mask[..., None] & (torch.arange(width) < given[..., None])
-        support = self._side(rows[..., :width], shown, generator)
-        return TaskBatch(
-            support, self._side(rows[..., width:], mask[..., None].expand_as(rows[..., width:]), generator)
-        )
+        support = shuffled(self.images, rows[..., :width], shown, generator, augment)
+        asked = mask[..., None].expand_as(rows[..., width:])
+        return TaskBatch(support, shuffled(self.images, rows[..., width:], asked, generator, augment))
 
     def _choose(self, num_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The classes of each task, `B ways` in a random order, and which of them are real."""
         low, high = self.ways
-        ways = _below(torch.full((num_tasks,), high - low + 1), generator) + low
+        ways = below(torch.full((num_tasks,), high - low + 1), generator) + low
         # pools are sorted by size, largest first: those with `ways` classes or more are the first of them
         eligible = (self._sizes[:, None] >= ways).sum(0)
-        pool = _below(eligible, generator)
+        pool = below(eligible, generator)
         sizes = self._sizes[pool]
         if low == high:
-            places = _distinct(sizes, high, generator)
+            places = distinct(sizes, high, generator)
             mask = torch.ones_like(places, dtype=torch.bool)
         else:
             # a pool may have fewer classes than the most ways: what is beyond is padding, and any class will do
@@ -147,33 +160,18 @@ class Episodes(TaskSource):
             places = torch.zeros(num_tasks, high, dtype=torch.int64)
             for count in ways.unique().tolist():
                 tasks = ways == count
-                places[tasks, :count] = _distinct(sizes[tasks], count, generator)
+                places[tasks, :count] = distinct(sizes[tasks], count, generator)
         return self._classes[pool[:, None], places], mask
 
-    def _side(self, rows: Tensor, mask: Tensor, generator: torch.Generator) -> Data:
-        """Support or query from `B ways k` rows of the images, `mask` real, in a random order with padding last."""
-        labels = torch.arange(rows.shape[1])[:, None].expand(rows.shape).flatten(1)
-        real = mask.flatten(1)
-        keys = torch.rand(real.shape, dtype=torch.float32, generator=generator, device=generator.device).cpu()
-        order = torch.where(real, keys, 2.0).argsort(-1)
-        width = int(real.sum(-1).max()) if len(real) else 0
-        order = order[:, :width]
-        real = real.gather(1, order)
-        labels = torch.where(real, labels.gather(1, order), 0)
-        device = self.images.images.device
-        chosen = rows.flatten(1).gather(1, order).to(device)
-        x = _unit(self.images.images.index_select(0, chosen.flatten()))
-        return Data(x.reshape(*chosen.shape, *self.images.shape), labels.to(device), real.to(device))
-
     def pooled(self, generator: torch.Generator) -> Data:
-        """One image of each class of 100 fresh tasks."""
+        """One image of each class of 100 fresh tasks, changed as in training."""
         split = ClassSplit((0, 0), 1)
-        return self._draw(100, split, split, generator).query
+        return self._draw(100, split, split, generator, self.augment).query
 
     def dataset(self, num_tasks: int, per_class: int = 20, seed: int = 0) -> TaskDataset:
         """A frozen set of episodes with `per_class` images of each class, the same for the same seed: for `evaluate`.
 
-        Pixels are kept as float32: 600 5-way tasks of 20 images of 28 x 28 take 190 MB.
+        Images are not augmented. Pixels are kept as float32: 600 5-way tasks of 20 images of 28 x 28 take 190 MB.
 
         Raises:
             DataError: no tasks, or more images than the smallest class has.
@@ -182,42 +180,4 @@ class Episodes(TaskSource):
         if num_tasks < 1 or per_class < 1:
             raise DataError(f"expected at least one task and one image of a class, got {num_tasks} and {per_class}")
         split = ClassSplit((0, 0), per_class)
-        return TaskDataset(self._draw(num_tasks, split, split, generator_of(seed)).query.to(device="cpu"))
-
-
-def _unit(pixels: Tensor) -> Tensor:
-    """float32 between 0 and 1."""
-    return pixels.float() if pixels.is_floating_point() else pixels.float().mul_(1.0 / 255.0)
-
-
-def _below(bounds: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform whole numbers from 0 to the bounds, these excluded, on the CPU wherever the generator is."""
-    # 53 random bits: a bound of a million is biased by 1e-10
-    uniform = torch.rand(bounds.shape, generator=generator, dtype=torch.float64, device=generator.device).cpu()
-    return (uniform * bounds).long()
-
-
-def _distinct(bounds: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """`*b count` distinct numbers from 0 to each bound, excluded, all ordered choices equally likely.
-
-    Floyd's algorithm: the j-th step draws t from 0..j, or takes j itself where t was taken; then the order is shuffled.
-    """
-    flat = bounds.flatten()
-    chosen = torch.full((len(flat), count), -1)
-    for i in range(count):
-        last = flat - count + i
-        drawn = _below(last + 1, generator)
-        taken = (chosen[:, :i] == drawn[:, None]).any(-1)
-        chosen[:, i] = torch.where(taken, last, drawn)
-    keys = torch.rand(chosen.shape, dtype=torch.float32, generator=generator, device=generator.device).cpu()
-    return chosen.gather(1, keys.argsort(-1)).unflatten(0, bounds.shape)
-
-
-def _table(members: Tensor, num_sets: int) -> tuple[Tensor, Tensor]:
-    """Of each set the positions of its members, `sets width` padded with 0, and their number."""
-    sizes = torch.bincount(members, minlength=num_sets)
-    order = members.argsort(stable=True)
-    mask = torch.arange(int(sizes.max())) < sizes[:, None]
-    table = torch.zeros(mask.shape, dtype=torch.int64)
-    table[mask] = order
-    return table, sizes
+        return TaskDataset(self._draw(num_tasks, split, split, generator_of(seed), None).query.to(device="cpu"))

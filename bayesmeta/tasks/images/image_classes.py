@@ -29,11 +29,14 @@ class ImageClasses:
         class_names: K distinct names.
         groups: `K`, the group of each class, or None where there are none.
         group_names: the names of the groups.
+        makers: `n`, the number of who made each image (the drawer of a character, the writer of a digit), or None where
+            that is not known. Two images of a group with the same number are by one maker; of different groups, that
+            says nothing.
 
     Raises:
-        ShapeError: images that are not `n channels height width`, or another number of labels or groups.
+        ShapeError: images that are not `n channels height width`, or another number of labels, groups or makers.
         DataError: no images, pixels that are neither uint8 nor between 0 and 1, labels or groups out of range, a class
-            without an image, names that are not distinct.
+            without an image, names that are not distinct, makers that are no whole numbers of 0 or more.
 
     Example:
         >>> import torch
@@ -52,6 +55,7 @@ class ImageClasses:
     class_names: tuple[Hashable, ...]
     groups: Int[Tensor, "K"] | None = None
     group_names: tuple[Hashable, ...] = ()
+    makers: Int[Tensor, "n"] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes, pixels and names."""
@@ -75,15 +79,24 @@ class ImageClasses:
             _counts(self.groups, len(self.group_names), "groups")
         if len(set(self.group_names)) != len(self.group_names):
             raise DataError(f"expected distinct group names, got {self.group_names}")
+        if self.makers is not None:
+            _require_makers(self.makers, len(images))
 
     @classmethod
-    def from_arrays(cls, images: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None) -> "ImageClasses":
-        """Classes from arrays, numpy or torch. Classes and groups are numbered in the sorted order of their names.
+    def from_arrays(
+        cls,
+        images: ArrayLike,
+        labels: ArrayLike,
+        groups: ArrayLike | None = None,
+        makers: ArrayLike | None = None,
+    ) -> "ImageClasses":
+        """Classes from arrays, numpy or torch. Classes, groups and makers are numbered in the order of their names.
 
         Args:
             images: `n height width` or `n channels height width` (channels first); uint8, or floats between 0 and 1.
             labels: `n`, the name of each image's class: whole numbers or texts.
             groups: `n`, the name of each image's group; the images of a class belong to one group.
+            makers: `n`, the name of who made each image.
 
         Raises:
             ShapeError: lengths differ. DataError: pixels out of range, a class in two groups, no images.
@@ -93,8 +106,9 @@ class ImageClasses:
         if pixels.ndim != 4:
             raise ShapeError(f"expected images (n, height, width) or (n, channels, height, width), got {pixels.shape}")
         class_names, index = _numbered(labels, len(pixels), "label")
+        by = None if makers is None else _numbered(makers, len(pixels), "maker")[1].to(pixels.device)
         if groups is None:
-            return cls(pixels, index.to(pixels.device), class_names)
+            return cls(pixels, index.to(pixels.device), class_names, makers=by)
         group_names, group_of_image = _numbered(groups, len(pixels), "group")
         group_of_class = torch.zeros(len(class_names), dtype=torch.int64)
         group_of_class[index] = group_of_image
@@ -102,7 +116,7 @@ class ImageClasses:
         if len(wrong):
             name = class_names[int(index[wrong[0]])]
             raise DataError(f"expected the images of a class in one group, got class {name!r} in several")
-        return cls(pixels, index.to(pixels.device), class_names, group_of_class.to(pixels.device), group_names)
+        return cls(pixels, index.to(pixels.device), class_names, group_of_class.to(pixels.device), group_names, by)
 
     @classmethod
     def from_folder(cls, path: str | Path, size: tuple[int, int] | None = None) -> "ImageClasses":
@@ -174,7 +188,8 @@ class ImageClasses:
     def to(self, device: torch.device | str) -> "ImageClasses":
         """The same images on a device: episodes are then put together there."""
         groups = None if self.groups is None else self.groups.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups)
+        makers = None if self.makers is None else self.makers.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), groups=groups, makers=makers)
 
     def select(self, names: Sequence[Hashable]) -> "ImageClasses":
         """The classes of these names, in this order. Raises DataError for an unknown or repeated name, or no name."""
@@ -223,11 +238,14 @@ class ImageClasses:
             tuple((name, 90 * turn) if turn else name for turn in turns for name in self.class_names),
             None if self.groups is None else self.groups.repeat(4),
             self.group_names,
+            None if self.makers is None else self.makers.repeat(4),
         )
 
     @classmethod
     def concatenate(cls, parts: Sequence["ImageClasses"]) -> "ImageClasses":
         """The classes of several sources together; groups of one name become one. All must have groups, or none.
+
+        Makers are known where all parts know them; in a group that several parts have, one number is one maker.
 
         Raises:
             DataError: nothing to join, a class name that occurs twice, some with groups and some without, pixels of
@@ -248,12 +266,14 @@ class ImageClasses:
             if part.groups is not None:
                 number = torch.tensor([names[name] for name in part.group_names], device=part.groups.device)
                 groups.append(number[part.groups])
+        makers = [part.makers for part in parts if part.makers is not None]
         return cls(
             torch.cat([part.images for part in parts]),
             torch.cat([part.labels + start for part, start in zip(parts, starts, strict=False)]),
             tuple(name for part in parts for name in part.class_names),
             torch.cat(groups) if groups else None,
             tuple(names),
+            torch.cat(makers) if len(makers) == len(parts) else None,
         )
 
     def require_groups(self) -> Int[Tensor, "K"]:
@@ -261,6 +281,12 @@ class ImageClasses:
         if self.groups is None:
             raise DataError("expected classes that belong to groups, got none: give groups to from_arrays")
         return self.groups
+
+    def require_makers(self) -> Int[Tensor, "n"]:
+        """`makers`. Raises DataError where they are not known."""
+        if self.makers is None:
+            raise DataError("expected images whose makers are known, got none: give makers to from_arrays")
+        return self.makers
 
     def _take(self, classes: Sequence[int]) -> "ImageClasses":
         """The classes at these positions, renumbered, with the groups that they have."""
@@ -271,11 +297,12 @@ class ImageClasses:
         labels = number[self.labels]
         kept = labels >= 0
         names = tuple(self.class_names[k] for k in classes)
+        makers = None if self.makers is None else self.makers[kept]
         if self.groups is None:
-            return ImageClasses(self.images[kept], labels[kept], names)
+            return ImageClasses(self.images[kept], labels[kept], names, makers=makers)
         present, groups = torch.unique(self.groups[chosen], return_inverse=True)
         group_names = tuple(self.group_names[g] for g in present.tolist())
-        return ImageClasses(self.images[kept], labels[kept], names, groups, group_names)
+        return ImageClasses(self.images[kept], labels[kept], names, groups, group_names, makers)
 
 
 def read_image(source: Path | bytes, name: str) -> np.ndarray:
@@ -329,6 +356,15 @@ def _require_pixels(images: Tensor) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0.0 and high <= 1.0):  # NaN compares as False
         raise DataError(f"expected floating pixels between 0 and 1, got {low:g} to {high:g}: divide by the largest")
+
+
+def _require_makers(makers: Tensor, length: int) -> None:
+    if tuple(makers.shape) != (length,):
+        raise ShapeError(f"expected a maker for each of {length} images, got shape {tuple(makers.shape)}")
+    if makers.is_floating_point() or makers.dtype == torch.bool or int(makers.min()) < 0:
+        raise DataError(
+            f"expected makers that are whole numbers of 0 or more, got {makers.dtype}: from_arrays takes names"
+        )
 
 
 def _counts(values: Tensor, total: int, what: str) -> Tensor:

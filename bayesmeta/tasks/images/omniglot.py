@@ -1,7 +1,8 @@
 """Omniglot (Lake, Salakhutdinov and Tenenbaum 2015): 1,623 characters of 50 alphabets, each drawn by 20 people.
 
-A character is named "Alphabet/character01", and its alphabet is its group. Lake's background set has 964 characters of
-30 alphabets for learning, his evaluation set 659 of 20 others. Pixels are 1 for ink and 0 for paper.
+A character is named "Alphabet/character01", and its alphabet is its group. The makers are the 20 drawers of an
+alphabet, in the order of its files: 0 to 19. Lake's background set has 964 characters of 30 alphabets for learning, his
+evaluation set 659 of 20 others. Pixels are 1 for ink and 0 for paper.
 """
 
 import hashlib
@@ -63,9 +64,9 @@ def omniglot(path: str | Path, part: str = "background", size: int = 28) -> Imag
 
     Args:
         path: an official zip file, a folder of it extracted (`Alphabet/character01/0001_01.png`), an npz file with
-            `x28`, `x105_packed`, `label`, `alphabet`, `alphabet_names`, `character_alphabet` and `character_names`, or
-            a folder that holds such a file or folder under its usual name (`images_background`, with or without .zip,
-            or `omniglot_background.npz`).
+            `x28`, `x105_packed`, `label`, `alphabet`, `alphabet_names`, `character_alphabet`, `character_names`, and
+            `drawer` where the makers are known, or a folder that holds such a file or folder under its usual name
+            (`images_background`, with or without .zip, or `omniglot_background.npz`).
         part: "background", "evaluation", "small1" or "small2"; which one a folder is asked for. The small ones are also
             found as alphabets of the background set.
         size: height and width; 105 leaves images as they are.
@@ -263,7 +264,9 @@ def _from_pngs(path: Path, size: int) -> ImageClasses:
             )
     pixels = [_character(contents[name], name, size) for names in drawings.values() for name in names]
     labels = np.repeat(list(drawings), DRAWERS)
-    return ImageClasses.from_arrays(np.stack(pixels), labels, [label.split("/")[0] for label in labels.tolist()])
+    groups = [label.split("/")[0] for label in labels.tolist()]
+    drawers = [int(Path(name).stem.split("_")[1]) for names in drawings.values() for name in names]
+    return ImageClasses.from_arrays(np.stack(pixels), labels, groups, drawers)
 
 
 def _character(content: bytes, name: str, size: int) -> np.ndarray:
@@ -280,13 +283,14 @@ def _from_npz(path: Path, size: int) -> ImageClasses:
             alphabets = file["alphabet_names"]
             characters = np.char.add(np.char.add(alphabets[file["character_alphabet"]], "/"), file["character_names"])
             label, groups = file["label"], alphabets[file["alphabet"]]
+            drawers = file.get("drawer")
             packed = file["x28"] if size == 28 else file["x105_packed"]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"expected an npz file of Omniglot, got {error} in {path}") from error
     except (KeyError, IndexError) as error:
         raise DataError(f"expected an npz file with the arrays of Omniglot, got {error} in {path}") from error
     if size == 28:
-        return ImageClasses.from_arrays(packed, characters[label], groups)
+        return ImageClasses.from_arrays(packed, characters[label], groups, drawers)
     pixels = 255 * np.unpackbits(packed, axis=1, count=SIDE * SIDE).reshape(-1, SIDE, SIDE)
     images = pixels if size == SIDE else np.stack([resized(image, (size, size)) for image in pixels])
-    return ImageClasses.from_arrays(images, characters[label], groups)
+    return ImageClasses.from_arrays(images, characters[label], groups, drawers)
