@@ -61,7 +61,9 @@ class GaussianClasses(ExplicitLearner):
         if count is None:
             raise UnsupportedError("expected a classifier with num_classes: phi has a mean for each of them")
         if not isinstance(head, NearestMeanHead) or head.location is None:
-            raise UnsupportedError(f"expected a classifier by class means with a location, got the head {type(head).__name__}")
+            raise UnsupportedError(
+                f"expected a classifier by class means with a location, got the head {type(head).__name__}"
+            )
         self.classifier = classifier
         self.x_shape, self.outcomes = classifier.x_shape, Labels(count)
         self.prior, self.likelihood = ClassMeans(head, count), LabelledFeatures(count)
