@@ -41,6 +41,7 @@ from bayesmeta.errors import (
     ConvergenceWarning,
     DataError,
     InferenceError,
+    OutcomeWarning,
     PrecisionWarning,
     ShapeError,
     UnsupportedError,
@@ -65,6 +66,8 @@ from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
+from bayesmeta.learners.metric.graph import GraphNetwork
+from bayesmeta.learners.metric.infinite_mixture_prototypes import InfiniteMixturePrototypes
 from bayesmeta.learners.metric.matching import Matching
 from bayesmeta.learners.metric.prototypical import Prototypical
 from bayesmeta.learners.metric.relation import Relation
@@ -109,9 +112,11 @@ __all__ = [
     "DeepKernelTransfer",
     "ExplicitLearner",
     "FirstOrderMAML",
+    "GraphNetwork",
     "HyperPosterior",
     "Identity",
     "InferenceError",
+    "InfiniteMixturePrototypes",
     "Labels",
     "Learner",
     "LinearMixedModel",
@@ -124,6 +129,7 @@ __all__ = [
     "MixtureALPaCA",
     "Network",
     "Numbers",
+    "OutcomeWarning",
     "Outcomes",
     "PointEstimate",
     "Polynomial",

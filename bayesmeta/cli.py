@@ -15,11 +15,12 @@ from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
 from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
 from bayesmeta.learner import Learner
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
-from bayesmeta.recipes import RECIPES, Training, recipe
+from bayesmeta.recipes import Training, recipe, recipes
 from bayesmeta.reporting.report import report as report_on
 from bayesmeta.table_account import account, purposes
-from bayesmeta.table_cells import decimal_commas, number_columns, read_as, read_cells
+from bayesmeta.table_cells import MISSING, decimal_commas, number_columns, read_as, read_cells
 from bayesmeta.table_files import Table, read_table
 from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
@@ -36,7 +37,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help=(
-        "Few-shot regression with uncertainty that can be trusted. Tables are CSV or parquet files, one row a point; "
+        "Few-shot learning with uncertainty that can be trusted, of numbers and of classes. Tables are CSV or parquet "
+        "files, one row a point; "
         "names of tasks and categories are read as they are written."
     ),
 )
@@ -44,6 +46,7 @@ app = typer.Typer(
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
 Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
+Outcome = Annotated[str | None, typer.Option(help="What the outcome is: classes, or numbers; found out by default.")]
 Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")]
 IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
@@ -83,7 +86,10 @@ def fit(
     categorical: Annotated[
         list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
     ] = None,
-    method: Annotated[str, typer.Option(help="See `bayesmeta methods`.")] = "alpaca",
+    outcome: Outcome = None,
+    method: Annotated[
+        str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
+    ] = None,
     holdout: Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -91,22 +97,29 @@ def fit(
 ) -> None:
     """Learn a prior from the tasks of a table, and say what was made of its columns.
 
-    Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start.
+    Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start. An
+    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise.
     """
     import torch
 
-    chosen = recipe(method)
+    asked = _asked(outcome, len(y))
     read = read_table(table, sep)
     covariates, categories = covariate or [], categorical or []
     inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
     unknown = [name for name in (*inputs, *covariates) if name not in categories]
-    frame = read_cells(read, task, y, unknown, categories)
-    _note(read, decimal_commas(read, [*y, *unknown]))
-    schema = Schema.of(frame, task, inputs, y, covariates)
+    numbers = y if len(y) > 1 or isinstance(asked, Numbers) else []
+    classes = y if isinstance(asked, Labels) else []
+    either = [] if numbers or classes else y
+    frame = read_cells(read, task, numbers, unknown, categories, classes, either)
+    _note(read, decimal_commas(read, [*numbers, *either, *unknown]))
+    schema = Schema.of(frame, task, inputs, y, covariates, asked)
+    _warn(_missing_class(schema))
+    method = next(iter(recipes(schema.outcome_kind))) if method is None else method
+    chosen = recipe(method, schema.outcome_kind)
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.build(len(schema.x_names), len(schema.y))
+    learner = chosen.build(len(schema.x_names), len(schema.classes) or len(schema.y))
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]
@@ -133,15 +146,17 @@ def predict(
     context: Annotated[Path, typer.Argument(help="Table with the points that are known, outcomes included.")],
     query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
-    level: Annotated[float, typer.Option(help="Probability of the interval (lower, upper).")] = 0.9,
+    level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
     tasks: Annotated[Path | None, typer.Option(help="Table file for one row a task: p-value, shrinkage.")] = None,
     sep: Separator = None,
 ) -> None:
     """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
 
     Writes QUERY, every cell as it was and separated in the same way, with the columns mean, sd, lower, upper (and the
-    outcome's name in front when there are several), and warns of tasks whose context is unlike the tasks that were
-    learned from. Predictions are the same with a warning. Names of tasks are compared as they are written.
+    outcome's name in front when there are several); or, of an outcome of classes, predicted (the most probable class),
+    likely (the fewest that have a probability of --level together), and p_NAME of each class. It warns of tasks whose
+    context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of tasks are
+    compared as they are written.
     """
     outputs = {"--output": output, "--tasks": tasks}
     require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
@@ -238,11 +253,28 @@ def report(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods that fit offers."""
-    width = max(map(len, RECIPES))
-    for name, each in RECIPES.items():
+def methods(outcome: Outcome = None) -> None:
+    """List the methods that fit offers, for numbers or with --outcome classes; the first is the default."""
+    offered = recipes(_asked(outcome, 1) or Numbers())
+    width = max(map(len, offered))
+    for name, each in offered.items():
         typer.echo(f"{name:<{width}}  {each.summary}")
+
+
+def _asked(outcome: str | None, count: int) -> Outcomes | None:
+    """What a user says that outcomes are."""
+    kinds: dict[str | None, Outcomes | None] = {None: None, "numbers": Numbers(count), "classes": Labels()}
+    if outcome not in kinds:
+        raise DataError(f"expected --outcome classes or --outcome numbers, got {outcome!r}")
+    return kinds[outcome]
+
+
+def _missing_class(schema: Schema) -> str:
+    """What is probably wrong where a class is called like a missing number; empty where none is."""
+    word = next((name for name in schema.classes if name in MISSING and name.lower() != "none"), None)
+    if word is None:
+        return ""
+    return f"{word!r} is a class of column {schema.y[0]!r}: where it means that none is known, leave the cell empty"
 
 
 def _counts(shots: str) -> list[int]:

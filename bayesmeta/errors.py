@@ -157,3 +157,24 @@ class PrecisionWarning(UserWarning):
         ...         print(str(warning).split(",")[0])
         expected inputs that stay apart in float32
     """
+
+
+class OutcomeWarning(UserWarning):
+    """An outcome column is probably not what it is taken for: 0 and 1 predicted as numbers, tasks without any outcome.
+
+    It is a warning, and Python's own filters turn it off, or into an error. Where an outcome is named for what it is
+    (`outcomes=bm.Numbers()` or `bm.Labels()`), nothing is guessed, and nothing is warned of.
+
+    Example:
+        >>> import warnings
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"who": list("aabb"), "day": [0, 1, 0, 1], "ill": [0, 1, 1, 1]})
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", bm.OutcomeWarning)
+        ...     try:
+        ...         bm.TaskDataset.from_frame(frame, task="who", x=["day"], y="ill")
+        ...     except bm.OutcomeWarning as warning:
+        ...         print(str(warning).split(",")[0])
+        column 'ill' holds 0 and 1 alone
+    """

@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from bayesmeta.arguments import probability
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
+from bayesmeta.outcomes import Labels, Numbers
+from bayesmeta.predictives import Predictive
 from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import naming_columns
 from bayesmeta.tasks.table import Schema
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 CHUNK = 256  # tasks at a time, at most
 POINTS = 2**16  # padded points at a time, at most (of one task, if it has more)
 RESULTS = ("mean", "sd", "lower", "upper")
+CLASS_RESULTS = ("predicted", "likely")
 
 
 @settled
@@ -44,15 +48,18 @@ def predict_frame(
         schema: which column is what (`TaskDataset.from_frame(...).schema`).
         context: known points; rows with a missing outcome say nothing. It may have no rows.
         query: points to predict; outcome columns are not needed. A task without context is predicted from the prior.
-        level: probability of the interval between `lower` and `upper`.
+        level: probability of the interval between `lower` and `upper`, or the least of the classes in `likely`.
 
     Returns:
         `query` with the columns mean, sd, lower and upper, observation noise included, in the units of the outcome;
-        with several outcomes each name begins with that of its outcome.
+        with several outcomes each name begins with that of its outcome. Where the outcome is a class, the columns are
+        `predicted`, the name of the most probable class; `likely`, the fewest classes that together have a probability
+        of `level`, the most probable first, with bars between them; and `p_NAME`, the probability of each class. Names
+        are texts, also where the table has numbers or truths.
 
     Raises:
-        DataError: a column or cell that cannot be read as the schema says, a column of `query` that is called like a
-            result, or a level outside (0, 1).
+        DataError: a column or cell that cannot be read as the schema says, a class that the schema does not know, a
+            column of `query` that is called like a result, a level outside (0, 1), or a learner of other classes.
 
     Example:
         >>> import pandas as pd
@@ -85,7 +92,9 @@ def predictions(
     # the outcome of a row that is asked about is its place in the table
     asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
     known, learner = _known(schema, context, names), learner.frozen()
-    values = np.full((4, len(query), len(schema.y)), np.nan)
+    require_kind_of(learner, schema)
+    level = probability(level, "a level")
+    values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
     for chunk in _chunks(known.counts + asked.counts):
         wanted = asked.padded(chunk)
         step = max(POINTS // len(chunk), 1)
@@ -93,21 +102,66 @@ def predictions(
             posterior = learner.adapt(known.padded(chunk))
             for start in range(0, wanted.num_points, step):
                 piece = wanted.points(slice(start, start + step))
-                prediction = posterior.predict(piece.x)
-                each: tuple[Tensor, ...] = (prediction.mean, prediction.stddev, *prediction.interval(level))
-                for kind, value in enumerate(each):
-                    values[kind, piece.y[piece.mask].numpy()] = value.cpu()[piece.mask].numpy()
-    return {name: values[i % 4, :, i // 4] for i, name in enumerate(result_columns(schema))}
+                found = _summary(posterior.predict(piece.x), schema, level)
+                values[piece.y[piece.mask].numpy()] = found.cpu()[piece.mask].numpy()
+    if schema.classes:
+        return dict(zip(result_columns(schema), _class_columns(values, schema.classes, level), strict=True))
+    return dict(zip(result_columns(schema), values.T, strict=True))
+
+
+def require_kind_of(learner: Learner, schema: Schema) -> None:
+    """Raise DataError where a learner does not predict what the tables of a schema have: numbers, or these classes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> schema = bm.tasks.Schema("who", x=("day",), y=("pain",), classes=("none", "mild", "bad"))
+        >>> require_kind_of(bm.R2D2(bm.MLP(1, [8]), num_classes=2), schema)
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected a learner of the 3 classes of 'pain' (num_classes=3), got Labels(count=2)
+    """
+    kind, given = schema.outcome_kind, learner.outcomes
+    if given is None:
+        return
+    if isinstance(kind, Numbers) and isinstance(given, Labels):
+        raise DataError(f"expected a learner of numbers, which {', '.join(schema.y)} are here, got {given}")
+    if isinstance(kind, Labels) and given != kind:
+        raise DataError(
+            f"expected a learner of the {kind.count} classes of {schema.y[0]!r} (num_classes={kind.count}), got {given}"
+        )
+
+
+def _summary(prediction: Predictive, schema: Schema, level: float) -> Tensor:
+    """The numbers that tell of a prediction, `B M R`: of each outcome mean, sd, lower and upper, or probabilities."""
+    if schema.classes:
+        return prediction.probs
+    each = (prediction.mean, prediction.stddev, *prediction.interval(level))
+    return torch.stack(each, -1).flatten(-2)
+
+
+def _class_columns(probs: np.ndarray, classes: tuple[str, ...], level: float) -> list[np.ndarray]:
+    """The most probable class, the likely ones, and the probability of each, row by row."""
+    order = np.argsort(-probs, axis=1, kind="stable")
+    before = np.cumsum(np.take_along_axis(probs, order, 1), 1) - np.take_along_axis(probs, order, 1)
+    names = np.array(classes, dtype=object)[order]
+    counts = (before < level).sum(1)  # a class is in the set where those before it are not enough
+    likely = np.array([" | ".join(row[:count]) for row, count in zip(names, counts, strict=True)], dtype=object)
+    predicted = names[:, 0] if len(names) else np.array([], dtype=object)
+    return [predicted, likely, *probs.T]
 
 
 def result_columns(schema: Schema) -> list[str]:
     """The columns that predictions add: mean, sd, lower, upper of each outcome, whose name is in front when several.
+
+    Where the outcome is a class: predicted, likely, and a probability for each class.
 
     Example:
         >>> import bayesmeta as bm
         >>> result_columns(bm.tasks.Schema("cell", x=("t",), y=("u", "v")))[:5]
         ['u_mean', 'u_sd', 'u_lower', 'u_upper', 'v_mean']
     """
+    if schema.classes:
+        return [*CLASS_RESULTS, *(f"p_{name}" for name in schema.classes)]
     return [label if len(schema.y) == 1 else f"{outcome}_{label}" for outcome in schema.y for label in RESULTS]
 
 
@@ -189,7 +243,7 @@ class Matching:
     def of(cls, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame") -> "Matching":
         """Compare the tasks of two tables. Raises DataError where a task or an outcome cannot be read."""
         rows, known = schema.tasks(context)
-        has_points = np.bincount(rows[~np.isnan(schema.outcomes(context)).any(1)], minlength=len(known)) > 0
+        has_points = np.bincount(rows[schema.has_outcome(context)], minlength=len(known)) > 0
         names = schema.tasks(query)[1]
         with_points = [name for name, any_points in zip(known, has_points, strict=True) if any_points]
         asked, given = set(texts(names)), texts(with_points)
@@ -228,8 +282,7 @@ def _are(count: int) -> str:
 
 def _known(schema: Schema, context: "pd.DataFrame", names: list[Hashable]) -> FlatData:
     """The points of a context by task, in the order of the tasks that are asked about; others are left out."""
-    present = ~np.isnan(schema.outcomes(context)).any(1)
-    context = context[present]  # nothing is asked of the rest of the other rows
+    context = context[schema.has_outcome(context)]  # nothing is asked of the rest of the other rows
     rows, known = schema.tasks(context)
     place = {text: i for i, text in enumerate(texts(names))}
     tasks = np.array([place.get(text, -1) for text in texts(known)], dtype=np.int64)[rows]

@@ -10,6 +10,10 @@ from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
+from bayesmeta.learners.closed_form.lrd2 import LRD2
+from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
+from bayesmeta.learners.closed_form.r2d2 import R2D2
 from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.bmaml import BMAML
@@ -19,8 +23,10 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
+from bayesmeta.likelihoods import Categorical
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
 from bayesmeta.networks.mlp import MLP
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
@@ -69,7 +75,7 @@ class Recipe:
 
     Attributes:
         summary: one line for people who choose.
-        build: (D, C) -> an untrained learner.
+        build: (D, C) -> an untrained learner of C numbers, or of C classes.
         train: trains it in place.
 
     Example:
@@ -148,6 +154,7 @@ def _bumps(num_inputs: int, num_outputs: int) -> Learner:
     ).double()
 
 
+NUMBER = Numbers()
 HIDDEN = (40, 40)  # the network of the papers
 
 
@@ -155,6 +162,18 @@ def _standardized(kind: Callable[..., Learner], **arguments: Any) -> Callable[[i
     return lambda num_inputs, num_outputs: Standardized(
         kind(MLP(num_inputs, HIDDEN), num_outputs=num_outputs, **arguments)
     )
+
+
+def _softmax(kind: Callable[..., Learner], **arguments: Any) -> Callable[[int, int], Learner]:
+    """The same network with a softmax over the classes."""
+    return lambda num_inputs, num_classes: Standardized(
+        kind(MLP(num_inputs, HIDDEN), likelihood=Categorical(num_classes), **arguments)
+    )
+
+
+def _headed(kind: Callable[..., Learner], hidden: tuple[int, ...]) -> Callable[[int, int], Learner]:
+    """Learned features with a head that is solved on them."""
+    return lambda num_inputs, num_classes: Standardized(kind(MLP(num_inputs, hidden), num_classes=num_classes))
 
 
 RECIPES: dict[str, Recipe] = {
@@ -233,8 +252,102 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises DataError for an unknown one."""
-    if name not in RECIPES:
-        raise DataError(f"expected a method among {sorted(RECIPES)}, got {name!r}")
-    return RECIPES[name]
+CLASS_RECIPES: dict[str, Recipe] = {
+    "maml": Recipe(
+        "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
+        _softmax(MAML, lr=0.1),
+        ByGradients(),
+    ),
+    "first-order-maml": Recipe(
+        "MAML without second derivatives: faster training, a little worse",
+        _softmax(FirstOrderMAML, lr=0.1),
+        ByGradients(),
+    ),
+    "meta-sgd": Recipe(
+        "Meta-SGD: one step, with a learned rate for every weight", _softmax(MetaSGD, lr=0.1), ByGradients()
+    ),
+    "maml++": Recipe(
+        "MAML++: 5 steps, with learned rates for every layer and step", _softmax(MAMLPlusPlus, lr=0.1), ByGradients()
+    ),
+    "alpha-maml": Recipe(
+        "Alpha MAML: 5 steps, with learning rates that adapt themselves", _softmax(AlphaMAML, lr=0.1), ByGradients()
+    ),
+    "cavia": Recipe(
+        "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
+        _softmax(CAVIA, num_context=4, steps=5, lr=0.5),
+        ByGradients(),
+    ),
+    "imaml": Recipe(
+        "iMAML: an explicit Gaussian prior over the weights of a network; slower training",
+        _softmax(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
+        ByGradients(),
+    ),
+    "llama": Recipe(
+        "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
+        _softmax(LLAMA, steps=20, precision=10.0),
+        ByGradients(),
+    ),
+    "llama-linear": Recipe(
+        "LLAMA on 1, x_1, ..., x_D: a logistic mixed model with one variance for all effects, by Laplace; slow",
+        lambda num_inputs, num_classes: Standardized(
+            LLAMA(Identity(num_inputs), steps=20, likelihood=Categorical(num_classes))
+        ),
+        ByGradients(),
+    ),
+    "bmaml": Recipe(
+        "BMAML: 5 particles of a network, moved together",
+        _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
+        ByGradients(),
+    ),
+    "r2d2": Recipe(
+        "R2-D2: ridge regression on learned features in each task; without a labelled point, frequencies alone",
+        _headed(R2D2, (64, 64)),
+        ByGradients(),
+    ),
+    "lrd2": Recipe(
+        "LR-D2: as r2d2, with a logistic regression in each task",
+        _headed(LRD2, (64, 64)),
+        ByGradients(),
+    ),
+    "metaoptnet": Recipe(
+        "MetaOptNet: as r2d2, with a support vector machine in each task",
+        _headed(MetaOptNet, (64, 64)),
+        ByGradients(),
+    ),
+    "dkt": Recipe(
+        "Deep kernel transfer: a Gaussian process for each class on learned features",
+        _headed(DeepKernelClassifier, (64, 16)),
+        ByGradients(),
+    ),
+}
+"""Methods for outcomes that are classes. The first is the one that is taken where none is named."""
+
+
+def recipes(outcomes: Outcomes) -> dict[str, Recipe]:
+    """The methods for outcomes of a kind, by name; the first is the one that is taken where none is named.
+
+    Args:
+        outcomes: numbers or labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> next(iter(recipes(bm.Numbers()))), next(iter(recipes(bm.Labels(3))))
+        ('alpaca', 'maml')
+    """
+    return CLASS_RECIPES if isinstance(outcomes, Labels) else RECIPES
+
+
+def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
+    """The recipe of that name. Raises DataError for one that is unknown, or that is not for such outcomes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> recipe("maml", bm.Labels(3)).build(2, 3).outcomes  # two inputs, three classes
+        Labels(count=3)
+    """
+    known, others = recipes(outcomes), recipes(Numbers() if isinstance(outcomes, Labels) else Labels())
+    if name not in known:
+        kind = "classes" if isinstance(outcomes, Labels) else "numbers"
+        why = f", which is not for {kind}" if name in others else ""
+        raise DataError(f"expected a method for {kind} among {sorted(known)}, got {name!r}{why}")
+    return known[name]

@@ -39,7 +39,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
     """
     import pandas as pd
 
-    present = ~np.isnan(schema.outcomes(frame)).any(1)
+    present = schema.has_outcome(frame)
     used = frame[present]
     rows, names = schema.tasks(used)
     lines = [f"{schema.task}: names the task, {len(names)} of them"]
@@ -53,7 +53,8 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         )
     for name in schema.y:
         missing = int(frame[name].isna().sum())
-        lines.append(f"{name}: outcome, {_number(frame[name])}" + (f", missing in {_rows(missing)}" if missing else ""))
+        what = _classes(frame, schema) if schema.classes else _number(frame[name])
+        lines.append(f"{name}: outcome, {what}" + (f", missing in {_rows(missing)}" if missing else ""))
     used_names = {schema.task, *schema.x, *schema.covariates, *schema.y}
     others = [str(name) or "a column without a name" for name in frame.columns if name not in used_names]
     if others:
@@ -101,6 +102,13 @@ def _levels(column: "pd.Series[Any]") -> str:
     counts = counts[counts > 0].sort_index(key=lambda index: index.astype(str))
     each = [f"{text} ({_rows(count)})" for text, count in zip(texts(counts.index), counts.tolist(), strict=True)]
     return f"categories {_some(each)}"
+
+
+def _classes(frame: "pd.DataFrame", schema: Schema) -> str:
+    found = schema.outcomes(frame)
+    counts = np.bincount(found[found >= 0], minlength=len(schema.classes)).tolist()
+    each = [f"{name} ({_rows(count)})" for name, count in zip(schema.classes, counts, strict=True)]
+    return f"classes {_some(each)}"
 
 
 def _rows(count: int) -> str:

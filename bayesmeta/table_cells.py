@@ -4,7 +4,8 @@
     numbers     with a point, or with a decimal comma: always where cells are separated by semicolons, elsewhere only
                 where some number cannot be one with commas between thousands. A table with both is refused
     missing     among numbers: an empty cell, or a word for it such as NA (`MISSING`)
-    truths      a column of true and false is one of numbers, 1 and 0
+    classes     of an outcome are names; a word for a missing number is one, too, unless a model knows no such class
+    truths      a column of true and false is one of numbers, 1 and 0; an outcome of them is one of classes
     dates       are refused: which unit and which origin is meant, only the user can say
 
 A column of inputs is one of numbers if all of its cells are, one of categories if none is, and refused otherwise.
@@ -32,7 +33,13 @@ THOUSANDS = r"\s*[+-]?[1-9]\d{0,2},\d{3}\s*"
 
 
 def read_cells(
-    table: Table, task: str, numbers: Sequence[str], unknown: Sequence[str] = (), categories: Sequence[str] = ()
+    table: Table,
+    task: str,
+    numbers: Sequence[str],
+    unknown: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    outcomes: Sequence[str] = (),
 ) -> "pd.DataFrame":
     """The table with the cells of some columns understood; the others stay as they are, as do those that cannot be.
 
@@ -44,6 +51,8 @@ def read_cells(
         numbers: columns that must hold numbers.
         unknown: columns of inputs that hold numbers or categories.
         categories: columns of inputs that hold categories, whatever they look like.
+        classes: columns of outcomes that hold classes, whatever they look like.
+        outcomes: columns of outcomes that hold numbers or classes.
 
     Raises:
         DataError: a column is unknown, or numbers are written with decimal points and decimal commas.
@@ -56,16 +65,18 @@ def read_cells(
         (['007', 'NA'], [0.5, nan], ['1', '2'])
     """
     frame = table.frame
-    for name in (task, *numbers, *unknown, *categories):
+    for name in (task, *numbers, *unknown, *categories, *classes, *outcomes):
         if name not in frame.columns:
             raise DataError(f"expected a column {name!r} in {table.name}, got {list(frame.columns)}{_hint(table)}")
     if not table.is_text:
         return _with(frame, {name: frame[name].astype("category") for name in categories})
-    commas = decimal_commas(table, [*numbers, *unknown])
+    commas = decimal_commas(table, [*numbers, *unknown, *outcomes])
     result = {task: names_of(frame[task])}
     result |= {name: names_of(frame[name]).astype("category") for name in categories}
     result |= {name: _numbers(frame[name], commas, True) for name in numbers}
     result |= {name: _numbers(frame[name], commas, False) for name in unknown}
+    result |= {name: names_of(frame[name]) for name in classes}
+    result |= {name: _outcomes(frame[name], commas) for name in outcomes}
     return _with(frame, result)
 
 
@@ -80,10 +91,14 @@ def read_as(table: Table, schema: Schema, outcomes: bool = True) -> "pd.DataFram
     Raises:
         DataError: like `read_cells`; a cell that cannot be read as the schema says. Table, column and line are named.
     """
-    frame = read_cells(table, schema.task, number_columns(schema, outcomes), (), list(schema.levels))
+    classes = schema.y if outcomes and schema.classes else ()
+    frame = read_cells(table, schema.task, number_columns(schema, outcomes), (), list(schema.levels), classes)
+    if table.is_text:
+        words = set(MISSING) - set(schema.classes)
+        frame = _with(frame, {name: frame[name].mask(frame[name].str.strip().isin(words), None) for name in classes})
     try:
         schema.tasks(frame)
-        schema.inputs(frame[~np.isnan(schema.outcomes(frame)).any(1)] if outcomes else frame)
+        schema.inputs(frame[schema.has_outcome(frame)] if outcomes else frame)
     except DataError as error:
         raise DataError(f"{error} (in {table.name})") from error
     return frame
@@ -98,7 +113,7 @@ def number_columns(schema: Schema, outcomes: bool = True) -> list[str]:
         ['t', 'y']
     """
     inputs = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
-    return [*inputs, *(schema.y if outcomes else ())]
+    return [*inputs, *(schema.y if outcomes and not schema.classes else ())]
 
 
 def decimal_commas(table: Table, columns: Sequence[str]) -> bool:
@@ -168,6 +183,14 @@ def _numbers(column: "pd.Series[Any]", commas: bool, must_be: bool) -> "pd.Serie
             return lower == "true"
         values[~missing] = (lower == "true").to_numpy(dtype=np.float64)
     return pd.Series(values, index=column.index, name=column.name)
+
+
+def _outcomes(column: "pd.Series[Any]", commas: bool) -> "pd.Series[Any]":
+    """The numbers of a column of text; its names, where no cell is a number, which truths are not."""
+    values = _numbers(column, commas, False)
+    missing = column.str.strip().isin(["", *MISSING])
+    truths = column[~missing].str.strip().str.lower().isin(["true", "false"])
+    return column.mask(missing, None) if len(truths) and truths.all() else values
 
 
 def _hint(table: Table) -> str:

@@ -18,7 +18,7 @@ import argparse
 import torch
 
 import bayesmeta as bm
-from benchmarks._omniglot import METRIC, RECIPES, alphabets, train, trained
+from benchmarks._omniglot import METRIC, RECIPES, alphabets, keep_memory, train, trained
 from benchmarks._report import verdict
 
 # accuracy of 5-way 1-shot, 5-way 5-shot, 20-way 1-shot, 20-way 5-shot, %: other splits (1,200 characters to train on)
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--train-only", action="store_true", help="train, and leave the scores for another run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()
     training, test = alphabets()
     print(
         f"{training.num_classes} characters to train on; kept out: {', '.join(map(str, test.group_names))}", flush=True

@@ -168,7 +168,7 @@ def test_a_classifier_has_a_page_without_what_it_lacks() -> None:
     made = report(ClassShares(), label_tasks(12, 9, seed=0), (2,), num_bootstrap=20)
     page = made.html()
     sections = re.findall(r'<section id="(\w+)">', page)
-    assert sections == ["conclusions", "scores", "calibration", "worst", "surprise", "terms"]
+    assert sections == ["conclusions", "scores", "calibration", "classes", "worst", "surprise", "terms"]
     assert "right answers" in page
     assert "Not judged" in page
 

@@ -22,6 +22,8 @@ from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, O
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
+POINT_VALUES = ("pit", "confidence", "correct", "label", "predicted")  # what there is of each point, not of each task
+
 
 @settled
 @naming_columns
@@ -118,7 +120,8 @@ def evaluate(
             _require_numbers(scores, shown, shot, names)
             scored.append(_Scored(positions[able], names, shown, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
-    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen)
+    classes = () if tasks.schema is None else tasks.schema.classes
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen, classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +151,7 @@ def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
         tuple(names[i] for i in order.tolist()),
         counts[order].numpy(),
         {name: torch.cat([p.scores[name] for p in parts])[order].numpy() for name, ndim in kinds.items() if ndim == 1},
-        **{name: of_points(name) for name in ("pit", "confidence", "correct") if name in kinds},
+        **{name: of_points(name) for name in POINT_VALUES if name in kinds},
     )
 
 
@@ -232,6 +235,8 @@ def _class_scores(part: HeldOut) -> dict[str, Tensor]:
         "brier": metrics.brier(predictive, y, mask),
         "confidence": metrics.confidence(predictive).double(),
         "correct": metrics.is_correct(predictive, y),
+        "label": y,
+        "predicted": predictive.probs.argmax(-1),
     }
 
 

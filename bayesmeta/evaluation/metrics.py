@@ -244,9 +244,10 @@ def confidence(predictive: Predictive) -> Float[Tensor, "B M"]:
 
 
 def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
-    """1 where the most probable class is the label, 0 where it is not, and 1/k where the label is one of k that tie: what
-    choosing among them at random is right on average. Otherwise a classifier that says nothing would be right wherever
-    the label is the class that happens to be first.
+    """1 where the most probable class is the label, 0 where it is not, and 1/k where the label is one of k that tie.
+
+    That is how often a choice among them at random is right. Otherwise a classifier that says nothing would be right
+    wherever the label is the class that happens to be first.
 
     Example:
         >>> from torch.distributions import Categorical

@@ -35,6 +35,8 @@ class ShotScores:
         pit: `P C`, F(y) of each query point; None for a classifier.
         confidence: `P`, probability of the most probable class; None in regression.
         correct: `P`, whether the most probable class was right; None in regression.
+        label: `P`, the class that came; None in regression.
+        predicted: `P`, the most probable class; None in regression.
 
     Example:
         >>> import bayesmeta as bm
@@ -56,10 +58,12 @@ class ShotScores:
     pit: np.ndarray | None = None
     confidence: np.ndarray | None = None
     correct: np.ndarray | None = None
+    label: np.ndarray | None = None
+    predicted: np.ndarray | None = None
 
     @property
     def starts(self) -> np.ndarray:
-        """The place in `pit`, `confidence` and `correct` at which each task begins, `T`."""
+        """The place in `pit`, and in what there is of each point of a classifier, at which each task begins, `T`."""
         return np.cumsum(self.points) - self.points
 
     def means(self, values: np.ndarray) -> np.ndarray:
@@ -139,6 +143,7 @@ class Evaluation:
         num_bootstrap: resamplings of the tasks.
         seed: of the division into support and query, and of the bootstrap.
         unseen: classes of each task that its support did not show.
+        classes: the names of the classes, where the tasks came from a table that has them.
 
     Example:
         >>> import bayesmeta as bm
@@ -156,6 +161,7 @@ class Evaluation:
     num_bootstrap: int
     seed: int
     unseen: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def shots(self) -> tuple[int, ...]:
@@ -223,6 +229,42 @@ class Evaluation:
         heads = ({"shots": r.shots, "task": list(r.names), "points": r.points} for r in chosen)
         return pd.concat([pd.DataFrame(h | r.scores) for h, r in zip(heads, chosen, strict=True)], ignore_index=True)
 
+    def confusion(self, shots: int | None = None) -> "pd.DataFrame":
+        """How many query points of each class (rows) were predicted as each (columns), all tasks together.
+
+        Args:
+            shots: the number of shots; by default the largest for which there are tasks.
+
+        Returns:
+            Classes go by their names, where the tasks came from a table with names, and else by their labels.
+
+        Raises:
+            DataError: outcomes that are numbers, an unknown number of shots, or one without tasks.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> pain = ["none", "mild", "none"] * 2
+            >>> frame = pd.DataFrame({"who": list("aaabbb"), "day": [0, 1, 2] * 2, "pain": pain})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["day"], y="pain")
+            >>> found = bm.evaluate(bm.R2D2(bm.MLP(1, [8]), num_classes=2), tasks, shots=[0]).confusion()
+            >>> found.index.tolist(), found.sum(axis=1).tolist()
+            (['mild', 'none'], [2, 4])
+        """
+        import pandas as pd
+
+        result = self._largest() if shots is None else self.at(shots)
+        if result.label is None or result.predicted is None:
+            raise DataError("expected outcomes that are classes, got numbers, or no task at this number of shots")
+        count = len(self.classes) or int(max(result.label.max(), result.predicted.max())) + 1
+        names = pd.Index(self.classes or range(count), dtype=object if self.classes else None)
+        table = np.bincount(result.label * count + result.predicted, minlength=count * count).reshape(count, count)
+        return pd.DataFrame(table, index=names.rename("class"), columns=names.rename("predicted"))
+
+    def _largest(self) -> ShotScores:
+        """The largest number of shots for which there are tasks."""
+        return self.at(max(result.shots for result in self.results if result.names))
+
     def worst(self, k: int = 5, shots: int | None = None, by: str = "nll") -> "pd.DataFrame":
         """The k tasks of the highest score `by` (of the lowest accuracy or AUROC) at one number of shots.
 
@@ -236,7 +278,7 @@ class Evaluation:
         """
         if k < 1:
             raise DataError(f"expected at least one task, got k = {k}")
-        result = self.at(max(r.shots for r in self.results if r.names) if shots is None else shots)
+        result = self._largest() if shots is None else self.at(shots)
         if by not in result.scores:
             raise DataError(f"expected one of the scores {list(result.scores)}, got {by!r}")
         frame = self.per_task(result.shots).sort_values(by, ascending=by in _HIGHER_IS_BETTER, kind="stable")

@@ -4,9 +4,11 @@ from bayesmeta.heads.class_means import NearestMeanHead
 from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.classes import Classes
 from bayesmeta.heads.classifier import HeadClassifier
+from bayesmeta.heads.clusters import ClusterHead
 from bayesmeta.heads.context import BiLSTM, Context, SetAttention
 from bayesmeta.heads.feature_classifier import FeatureClassifier, HeadPosterior
 from bayesmeta.heads.gaussian_process import GaussianProcessHead
+from bayesmeta.heads.graph import GraphHead
 from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
 from bayesmeta.heads.kernel_counts import KernelCountsHead
 from bayesmeta.heads.logistic import LogisticHead
@@ -19,10 +21,12 @@ __all__ = [
     "BiLSTM",
     "ClassPrior",
     "Classes",
+    "ClusterHead",
     "Context",
     "Examples",
     "FeatureClassifier",
     "GaussianProcessHead",
+    "GraphHead",
     "Head",
     "HeadClassifier",
     "HeadPosterior",

@@ -114,8 +114,9 @@ class FeatureClassifier(Learner):
         return logits.logsumexp(-1) - scores.log_none(rows) if isinstance(scores, OpenScores) else None
 
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Adam; the few numbers of the head, which set its units and are learned as logarithms, go 10 times as fast, and
-        the weights of a head that is a network as those of the features.
+        """Adam; the few numbers of the head, which set its units and are learned as logarithms, go 10 times as fast.
+
+        The weights of a head that is a network go as those of the features.
         """
         trained = [(self._is_weight(name, p), p) for name, p in self.named_parameters() if p.requires_grad]
         slow, fast = [p for is_weight, p in trained if is_weight], [p for is_weight, p in trained if not is_weight]

@@ -68,7 +68,12 @@ class RelationHead(Head):
                 layers.append(nn.MaxPool2d(2))
                 size = [n // 2 for n in size]
             inputs = channels
-        layers += [nn.Flatten(), nn.Linear(channels * math.prod(size), hidden), nn.ReLU(), nn.Linear(hidden, 1, bias=False)]
+        layers += [
+            nn.Flatten(),
+            nn.Linear(channels * math.prod(size), hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, 1, bias=False),
+        ]
         self.relation = nn.Sequential(*layers)
 
     @override

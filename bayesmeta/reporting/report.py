@@ -144,6 +144,9 @@ class Report:
         ]
         if "sharpness" in panels:
             parts.append(page.Section("sharpness", "Sharpness", sections.sharpness(panels["sharpness"])))
+        if self._is_classifier:
+            shown = sections.classes(evaluation)
+            parts.append(page.Section("classes", "Classes", shown))
         parts.append(page.Section("worst", "Worst tasks", sections.worst_tasks(evaluation)))
         parts.append(page.Section("surprise", "Surprise", sections.surprise(self.surprise)))
         if self.examples:
@@ -238,6 +241,7 @@ def _facts(tasks: TaskDataset, evaluation: Evaluation, split: type[Split]) -> li
     how = {"RandomSplit": "known points drawn at random", "PrefixSplit": "known points are the first of each task"}
     return [
         *([("Columns", _columns(tasks.schema))] if tasks.schema else []),
+        *([("Classes", ", ".join(tasks.schema.classes))] if tasks.schema and tasks.schema.classes else []),
         ("Learner", evaluation.learner),
         ("Tasks", f"{len(tasks)}, of {int(tasks.counts.min())} to {int(tasks.counts.max())} points"),
         ("Division", f"{how.get(split.__name__, split.__name__)}, seed {evaluation.seed}"),

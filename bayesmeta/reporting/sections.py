@@ -7,6 +7,7 @@ import numpy as np
 
 from bayesmeta.evaluation.conclusions import Conclusion, main_shots
 from bayesmeta.evaluation.scores import Evaluation
+from bayesmeta.one_line import several
 from bayesmeta.reporting import page
 from bayesmeta.reporting.figures import Panel
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_ROWS = 10  # of a list of tasks
+MOST_CLASSES = 12  # that all have a column
 
 
 def conclusions(found: Sequence[Conclusion]) -> str:
@@ -60,6 +62,29 @@ def sharpness(panels: list[Panel]) -> str:
         "The dashed line is what one would say without knowing the task or its inputs."
     )
     return page.paragraph(text) + drawn(panels)
+
+
+def classes(evaluation: Evaluation) -> str:
+    """How often each class came, and as what it was predicted."""
+    shots = main_shots(evaluation)
+    table = evaluation.confusion(shots)
+    named = [str(name) for name in table.index]
+    intro = page.paragraph(
+        f"Points not seen at {several(shots, 'shot')}, all tasks together: the class that came, and what its points "
+        "were predicted as. A frequent class is often the most probable one of nearly all points; whether "
+        "the probabilities are right is what calibration says."
+    )
+    rows: list[list[str | tuple[str, str]]] = []
+    for name, counts in zip(named, table.to_numpy(), strict=True):
+        total = int(counts.sum())
+        shares = [(str(count), f"{100 * count / total:.0f} %" if total else "") for count in counts.tolist()]
+        rows.append([name, str(total), *(shares if len(named) <= MOST_CLASSES else [shares[len(rows)]])])
+    heads = [
+        "class",
+        "points",
+        *([f"as {name}" for name in named] if len(named) <= MOST_CLASSES else ["right answers"]),
+    ]
+    return intro + page.table(heads, rows, "Classes", text_columns=(0,))
 
 
 def worst_tasks(evaluation: Evaluation) -> str:

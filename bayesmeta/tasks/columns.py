@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayesmeta.errors import DataError
-from bayesmeta.task_names import factorized, place, plain, texts
+from bayesmeta.task_names import factorized, look_alikes, place, plain, texts
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN = ("string", "integer", "floating", "mixed-integer-float", "boolean", "empty")  # kinds of object columns
 FEW = 20  # levels that any text column may have
+SAID = "use astype('category'), or --categorical"  # how a user says that an input column holds categories
 MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 CLOCK = r"([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d([.,]\d+)?)?([ ]?[ap]m)?"
 DATE = re.compile(
@@ -51,7 +52,7 @@ def numbers(column: "pd.Series[Any]", missing_allowed: bool) -> np.ndarray:
         at = int(np.argmax(bad))
         cell = plain(column.iloc[at])
         raise DataError(
-            f"expected numbers in column {column.name!r}, got {cell!r} in {place(column, at)}{_likely_cause(cell)}"
+            f"expected numbers in column {column.name!r}, got {cell!r} in {place(column, at)}{likely_cause(cell)}"
         )
     infinite = np.isinf(values)
     if infinite.any():
@@ -75,10 +76,11 @@ def _converted(column: "pd.Series[Any]") -> np.ndarray:
     if column.dtype != object or infer_dtype(column, skipna=True) in PLAIN:
         with contextlib.suppress(OverflowError):  # whole numbers of hundreds of digits
             return pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    return np.array([_as_float(cell) for cell in column.tolist()], dtype=np.float64)
+    return np.array([as_float(cell) for cell in column.tolist()], dtype=np.float64)
 
 
-def _as_float(cell: Any) -> float:
+def as_float(cell: Any) -> float:
+    """The number that a cell is or writes; NaN for any other, infinity for one beyond all floats."""
     if isinstance(cell, str):
         try:
             return float(cell) if "_" not in cell and cell.isascii() else np.nan
@@ -127,7 +129,7 @@ def levels_of(column: "pd.Series[Any]", tasks: np.ndarray) -> tuple[str, ...] | 
     found = texts(names)
     if not said:
         _refuse_numbers_as_text(filled, codes, names)
-        _refuse_dates(filled, codes, found)
+        refuse_dates(filled, codes, found, SAID)
         _refuse_many(filled, codes, found, tasks[column.notna().to_numpy()])
     return tuple(sorted(found))
 
@@ -141,20 +143,36 @@ def one_hot(column: "pd.Series[Any]", levels: Sequence[str]) -> np.ndarray:
             f"expected column {column.name!r} to hold one of {list(levels)}, "
             f"got a missing cell in {place(column, at)}: leave the row out, or give what is unknown a name"
         )
+    found = positions(column, levels, f"one of {list(levels)}")
+    encoded = np.zeros((len(found), len(levels)))
+    encoded[np.arange(len(found)), found] = 1.0
+    return encoded
+
+
+def positions(column: "pd.Series[Any]", levels: Sequence[str], expected: str, remedy: str = "") -> np.ndarray:
+    """Of each cell, none of which is missing, the place of its level among these.
+
+    Args:
+        column: the cells.
+        levels: names, as texts.
+        expected: what the column is expected to hold, for the message.
+        remedy: what to do about another cell, for the message.
+
+    Raises:
+        DataError: a cell is none of the levels.
+    """
     codes, names = factorized(column, f"a category of column {column.name!r}")
     position = {level: i for i, level in enumerate(levels)}
     found = np.array([position.get(text, -1) for text in texts(names)], dtype=np.int64)
-    encoded = np.zeros((len(codes), len(levels)))
-    if len(codes) == 0:
-        return encoded
     if (found < 0).any():
         at = int(np.argmax((found < 0)[codes]))
+        alike = look_alikes([names[codes[at]]], levels)
+        hint = f"; perhaps {alike[0][1]!r} is meant, as names are compared as they are written" if alike else ""
         raise DataError(
-            f"expected column {column.name!r} to hold one of {list(levels)}, "
-            f"got {plain(column.iloc[at])!r} in {place(column, at)}"
+            f"expected column {column.name!r} to hold {expected}, "
+            f"got {plain(column.iloc[at])!r} in {place(column, at)}{hint}{remedy}"
         )
-    encoded[np.arange(len(codes)), found[codes]] = 1.0
-    return encoded
+    return found[codes]
 
 
 def refuse_times(column: "pd.Series[Any]") -> None:
@@ -182,18 +200,19 @@ def _refuse_numbers_as_text(filled: "pd.Series[Any]", codes: np.ndarray, names: 
         cell = filled.iloc[at]
         raise DataError(
             f"expected numbers or categories in column {filled.name!r}, got both: {cell!r} in "
-            f"{place(filled, at)}{_likely_cause(cell)}. If all are names, use astype('category'), or --categorical"
+            f"{place(filled, at)}{likely_cause(cell)}. If all are names, {SAID}"
         )
 
 
-def _refuse_dates(filled: "pd.Series[Any]", codes: np.ndarray, found: Sequence[str]) -> None:
+def refuse_dates(filled: "pd.Series[Any]", codes: np.ndarray, found: Sequence[str], said: str) -> None:
+    """Raise DataError where a level looks like a date or a time; `said` is how to say that they are names after all."""
     dates = np.array([DATE.fullmatch(text) is not None for text in found], dtype=bool)
     if dates.any():
         at = int(np.argmax(dates[codes]))
         raise DataError(
             f"expected numbers or categories in column {filled.name!r}, got a date or time, {filled.iloc[at]!r} in "
             f"{place(filled, at)}: convert it to a number, such as days since a start that you choose; "
-            "if they are names, use astype('category'), or --categorical"
+            f"if they are names, {said}"
         )
 
 
@@ -205,8 +224,7 @@ def _refuse_many(filled: "pd.Series[Any]", codes: np.ndarray, found: Sequence[st
     if 2 * len(found) > count:
         raise DataError(
             f"expected categories in column {filled.name!r}, got {len(found)} different texts in {count} "
-            f"{'tasks' if constant else 'rows'}: leave it out, or group its levels; "
-            "if it must be so, use astype('category'), or --categorical"
+            f"{'tasks' if constant else 'rows'}: leave it out, or group its levels; if it must be so, {SAID}"
         )
 
 
@@ -228,7 +246,7 @@ THOUSANDS = re.compile(r"[+-]?\d{1,3}((,\d{3})+(\.\d+)?|(\.\d{3})+(,\d+)?|(['\s]
 UNIT = re.compile(r"\s*[<>~]?\s*[+-]?\d*[.,]?\d+([eE][+-]?\d+)?\s*[^\d\s.,;:/+-].*")
 
 
-def _likely_cause(cell: Any) -> str:
+def likely_cause(cell: Any) -> str:
     """What a number may have been that was not read as one."""
     if not isinstance(cell, str):
         return ""

@@ -1,5 +1,6 @@
 """A finite set of tasks from the user's own table, in real units, ragged."""
 
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -11,13 +12,15 @@ from torch import Tensor
 
 from bayesmeta.arguments import generator_of, probability
 from bayesmeta.data import Data, TaskBatch, require_paddable
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, OutcomeWarning, ShapeError
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import several
+from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
 from bayesmeta.task_names import factorized, name_text
 from bayesmeta.tasks.source import Split, TaskSource
-from bayesmeta.tasks.table import Schema
+from bayesmeta.tasks.table import Schema, observed
 from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -91,23 +94,40 @@ class TaskDataset(TaskSource):
         *,
         task: str,
         x: Sequence[str],
-        y: Sequence[str],
+        y: str | Sequence[str],
         covariates: Sequence[str] = (),
+        outcomes: Outcomes | None = None,
     ) -> "TaskDataset":
         """Read tasks from a long table: one row for each point, in the order of the table.
+
+        The outcome is a class where its column holds text, categories or truths, or where `outcomes` says so; labels
+        are then the places of the classes in `schema.classes`.
 
         Args:
             frame: the table; its index is used to name rows in messages.
             task: the column with the task's name.
             x: input columns; text and category columns are one-hot encoded. May be empty.
-            y: numeric outcome columns. A row with a missing outcome is left out.
+            y: an outcome column of numbers or classes, or several of numbers. A row with a missing outcome is left out.
             covariates: input columns that are constant within a task; appended to x.
+            outcomes: `Labels()` where the outcome is a class, such as one coded 0 and 1; `Numbers()` where it is a
+                number. By default what the column looks like, and numbers that look like codes of classes are warned of
+                (`OutcomeWarning`).
 
         Raises:
             DataError: an unknown column, a cell that is not a finite number, a missing task, a task whose outcomes are
-                all missing, an empty table. Column, row or task is named.
+                all missing (of classes, such a task is left out and warned of), an empty table, fewer than two classes.
+                Column, row or task is named.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> pain = ["mild", "none", "none", "none"]
+            >>> frame = pd.DataFrame({"who": list("aabb"), "day": [0, 1, 0, 1], "pain": pain})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["day"], y="pain")
+            >>> tasks.schema.classes, tasks.task("a").y.tolist()
+            (('mild', 'none'), [[0, 1]])
         """
-        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates))
+        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes))
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
@@ -115,14 +135,14 @@ class TaskDataset(TaskSource):
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
         (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
-        present = ~np.isnan(y).any(1)
+        present = observed(y)
         points = np.bincount(rows[present], minlength=len(names))
         if not points.all():
-            name = names[int(np.argmin(points))]
-            raise DataError(f"expected an outcome in every task, got only missing ones in task {name!r}: drop it")
+            _without_outcome([name for name, count in zip(names, points, strict=True) if not count], schema)
         if not present.all():
             frame, y, rows = frame[present], y[present], rows[present]
-        tasks = cls.from_arrays(schema.inputs(frame), y, rows)
+        make = Data.from_labels if schema.classes else Data.from_arrays
+        tasks = cls._grouped(make(schema.inputs(frame), y), rows)
         tasks.names, tasks.schema = tuple(names[row] for row in tasks.names), schema  # type: ignore[call-overload]
         return tasks
 
@@ -138,7 +158,11 @@ class TaskDataset(TaskSource):
         Raises:
             ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
         """
-        points = Data.from_arrays(x, y)
+        return cls._grouped(Data.from_arrays(x, y), groups)
+
+    @classmethod
+    def _grouped(cls, points: Data, groups: Sequence[Hashable] | ArrayLike) -> "TaskDataset":
+        """Rows of one batch as tasks, by the task of each."""
         shape = tuple(getattr(groups, "shape", (points.num_points,)))
         if len(shape) != 1:
             raise ShapeError(f"expected groups of shape (rows,), got {shape}")
@@ -300,6 +324,18 @@ def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
 
     return call
+
+
+def _without_outcome(names: list[Hashable], schema: Schema) -> None:
+    """Refuse tasks that say nothing; of classes, where tasks that nobody has labelled are usual, warn of them."""
+    if not schema.classes:
+        raise DataError(f"expected an outcome in every task, got only missing ones in task {names[0]!r}: drop it")
+    some = ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+    warnings.warn(
+        f"{several(len(names), 'task')} without a class in column {schema.y[0]!r} left out: {some}",
+        OutcomeWarning,
+        stacklevel=4,  # whoever called from_frame
+    )
 
 
 def _count_distinct(names: Sequence[Any]) -> int:

@@ -6,9 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesmeta.errors import DataError
+from bayesmeta.data import as_tensor
+from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.task_names import factorized, name_text, place
+from bayesmeta.tasks.class_columns import ASK_CLASSES, classes_of, labels, warn_of_codes
 from bayesmeta.tasks.columns import first_of_task, levels_of, numbers, one_hot
+from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,10 +25,12 @@ class Schema:
     Attributes:
         task: the column with the task's name.
         x: input columns that vary from point to point.
-        y: outcome columns, all numeric.
+        y: outcome columns, all numeric, or a single one of classes.
         covariates: input columns that are constant within a task (age, site); appended to x.
         levels: for every categorical input column its levels, one-hot encoded in this order. They are names, compared
             like those of tasks (`bayesmeta.task_names`): level "1" is found in cells "1", 1 and 1.0.
+        classes: the classes of the outcome, names like the levels, of which label c is the c-th; empty where outcomes
+            are numbers.
 
     Example:
         >>> import pandas as pd
@@ -44,22 +50,41 @@ class Schema:
     y: tuple[str, ...]
     covariates: tuple[str, ...] = ()
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, frame: "pd.DataFrame", task: str, x: Sequence[str], y: Sequence[str], covariates: Sequence[str] = ()
+        cls,
+        frame: "pd.DataFrame",
+        task: str,
+        x: Sequence[str],
+        y: str | Sequence[str],
+        covariates: Sequence[str] = (),
+        outcomes: Outcomes | None = None,
     ) -> "Schema":
         """Read the schema off a table: text and category columns among the inputs become one-hot, booleans 0 and 1.
+
+        A single outcome column of text, categories or truths is one of classes (`bayesmeta.tasks.class_columns`).
+
+        Args:
+            frame: the table.
+            task: the column with the task's name.
+            x: input columns.
+            y: an outcome column, or several of numbers.
+            covariates: input columns that are constant within a task.
+            outcomes: `Labels()` where the outcome is a class whatever it looks like, `Numbers()` where it is a number;
+                by default what it looks like. `Labels(3)` and `Numbers(2)` also say how many.
 
         Raises:
             DataError: a column is unknown, named twice, or neither numeric nor categorical: times and dates, numbers
                 written as text, text with about as many levels as rows. `astype("category")` says that a column holds
-                categories.
+                categories. Also classes or numbers of another count than `outcomes` says.
         """
         from pandas.api.types import is_numeric_dtype
 
         _require_frame(frame)
-        for name, given in (("x", x), ("y", y), ("covariates", covariates)):
+        y = [y] if isinstance(y, str) else y
+        for name, given in (("x", x), ("covariates", covariates)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
         named = [task, *x, *y, *covariates]
@@ -76,7 +101,12 @@ class Schema:
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
         tasks = _tasks(used, task)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
-        return cls(task, tuple(x), tuple(y), tuple(covariates), found)
+        return cls(task, tuple(x), tuple(y), tuple(covariates), found, _classes(used, y, outcomes))
+
+    @property
+    def outcome_kind(self) -> Outcomes:
+        """What a learner of such tables predicts: `Labels(C)` of the classes, or so many numbers."""
+        return Labels(len(self.classes)) if self.classes else Numbers(len(self.y))
 
     @property
     def x_names(self) -> tuple[str, ...]:
@@ -105,9 +135,45 @@ class Schema:
         return np.concatenate(columns, 1) if columns else np.zeros((len(frame), 0))
 
     def outcomes(self, frame: "pd.DataFrame") -> np.ndarray:
-        """The outcomes of each row, `rows C` in float64, NaN where missing. Raises DataError like `inputs`."""
+        """The outcomes of each row: `rows C` in float64, NaN where missing, or labels `rows` in int64, there -1.
+
+        Raises:
+            DataError: like `inputs`; a class that is not one of `classes`.
+        """
         _require_columns(frame, self.y)
+        if self.classes:
+            return labels(frame[self.y[0]], self.classes)
         return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
+
+    def has_outcome(self, frame: "pd.DataFrame") -> np.ndarray:
+        """Which rows have all their outcomes, `rows`. Raises DataError like `outcomes`.
+
+        Example:
+            >>> import pandas as pd
+            >>> schema = Schema("who", x=(), y=("ill",), classes=("no", "yes"))
+            >>> schema.has_outcome(pd.DataFrame({"who": [1, 2], "ill": ["yes", None]})).tolist()
+            [True, False]
+        """
+        return observed(self.outcomes(frame))
+
+    def class_sets(self, sets: ArrayLike) -> list[tuple[str, ...]]:
+        """The names of the classes in each set, such as `label_set` of conformal prediction gives for one task.
+
+        Args:
+            sets: `rows C`, True where a class is in the set of a row.
+
+        Raises:
+            ShapeError: another number of classes than the schema has.
+
+        Example:
+            >>> schema = Schema("who", x=(), y=("ill",), classes=("no", "yes"))
+            >>> schema.class_sets([[True, True], [False, True]])
+            [('no', 'yes'), ('yes',)]
+        """
+        chosen = as_tensor(sets, "sets").bool()
+        if chosen.ndim != 2 or chosen.shape[1] != len(self.classes):
+            raise ShapeError(f"expected sets of shape (rows, {len(self.classes)}), got {tuple(chosen.shape)}")
+        return [tuple(self.classes[i] for i in row.nonzero().flatten().tolist()) for row in chosen]
 
     def tasks(self, frame: "pd.DataFrame") -> tuple[np.ndarray, list[Hashable]]:
         """The task of each row as a position, and the names as they were written, in order of appearance.
@@ -148,7 +214,8 @@ class Schema:
         try:
             found = {name: tuple(map(name_text, items)) for name, items in value["levels"].items()}
             lists = {name: tuple(value[name]) for name in ("x", "y", "covariates")}
-            return cls(task=value["task"], levels=found, **lists)
+            classes = tuple(map(name_text, value.get("classes", ())))  # folders of before there were any have none
+            return cls(task=value["task"], levels=found, classes=classes, **lists)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"expected a table schema with task, x, y, covariates and levels, got {value!r}") from error
 
@@ -160,6 +227,45 @@ def _tasks(frame: "pd.DataFrame", task: str) -> tuple[np.ndarray, list[Hashable]
         where = place(column, int(np.argmax(missing)))
         raise DataError(f"expected a task in column {task!r} of every row, got none in {where}")
     return factorized(column, f"a task in column {task!r}")
+
+
+def observed(outcomes: np.ndarray) -> np.ndarray:
+    """Which rows have all outcomes, of those that `Schema.outcomes` gives.
+
+    Example:
+        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan]])).tolist()
+        ([True, False], [False])
+    """
+    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).any(1)
+
+
+def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) -> tuple[str, ...]:
+    """The classes of the outcome, none where it is a number."""
+    if isinstance(outcomes, Numbers):
+        if outcomes.count != len(y):
+            raise DataError(f"expected {outcomes.count} outcome columns, as {outcomes} says, got {list(y)}")
+        return ()
+    if len(y) > 1:
+        if outcomes is not None:
+            raise DataError(f"expected one outcome column of classes, got {list(y)}: make a data set of each")
+        return ()
+    found = classes_of(used[y[0]], asked=outcomes is not None)
+    if found is None:
+        warn_of_codes(y[0], _numbers(used[y[0]]))
+        return ()
+    if outcomes is not None and outcomes.count not in (None, len(found)):
+        raise DataError(f"expected {outcomes.count} classes in column {y[0]!r}, got {len(found)}: {', '.join(found)}")
+    return found
+
+
+def _numbers(column: "pd.Series[Any]") -> np.ndarray:
+    """Those of an outcome; text among them is refused, which may be of classes after all."""
+    try:
+        return numbers(column, missing_allowed=True)
+    except DataError as error:
+        if not any(isinstance(cell, str) for cell in column):
+            raise
+        raise DataError(f"{error}. If these are classes, say {ASK_CLASSES}") from error
 
 
 def _require_frame(frame: Any) -> None:

@@ -90,8 +90,9 @@ class MarginalPredictive(Objective):
 
 
 class SquaredMatchError(Objective):
-    """The mean of (sigmoid(score_c(x)) - [y = c])² over query points and classes: what relation networks were trained on
-    (Sung et al. 2018, eq. 2). It is a proper score of match probabilities, each on its own, and not of classes.
+    """The mean of (sigmoid(score_c(x)) - [y = c])² over query points and classes (Sung et al. 2018, eq. 2).
+
+    Relation networks were trained on it. It is a proper score of match probabilities, each on its own, not of classes.
 
     Example:
         >>> import bayesmeta as bm

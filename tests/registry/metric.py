@@ -27,6 +27,12 @@ def _mlp() -> bm.MLP:
     return bm.MLP(2, [16, 8])
 
 
+def _clusters() -> bm.heads.ClusterHead:
+    """One that finds several clusters in a class of few examples."""
+    return bm.heads.ClusterHead(8, alpha=0.5, prior_variance=0.5, noise=0.02)
+
+
+SHARES = {"meta_gradient_equals_finite_differences": "which example is of which cluster is a constant to it on purpose"}
 PAIRS = {"meta_gradient_equals_finite_differences": "of its loss a half is learned while the pairs are held still"}
 
 METRIC = [
@@ -40,4 +46,17 @@ METRIC = [
     *_classifier("siamese", lambda ways: bm.Siamese(_mlp(), num_classes=ways), **PAIRS),
     *_classifier("relation", lambda ways: bm.Relation(_mlp(), num_classes=ways)),
     *_classifier("relation-maps", lambda ways: bm.Relation(_mlp(), num_classes=ways, map_shape=(2, 2, 2))),
+    *_classifier(
+        "infinite-mixture-prototypes",
+        lambda ways: bm.InfiniteMixturePrototypes(_mlp(), num_classes=ways, head=_clusters()),
+        **SHARES,
+    ),
+    *_classifier(
+        "infinite-mixture-prototypes-one-cluster",
+        lambda ways: bm.InfiniteMixturePrototypes(_mlp(), num_classes=ways),
+    ),
+    *_classifier(
+        "graph-network",
+        lambda ways: bm.GraphNetwork(_mlp(), num_classes=ways, head=bm.heads.GraphHead(8, width=6, channels=2)),
+    ),
 ]

@@ -178,7 +178,6 @@ BAD: dict[str, Bad] = {
     "unknown task": ({}, {"task": "subject"}, "a column 'subject'"),
     "unknown covariate": ({}, {"covariates": ["age"]}, "a column 'age'"),
     "text for x": ({}, {"x": "time"}, "x to be a list of column names, got the text 'time'"),
-    "text for y": ({}, {"y": "level"}, "y to be a list of column names, got the text 'level'"),
     "text for covariates": ({}, {"covariates": "age"}, "covariates to be a list of column names, got the text 'age'"),
     "list for task": ({}, {"task": ["patient"]}, r"column names to be text, got \['patient'\]"),
     "number for x": ({}, {"x": [3]}, "column names to be text, got 3"),

@@ -48,8 +48,8 @@ class MetricLearner(FeatureClassifier):
         """
         if not isinstance(scores, LogScores):
             raise UnsupportedError(
-                f"expected a head with scores in nats (LogScores), got {type(self.head).__name__}: a HeadClassifier, such "
-                "as MetaOptNet(features, head=...), learns what a unit of score is worth"
+                f"expected a head with scores in nats (LogScores), got {type(self.head).__name__}: a HeadClassifier, "
+                "such as MetaOptNet(features, head=...), learns what a unit of score is worth"
             )
         return scores.log_scores(rows)
 

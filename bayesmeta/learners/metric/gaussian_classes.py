@@ -20,7 +20,7 @@ from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.class_means import NearestMeanHead, log_density
 from bayesmeta.heads.feature_classifier import HeadPosterior
 from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.metric.prototypical import Prototypical
+from bayesmeta.learners.metric.base import DensityLearner
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.outcomes import Labels
 from bayesmeta.priors import Prior
@@ -32,22 +32,23 @@ class GaussianClasses(ExplicitLearner):
     """Prototypical networks as an explicit learner: phi is `mean`, `C F`, the mean of every class.
 
     It has the theta of the classifier that it is made from, and adapts like it. `Sampled` and Pyro programs of it draw
-    class means. Their predictions average p(y | x, phi) over draws, where the classifier also lets the query itself tell
-    of the means (p(x | D) for every class): the two agree as the number of examples grows.
+    class means. Their predictions average p(y | x, phi) over draws, where the classifier also lets the query itself
+    tell of the means (p(x | D) for every class): the two agree as the number of examples grows.
 
     Args:
-        classifier: whose model it is, with a fixed number of classes.
+        classifier: whose model it is, such as `bm.Prototypical`, with a fixed number of classes. Its power stays with
+            its predictions: the model has none.
 
     Raises:
-        UnsupportedError: the classifier reads its classes from every support, or has other features than a head with a
-            location.
+        UnsupportedError: the classifier reads its classes from every support, or its head is not a `NearestMeanHead`
+            with a location.
 
     Example:
         >>> import torch
         >>> import bayesmeta as bm
         >>> classifier = bm.Prototypical(bm.Identity(1), num_classes=2).double()
         >>> model, support = bm.learners.GaussianClasses(classifier), bm.Data.from_labels([-2.0, 2.0], [0, 1])
-        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 2, dtype=torch.float64)}).shape  # Identity has a constant, too
+        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 2, dtype=torch.float64)}).shape  # x, and 1
         torch.Size([1])
         >>> model.adapt(support).sample(3, torch.Generator().manual_seed(0))["mean"].shape
         torch.Size([3, 1, 2, 2])
@@ -55,7 +56,7 @@ class GaussianClasses(ExplicitLearner):
 
     prior: "ClassMeans"
 
-    def __init__(self, classifier: Prototypical) -> None:
+    def __init__(self, classifier: DensityLearner) -> None:
         super().__init__()
         head, count = classifier.head, classifier.outcomes.count
         if count is None:
@@ -156,7 +157,7 @@ class LabelledFeatures(Likelihood):
 
     @override
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
-        return self._labels(data, self.network_outputs)
+        return self.labels_of(data, self.network_outputs)
 
 
 class WithFeatures(Categorical):

@@ -42,8 +42,8 @@ class Siamese(MetricLearner):
         hyperprior: p(theta); none by default.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: fewer than two classes, or a head that is not of
-            pairs.
+        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: fewer than two classes, or a head that is not a
+            `PairHead`.
 
     Example:
         >>> import bayesmeta as bm
