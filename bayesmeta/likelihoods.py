@@ -136,7 +136,13 @@ class Likelihood(Described, nn.Module, ABC):
         require_kind(self.outcomes.y_shape, tuple(data.y.shape[2:]), type(self).__name__)
         return data.y
 
-    def _labels(self, data: Data, num_classes: int) -> Tensor:
+    def labels_of(self, data: Data, num_classes: int) -> Int[Tensor, "B N"]:
+        """The labels of real points, 0 where padded. Raises DataError for outcomes that are no labels, or out of range.
+
+        Args:
+            data: the points.
+            num_classes: C.
+        """
         require_kind(self.outcomes.y_shape, tuple(data.y.shape[2:]), type(self).__name__)
         labels = torch.where(data.mask, data.y, 0)
         if torch.compiler.is_compiling():
@@ -371,7 +377,7 @@ class Bernoulli(Likelihood):
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N"]:
         """The labels, in the floating precision of f."""
-        return self._labels(data, 2).to(f.dtype)  # torch wants its labels in floating point
+        return self.labels_of(data, 2).to(f.dtype)  # torch wants its labels in floating point
 
 
 class Categorical(Likelihood):
@@ -432,7 +438,7 @@ class Categorical(Likelihood):
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
         """The labels, with 0 in place of padding."""
-        return self._labels(data, self.network_outputs)
+        return self.labels_of(data, self.network_outputs)
 
 
 def _root(variance: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Context(Described, nn.Module, ABC):
     """How features change when the whole support is seen. A subclass gives `of_support` and `of_query`.
 
     Attributes:
+        num_features: F, where it is made for so many features; None where any will do.
         exchangeable: False where the order of the support matters.
 
     Example:
@@ -35,6 +36,7 @@ class Context(Described, nn.Module, ABC):
         [-1.0, 1.0]
     """
 
+    num_features: int | None = None
     exchangeable: bool = True
 
     @abstractmethod
@@ -84,7 +86,7 @@ class BiLSTM(Context):
         super().__init__()
         if num_features < 1 or reads < 1:
             raise DataError(f"expected at least one feature and one read, got {num_features} and {reads}")
-        self.reads = reads
+        self.num_features, self.reads = num_features, reads
         self.onward, self.backward = (MaskedLSTM(num_features, num_features) for _ in range(2))
         self.reader = MaskedLSTM(2 * num_features, num_features)
 
@@ -128,6 +130,7 @@ class SetAttention(Context):
 
     def __init__(self, num_features: int, num_heads: int = 4) -> None:
         super().__init__()
+        self.num_features = num_features
         self.among, self.reader = Attention(num_features, num_heads), Attention(num_features, num_heads)
 
     @override

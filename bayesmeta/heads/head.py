@@ -138,9 +138,9 @@ class LogScores(Scores):
         >>> class Nearest(LogScores):  # of two classes around 0 and 1
         ...     def log_scores(self, rows):
         ...         return -(rows - torch.tensor([0.0, 1.0])).square()
-        >>> mean, variance = Nearest().at(torch.tensor([[[0.0]]]))
+        >>> mean, variance = Nearest().at(torch.tensor([[[0.25]]]))
         >>> mean.tolist(), variance.tolist()
-        ([[[0.0, -1.0]]], [[[0.0]]])
+        ([[[-0.0625, -0.5625]]], [[[0.0]]])
     """
 
     @abstractmethod

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.heads.context import Context
 from bayesmeta.heads.head import Examples, Head, LogScores
 from bayesmeta.linalg import require_matrix
@@ -38,7 +38,7 @@ class KernelCountsHead(Head):
         context: how examples and queries see each other before they are compared; None compares them as they are.
 
     Raises:
-        DataError: no features, or numbers out of bounds.
+        DataError: no features, or numbers out of bounds. ShapeError: a context for another number of features.
 
     Example:
         >>> import bayesmeta as bm
@@ -60,6 +60,8 @@ class KernelCountsHead(Head):
         super().__init__()
         if num_features < 1:
             raise DataError(f"expected at least one feature, got {num_features}")
+        if context is not None and context.num_features not in (None, num_features):
+            raise ShapeError(f"expected a context for {num_features} features, got one for {context.num_features}")
         self.num_features, self.context = num_features, context
         self.precision = torch.float64 if context is None else None  # a context is a network
         self.sharpness = Positive((), sharpness, SHARPNESS_BOUNDS)

@@ -57,6 +57,14 @@ def _head(head: bm.heads.Head) -> None:
     _adapt(bm.R2D2(bm.MLP(2, [4]), num_classes=3, head=head))
 
 
+def _comparison(head: bm.heads.Head) -> None:
+    _adapt(bm.Prototypical(bm.MLP(2, [head.num_features or 4]), num_classes=3, head=head))
+
+
+def _context(context: bm.heads.Context) -> None:
+    _adapt(bm.Matching(bm.MLP(2, [4]), num_classes=3, context=context))
+
+
 def _kernel(kernel: bm.kernels.Kernel) -> None:
     _adapt(bm.DeepKernelTransfer(_network(), kernel=kernel))
 
@@ -108,7 +116,7 @@ HEAD: Arguments = {
     "spread": 1.0,
     "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
-METRIC = {name: value for name, value in HEAD.items() if name not in ("scale", "spread")}
+METRIC: Arguments = {name: HEAD[name] for name in ("features", "num_classes", "hyperprior")}
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
 NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
@@ -146,6 +154,17 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.LRD2: (_adapt, HEAD | {"head": bm.heads.LogisticHead}),
     bm.MetaOptNet: (_adapt, HEAD | {"head": bm.heads.SVMHead}),
     bm.DeepKernelClassifier: (_adapt, HEAD | {"head": lambda: bm.heads.GaussianProcessHead(4)}),
+    bm.Prototypical: (
+        _adapt,
+        METRIC | {"head": lambda: bm.heads.NearestMeanHead(num_features=4), "power": 1.0},
+    ),
+    bm.Matching: (_adapt, METRIC | {"context": lambda: bm.heads.SetAttention(4)}),
+    bm.Siamese: (_adapt, METRIC | {"head": lambda: bm.heads.PairHead(4)}),
+    bm.Relation: (_adapt, METRIC | {"map_shape": (4, 1, 1)}),
+    bm.learners.GaussianClasses: (
+        _adapt,
+        {"classifier": lambda: bm.Prototypical(bm.MLP(2, [4]), num_classes=3)},
+    ),
     bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
     bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
     bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
@@ -176,7 +195,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.heads.GaussianProcessHead: (_head, {"num_features": 4, "kernel": bm.kernels.RBFKernel, "noise": 0.1}),
     bm.heads.LogisticHead: (_head, {"ridge": 1.0}),
-    bm.heads.NearestMeanHead: (_head, {"prior_variance": 1.0}),
+    bm.heads.NearestMeanHead: (_head, {"prior_variance": 1.0, "noise": 1.0, "num_features": 4}),
+    bm.heads.KernelCountsHead: (
+        _comparison,
+        {"num_features": 4, "sharpness": 10.0, "concentration": 0.01, "context": lambda: bm.heads.SetAttention(4)},
+    ),
+    bm.heads.PairHead: (_comparison, {"num_features": 4}),
+    bm.heads.RelationHead: (_comparison, {"map_shape": (4, 1, 1), "channels": 8, "hidden": 2}),
+    bm.heads.BiLSTM: (_context, {"num_features": 4, "reads": 2}),
+    bm.heads.SetAttention: (_context, {"num_features": 4, "num_heads": 2}),
     bm.heads.ClusterHead: (_head, {"num_features": 4, "alpha": 0.1, "prior_variance": 1.0, "noise": 1.0}),
     bm.heads.GraphHead: (_head, {"num_features": 4, "blocks": 2, "width": 3, "channels": 2, "temperature": 0.25}),
     bm.heads.RidgeHead: (_head, {"ridge": 1.0}),
@@ -332,6 +359,11 @@ def test_what_is_made_works_or_is_refused(made: type) -> None:
         (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=math.nan), "expected .*, got nan"),
         (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=2.5), "at least 2 classes, got 2.5"),
         (lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=1), "at least 2 classes, got 1"),
+        (lambda: bm.Siamese(_network(), head=bm.heads.RidgeHead()), "expected head to be a PairHead or None"),
+        (lambda: bm.Matching(_network(), context=bm.heads.BiLSTM(5)), "context for 4 features, got one for 5"),
+        (lambda: bm.Relation(_network(), map_shape=(4, 1)), r"a map shape \(channels, height, width\)"),
+        (lambda: bm.Relation(_network(), map_shape=[2, 1, 1]), "a head on 4 features, got one on 2"),
+        (lambda: _comparison(bm.heads.RidgeHead()), "scores in nats .*, got RidgeHead"),
         (lambda: bm.inference.LBFGS(tolerance=math.nan), "got nan"),
         (lambda: bm.IMAML(_network(), solver=bm.inference.LBFGS), r"the class LBFGS: call it, LBFGS\("),
         (lambda: bm.MLP(1, [8, 0]), "positive widths"),

@@ -20,7 +20,7 @@ from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.class_means import NearestMeanHead, log_density
 from bayesmeta.heads.feature_classifier import HeadPosterior
 from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.metric.prototypical import Prototypical
+from bayesmeta.learners.metric.base import DensityLearner
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.outcomes import Labels
 from bayesmeta.priors import Prior
@@ -36,32 +36,35 @@ class GaussianClasses(ExplicitLearner):
     tell of the means (p(x | D) for every class): the two agree as the number of examples grows.
 
     Args:
-        classifier: whose model it is, with a fixed number of classes.
+        classifier: whose model it is, such as `bm.Prototypical`, with a fixed number of classes. Its power stays with
+            its predictions: the model has none.
 
     Raises:
-        UnsupportedError: the classifier reads its classes from every support, or has other features than a head with a
-            location.
+        UnsupportedError: the classifier reads its classes from every support, or its head is not a `NearestMeanHead`
+            with a location.
 
     Example:
         >>> import torch
         >>> import bayesmeta as bm
         >>> classifier = bm.Prototypical(bm.Identity(1), num_classes=2).double()
         >>> model, support = bm.learners.GaussianClasses(classifier), bm.Data.from_labels([-2.0, 2.0], [0, 1])
-        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 1, dtype=torch.float64)}).shape
+        >>> model.log_joint(support)({"mean": torch.zeros(1, 2, 2, dtype=torch.float64)}).shape  # x, and 1
         torch.Size([1])
         >>> model.adapt(support).sample(3, torch.Generator().manual_seed(0))["mean"].shape
-        torch.Size([3, 1, 2, 1])
+        torch.Size([3, 1, 2, 2])
     """
 
     prior: "ClassMeans"
 
-    def __init__(self, classifier: Prototypical) -> None:
+    def __init__(self, classifier: DensityLearner) -> None:
         super().__init__()
         head, count = classifier.head, classifier.outcomes.count
         if count is None:
             raise UnsupportedError("expected a classifier with num_classes: phi has a mean for each of them")
         if not isinstance(head, NearestMeanHead) or head.location is None:
-            raise UnsupportedError(f"expected a classifier by class means with a location, got the head {head!r}")
+            raise UnsupportedError(
+                f"expected a classifier by class means with a location, got the head {type(head).__name__}"
+            )
         self.classifier = classifier
         self.x_shape, self.outcomes = classifier.x_shape, Labels(count)
         self.prior, self.likelihood = ClassMeans(head, count), LabelledFeatures(count)
@@ -154,7 +157,7 @@ class LabelledFeatures(Likelihood):
 
     @override
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
-        return self._labels(data, self.network_outputs)
+        return self.labels_of(data, self.network_outputs)
 
 
 class WithFeatures(Categorical):

@@ -21,7 +21,9 @@ from bayesmeta.data import TaskBatch
 from bayesmeta.heads.classes import one_hot
 from bayesmeta.heads.head import Examples
 from bayesmeta.heads.pairs import PairHead
+from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.metric.base import MetricLearner
+from bayesmeta.networks.network import Network
 
 
 class Siamese(MetricLearner):
@@ -33,6 +35,16 @@ class Siamese(MetricLearner):
     It is trained on pairs: every query point of a task with every example, those of one class weighing as much as the
     others together. `fit(..., objective=bm.training.MarginalPredictive())` trains it on the class of the query instead.
 
+    Args:
+        features: a network with `num_outputs` = F features of each point on its own.
+        num_classes: C, or None for the classes of each task's support.
+        head: `PairHead(F)` by default.
+        hyperprior: p(theta); none by default.
+
+    Raises:
+        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: fewer than two classes, or a head that is not a
+            `PairHead`.
+
     Example:
         >>> import bayesmeta as bm
         >>> learner = bm.Siamese(bm.MLP(2, [16, 8]), num_classes=3)
@@ -42,6 +54,16 @@ class Siamese(MetricLearner):
     """
 
     head: PairHead
+
+    def __init__(
+        self,
+        features: Network,
+        *,
+        num_classes: int | None = None,
+        head: PairHead | None = None,
+        hyperprior: Hyperprior | None = None,
+    ) -> None:
+        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
 
     @override
     @classmethod
