@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -47,6 +47,20 @@ def alphabets() -> tuple[bm.tasks.ImageClasses, bm.tasks.ImageClasses]:
     """25 alphabets to train on, and 5 that are kept out."""
     train, test = background().split_groups(KEPT_OUT / 30, seed=SEED)
     return train, test
+
+
+def turned(images: bm.tasks.ImageClasses) -> bm.tasks.ImageClasses:
+    """Alphabets, and each of them turned by 90, 180 and 270 degrees as another alphabet."""
+    parts = [
+        replace(
+            images,
+            images=torch.rot90(images.images, turn, (2, 3)),
+            class_names=tuple((name, 90 * turn) for name in images.class_names),
+            group_names=tuple((name, 90 * turn) for name in images.group_names),
+        )
+        for turn in range(4)
+    ]
+    return bm.tasks.ImageClasses.concatenate(parts)
 
 
 def features() -> bm.Conv4:

@@ -4,9 +4,8 @@ So are all other heads timed, those that solve and those that compare. Milliseco
 
     dual      the SVM's dual alone: from the Gram matrix to α, and the gradient back; 8 episodes at a time, or in a loop
     heads     the heads on given features: `solve`, the probabilities of 15 queries a class, cross entropy, the gradient
-              in features and theta; 4 episodes at a time, or in a loop; 64 features (Conv4 on 28 x 28 images), 1,600 (on
-              84 x 84), and of those that solve 3,584 and 16,000 (ResNet-12), where all are bound by memory. Those that
-              compare look at every pair of a query with an example or a class, one of networks among them
+              in features and theta; 4 episodes at a time, or in a loop; 64 features (Conv4 on 28 x 28), 1,600 (on 84 x
+              84), and of those that solve 3,584 and 16,000 (ResNet-12), where all are bound by memory
     episode   all of 5-way 5-shot with 15 queries a class by Conv4 with 64 channels on 28 x 28 images, one at a time, in
               float32
 

@@ -20,7 +20,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.omniglot import SMALL
-from benchmarks._omniglot import METRIC, Recipe, alphabets, background, keep_memory, train, trained
+from benchmarks._omniglot import METRIC, Recipe, alphabets, background, keep_memory, train, trained, turned
 from benchmarks._report import verdict
 
 # error, %: of the official runs on the evaluation alphabets (Lake et al. 2015, 2019)
@@ -35,20 +35,6 @@ BAR = 6.0
 AUGMENTATION = Composed((Affine(degrees=12.0, shear=0.25, scale=0.15, shift=0.07), StrokeWidth(0.6)))
 WITHIN = replace(METRIC["Prototypical"], shots=(1, 3), unequal=None)
 RUNS = 200  # of each set: 4,000 test images
-
-
-def turned(images: bm.tasks.ImageClasses) -> bm.tasks.ImageClasses:
-    """Alphabets, and each of them turned by 90, 180 and 270 degrees as another alphabet."""
-    parts = [
-        replace(
-            images,
-            images=torch.rot90(images.images, turn, (2, 3)),
-            class_names=tuple((name, 90 * turn) for name in images.class_names),
-            group_names=tuple((name, 90 * turn) for name in images.group_names),
-        )
-        for turn in range(4)
-    ]
-    return bm.tasks.ImageClasses.concatenate(parts)
 
 
 def error(learner: bm.Learner, images: bm.tasks.ImageClasses) -> tuple[float, float, float]:
