@@ -8,12 +8,13 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 import bayesmeta as bm
+from bayesmeta.tasks.images.augment import Augmentation
 from bayesmeta.training import Objective
 
 SEED = 0
@@ -48,13 +49,23 @@ def alphabets() -> tuple[bm.tasks.ImageClasses, bm.tasks.ImageClasses]:
     return train, test
 
 
+def turned(images: bm.tasks.ImageClasses) -> bm.tasks.ImageClasses:
+    """Alphabets, and each of them turned by 90, 180 and 270 degrees as another alphabet."""
+    parts = [
+        replace(
+            images,
+            images=torch.rot90(images.images, turn, (2, 3)),
+            class_names=tuple((name, 90 * turn) for name in images.class_names),
+            group_names=tuple((name, 90 * turn) for name in images.group_names),
+        )
+        for turn in range(4)
+    ]
+    return bm.tasks.ImageClasses.concatenate(parts)
+
+
 def features() -> bm.Conv4:
     """The backbone that all learners have: Conv4-64 on 28 x 28 images, 64 features."""
     return bm.Conv4((1, 28, 28), 64)
-
-
-def _relation() -> bm.Relation:
-    return bm.Relation(features())
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ HEADS: dict[str, Recipe] = {
 METRIC: dict[str, Recipe] = {
     "Prototypical": Recipe(lambda: bm.Prototypical(features())),
     "Matching": Recipe(lambda: bm.Matching(features())),
-    "Relation": Recipe(_relation, seconds=900.0),
+    "Relation": Recipe(lambda: bm.Relation(features()), seconds=900.0),
     "Siamese": Recipe(lambda: bm.Siamese(features()), seconds=900.0),
     "Graph": Recipe(lambda: bm.GraphNetwork(features()), seconds=900.0, ways=5, shots=(1, 1), unequal=None, query=15),
     "IMP": Recipe(lambda: bm.InfiniteMixturePrototypes(features())),
@@ -100,17 +111,21 @@ RECIPES = HEADS | METRIC
 
 
 def train(
-    recipe: Recipe, source: bm.tasks.ImageClasses, seconds: float, *, augment: object = None, within: bool = False
+    recipe: Recipe,
+    source: bm.tasks.ImageClasses,
+    seconds: float,
+    *,
+    augment: Augmentation | None = None,
+    within: bool = False,
 ) -> tuple[bm.Learner, str]:
-    """A learner trained on episodes of these classes, each also turned by 90, 180 and 270 degrees as another class.
+    """A learner trained on episodes of these classes, within groups or not.
 
     Returns:
         The learner, and a line that says what it took.
     """
     torch.manual_seed(SEED)
     learner = recipe.make()
-    more = {} if augment is None else {"augment": augment}
-    episodes = bm.tasks.Episodes(source.rotated(), ways=recipe.ways, shots=recipe.unequal, within_groups=within, **more)
+    episodes = bm.tasks.Episodes(source, ways=recipe.ways, shots=recipe.unequal, within_groups=within, augment=augment)
     split = bm.tasks.ClassSplit(recipe.shots, recipe.query)
 
     def run(learner: bm.Learner, steps: int) -> float:

@@ -1,11 +1,11 @@
 """A support vector machine as the last layer is many times faster than by a general QP solver, and costs like ridge.
 
-Milliseconds an episode, forward and backward:
+So are all other heads timed, those that solve and those that compare. Milliseconds an episode, forward and backward:
 
     dual      the SVM's dual alone: from the Gram matrix to α, and the gradient back; 8 episodes at a time, or in a loop
-    heads     the heads on given features: `solve`, scores with their variances at 15 queries a class, softmax, cross
-              entropy, the gradient in features and theta; 4 episodes at a time, or in a loop; 1,600 features (Conv4 on
-              84 x 84 images), 3,584, and 16,000 (ResNet-12). With many features all heads are bound by memory
+    heads     the heads on given features: `solve`, the probabilities of 15 queries a class, cross entropy, the gradient
+              in features and theta; 4 episodes at a time, or in a loop; 64 features (Conv4 on 28 x 28), 1,600 (on 84 x
+              84), and of those that solve 3,584 and 16,000 (ResNet-12), where all are bound by memory
     episode   all of 5-way 5-shot with 15 queries a class by Conv4 with 64 channels on 28 x 28 images, one at a time, in
               float32
 
@@ -29,14 +29,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.heads import Classes, Examples, HeadClassifier, NearestMeanHead, SVMHead
+from bayesmeta.heads import Classes, Examples, FeatureClassifier, NearestMeanHead, SVMHead
 from bayesmeta.heads.svm import DualScores
 from bayesmeta.inference.svm import svm_dual
 from bayesmeta.learners.closed_form.lrd2 import LRD2
 from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.r2d2 import R2D2
+from bayesmeta.learners.metric.graph import GraphNetwork
+from bayesmeta.learners.metric.infinite_mixture_prototypes import InfiniteMixturePrototypes
+from bayesmeta.learners.metric.matching import Matching
+from bayesmeta.learners.metric.prototypical import Prototypical
+from bayesmeta.learners.metric.relation import Relation
+from bayesmeta.learners.metric.siamese import Siamese
 from bayesmeta.linalg import cholesky
-from bayesmeta.networks.bases import Identity
 from bayesmeta.networks.conv4 import Conv4
 from bayesmeta.networks.network import Network
 from benchmarks._report import interleaved, verdict
@@ -46,9 +51,21 @@ EPISODES, HEAD_EPISODES, QUERIES, PENALTY = 8, 4, 15, 0.1
 LENGTH = 30.0  # |x|² of a feature vector, about: some points are within the margin of the SVM, some not
 TOLERANCE = 1e-5  # of α / κ: qpth stops at residuals of this size
 BARS = {"qpth": 5.0, "episode": 1.5}
-FEATURES = (1_600, 3_584, 16_000)
+FEATURES = (64, 1_600, 3_584, 16_000)
+MOST_COMPARED = 1_600  # features at which pairs of points are still compared
 SIZES = ((5, 1), (5, 5), (20, 1))  # ways, shots
 DUAL_SIZES = (*SIZES, (5, 15))  # what MetaOptNet trains with, too
+
+
+class Features(Network):
+    """Features that are given: h(x) = x."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.x_shape, self.num_outputs = (size,), size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class Episode(NamedTuple):
@@ -102,7 +119,16 @@ class QPHead(SVMHead):
         return DualScores(rows, dual, cholesky(kernel + eye / self.penalty().to(rows.dtype), "support covariance"))
 
 
-Make = Callable[[Network, int], HeadClassifier]
+Make = Callable[[Network, int], FeatureClassifier]
+
+COMPARISONS: dict[str, Make] = {
+    "prototypical": lambda network, ways: Prototypical(network, num_classes=ways),
+    "matching": lambda network, ways: Matching(network, num_classes=ways),
+    "siamese": lambda network, ways: Siamese(network, num_classes=ways),
+    "relation": lambda network, ways: Relation(network, num_classes=ways),
+    "mixtures": lambda network, ways: InfiniteMixturePrototypes(network, num_classes=ways),
+    "graph": lambda network, ways: GraphNetwork(network, num_classes=ways),
+}
 
 
 def heads(qp: ModuleType | None) -> dict[str, Make]:
@@ -159,29 +185,31 @@ def dual_alone(qp: ModuleType | None, rounds: int) -> list[dict[str, float]]:
     return results
 
 
-def head_step(learner: HeadClassifier, episodes: list[Episode]) -> None:
+def head_step(learner: FeatureClassifier, episodes: list[Episode]) -> None:
     """Forward and backward."""
     learner.zero_grad()
-    for rows, targets, queries, answers in episodes:
-        rows, queries = rows.detach().requires_grad_(), queries.detach().requires_grad_()
+    dtype = next(learner.parameters()).dtype if learner.head.precision is None else learner.head.precision
+    for episode in episodes:
+        rows, queries = (each.to(dtype).detach().requires_grad_() for each in (episode.rows, episode.queries))
         mask = torch.ones(rows.shape[:2], dtype=torch.bool)
-        classes = Classes(torch.ones(len(rows), targets.shape[-1], dtype=torch.bool))
-        scores = learner.head.solve(Examples(rows, targets, mask, classes))
-        log_probs = learner.softmax(*scores.at(queries)).log_softmax(-1)
-        (-(log_probs * answers).sum(-1).mean()).backward()
+        classes = Classes(torch.ones(len(rows), episode.targets.shape[-1], dtype=torch.bool))
+        examples = Examples(rows, episode.targets.to(dtype), mask, classes)
+        log_probs = learner.logits(learner.head.solve(examples), queries, examples).log_softmax(-1)
+        (-(log_probs * episode.answers).sum(-1).mean()).backward()
 
 
 def on_features(qp: ModuleType | None, rounds: int) -> None:
     for features in FEATURES:
+        makers = heads(qp) | (COMPARISONS if features <= MOST_COMPARED else {})
         for ways, shots in SIZES:
             episode = Episode.draw(HEAD_EPISODES, features, ways, shots)
             steps: dict[str, Callable[[], object]] = {}
-            for name, make in heads(qp).items():
-                learner = make(Identity(features), ways).double()
+            for name, make in makers.items():
+                learner = make(Features(features), ways)
                 steps[name] = partial(head_step, learner, [episode])
                 steps[f"{name}, loop"] = partial(head_step, learner, episode.one_by_one())
             times = {name: value / HEAD_EPISODES for name, value in interleaved(steps, rounds).items()}
-            rows = {name: [times[name], times[f"{name}, loop"]] for name in heads(qp)}
+            rows = {name: [times[name], times[f"{name}, loop"]] for name in makers}
             show(f"heads, {ways}-way {shots}-shot, {features} features, an episode", rows, ("batched", "loop"))
 
 
@@ -198,11 +226,11 @@ def whole_episode(qp: ModuleType | None, rounds: int) -> dict[str, float]:
 
     tasks = TaskBatch(data(5), data(QUERIES))
     steps: dict[str, Callable[[], object]] = {}
-    for name, make in heads(qp).items():
+    for name, make in (heads(qp) | COMPARISONS).items():
         torch.manual_seed(SEED)
         learner = make(Conv4((1, 28, 28), 64), 5)
 
-        def step(learner: HeadClassifier = learner) -> None:
+        def step(learner: FeatureClassifier = learner) -> None:
             learner.zero_grad()
             learner.meta_loss(tasks).mean().backward()
 

@@ -117,7 +117,9 @@ def main() -> None:
         recipe = RECIPES[name]
         seconds = recipe.seconds if arguments.seconds is None else arguments.seconds
         learner, took = trained(
-            f"{name}-{seconds:.0f}", lambda recipe=recipe, s=seconds: train(recipe, training, s), arguments.models
+            f"{name}-{seconds:.0f}",
+            lambda recipe=recipe, s=seconds: train(recipe, training.rotated(), s),
+            arguments.models,
         )
         print(f"\n{name}: {took}", flush=True)
         if arguments.train_only:
