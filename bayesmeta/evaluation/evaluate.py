@@ -120,8 +120,8 @@ def evaluate(
             _require_numbers(scores, shown, shot, names)
             scored.append(_Scored(positions[able], names, shown, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
-    classes = () if tasks.schema is None else tasks.schema.classes
-    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen, classes)
+    names_of_classes = () if tasks.schema is None else tasks.schema.classes
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen, names_of_classes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,11 +28,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
 from bayesmeta.heads.class_means import VARIANCE_BOUNDS, log_density
 from bayesmeta.heads.head import Examples, Head, OpenScores
 from bayesmeta.linalg import require_matrix
 from bayesmeta.noise import Positive
+from bayesmeta.typing import Params
 
 AS_FAR = 1e-9  # distances that differ by less, relative to the largest, are equal but for the order of a sum
 IDENTICAL = 1e-12  # of a squared distance, relative to the largest: rounding of features in float32
@@ -209,13 +211,12 @@ class ClusterDensities(OpenScores):
         mean = self.location.expand(len(rows), 1, -1)
         return log_density(rows, mean, (self.noise + self.prior_variance).expand(len(rows), 1))[..., 0]
 
-    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Float[Tensor, "S B K F"]:
-        """Draws of the means of the clusters, given which examples belong to them.
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of the means of the clusters, `mean`, `S B K F`, given which examples belong to them.
 
         Args:
             num_draws: S.
             generator: of the draws.
         """
-        shape = (num_draws, *self.mean.shape)
-        white = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=self.mean.device)
-        return self.mean + self.variance.sqrt()[..., None] * white
+        normal = common_normals((num_draws, *self.mean.shape), self.mean, generator)
+        return {"mean": self.mean + self.variance.sqrt()[..., None] * normal}

@@ -276,7 +276,7 @@ def test_the_power_is_of_the_mixture() -> None:
 
 def test_draws_of_the_means_have_their_moments() -> None:
     scores = _head(features=2, noise=2.0).solve(_examples(torch.randn(1, 4, 2, dtype=D), torch.tensor([[0, 0, 1, 1]])))
-    draws = scores.sample(20_000, torch.Generator().manual_seed(0)).detach()
+    draws = scores.sample(20_000, torch.Generator().manual_seed(0))["mean"].detach()
     deviation = scores.variance.sqrt()[..., None].expand_as(scores.mean)
     assert ((draws.mean(0) - scores.mean).abs() < 5.0 * deviation / 20_000**0.5).all()  # 5 standard errors
     torch.testing.assert_close(draws.std(0), deviation.detach(), rtol=0.025, atol=0.0)  # 5 / sqrt(2 S)
