@@ -1,10 +1,10 @@
-"""Where classes are made of several things, mixtures of prototypes are far better than one prototype, and else the same.
+"""Where classes are made of several things mixtures of prototypes are far better than one prototype, and else the same.
 
 Alphabets are the classes (Allen et al. 2019): 10 of them, each with one image of 10 of its characters, and other images
 of the same characters are to be told apart by alphabet. 20 of Lake's background alphabets to train on, also turned by
-90, 180 and 270 degrees as alphabets of their own, 10 kept out. Infinite mixture prototypes and prototypical networks are
-trained with the same backbone (Conv4-64), episodes and budget, processor seconds of one thread; the prototypical head is
-also put on the features that the mixtures have learned, its own numbers trained there.
+90, 180 and 270 degrees as alphabets of their own, 10 kept out. Infinite mixture prototypes and prototypical networks
+are trained with the same backbone (Conv4-64), episodes and budget, processor seconds of one thread; the prototypical
+head is also put on the features that the mixtures have learned, its own numbers trained there.
 
 On ordinary episodes (5 kept-out alphabets, characters as classes) both heads score the features of one prototypical
 network, with its numbers. `BAYESMETA_DATA` names the folder that holds `omniglot/`.

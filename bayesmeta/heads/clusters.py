@@ -49,11 +49,16 @@ class ClusterHead(Head):
         num_features: F.
         alpha: α, the number of examples that a cluster without an example counts as. The smaller it is, the fewer
             clusters there are; as it goes to zero every class has one, and the scores are those of `NearestMeanHead`.
+        radius: how far from all clusters an example starts one, in deviations σ: λ = radius² σ². None: the λ above, which
+            is what a cluster costs if σ² is the variance within one. Trained where it starts none, σ² is the variance
+            within a class, and none it remains. 0: every example that is unlike the others has a cluster of its own,
+            and the density is a kernel estimate, whose width is learned: for classes that are made of several things.
         prior_variance: starting τ², the variance of a feature of a cluster's mean, squared units of a feature.
         noise: starting σ², the variance of a feature within a cluster.
 
     Raises:
-        DataError: no features, an alpha that is not positive and finite, a variance out of bounds. InferenceError (when
+        DataError: no features, an alpha that is not positive and finite, a negative radius, a variance out of bounds.
+            InferenceError (when
             solved): too many examples for a matrix between them.
 
     Example:
@@ -66,14 +71,22 @@ class ClusterHead(Head):
     """
 
     def __init__(
-        self, num_features: int, *, alpha: float = 0.1, prior_variance: float = 1.0, noise: float = 1.0
+        self,
+        num_features: int,
+        *,
+        alpha: float = 0.1,
+        radius: float | None = None,
+        prior_variance: float = 1.0,
+        noise: float = 1.0,
     ) -> None:
         super().__init__()
         if num_features < 1:
             raise DataError(f"expected at least one feature, got {num_features}")
         if not 0.0 < alpha < math.inf:
             raise DataError(f"expected a positive alpha, got {alpha}: a small one for few clusters, such as 1e-9")
-        self.num_features, self.alpha = num_features, float(alpha)
+        if radius is not None and not 0.0 <= radius < math.inf:
+            raise DataError(f"expected a radius that is not negative, got {radius}")
+        self.num_features, self.alpha, self.radius = num_features, float(alpha), radius
         self.prior_variance = Positive((), prior_variance, VARIANCE_BOUNDS)
         self.noise = Positive((), noise, VARIANCE_BOUNDS)
         self.location = nn.Parameter(torch.zeros(num_features))
@@ -82,6 +95,8 @@ class ClusterHead(Head):
         """λ, the squared distance to all clusters of its class beyond which an example starts one."""
         noise, prior = self.noise().detach().double(), self.prior_variance().detach().double()
         assert self.num_features is not None  # it is given
+        if self.radius is not None:
+            return noise * self.radius**2
         return noise * (self.num_features * (prior / noise).log1p() - 2.0 * math.log(self.alpha))
 
     @override
