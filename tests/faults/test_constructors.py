@@ -204,7 +204,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.heads.RelationHead: (_comparison, {"map_shape": (4, 1, 1), "channels": 8, "hidden": 2}),
     bm.heads.BiLSTM: (_context, {"num_features": 4, "reads": 2}),
     bm.heads.SetAttention: (_context, {"num_features": 4, "num_heads": 2}),
-    bm.heads.ClusterHead: (_head, {"num_features": 4, "alpha": 0.1, "prior_variance": 1.0, "noise": 1.0}),
+    bm.heads.ClusterHead: (
+        _head,
+        {"num_features": 4, "alpha": 0.1, "radius": 1.0, "prior_variance": 1.0, "noise": 1.0},
+    ),
     bm.heads.GraphHead: (_head, {"num_features": 4, "blocks": 2, "width": 3, "channels": 2, "temperature": 0.25}),
     bm.heads.RidgeHead: (_head, {"ridge": 1.0}),
     bm.heads.SVMHead: (_head, {"penalty": 0.1}),
