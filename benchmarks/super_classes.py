@@ -3,8 +3,9 @@
 Alphabets are the classes (Allen et al. 2019): 10 of them, each with one image of 10 of its characters, and other images
 of the same characters are to be told apart by alphabet. 20 of Lake's background alphabets to train on, also turned by
 90, 180 and 270 degrees as alphabets of their own, 10 kept out. Infinite mixture prototypes and prototypical networks
-are trained with the same backbone (Conv4-64), episodes and budget, processor seconds of one thread; the prototypical
-head is also put on the features that the mixtures have learned, its own numbers trained there.
+are trained with the same backbone (Conv4-64), episodes and budget, processor seconds of one thread, the mixtures with a
+cluster at every example that is unlike the others (`radius=0.0`); the prototypical head is also put on the features
+that the mixtures have learned, its own numbers trained there.
 
 On ordinary episodes (5 kept-out alphabets, characters as classes) both heads score the features of one prototypical
 network, with its numbers. `BAYESMETA_DATA` names the folder that holds `omniglot/`.
@@ -12,6 +13,7 @@ network, with its numbers. `BAYESMETA_DATA` names the folder that holds `omniglo
 
 import argparse
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -53,9 +55,13 @@ def accuracy(learner: bm.Learner, tasks: bm.TaskDataset) -> str:
     return f"{100 * row.accuracy:6.2f} ± {half:.2f} %, NLL {row.nll:.4f}, ECE {row.ece:.4f}"
 
 
-def mixtures_of(prototypical: bm.Prototypical) -> bm.InfiniteMixturePrototypes:
-    """The same features and numbers, with as many clusters as the examples ask for."""
-    learner = bm.InfiniteMixturePrototypes(prototypical.features)
+def mixtures(**arguments: float) -> bm.InfiniteMixturePrototypes:
+    """A fresh learner; `radius=0.0` starts a cluster at every example that is unlike the others."""
+    return bm.InfiniteMixturePrototypes(features(), head=bm.heads.ClusterHead(64, **arguments))
+
+
+def same_numbers(prototypical: bm.Prototypical, learner: bm.InfiniteMixturePrototypes) -> bm.Learner:
+    """Mixtures with the features and numbers of a prototypical network."""
     theirs = prototypical.state_dict()
     learner.load_state_dict({name: theirs[name] for name in learner.state_dict()})
     return learner
@@ -77,11 +83,15 @@ def main() -> None:
     print(f"{len(source.group_names)} alphabets to train on, {len(test.group_names)} kept out; {PUBLISHED}", flush=True)
     shares: dict[str, float] = {}
     learned: dict[str, bm.Learner] = {}
-    for name, make in (("IMP", bm.InfiniteMixturePrototypes), ("Prototypical", bm.Prototypical)):
+    makers: dict[str, Callable[[], bm.heads.FeatureClassifier]] = {
+        "IMP": lambda: mixtures(radius=0.0, noise=0.3),
+        "Prototypical": lambda: bm.Prototypical(features()),
+    }
+    for name, make in makers.items():
 
-        def run(make: type[bm.heads.FeatureClassifier] = make) -> tuple[bm.Learner, str]:
+        def run(make: Callable[[], bm.heads.FeatureClassifier] = make) -> tuple[bm.Learner, str]:
             torch.manual_seed(SEED)
-            return within_budget(make(features()), make(features()), source, arguments.seconds)
+            return within_budget(make(), make(), source, arguments.seconds)
 
         learned[name], took = trained(f"alphabets-{name}-{arguments.seconds:.0f}", run, arguments.models)
         line = accuracy(learned[name], tasks)
@@ -98,22 +108,20 @@ def main() -> None:
         partial(train, METRIC["Prototypical"], alphabets()[0].rotated(), arguments.ordinary_seconds),
         arguments.models,
     )
+    others = [same_numbers(prototypical, learner) for learner in (mixtures(), mixtures(radius=0.0))]
     worst = 0.0
     print("\ncharacters as classes, one network's features and numbers: accuracy, % (and NLL)")
     for ways in (5, 20):
         ordinary = bm.tasks.Episodes(alphabets()[1], ways=ways).dataset(arguments.episodes, 10, seed=1)
         both = [
             bm.evaluate(each, ordinary, (1, 5), split=bm.tasks.ClassSplit, query=5, batch_size=4).table()
-            for each in (prototypical, mixtures_of(prototypical))
+            for each in (prototypical, *others)
         ]
         for shots in (1, 5):
-            one, many = (table.loc[shots] for table in both)
+            one, many, kernel = (table.loc[shots] for table in both)
             worst = max(worst, 100 * (one.accuracy - many.accuracy))
-            print(
-                f"  {ways}-way {shots}-shot: Prototypical {100 * one.accuracy:.2f} ({one.nll:.4f}), "
-                f"IMP {100 * many.accuracy:.2f} ({many.nll:.4f})",
-                flush=True,
-            )
+            figures = [f"{100 * row.accuracy:.2f} ({row.nll:.4f})" for row in (one, many, kernel)]
+            print(f"  {ways}-way {shots}-shot: Prototypical {figures[0]}, IMP {figures[1]}, with radius 0 {figures[2]}")
     gain = shares["IMP"] - max(shares["same features"], shares["Prototypical"])
     verdict(
         f"where alphabets are classes mixtures are {gain:.1f} points above the better of two prototypical networks "

@@ -49,10 +49,10 @@ class ClusterHead(Head):
         num_features: F.
         alpha: α, the number of examples that a cluster without an example counts as. The smaller it is, the fewer
             clusters there are; as it goes to zero every class has one, and the scores are those of `NearestMeanHead`.
-        radius: how far from all clusters an example starts one, in deviations σ: λ = radius² σ². None: the λ above, which
-            is what a cluster costs if σ² is the variance within one. Trained where it starts none, σ² is the variance
-            within a class, and none it remains. 0: every example that is unlike the others has a cluster of its own,
-            and the density is a kernel estimate, whose width is learned: for classes that are made of several things.
+        radius: how far from all clusters an example starts one, in deviations σ: λ = radius² σ². None: the λ above,
+            which is what a cluster costs if σ² is the variance within one; but trained where none is born, σ² becomes
+            the variance within a class, and none is born. 0: every example that is unlike the others has a cluster of
+            its own, and the density is a kernel estimate of learned width: for classes that are made of several things.
         prior_variance: starting τ², the variance of a feature of a cluster's mean, squared units of a feature.
         noise: starting σ², the variance of a feature within a cluster.
 
