@@ -3,11 +3,12 @@
     logit s(x, x') = b - Σ_f w_f |h_f(x) - h_f(x')|        the log odds that two points are of one class
     score_c(x) = a n_c^-ρ Σ_{i in c} (logit s(x, x_i) + o)
 
-If exactly one class matches and pairs are independent given it, log p(c | x, D) is the sum of the logits of c, whatever
-the odds of the others: a softmax of summed logits is Bayes' theorem and not a repair. Examples of one class are not
-independent, though: ρ in [0, 1] says how far they repeat each other (0: a product, 1: a geometric mean). o undoes the
-odds at which pairs were learned: half of balanced pairs are of one class, which in a task of C classes 1/C are. It
-would cancel if all classes had as many examples. Nothing matches with log odds 0.
+If exactly one class matches and pairs are independent given it, log p(c | x, D) is the sum of log p(pair | same) -
+log p(pair | different) over the pairs of c: a softmax of sums is Bayes' theorem and not a repair. That ratio is what
+the logits are where half of the pairs that they were learned on are of one class. Learned at another rate, such as the
+1/C of a task, they hold its log odds, log(C - 1) less: no matter where classes have as many examples, but a sum counts
+it n_c times. o takes out what is left of such a constant. And examples of one class are not independent: ρ in [0, 1]
+says how far they repeat each other (0: a product, 1: a geometric mean). Nothing matches with log odds 0.
 """
 
 from dataclasses import dataclass

@@ -34,11 +34,11 @@ def test_scores_are_sums_over_pairs() -> None:
             torch.testing.assert_close(found[0, m, c], expected)
 
 
-def test_balanced_pairs_carry_a_bias_that_unequal_shots_show() -> None:
+def test_the_rate_of_pairs_is_a_bias_that_unequal_shots_show() -> None:
     """In a task of C classes a pair of one class is C - 1 times rarer than among balanced pairs.
 
-    Log odds that all err by log(C - 1) cancel where classes have as many examples, and not elsewhere: `offset` is there
-    to take them back.
+    Log odds that all differ by log(C - 1) cancel where classes have as many examples, and not elsewhere: `offset` is
+    there to take them out.
     """
     head, error = PairHead(4).double(), math.log(19.0)
     equal = Examples.of(
