@@ -258,7 +258,8 @@ def is_correct(predictive: Predictive, y: Int[Tensor, "B M"]) -> Float[Tensor, "
     """
     probs = predictive.probs
     best = probs == probs.amax(-1, keepdim=True)
-    return best.gather(-1, y[..., None])[..., 0].double() / best.sum(-1)
+    label = y[..., None] == torch.arange(probs.shape[-1], device=y.device)  # none where padding holds what is no class
+    return (best & label).sum(-1).double() / best.sum(-1)
 
 
 def auroc(

@@ -235,7 +235,7 @@ def test_classification_scores() -> None:
     assert table.loc[0, "brier"] == pytest.approx(2.0 / 3.0)
     assert table.loc[10, "accuracy"] > table.loc[0, "accuracy"]
     # the noise is a mean of absolute values: three times it is far in the tail
-    assert (table["ece"] < 3.0 * table["ece_noise"]).all()
+    assert (table["ece"] <= 3.0 * table["ece_noise"]).all()  # without a shot all classes tie, and both are zero
     liar = evaluate(ClassShares(power=3.0), tasks, (10,), num_bootstrap=50)
     row = liar.table().loc[10]
     assert row["regret_low"] > 0.0
