@@ -387,7 +387,7 @@ def mean_absolute_calibration_error(
 
 def confidence_bins(
     confidence: Float[Tensor, "B M"],
-    correct: Bool[Tensor, "B M"],
+    correct: Shaped[Tensor, "B M"],
     mask: Bool[Tensor, "B M"] | None = None,
     bins: int = 15,
 ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"], Float[Tensor, "B K"]]:
@@ -395,7 +395,7 @@ def confidence_bins(
 
     Args:
         confidence: probability of the most probable class.
-        correct: whether it is the label.
+        correct: whether it is the label, or the share of a tie that is (`is_correct`).
         mask: True = real; all by default.
         bins: K.
 
@@ -432,7 +432,7 @@ def confidence_bin(confidence: Float[Tensor, "*points"], bins: int = 15) -> Int[
 
 def ece(
     confidence: Float[Tensor, "B M"],
-    correct: Bool[Tensor, "B M"],
+    correct: Shaped[Tensor, "B M"],
     mask: Bool[Tensor, "B M"] | None = None,
     bins: int = 15,
 ) -> Float[Tensor, ""]:
