@@ -4,8 +4,8 @@ Lake, Salakhutdinov, Tenenbaum 2015: in a run 20 characters of one alphabet are 
 by another are to be told apart. The 20 official runs and their evaluation alphabets are kept aside; here runs are drawn
 in the same way from background alphabets that no training has seen.
 
-    25 alphabets    prototypical networks on random episodes of characters and their rotations, as in `omniglot.py`, and
-                    on episodes within (rotated) alphabets with augmentation: affine maps and changes of stroke width
+    25 alphabets    on random episodes of characters and their rotations, as in `omniglot.py` (plain), and on episodes
+                    within (rotated) alphabets with augmentation: affine maps and changes of stroke width (augmented)
     small1, small2  the same, with augmentation, on Lake's two small background sets of 5 alphabets each
 
 Features are Conv4-64 on 28 x 28 images. Budgets are processor seconds of one thread. `BAYESMETA_DATA` names the folder
@@ -33,7 +33,6 @@ PUBLISHED = {
 }
 BAR = 6.0
 AUGMENTATION = Composed((Affine(degrees=12.0, shear=0.25, scale=0.15, shift=0.07), StrokeWidth(0.6)))
-WITHIN = replace(METRIC["Prototypical"], shots=(1, 3), unequal=None)
 RUNS = 200  # of each set: 4,000 test images
 
 
@@ -52,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1500.0, help="processor seconds to train on 25 alphabets")
     parser.add_argument("--small-seconds", type=float, default=400.0, help="and on 5 alphabets")
+    parser.add_argument("--learner", choices=list(METRIC), default="Prototypical")
     parser.add_argument("--models", help="a folder of models: those that are there are scored, others are put there")
     parser.add_argument("--only", choices=["plain", "augmented", *SMALL], action="append")
     parser.add_argument("--train-only", action="store_true", help="train, and leave the scores for another run")
@@ -61,17 +61,19 @@ def main() -> None:
     training, test = alphabets()
     everything = background()
     seconds, small_seconds = arguments.seconds, arguments.small_seconds
+    name = arguments.learner
+    random, within = METRIC[name], replace(METRIC[name], shots=(1, 3), unequal=None)
     sets: dict[str, tuple[Recipe, bm.tasks.ImageClasses, bm.tasks.ImageClasses, float, Augmentation | None, str]] = {
-        "plain": (METRIC["Prototypical"], training, test, seconds, None, f"Prototypical-{seconds:.0f}"),
-        "augmented": (WITHIN, training, test, seconds, AUGMENTATION, f"one-shot-{seconds:.0f}"),
+        "plain": (random, training, test, seconds, None, f"{name}-{seconds:.0f}"),
+        "augmented": (within, training, test, seconds, AUGMENTATION, f"one-shot-{name}-{seconds:.0f}"),
     }
-    for name, names in SMALL.items():
+    for part, names in SMALL.items():
         unseen = test.select_groups([group for group in test.group_names if group not in names])
         few = everything.select_groups(names)
-        sets[name] = (WITHIN, few, unseen, small_seconds, AUGMENTATION, f"one-shot-{name}-{small_seconds:.0f}")
+        sets[part] = (within, few, unseen, small_seconds, AUGMENTATION, f"one-shot-{part}-{name}-{small_seconds:.0f}")
     found: dict[str, float] = {}
-    for name in arguments.only or sets:
-        recipe, source, kept_out, budget, augment, title = sets[name]
+    for part in arguments.only or sets:
+        recipe, source, kept_out, budget, augment, title = sets[part]
 
         def make(
             recipe: Recipe = recipe,
@@ -85,17 +87,17 @@ def main() -> None:
 
         learner, took = trained(title, make, arguments.models)
         groups, classes = len(source.group_names), source.num_classes
-        print(f"{name}: {classes} characters of {groups} alphabets, {took}", flush=True)
+        print(f"{name}, {part}: {classes} characters of {groups} alphabets, {took}", flush=True)
         if arguments.train_only:
             continue
-        found[name], low, high = error(learner, kept_out)
+        found[part], low, high = error(learner, kept_out)
         count = len(kept_out.group_names)
-        interval = f"{found[name]:.2f} % ({low:.2f} to {high:.2f})"
+        interval = f"{found[part]:.2f} % ({low:.2f} to {high:.2f})"
         print(f"    error in {RUNS} runs of {count} alphabets: {interval}", flush=True)
     print("\npublished error in the official runs, %")
     for name, value in PUBLISHED.items():
         print(f"  {name:<46}{value:>6.1f}")
-    best = min(found, key=lambda name: found[name]) if found else None
+    best = min(found, key=lambda part: found[part]) if found else None
     text = "trained, not scored" if best is None else f"the least error is {found[best]:.2f} %, of {best} (bar {BAR} %)"
     verdict(text, seed=0)
 
