@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ import torch
 import bayesmeta as bm
 from bayesmeta.tasks.images.augment import Augmentation
 from bayesmeta.training import Objective
+from benchmarks._report import affordable
 
 SEED = 0
 KEPT_OUT = 5  # of the 30 background alphabets
@@ -144,9 +146,7 @@ def train(
         return time.process_time() - start
 
     trial = recipe.make()
-    run(trial, 2)
-    each = run(trial, 12) / 12
-    steps = max(int(seconds / each), 1)
+    steps = affordable(partial(run, trial), seconds)
     spent = run(learner, steps)
     return learner, f"{steps} episodes in {spent:.0f} processor seconds"
 

@@ -44,6 +44,18 @@ def seconds(function: Callable[[], object], device: str = "cpu") -> float:
     return begin.elapsed_time(end) / 1e3
 
 
+def affordable(run: Callable[[int], float], budget: float, trial: int = 12) -> int:
+    """How many steps a budget of processor seconds has room for, at least one, by a trial of a few.
+
+    Args:
+        run: takes so many steps of something that is thrown away; processor seconds.
+        budget: processor seconds.
+        trial: steps that are timed, after two that are not.
+    """
+    run(2)
+    return max(int(budget / (run(trial) / trial)), 1)
+
+
 def interleaved(
     functions: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu", calls: int = 1
 ) -> dict[str, float]:

@@ -11,12 +11,13 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from benchmarks._report import verdict
+from benchmarks._report import affordable, verdict
 
 SEED, DIMENSION = 0, 4
 BARS = {"Prototypical": 0.02}
@@ -86,8 +87,7 @@ def trained(recipe: Recipe, blobs: bm.tasks.GaussianBlobs, seconds: float) -> tu
         return time.process_time() - start
 
     trial = recipe.make()
-    run(trial, 2)
-    steps = max(int(seconds / (run(trial, 20) / 20)), 1)
+    steps = affordable(partial(run, trial), seconds, trial=20)
     learner = recipe.make()
     run(learner, steps)
     return learner, steps

@@ -20,7 +20,7 @@ import torch
 
 import bayesmeta as bm
 from benchmarks._omniglot import METRIC, SEED, alphabets, background, features, keep_memory, train, trained, turned
-from benchmarks._report import verdict
+from benchmarks._report import affordable, verdict
 
 WAYS, MEMBERS, HEAD_STEPS = 10, 10, 60
 BARS = {"super-classes": 10.0, "ordinary": 0.3}  # points of accuracy above prototypical networks; below them
@@ -39,8 +39,7 @@ def within_budget(
     learner: bm.Learner, trial: bm.Learner, images: bm.tasks.ImageClasses, seconds: float
 ) -> tuple[bm.Learner, str]:
     """Train for a budget of processor seconds."""
-    fitted(trial, images, 2, 2e-3)
-    steps = max(int(seconds / (fitted(trial, images, 8, 2e-3) / 8)), 1)
+    steps = affordable(lambda count: fitted(trial, images, count, 2e-3), seconds, trial=8)
     return learner, f"{steps} episodes in {fitted(learner, images, steps, 2e-3):.0f} processor seconds"
 
 
