@@ -49,6 +49,7 @@ from bayesmeta.errors import (
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit, TaskPosterior
+from bayesmeta.learners.amortized.conv_cnp import ConvCNP
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -105,6 +106,7 @@ __all__ = [
     "AlphaMAML",
     "BayesMetaError",
     "Conv4",
+    "ConvCNP",
     "ConvergenceWarning",
     "Data",
     "DataError",

@@ -1,4 +1,4 @@
-"""Last layers for classes that are solved within the network: one plug-in point for all families."""
+"""Last layers: those for classes that are solved within the network, and those that say what its outputs mean."""
 
 from bayesmeta.heads.class_means import NearestMeanHead
 from bayesmeta.heads.class_prior import ClassPrior
@@ -12,6 +12,14 @@ from bayesmeta.heads.graph import GraphHead
 from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
 from bayesmeta.heads.kernel_counts import KernelCountsHead
 from bayesmeta.heads.logistic import LogisticHead
+from bayesmeta.heads.output import (
+    CategoricalHead,
+    GaussianHead,
+    LowRankGaussianHead,
+    MixtureHead,
+    OutputHead,
+    Shown,
+)
 from bayesmeta.heads.pairs import PairHead
 from bayesmeta.heads.relation import RelationHead
 from bayesmeta.heads.ridge import RidgeHead
@@ -19,12 +27,14 @@ from bayesmeta.heads.svm import SVMHead
 
 __all__ = [
     "BiLSTM",
+    "CategoricalHead",
     "ClassPrior",
     "Classes",
     "ClusterHead",
     "Context",
     "Examples",
     "FeatureClassifier",
+    "GaussianHead",
     "GaussianProcessHead",
     "GraphHead",
     "Head",
@@ -33,12 +43,16 @@ __all__ = [
     "KernelCountsHead",
     "LogScores",
     "LogisticHead",
+    "LowRankGaussianHead",
+    "MixtureHead",
     "NearestMeanHead",
     "OpenScores",
+    "OutputHead",
     "PairHead",
     "RelationHead",
     "RidgeHead",
     "SVMHead",
     "Scores",
     "SetAttention",
+    "Shown",
 ]

@@ -1,5 +1,6 @@
 """Meta-learners, by family, one method a file. Here are the classes that a method of your own may inherit."""
 
+from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
@@ -7,9 +8,11 @@ from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
 __all__ = [
+    "AmortizedLearner",
     "Approximation",
     "AscentLearner",
     "DensityLearner",
+    "EncodedPosterior",
     "ExplicitWeightLearner",
     "GaussianClasses",
     "GradientLearner",

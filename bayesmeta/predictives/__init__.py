@@ -4,6 +4,7 @@ from bayesmeta.predictives.affine import AffinePredictive
 from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
 from bayesmeta.predictives.gaussian import GaussianPredictive
 from bayesmeta.predictives.independent import IndependentPredictive
+from bayesmeta.predictives.low_rank_gaussian import LowRankGaussianPredictive
 from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.open_set import OpenSetPredictive
 from bayesmeta.predictives.predictive import LOG_2PI
@@ -16,6 +17,7 @@ __all__ = [
     "EnsemblePredictive",
     "GaussianPredictive",
     "IndependentPredictive",
+    "LowRankGaussianPredictive",
     "MixturePredictive",
     "OpenSetPredictive",
 ]

@@ -1,0 +1,1 @@
+"""The amortised family: a network reads the support in one pass."""
