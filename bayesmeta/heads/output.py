@@ -247,7 +247,8 @@ class CategoricalHead(OutputHead):
     def logits(self, raw: Float[Tensor, "L M 1"], shown: Shown) -> Float[Tensor, "B M C"]:
         """log p(c | x, D) up to a constant of each point, in nats; -inf for what is no class of a task."""
         classes, counts = shown.classes, shown.counts
-        assert classes is not None and counts is not None  # `shown` is this head's
+        assert classes is not None
+        assert counts is not None
         scores = raw[..., 0].unflatten(0, (-1, classes.num_classes)).mT
         return classes.logits(scores + self.class_prior(counts, classes.mask)[:, None])
 

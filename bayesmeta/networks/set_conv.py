@@ -74,8 +74,8 @@ class Windows:
         if len(cells) * count * length > MOST_CELLS:
             raise InferenceError(
                 f"expected at most {MOST_CELLS} cells of a lattice in memory, got {len(cells)} tasks with up to "
-                f"{count} windows of up to {length} cells: take fewer tasks at a time, standardise the inputs, or make the "
-                "lattice coarser (points_per_unit)"
+                f"{count} windows of up to {length} cells: take fewer tasks at a time, standardise the inputs, or make "
+                "the lattice coarser (points_per_unit)"
             )
         return cls(torch.where(start < FAR, start - margin, FAR), length)
 

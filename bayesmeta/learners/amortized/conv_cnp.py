@@ -11,7 +11,7 @@ Gordon, Bruinsma, Foong, Requeima, Dubois, Turner 2020 (ICLR, arXiv:1910.13556):
     likelihood  the head, at each point on its own
     inference   one pass, amortised
 
-Moving support and query together, by a multiple of the spacing, moves the prediction with them and changes nothing else.
+Moving support and query together, by a multiple of the spacing, moves the prediction with them and no more.
 
 Differences from the paper: the lattice is anchored at zero and not at the data, and all is exactly as without points
 wherever no point reaches, so that predictions do not depend on where other queries are or how far the lattice goes; the
@@ -107,7 +107,8 @@ class ConvCNP(AmortizedLearner):
         z = self.lift(channels).mT  # R d L
         nothing: Tensor = self.lift.bias
         for layer in self.convolutions:
-            assert isinstance(layer, nn.Conv1d) and layer.bias is not None  # as it was made
+            assert isinstance(layer, nn.Conv1d)  # as it was made
+            assert layer.bias is not None
             # convolved is what differs from a line without points, which is zero beyond the window, too
             before = functional.relu(nothing)
             after = layer.weight.sum(-1) @ before + layer.bias
