@@ -120,7 +120,7 @@ class SetConv(nn.Module):
             Positive((), LENGTH_OUT, LENGTHS_OUT),
         )
 
-    def forward(self, points: Data, margin: int) -> tuple[Windows, Float[Tensor, "R L 1+C"]]:
+    def forward(self, points: Data, margin: int) -> tuple[Windows, Float[Tensor, "R L K"]]:
         """The windows, and on their cells log(1 + density) and the signal; `R = B W` windows.
 
         Args:

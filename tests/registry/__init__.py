@@ -2,10 +2,11 @@
 
 from tests.registry.case import Case
 from tests.registry.closed_form import CLOSED_FORM
+from tests.registry.convolutional import CONVOLUTIONAL
 from tests.registry.gradient import GRADIENT
 from tests.registry.metric import METRIC
 from tests.registry.wrapped import WRAPPED
 
-CASES = [*CLOSED_FORM, *GRADIENT, *METRIC, *WRAPPED]
+CASES = [*CLOSED_FORM, *GRADIENT, *METRIC, *CONVOLUTIONAL, *WRAPPED]
 
 __all__ = ["CASES", "Case"]
