@@ -34,10 +34,11 @@ from bayesmeta.predictives.predictive import require_labels, require_mask, requi
 from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
 from bayesmeta.wrappers.orders import Order, Random
 
-MOST_NUMBERS = 2**22
-"""How many numbers the contexts that are adapted to at once may hold."""
-POINT = 256
-"""How many numbers a point counts for at least: what a learner computes of it is larger than a small point itself."""
+MOST_NUMBERS = 2**20
+"""How many numbers the contexts that are adapted to at once may hold; what a learner computes of them is some 100 times
+as large."""
+POINT = 64
+"""How many numbers a point counts for at least: its features are more than a small point itself."""
 
 
 class Autoregressive(Wrapper):

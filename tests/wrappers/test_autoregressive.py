@@ -284,7 +284,7 @@ def test_parts_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bm.MAML, "condition", counted)
     prediction.log_prob(query.y, query.mask)
     assert sizes == [2 * (5 + 2 + 0)]  # once, and not for what is padding
-    monkeypatch.setattr(autoregressive, "MOST_NUMBERS", 3 * 256 * (3 + 5))
+    monkeypatch.setattr(autoregressive, "MOST_NUMBERS", 3 * autoregressive.POINT * (3 + 5))
     sizes.clear()
     torch.testing.assert_close(prediction.log_prob(query.y, query.mask), whole, **SAME)
     assert sizes == [3, 3, 3, 3, 2]
@@ -429,6 +429,22 @@ def test_training_is_that_of_what_is_inside() -> None:
         torch.manual_seed(0)
         results.append(bm.fit(wrap(bm.ALPaCA(bm.MLP(1, [8]))), tasks, steps=3, progress=False).losses)
     assert results[0] == results[1]
+
+
+def test_the_chain_itself_can_be_trained_on() -> None:
+    """With `JointPredictive` the loss is that of the chain, on contexts of up to N + M points."""
+    tasks = bm.tasks.Sinusoid().dataset(8, 8, seed=0)
+    batch = tasks.divided(bm.tasks.RandomSplit((0, 4), 4), 0)
+    learner = Autoregressive(_maml(), Given())
+    objective = bm.training.JointPredictive()
+    with torch.no_grad():
+        predictive = learner.condition(batch.support).at(batch.query.x)
+        expected = -predictive.log_prob(batch.query.y, batch.query.mask) / batch.query.counts
+        torch.testing.assert_close(objective(learner, batch), expected, **SAME)
+        assert (learner.meta_loss(batch) - expected).abs().max() > 1e-3  # the learner's own
+    before = [parameter.clone() for parameter in learner.parameters()]
+    bm.fit(learner, tasks, steps=2, objective=objective, progress=False)
+    assert all((old != new).any() for old, new in zip(before, learner.parameters(), strict=True))
 
 
 def test_whoever_takes_predictives_takes_these() -> None:
