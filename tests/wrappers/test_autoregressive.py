@@ -296,7 +296,7 @@ def test_parts_change_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @every_order
-def test_random_orders_are_a_matter_of_position_alone(order: Order) -> None:
+def test_the_order_of_real_points_ignores_padding_and_other_tasks(order: Order) -> None:
     x = torch.rand(2, 7, 1, dtype=torch.float64)
     mask = torch.tensor([[True] * 7, [False, True, True, False, True, False, True]])
     positions = order.positions(x, mask)
@@ -434,9 +434,8 @@ def test_training_is_that_of_what_is_inside() -> None:
 def test_the_chain_itself_can_be_trained_on() -> None:
     """With `JointPredictive` the loss is that of the chain, on contexts of up to N + M points."""
     tasks = bm.tasks.Sinusoid().dataset(8, 8, seed=0)
-    batch = tasks.divided(bm.tasks.RandomSplit((0, 4), 4), 0)
-    learner = Autoregressive(_maml(), Given())
-    objective = bm.training.JointPredictive()
+    learner, objective = Autoregressive(_maml(), Given()), bm.training.JointPredictive()
+    batch = learner.conform_tasks(tasks.divided(bm.tasks.RandomSplit((0, 4), 4), 0))
     with torch.no_grad():
         predictive = learner.condition(batch.support).at(batch.query.x)
         expected = -predictive.log_prob(batch.query.y, batch.query.mask) / batch.query.counts
