@@ -1,12 +1,19 @@
-"""Learners that wrap a learner: other units, corrected predictives, sampled posteriors, an uncertain theta."""
+"""Learners that wrap a learner: other units, joint predictives, corrected ones, sampled posteriors, uncertain theta."""
 
+from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
+from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
 
 __all__ = [
+    "Autoregressive",
     "DrawsPosterior",
+    "Given",
     "IsotonicRecalibrated",
+    "LeftToRight",
+    "Order",
+    "Random",
     "Recalibrated",
     "TemperatureScaled",
     "Untrainable",

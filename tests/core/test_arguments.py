@@ -211,6 +211,7 @@ def _predictives() -> dict[str, Predictive]:
         "affine": standardized,
         "recalibrated": isotonic,
         "scaled": scaled,
+        "autoregressive": bm.wrappers.Autoregressive(_learner(), bm.wrappers.Random(2)),
         "dense": bm.MAML(bm.MLP(1, [4])).double(),
         "independent": bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.StudentT(1)).double(),
         "mixture": bm.BMAML(bm.MLP(1, [4]), num_particles=2).double(),

@@ -95,6 +95,11 @@ def _chaser(objective: bm.training.Chaser) -> None:
     bm.fit(learner, _tasks(), steps=1, objective=objective, progress=False)
 
 
+def _order(order: bm.wrappers.Order) -> None:
+    prediction = bm.wrappers.Autoregressive(_alpaca(), order).adapt(NUMBERS).predict(NUMBERS.x)
+    assert torch.isfinite(prediction.log_prob(NUMBERS.y.float())).all()
+
+
 def _made(made: object) -> None:
     """It is enough that it was made."""
 
@@ -187,6 +192,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.Standardized: (_made, {"learner": _alpaca}),
     bm.HyperPosterior: (_adapt, {"members": lambda: [_alpaca(), _alpaca()]}),
     bm.Sampled: (_made, {"learner": _alpaca, "sampler": bm.inference.NUTS, "seed": 0}),
+    bm.wrappers.Autoregressive: (_adapt, {"learner": _alpaca, "order": bm.wrappers.LeftToRight}),
+    bm.wrappers.Given: (_order, {}),
+    bm.wrappers.LeftToRight: (_order, {}),
+    bm.wrappers.Random: (_order, {"num_orders": 2, "seed": 0}),
     bm.wrappers.VarianceScaled: (_adapt, {"learner": _alpaca, "shots": (0, 1)}),
     bm.wrappers.IsotonicRecalibrated: (_adapt, {"learner": _alpaca, "shots": (0, 1), "num_outputs": 1}),
     bm.wrappers.TemperatureScaled: (

@@ -47,7 +47,17 @@ def _sampled() -> bm.Learner:
     return bm.Sampled(bm.ALPaCA(bm.Polynomial(1, 1)), bm.inference.NUTS(num_chains=8, num_draws=15, num_warmup=25))
 
 
+def _autoregressive() -> bm.Learner:
+    return bm.wrappers.Autoregressive(bm.ALPaCA(bm.MLP(1, [16, 8])), bm.wrappers.LeftToRight())
+
+
+def _autoregressive_labels() -> bm.Learner:
+    return bm.wrappers.Autoregressive(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), bm.wrappers.Random(2))
+
+
 WRAPPED = [
+    Case("autoregressive-alpaca", _autoregressive, examples=6),
+    Case("autoregressive-r2d2", _autoregressive_labels, outcomes=bm.Labels(3), num_inputs=2, examples=6),
     Case("variance-scaled", _variance_scaled, examples=6, exceptions=FROZEN),
     Case(
         "temperature-scaled",

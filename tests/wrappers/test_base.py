@@ -20,6 +20,7 @@ WRAPPERS = [
     Wrapper,
     Untrainable,
     bm.Standardized,
+    bm.wrappers.Autoregressive,
     Recalibrated,
     bm.wrappers.VarianceScaled,
     bm.wrappers.TemperatureScaled,
