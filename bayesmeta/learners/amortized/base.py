@@ -39,6 +39,7 @@ class AmortizedLearner(Learner):
         UnsupportedError: a head that is not an `OutputHead`.
 
     Example:
+        >>> import torch
         >>> import bayesmeta as bm
         >>> class Level(bm.learners.AmortizedLearner):
         ...     '''Predicts N(a × the mean outcome, 1): a is learned.'''
