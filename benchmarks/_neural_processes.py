@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import bayesmeta as bm
+from bayesmeta.training import Objective
 
 
 class Waves(bm.Network):
@@ -39,6 +40,7 @@ class Recipe:
         seconds: the budget, processor seconds of one thread.
         others: budgets on families that want another one, by their names.
         lr: the first learning rate.
+        objective: what is trained on; the learner's own by default.
         autoregressive: whether joint densities are taken point by point as well.
     """
 
@@ -46,6 +48,7 @@ class Recipe:
     seconds: float = 300.0
     others: Mapping[str, float] = field(default_factory=dict)
     lr: float = 1e-3
+    objective: Objective | None = None
     autoregressive: bool = False
 
 
@@ -65,9 +68,23 @@ PROCESSES: dict[str, Recipe] = {
 """In the order in which they are compared."""
 
 OTHERS: dict[str, Recipe] = {
-    "ALPaCA": Recipe(lambda: bm.ALPaCA(bm.MLP(1, [64, 64, 32])), lr=3e-3),
-    "DKT": Recipe(lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.RBFKernel()), lr=1e-2),
+    "ALPaCA": Recipe(lambda: bm.ALPaCA(bm.MLP(1, [64, 64, 32])), lr=3e-3, objective=bm.training.Evidence()),
+    "DKT": Recipe(
+        lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.RBFKernel()),
+        lr=1e-2,
+        objective=bm.training.Evidence(),
+    ),
+    "MAML": Recipe(
+        lambda: bm.MAML(
+            bm.MLP(1, [40, 40]),
+            steps=5,
+            lr=0.05,
+            likelihood=bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, 0.02)),  # near what is left to it in the end
+        ),
+        lr=3e-3,
+        objective=bm.training.MarginalPredictive(),
+    ),
 }
-"""Learners that condition exactly, on learned features or with a learned kernel."""
+"""Learners of other families, to compare with."""
 
 RECIPES = PROCESSES | OTHERS

@@ -41,6 +41,7 @@ def fitted(
     lr: float,
     seed: int,
     objective: Objective | None = None,
+    validation: bm.TaskDataset | None = None,
     trial: int = 12,
 ) -> tuple[bm.Learner, str]:
     """A learner trained for a budget.
@@ -54,6 +55,7 @@ def fitted(
         lr: first learning rate.
         seed: of the weights, and of the tasks.
         objective: what is trained on; the learner's own by default.
+        validation: tasks that say at which step theta was best; their time counts.
         trial: steps that are timed; more where steps differ in cost.
 
     Returns:
@@ -72,6 +74,7 @@ def fitted(
             lr=lr,
             split=split,
             objective=objective,
+            validation=validation,
             seed=seed,
             progress=False,
         )

@@ -237,7 +237,17 @@ def make(family: str, recipe: Recipe, seconds: float) -> tuple[bm.Learner, str]:
     """A learner trained on fresh tasks of a family."""
     source = bm.tasks.TaskMixture(FAMILIES[family], whole_batches=True)
     split = bm.tasks.EqualSplit((0, MOST_CONTEXT), num_targets(family))
-    return fitted(recipe.make, source, split, seconds, batch_size=32, lr=recipe.lr, seed=SEED, trial=40)
+    return fitted(
+        recipe.make,
+        source,
+        split,
+        seconds,
+        batch_size=32,
+        lr=recipe.lr,
+        seed=SEED,
+        objective=recipe.objective,
+        trial=40,
+    )
 
 
 def main() -> None:
