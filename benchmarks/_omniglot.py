@@ -1,15 +1,8 @@
-"""What the benchmarks on Omniglot share: the split of its alphabets, learners and how each is trained, model folders.
+"""What the benchmarks on Omniglot share: the split of its alphabets, learners and how each is trained."""
 
-A budget is processor seconds of one thread: a few steps are timed, and as many are taken as the budget has room for.
-"""
-
-import ctypes
 import os
-import platform
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,25 +10,10 @@ import torch
 import bayesmeta as bm
 from bayesmeta.tasks.images.augment import Augmentation
 from bayesmeta.training import Objective
-from benchmarks._report import affordable
+from benchmarks._training import fitted
 
 SEED = 0
 KEPT_OUT = 5  # of the 30 background alphabets
-
-
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's mallopt
-
-
-def keep_memory() -> None:
-    """Let glibc keep the memory of large tensors in place of returning it to the system after each use.
-
-    A step of Conv4 makes maps of tens of megabytes; zeroing fresh pages for them took 45 % of the processor time of
-    training here. It changes no number. Elsewhere than with glibc nothing is done.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_THRESHOLD, 2**30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28)):
-            libc.mallopt(option, value)
 
 
 def background() -> bm.tasks.ImageClasses:
@@ -125,42 +103,8 @@ def train(
     Returns:
         The learner, and a line that says what it took.
     """
-    torch.manual_seed(SEED)
-    learner = recipe.make()
     episodes = bm.tasks.Episodes(source, ways=recipe.ways, shots=recipe.unequal, within_groups=within, augment=augment)
     split = bm.tasks.ClassSplit(recipe.shots, recipe.query)
-
-    def run(learner: bm.Learner, steps: int) -> float:
-        start = time.process_time()
-        bm.fit(
-            learner,
-            episodes,
-            steps,
-            batch_size=1,
-            lr=recipe.lr,
-            split=split,
-            objective=recipe.objective,
-            seed=SEED,
-            progress=False,
-        )
-        return time.process_time() - start
-
-    trial = recipe.make()
-    steps = affordable(partial(run, trial), seconds)
-    spent = run(learner, steps)
-    return learner, f"{steps} episodes in {spent:.0f} processor seconds"
-
-
-def trained(name: str, make: Callable[[], tuple[bm.Learner, str]], folder: str | None) -> tuple[bm.Learner, str]:
-    """What `make` trains, or what it trained before into a folder of models: training and scoring can be apart."""
-    if folder is None:
-        return make()
-    path = Path(folder) / name
-    note = path.with_suffix(".txt")
-    if note.exists():
-        return bm.load(path), note.read_text()
-    learner, line = make()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bm.save(learner, path)
-    note.write_text(line)
-    return learner, line
+    return fitted(
+        recipe.make, episodes, split, seconds, batch_size=1, lr=recipe.lr, seed=SEED, objective=recipe.objective
+    )

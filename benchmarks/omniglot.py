@@ -18,8 +18,9 @@ import argparse
 import torch
 
 import bayesmeta as bm
-from benchmarks._omniglot import METRIC, RECIPES, alphabets, keep_memory, train, trained
+from benchmarks._omniglot import METRIC, RECIPES, alphabets, train
 from benchmarks._report import verdict
+from benchmarks._training import keep_memory, trained
 
 # accuracy of 5-way 1-shot, 5-way 5-shot, 20-way 1-shot, 20-way 5-shot, %: other splits (1,200 characters to train on)
 PUBLISHED = {

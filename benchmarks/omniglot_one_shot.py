@@ -20,8 +20,9 @@ import torch
 import bayesmeta as bm
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.omniglot import SMALL
-from benchmarks._omniglot import METRIC, Recipe, alphabets, background, keep_memory, train, trained, turned
+from benchmarks._omniglot import METRIC, Recipe, alphabets, background, train, turned
 from benchmarks._report import verdict
+from benchmarks._training import keep_memory, trained
 
 # error, %: of the official runs on the evaluation alphabets (Lake et al. 2015, 2019)
 PUBLISHED = {

@@ -19,8 +19,9 @@ from functools import partial
 import torch
 
 import bayesmeta as bm
-from benchmarks._omniglot import METRIC, SEED, alphabets, background, features, keep_memory, train, trained, turned
+from benchmarks._omniglot import METRIC, SEED, alphabets, background, features, train, turned
 from benchmarks._report import affordable, verdict
+from benchmarks._training import keep_memory, trained
 
 WAYS, MEMBERS, HEAD_STEPS = 10, 10, 60
 BARS = {"super-classes": 10.0, "ordinary": 0.3}  # points of accuracy above prototypical networks; below them

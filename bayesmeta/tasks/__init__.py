@@ -18,7 +18,7 @@ from bayesmeta.tasks.simulators.sinusoid import Sinusoid
 from bayesmeta.tasks.simulators.sloped_sinusoid import SlopedSinusoid
 from bayesmeta.tasks.simulators.step import Step
 from bayesmeta.tasks.simulators.task_mixture import TaskMixture
-from bayesmeta.tasks.source import ClassSplit, OrderedSplit, PrefixSplit, RandomSplit, Split, TaskSource
+from bayesmeta.tasks.source import ClassSplit, EqualSplit, OrderedSplit, PrefixSplit, RandomSplit, Split, TaskSource
 from bayesmeta.tasks.table import Schema
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "ClassSplit",
     "Composed",
     "Episodes",
+    "EqualSplit",
     "FunctionSimulator",
     "GPFunctions",
     "GaussianBlobs",

@@ -160,6 +160,30 @@ class RandomSplit(OrderedSplit):
 
 
 @dataclass(frozen=True)
+class EqualSplit(RandomSplit):
+    """A random split in which all tasks of a draw have the same number of support points, drawn anew each time.
+
+    Where a simulator makes the tasks nothing is padded then, and a learner whose cost grows with the longest support
+    trains faster. What is drawn once is drawn alike for all: a data set that is divided once, such as the validation
+    tasks of `fit`, has one number of support points for all its tasks of one length.
+
+    Example:
+        >>> import torch
+        >>> import bayesmeta as bm
+        >>> functions, generator = bm.tasks.GPFunctions.eq(), torch.Generator().manual_seed(0)
+        >>> split = bm.tasks.EqualSplit((0, 9), query=5)
+        >>> [functions.draw(3, split, generator).support.counts.tolist() for _ in range(3)]
+        [[7, 7, 7], [1, 1, 1], [5, 5, 5]]
+    """
+
+    def sizes(self, counts: Tensor, generator: torch.Generator) -> Tensor:
+        """One number for all; a task with fewer points gives up to all but one of them."""
+        if not len(counts):
+            return counts
+        return torch.minimum(super().sizes(counts.max()[None], generator), counts - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
 class PrefixSplit(OrderedSplit):
     """Forecasting: the support is the beginning of a task in its own order (time), and the query is what comes next.
 

@@ -13,6 +13,8 @@ which leaves ∂loss/∂theta in `.grad` of the network's parameters. A `*_lapla
 
     f ~ N(f(x, w), J(x) (precision I + JᵀJ / noise)⁻¹ J(x)ᵀ),   J at the support inside, w the given weights
 
+`neuralprocesses_models` has models to train on, their `loss(model, batch)` and `predict(model, batch)`.
+
 Each library is used the way its own documentation shows; where that shows several, the fastest.
 """
 
@@ -32,6 +34,7 @@ PACKAGES = {
     "learn2learn_maml": "learn2learn",
     "laplace_torch": "laplace-torch",
     "posteriors_laplace": "posteriors",
+    "neuralprocesses_models": "neuralprocesses",
 }
 UNPACKED = {"learn2learn": "0.2.0"}  # files without the record of an installation (see peers.txt)
 

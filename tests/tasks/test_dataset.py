@@ -15,7 +15,8 @@ import bayesmeta as bm
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.tasks.source import PrefixSplit, RandomSplit, Split
+from bayesmeta.tasks.simulators.gp_functions import GPFunctions
+from bayesmeta.tasks.source import EqualSplit, PrefixSplit, RandomSplit, Split
 
 
 def _dataset(counts: list[int]) -> TaskDataset:
@@ -169,7 +170,7 @@ counts_of_tasks = st.lists(st.integers(1, 9), min_size=1, max_size=5)
     bounds=st.tuples(st.integers(0, 12), st.integers(0, 12)).map(sorted),
     query=st.one_of(st.none(), st.integers(1, 6)),
     seed=st.integers(0, 100),
-    kind=st.sampled_from([RandomSplit, PrefixSplit]),
+    kind=st.sampled_from([RandomSplit, EqualSplit, PrefixSplit]),
 )
 def test_every_split(counts: list[int], bounds: list[int], query: int | None, seed: int, kind: type[Split]) -> None:
     tasks = _dataset(counts)
@@ -208,7 +209,7 @@ def test_padding_in_front_is_never_taken() -> None:
     data = _dataset([4]).data
     x = torch.cat([torch.full((1, 3, 1), -7.0, dtype=torch.float64), data.x], 1)
     mask = torch.tensor([[False, False, False, True, True, True, True]])
-    for kind in (RandomSplit, PrefixSplit):
+    for kind in (RandomSplit, EqualSplit, PrefixSplit):
         batch = TaskDataset(Data(x, x, mask)).divided(kind.at(2))
         taken = _real(batch.support, 0) + _real(batch.query, 0)
         assert sorted(taken) == [0.0, 1.0, 2.0, 3.0]
@@ -224,8 +225,26 @@ def test_support_sizes_are_uniform_and_points_are_fair() -> None:
     assert all(abs(first[place] - 2000 / 6) < 5 * math.sqrt(2000 / 6) for place in range(6))
 
 
+def test_equal_supports_have_one_size_for_all_tasks_of_a_draw() -> None:
+    functions, generator = GPFunctions.eq(), torch.Generator().manual_seed(0)
+    drawn = []
+    for _ in range(300):
+        counts = functions.draw(4, EqualSplit((1, 3), 2), generator).support.counts.tolist()
+        assert len(set(counts)) == 1
+        drawn.append(counts[0])
+    sizes = Counter(drawn)
+    assert set(sizes) == {1, 2, 3}
+    assert all(abs(size - 100) < 5 * math.sqrt(300 * 2 / 9) for size in sizes.values())  # five deviations
+    ragged = _dataset([1, 4, 9]).divided(EqualSplit((6, 8)))
+    size = ragged.support.counts[2]
+    assert 6 <= size <= 8
+    assert ragged.support.counts[:2].tolist() == [0, 3]  # all but one
+    nothing = EqualSplit((0, 3), 2).divide(ragged.support.select([]), generator)
+    assert nothing[0].num_tasks == nothing[1].num_tasks == 0
+
+
 def test_a_task_with_one_point_is_all_query() -> None:
-    for kind in (RandomSplit, PrefixSplit):
+    for kind in (RandomSplit, EqualSplit, PrefixSplit):
         batch = _dataset([1, 3]).divided(kind.at(5))
         assert batch.support.counts.tolist() == [0, 2]
         assert batch.query.counts.tolist() == [1, 1]
