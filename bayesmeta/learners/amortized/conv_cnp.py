@@ -95,7 +95,7 @@ class ConvCNP(AmortizedLearner):
             raise DataError(f"expected an odd size of the kernel, got {kernel_size}")
         self.set_conv = SetConv(points_per_unit, self.head.num_inputs)
         self.lift = nn.Linear(self.set_conv.num_channels, channels)
-        self.convolutions = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size) for _ in range(layers))
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, (1, kernel_size)) for _ in range(layers))
         self.decoder = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, self.head.size))
         radius = layers * (kernel_size // 2)
         self.margin = REACH_IN + radius + REACH_OUT
@@ -104,18 +104,19 @@ class ConvCNP(AmortizedLearner):
     @override
     def encode(self, points: Data) -> OnLattice:
         windows, channels = self.set_conv(points, self.margin)
-        z = self.lift(channels).mT  # R d L
+        # as images of height 1 whose channels come last in memory, which convolutions run through fastest
+        z = self.lift(channels)[:, None].permute(0, 3, 1, 2)  # R d 1 L
         nothing: Tensor = self.lift.bias
         for layer in self.convolutions:
-            assert isinstance(layer, nn.Conv1d)  # as it was made
+            assert isinstance(layer, nn.Conv2d)  # as it was made
             assert layer.bias is not None
             # convolved is what differs from a line without points, which is zero beyond the window, too
             before = functional.relu(nothing)
-            after = layer.weight.sum(-1) @ before + layer.bias
-            differs = functional.relu(z) - before[:, None]
-            z = z + functional.conv1d(differs, layer.weight, padding=layer.kernel_size[0] // 2) + after[:, None]
+            after = layer.weight.sum((2, 3)) @ before + layer.bias
+            differs = functional.relu(z) - before[:, None, None]
+            z = z + functional.conv2d(differs, layer.weight, after, padding=(0, layer.kernel_size[1] // 2))
             nothing = nothing + after
-        return OnLattice(windows, z.mT, nothing)
+        return OnLattice(windows, z[:, :, 0].mT, nothing)
 
     @override
     def decode(self, kept: OnLattice, x: Float[Tensor, "L M 1"]) -> Float[Tensor, "L M K"]:
