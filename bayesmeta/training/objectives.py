@@ -16,7 +16,9 @@ from bayesmeta.heads.classes import one_hot
 from bayesmeta.heads.feature_classifier import HeadPosterior
 from bayesmeta.heads.head import LogScores
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
+from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.modes import settled
+from bayesmeta.wrappers.standardized import Standardized
 
 
 class Objective(ABC):
@@ -138,6 +140,34 @@ class Evidence(Objective):
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         counts = tasks.support.counts + tasks.query.counts
         return -each_part(lambda part: learner.evidence(part.joined()), tasks) / counts.double().mean()
+
+
+class VariationalBound(Objective):
+    """The evidence lower bound of a latent neural process (Garnelo et al. 2018), in nats per query point:
+
+        -(E_{z ~ q(z | support, query)} log p(query | z) - KL(q(z | support, query) ‖ q(z | support))) / M
+
+    It sees a single z at a time, where the process's own loss averages densities over several: it costs less with few
+    draws, keeps more of them apart, and may fit the marginals less well.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.tasks.RandomSplit.at(5))
+        >>> bm.training.VariationalBound()(bm.LatentNeuralProcess(bm.Identity(1)), tasks).shape
+        torch.Size([3])
+    """
+
+    @override
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        return each_part(partial(self._part, learner), tasks)
+
+    def _part(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        if isinstance(learner, Standardized):
+            inner = TaskBatch(learner.standard(tasks.support), learner.standard(tasks.query), tasks.names)
+            return self._part(learner.learner, inner) + learner.y_scale.log().sum()
+        if not isinstance(learner, LatentLearner):
+            raise UnsupportedError(f"expected a latent neural process, got {learner.title}")
+        return -learner.bound(tasks) / tasks.query.counts.clamp(min=1)
 
 
 class EvidenceProblem(ABC):
