@@ -158,7 +158,7 @@ class GaussianHead(PointwiseHead):
         self.num_inputs, self.size = num_outputs, 2 * num_outputs
 
     @override
-    def distribution(self, raw: Float[Tensor, "*b K"]) -> Independent:
+    def distribution(self, raw: Float[Tensor, "*b K"]) -> Distribution:
         mean, spread = raw.unflatten(-1, (2, -1)).unbind(-2)
         return Independent(_normal(mean, spread, self.min_stddev), 1)
 
@@ -196,7 +196,7 @@ class MixtureHead(PointwiseHead):
     start: Tensor
 
     @override
-    def distribution(self, raw: Float[Tensor, "*b K"]) -> MixtureSameFamily:
+    def distribution(self, raw: Float[Tensor, "*b K"]) -> Distribution:
         each = raw.unflatten(-1, (self.num_components, -1))
         weights = Categorical(logits=each[..., 0], validate_args=False)
         mean, spread = each[..., 1:].unflatten(-1, (2, -1)).unbind(-2)

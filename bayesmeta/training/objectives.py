@@ -143,12 +143,15 @@ class Evidence(Objective):
 
 
 class VariationalBound(Objective):
-    """The evidence lower bound of a latent neural process (Garnelo et al. 2018), in nats per query point:
+    """The negative evidence lower bound of a latent neural process (Garnelo et al. 2018), in nats per query point.
 
-        -(E_{z ~ q(z | support, query)} log p(query | z) - KL(q(z | support, query) ‖ q(z | support))) / M
+        (KL(q(z | all) ‖ q(z | support)) - E_{z ~ q(z | all)} log p(query | z)) / M,   all = support and query
 
-    It sees a single z at a time, where the process's own loss averages densities over several: it costs less with few
-    draws, keeps more of them apart, and may fit the marginals less well.
+    The encoder sees the query, so that each z need only be a function that fits it; the process's own loss averages
+    densities over draws that know the support alone.
+
+    Raises:
+        UnsupportedError (when called): another learner, or outcomes that are labels.
 
     Example:
         >>> import bayesmeta as bm

@@ -4,8 +4,8 @@
     BayesianPool     N(z; m, v) ∝ N(z; 0, I) Π_i N(m_i; z, v_i)                 Volpp et al. 2021, section 4
     CrossAttention   each query reads the points that matter to it             Kim et al. 2019
 
-A plain mean does not say how many points it is of, and a softmax over no point is NaN: here every aggregation begins with
-what is learned for no point, and the points are added to it.
+A plain mean does not say how many points it is of, and a softmax over no point is NaN: here every aggregation begins
+with what is learned for no point, and the points are added to it.
 """
 
 from abc import ABC, abstractmethod
@@ -116,7 +116,7 @@ class Aggregation(Described, nn.Module, ABC):
 
     Attributes:
         num_inputs: E, how many numbers the encoder gives for a point.
-        num_queries: Q, how many numbers it wants to know of where a point or query is; 0 where all queries read the same.
+        num_queries: Q, how many numbers it wants to know of where a point or query is; 0 where all queries read alike.
         num_outputs: R, how many numbers are read.
 
     Example:
@@ -203,9 +203,9 @@ class BayesianPool(Aggregation):
 
         1/v = 1 + Σ_i 1/v_i,   m = v Σ_i m_i / v_i
 
-    So points that say nothing (large v_i) change nothing, and the count is not lost. The encoder gives m_i and the inverse
-    softplus of 1/v_i; the decoder reads m and v. The standardised and additive form is that of Volpp et al. 2021
-    ("Bayesian context aggregation for neural processes", ICLR).
+    So points that say nothing (large v_i) change nothing, and the count is not lost. The encoder gives m_i and the
+    inverse softplus of 1/v_i; the decoder reads m and v. Volpp, Flürenbrock, Grossberger, Daniel, Neumann 2021,
+    "Bayesian context aggregation for neural processes" (ICLR).
 
     Args:
         size: d, of z.
@@ -235,7 +235,7 @@ class BayesianPool(Aggregation):
         precision = functional.softplus(raw)
         return _sums(torch.cat([precision, precision * mean], -1), mask)
 
-    def belief(self, summary: Sums) -> Belief:
+    def belief(self, summary: Any) -> Belief:
         """N(m, v) of each task; N(0, I) where nothing is seen."""
         precision, weighted = summary.total.chunk(2, -1)
         variance = 1.0 / (1.0 + precision)

@@ -23,7 +23,7 @@ from typing_extensions import override
 from bayesmeta.data import Data
 from bayesmeta.heads.output import GaussianHead, OutputHead
 from bayesmeta.hyperpriors import Hyperprior
-from bayesmeta.learners.amortized.aggregation import Aggregation, BayesianPool, Belief, MeanPool, Sums, Summary
+from bayesmeta.learners.amortized.aggregation import Aggregation, BayesianPool, Belief, MeanPool, Summary
 from bayesmeta.learners.amortized.reader import Reader, ReadingLearner, dense
 from bayesmeta.networks.network import Network
 
@@ -90,4 +90,4 @@ class ConditionalNeuralProcess(ReadingLearner):
     @override
     def belief(self, kept: Summary) -> Belief | None:
         pool = self.reader.aggregation
-        return pool.belief(kept) if isinstance(pool, BayesianPool) and isinstance(kept, Sums) else None
+        return pool.belief(kept) if isinstance(pool, BayesianPool) else None

@@ -12,12 +12,12 @@ Garnelo, Schwarz, Rosenbaum, Viola, Rezende, Eslami, Teh 2018 (arXiv:1807.01622)
     inference   amortised: the encoder gives a Gaussian factor of each point (`BayesianPool`)
 
 The ε_s are the same for all tasks and calls, so that adapting is a function; while `fit` trains they are drawn anew at
-every step, so that the decoder knows all z, not S of them. As all queries share z, draws are functions and the predictive
-is joint. The training loss is -log p(query | support) / M of that joint mixture, which with few draws falls short of the
-one of all z; `bm.training.VariationalBound` is the papers' other loss.
+every step, so that the decoder knows all z, not S of them. As all queries share z, draws are functions and the
+predictive is joint. The training loss is -log p(query | support) / M of that joint mixture, which with few draws falls
+short of the one of all z; `bm.training.VariationalBound` is the papers' other loss.
 
-Differences from the papers: the prior of z is N(0, I), and not what the network makes of no point; what z does not say of
-precise outcomes is not covered up by a least deviation of .1.
+Differences from the papers: the prior of z is N(0, I), and not what the network makes of no point; deviations have no
+floor of .1.
 """
 
 from bayesmeta.heads.output import GaussianHead, OutputHead

@@ -1,9 +1,8 @@
 """The model of latent neural processes with its z by name: for samplers, programs, and whoever writes densities down.
 
-    z ~ N(0, I),   y_n ~ head(decoder(h(x_n), z))
+z ~ N(0, I),   y_n ~ head(decoder(h(x_n), z))
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
@@ -22,16 +21,16 @@ from bayesmeta.typing import Params
 class LatentModel(ExplicitLearner):
     """A latent neural process as an explicit learner: phi is `z`, `d`, the latent vector of the task.
 
-    It has the theta of the process that it is made from, and adapts like it. `Sampled` and Pyro programs of it draw from
-    the exact posterior of z under the decoder, which the encoder's q(z | D) is an approximation of: `checks.fidelity` and
-    `checks.sbc` say how good a one.
+    It has the theta of the process that it is made from, and adapts like it. `Sampled` and Pyro programs of it draw
+    from the exact posterior of z under the decoder, which the encoder's q(z | D) is an approximation of:
+    `checks.fidelity` and `checks.sbc` say how good a one.
 
     Args:
         process: whose model it is. It has no deterministic path, and a head of numbers at single points.
 
     Raises:
-        UnsupportedError: it has a path, which makes the likelihood depend on the support; its head is of labels, or joint
-            over points.
+        UnsupportedError: it has a path, which makes the likelihood depend on the support; its head is of labels, or
+            joint over points.
 
     Example:
         >>> import bayesmeta as bm
