@@ -30,7 +30,7 @@ from bayesmeta.outcomes import Labels
 from bayesmeta.predictives import Predictive
 from bayesmeta.typing import Params
 
-ACTIVATION = "gelu"
+ACTIVATION = "relu"
 
 
 def dense(num_inputs: int, width: int, layers: int, num_outputs: int) -> Network:
