@@ -120,7 +120,8 @@ class PointwiseHead(OutputHead):
         ...     def distribution(self, raw):
         ...         counts = torch.distributions.Poisson(raw.exp(), validate_args=False)
         ...         return torch.distributions.Independent(counts, 1)
-        >>> bm.ConvCNP(head=Counts()).adapt(bm.Data.from_arrays([0.0], [3.0])).predict([0.1]).mean.shape
+        >>> learner = bm.ConditionalNeuralProcess(bm.Identity(1), head=Counts())
+        >>> learner.adapt(bm.Data.from_arrays([0.0], [3.0])).predict([0.1]).mean.shape
         torch.Size([1, 1, 1])
     """
 

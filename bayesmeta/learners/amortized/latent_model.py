@@ -33,6 +33,7 @@ class LatentModel(ExplicitLearner):
             joint over points.
 
     Example:
+        >>> import torch
         >>> import bayesmeta as bm
         >>> process = bm.LatentNeuralProcess(bm.Identity(1), aggregation=bm.learners.BayesianPool(2))
         >>> model, support = bm.learners.LatentModel(process), bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])
@@ -79,9 +80,10 @@ class HeadLikelihood(Likelihood):
         head: what they mean.
 
     Example:
+        >>> import torch
         >>> import bayesmeta as bm
-        >>> HeadLikelihood(bm.heads.GaussianHead())(torch.zeros(1, 1, 2)).base_dist
-        Normal(loc: ..., scale: ...)
+        >>> HeadLikelihood(bm.heads.GaussianHead())(torch.zeros(1, 1, 2)).mean
+        tensor([[[0.]]])
     """
 
     def __init__(self, head: PointwiseHead) -> None:
