@@ -49,7 +49,9 @@ from bayesmeta.errors import (
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit, TaskPosterior
+from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
+from bayesmeta.learners.amortized.latent import LatentNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -105,6 +107,7 @@ __all__ = [
     "AdditiveRadialBasis",
     "AlphaMAML",
     "BayesMetaError",
+    "ConditionalNeuralProcess",
     "Conv4",
     "ConvCNP",
     "ConvergenceWarning",
@@ -120,6 +123,7 @@ __all__ = [
     "InferenceError",
     "InfiniteMixturePrototypes",
     "Labels",
+    "LatentNeuralProcess",
     "Learner",
     "LinearMixedModel",
     "Linearized",

@@ -18,6 +18,7 @@ from bayesmeta.heads.output import (
     LowRankGaussianHead,
     MixtureHead,
     OutputHead,
+    PointwiseHead,
     Shown,
 )
 from bayesmeta.heads.pairs import PairHead
@@ -49,6 +50,7 @@ __all__ = [
     "OpenScores",
     "OutputHead",
     "PairHead",
+    "PointwiseHead",
     "RelationHead",
     "RidgeHead",
     "SVMHead",

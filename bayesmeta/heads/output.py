@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 from torch.nn import functional
 from typing_extensions import override
 
@@ -57,6 +57,15 @@ class Shown:
     def queries(self, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "L M *x"]:
         """Query points as the network sees them: of labels, once for each class."""
         return x if self.classes is None else x.repeat_interleave(self.classes.num_classes, 0)
+
+    def repeated(self, times: int) -> "Shown":
+        """Every task so many times, one after the other: for several answers to each."""
+        tasks = torch.arange(self.points.num_tasks, device=self.points.x.device)
+        if self.classes is None or self.counts is None:
+            return Shown(self.points.select(tasks.repeat_interleave(times)))
+        rows = tasks.unflatten(0, (-1, self.classes.num_classes)).repeat_interleave(times, 0).flatten()
+        classes = Classes(self.classes.mask.repeat_interleave(times, 0))
+        return Shown(self.points.select(rows), classes, self.counts.repeat_interleave(times, 0))
 
 
 class OutputHead(Described, nn.Module, ABC):
@@ -98,7 +107,34 @@ class OutputHead(Described, nn.Module, ABC):
         """
 
 
-class GaussianHead(OutputHead):
+class PointwiseHead(OutputHead):
+    """A head whose K numbers at a point are all there is to know of its outcome: points are independent given them.
+
+    A subclass gives `outcomes`, `size` and `distribution`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Counts(bm.heads.PointwiseHead):
+        ...     '''Poisson counts, seen as numbers.'''
+        ...     outcomes, num_inputs, size = bm.Numbers(1), 1, 1
+        ...     def distribution(self, raw):
+        ...         counts = torch.distributions.Poisson(raw.exp(), validate_args=False)
+        ...         return torch.distributions.Independent(counts, 1)
+        >>> learner = bm.ConditionalNeuralProcess(bm.Identity(1), head=Counts())
+        >>> learner.adapt(bm.Data.from_arrays([0.0], [3.0])).predict([0.1]).mean.shape
+        torch.Size([1, 1, 1])
+    """
+
+    @abstractmethod
+    def distribution(self, raw: Float[Tensor, "*b K"]) -> Distribution:
+        """The distribution of the outcome of each point: batch shape `*b`, event shape (C,)."""
+
+    @override
+    def predictive(self, raw: Float[Tensor, "L M K"], shown: Shown) -> IndependentPredictive:
+        return IndependentPredictive(self.distribution(raw))
+
+
+class GaussianHead(PointwiseHead):
     """N(m, s²) of each output at each point, on its own: s = `min_stddev` + softplus.
 
     Args:
@@ -123,12 +159,12 @@ class GaussianHead(OutputHead):
         self.num_inputs, self.size = num_outputs, 2 * num_outputs
 
     @override
-    def predictive(self, raw: Float[Tensor, "L M K"], shown: Shown) -> IndependentPredictive:
+    def distribution(self, raw: Float[Tensor, "*b K"]) -> Distribution:
         mean, spread = raw.unflatten(-1, (2, -1)).unbind(-2)
-        return IndependentPredictive(Independent(_normal(mean, spread, self.min_stddev), 1))
+        return Independent(_normal(mean, spread, self.min_stddev), 1)
 
 
-class MixtureHead(OutputHead):
+class MixtureHead(PointwiseHead):
     """Several Gaussians at each point, for outcomes that are skewed or have more than one likely value.
 
     With several outputs a component is of all of them together. Points are independent of each other.
@@ -161,12 +197,12 @@ class MixtureHead(OutputHead):
     start: Tensor
 
     @override
-    def predictive(self, raw: Float[Tensor, "L M K"], shown: Shown) -> IndependentPredictive:
+    def distribution(self, raw: Float[Tensor, "*b K"]) -> Distribution:
         each = raw.unflatten(-1, (self.num_components, -1))
         weights = Categorical(logits=each[..., 0], validate_args=False)
         mean, spread = each[..., 1:].unflatten(-1, (2, -1)).unbind(-2)
         normals = Independent(_normal(mean + self.start.to(mean)[:, None], spread, self.min_stddev), 1)
-        return IndependentPredictive(MixtureSameFamily(weights, normals, validate_args=False))
+        return MixtureSameFamily(weights, normals, validate_args=False)
 
 
 class LowRankGaussianHead(OutputHead):

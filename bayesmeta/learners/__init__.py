@@ -1,6 +1,19 @@
 """Meta-learners, by family, one method a file. Here are the classes that a method of your own may inherit."""
 
+from bayesmeta.learners.amortized.aggregation import (
+    Aggregation,
+    BayesianPool,
+    Belief,
+    CrossAttention,
+    MeanPool,
+    Rows,
+    Summary,
+    Sums,
+)
 from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
+from bayesmeta.learners.amortized.latent_base import LatentLearner
+from bayesmeta.learners.amortized.latent_model import LatentModel
+from bayesmeta.learners.amortized.reader import ReadingLearner, ReadPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
@@ -8,17 +21,29 @@ from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
 __all__ = [
+    "Aggregation",
     "AmortizedLearner",
     "Approximation",
     "AscentLearner",
+    "BayesianPool",
+    "Belief",
+    "CrossAttention",
     "DensityLearner",
     "EncodedPosterior",
     "ExplicitWeightLearner",
     "GaussianClasses",
     "GradientLearner",
     "LastLayerRegression",
+    "LatentLearner",
+    "LatentModel",
     "LinearLearner",
     "LinearizableLearner",
+    "MeanPool",
     "MetricLearner",
+    "ReadPosterior",
+    "ReadingLearner",
+    "Rows",
+    "Summary",
+    "Sums",
     "WeightLearner",
 ]

@@ -11,6 +11,7 @@ from bayesmeta.training.objectives import (
     Objective,
     RestrictedMaximumLikelihood,
     SquaredMatchError,
+    VariationalBound,
 )
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "RestrictedMaximumLikelihood",
     "SquaredMatchError",
+    "VariationalBound",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",
     "vi_hyper_posterior",

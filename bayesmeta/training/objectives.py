@@ -16,7 +16,9 @@ from bayesmeta.heads.classes import one_hot
 from bayesmeta.heads.feature_classifier import HeadPosterior
 from bayesmeta.heads.head import LogScores
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
+from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.modes import settled
+from bayesmeta.wrappers.standardized import Standardized
 
 
 class Objective(ABC):
@@ -138,6 +140,37 @@ class Evidence(Objective):
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         counts = tasks.support.counts + tasks.query.counts
         return -each_part(lambda part: learner.evidence(part.joined()), tasks) / counts.double().mean()
+
+
+class VariationalBound(Objective):
+    """The negative evidence lower bound of a latent neural process (Garnelo et al. 2018), in nats per query point.
+
+        (KL(q(z | all) ‖ q(z | support)) - E_{z ~ q(z | all)} log p(query | z)) / M,   all = support and query
+
+    The encoder sees the query, so that each z need only be a function that fits it; the process's own loss averages
+    densities over draws that know the support alone.
+
+    Raises:
+        UnsupportedError (when called): another learner, or outcomes that are labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=8, seed=0).divided(bm.tasks.RandomSplit.at(5))
+        >>> bm.training.VariationalBound()(bm.LatentNeuralProcess(bm.Identity(1)), tasks).shape
+        torch.Size([3])
+    """
+
+    @override
+    def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        return each_part(partial(self._part, learner), tasks)
+
+    def _part(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        if isinstance(learner, Standardized):
+            inner = TaskBatch(learner.standard(tasks.support), learner.standard(tasks.query), tasks.names)
+            return self._part(learner.learner, inner) + learner.y_scale.log().sum()
+        if not isinstance(learner, LatentLearner):
+            raise UnsupportedError(f"expected a latent neural process, got {learner.title}")
+        return -learner.bound(tasks) / tasks.query.counts.clamp(min=1)
 
 
 class EvidenceProblem(ABC):

@@ -65,6 +65,10 @@ def _context(context: bm.heads.Context) -> None:
     _adapt(bm.Matching(bm.MLP(2, [4]), num_classes=3, context=context))
 
 
+def _aggregation(aggregation: bm.learners.Aggregation) -> None:
+    _adapt(bm.ConditionalNeuralProcess(_network(), aggregation=aggregation, width=4, layers=1))
+
+
 def _kernel(kernel: bm.kernels.Kernel) -> None:
     _adapt(bm.DeepKernelTransfer(_network(), kernel=kernel))
 
@@ -122,6 +126,13 @@ HEAD: Arguments = {
     "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
 METRIC: Arguments = {name: HEAD[name] for name in ("features", "num_classes", "hyperprior")}
+NEURAL: Arguments = {
+    "features": _network,
+    "head": bm.heads.GaussianHead,
+    "width": 4,
+    "layers": 1,
+    "hyperprior": bm.hyperpriors.GaussianHyperprior,
+}
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
 NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
@@ -166,6 +177,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.Matching: (_adapt, METRIC | {"context": lambda: bm.heads.SetAttention(4)}),
     bm.Siamese: (_adapt, METRIC | {"head": lambda: bm.heads.PairHead(4)}),
     bm.Relation: (_adapt, METRIC | {"map_shape": (4, 1, 1)}),
+    bm.ConditionalNeuralProcess: (_adapt, NEURAL | {"aggregation": bm.learners.MeanPool}),
+    bm.LatentNeuralProcess: (
+        _adapt,
+        NEURAL | {"aggregation": bm.learners.BayesianPool, "path": bm.learners.CrossAttention, "num_draws": 2},
+    ),
+    bm.learners.LatentModel: (_adapt, {"process": lambda: bm.LatentNeuralProcess(bm.Identity(1))}),
+    bm.learners.MeanPool: (_aggregation, {"size": 4}),
+    bm.learners.BayesianPool: (_aggregation, {"size": 4}),
+    bm.learners.CrossAttention: (_aggregation, {"size": 4, "num_heads": 2}),
     bm.learners.GaussianClasses: (
         _adapt,
         {"classifier": lambda: bm.Prototypical(bm.MLP(2, [4]), num_classes=3)},
