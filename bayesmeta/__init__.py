@@ -50,6 +50,7 @@ from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.frames import predict_frame
 from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit, TaskPosterior
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
+from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -152,6 +153,7 @@ __all__ = [
     "TaskBatch",
     "TaskDataset",
     "TaskPosterior",
+    "TransformerNeuralProcess",
     "UnsupportedError",
     "WholeNetwork",
     "calibration",

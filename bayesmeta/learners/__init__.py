@@ -1,6 +1,7 @@
 """Meta-learners, by family, one method a file. Here are the classes that a method of your own may inherit."""
 
 from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
+from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
@@ -20,5 +21,6 @@ __all__ = [
     "LinearLearner",
     "LinearizableLearner",
     "MetricLearner",
+    "RelativeBias",
     "WeightLearner",
 ]
