@@ -21,15 +21,15 @@ from bayesmeta.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """What can be read: the learned key first, and then the rows that it was made of. `H` heads of `d` numbers.
+    """What can be read: the learned key first, and then the rows that it was made of. `H` heads of `d` numbers, R = 1 + N.
 
     Attributes:
         key: what a query is matched with.
         value: what it reads.
     """
 
-    key: Float[Tensor, "B H 1+N d"]
-    value: Float[Tensor, "B H 1+N d"]
+    key: Float[Tensor, "B H R d"]
+    value: Float[Tensor, "B H R d"]
 
 
 class Attention(nn.Module):
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         return Keys(self._by_head(self.key(rows)), self._by_head(self.value(rows)))
 
     def read(
-        self, queries: Float[Tensor, "B M F"], keys: Keys, bias: Float[Tensor, "B #H #M 1+N"]
+        self, queries: Float[Tensor, "B M F"], keys: Keys, bias: Float[Tensor, "B #H #M R"]
     ) -> Float[Tensor, "B M F"]:
         """What each query reads.
 
@@ -120,7 +120,7 @@ class AttentionLayer(nn.Module):
         self.widen, self.narrow = nn.Linear(size, 2 * size), nn.Linear(2 * size, size)
 
     def forward(
-        self, rows: Float[Tensor, "B M F"], keys: Keys, bias: Float[Tensor, "B #H #M 1+N"]
+        self, rows: Float[Tensor, "B M F"], keys: Keys, bias: Float[Tensor, "B #H #M R"]
     ) -> Float[Tensor, "B M F"]:
         """The rows after the layer.
 
@@ -134,7 +134,7 @@ class AttentionLayer(nn.Module):
         return out
 
 
-def hiding(mask: Bool[Tensor, "B N"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 1+N"]:
+def hiding(mask: Bool[Tensor, "B N"], dtype: torch.dtype) -> Float[Tensor, "B 1 1 R"]:
     """The bias that hides keys that are not real: 0 and -inf, and 0 for the learned key.
 
     Args:

@@ -95,7 +95,7 @@ class DistanceFunctions(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B M F"], others: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]
-    ) -> Float[Tensor, "L B H M 1+N"]:
+    ) -> Float[Tensor, "layers B H M R"]:
         """What is added to how well points match: 0 for the learned key of nothing, and -inf where nothing is real.
 
         Args:
@@ -110,7 +110,7 @@ class DistanceFunctions(nn.Module):
         value, rise = self._table().index_select(-1, cell.flatten()).unflatten(-1, cell.shape).unbind(0)
         return torch.addcmul(value, r - cell, rise).unflatten(0, (self.layers, -1)).transpose(1, 2)
 
-    def _table(self) -> Float[Tensor, "2 L*H G"]:
+    def _table(self) -> Float[Tensor, "2 functions nodes"]:
         """The functions at the nodes and their rise in the cell that follows; that of the last node has no end.
 
         Two constants come after the nodes: 0 for the learned key, and -inf for what is not real.

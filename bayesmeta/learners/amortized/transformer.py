@@ -102,7 +102,8 @@ class TransformerNeuralProcess(AmortizedLearner):
         self.of_point = _embedding(where + self.head.num_inputs, width)
         self.of_query = _embedding(where, width) if relative is None else None
         self.asked = nn.Parameter(0.1 * torch.randn(width))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.head.size))
+        # no biases: a number that is added to the scores of all classes would be one that nothing can be learned of
+        self.out = nn.Sequential(nn.LayerNorm(width, bias=False), nn.Linear(width, self.head.size, bias=False))
 
     @override
     def encode(self, points: Data) -> ReadableSupport:
@@ -128,7 +129,7 @@ class TransformerNeuralProcess(AmortizedLearner):
 
     def _biases(
         self, h: Float[Tensor, "L M F"], others: Float[Tensor, "L N F"], mask: Bool[Tensor, "L N"]
-    ) -> Sequence[Float[Tensor, "L #H #M 1+N"]]:
+    ) -> Sequence[Float[Tensor, "L #H #M R"]]:
         """What is added in each layer to how well points match."""
         if self.bias is None:
             return [hiding(mask, h.dtype)] * len(self.layers)
