@@ -2,8 +2,8 @@
 
     read(q) = Σ_i softmax_i(q · k_i / sqrt(d) + b_i) v_i          over the real keys and one that is learned
 
-The learned key is what is read where nothing else is: a softmax over no key would be NaN. Vaswani et al. 2017. The bias b
-says what a query should not read (-inf), or should read less.
+The learned key is what is read where nothing else is: a softmax over no key would be NaN. Vaswani et al. 2017. The
+bias b says what a query should not read (-inf), or should read less.
 
     z <- z + read(norm(z))          z <- z + W₂ gelu(W₁ norm(z))          a layer of a transformer (`AttentionLayer`)
 """
@@ -21,7 +21,7 @@ from bayesmeta.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Keys:
-    """What can be read: the learned key first, and then the rows that it was made of. `H` heads of `d` numbers, R = 1 + N.
+    """What can be read: the learned key first, and then the rows that it was made of, R = 1 + N of H heads.
 
     Attributes:
         key: what a query is matched with.

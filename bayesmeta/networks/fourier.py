@@ -1,4 +1,4 @@
-"""Waves of many lengths: with them a network tells near points from far ones at once, which dense layers learn slowly."""
+"""Waves of many lengths: by them a network tells near points from far ones at once, which dense layers learn slowly."""
 
 import math
 
@@ -13,8 +13,8 @@ from bayesmeta.networks.network import Network
 class FourierFeatures(Network):
     """x itself, and sin(ω x_d) and cos(ω x_d) of each input at learned frequencies ω.
 
-    They start apart by equal factors, from waves that are longer than the range of the inputs to some that are as short as
-    what is to be told apart. Tancik et al. 2020 (NeurIPS, arXiv:2006.10739) draw theirs at random.
+    They start apart by equal factors, from waves that are longer than the range of the inputs to some that are as short
+    as what is to be told apart. Tancik et al. 2020 (NeurIPS, arXiv:2006.10739) draw theirs at random.
 
     Args:
         num_inputs: D.
@@ -30,9 +30,7 @@ class FourierFeatures(Network):
         tensor([[[0.5000, 0.4790, 0.8410, 0.8780, 0.5400]]])
     """
 
-    def __init__(
-        self, num_inputs: int, num_frequencies: int = 12, bounds: tuple[float, float] = (0.25, 16.0)
-    ) -> None:
+    def __init__(self, num_inputs: int, num_frequencies: int = 12, bounds: tuple[float, float] = (0.5, 10.0)) -> None:
         super().__init__()
         low, high = bounds
         if num_inputs < 1 or num_frequencies < 2:

@@ -24,7 +24,8 @@ CELLS = 8  # of the grid, from one bump to the next
 SOFT = 0.25  # cells: within it of each other, points count as equally near, so that the distance has a derivative at 0
 STEEP = 40.0  # a tenth of the reach beyond it, a weight is e⁻⁴ of what it was
 FAR = 1e3  # reaches: weights vanish long before, and larger numbers could overflow
-SLOPES, BOUNDS = (1.0, 16.0), (1e-2, 1e3)  # over the reach; heads start from looking far to looking near
+SLOPES = (0.0, 1.2)  # powers of ten, over the reach: heads start from looking far to looking near
+BOUNDS = (1e-2, 1e3)
 
 
 class RelativeBias(Described):
@@ -51,7 +52,8 @@ class RelativeBias(Described):
     def __init__(self, reach: float = 4.0, num_bumps: int = 32, hidden: int = 64) -> None:
         if not 0.0 < reach < math.inf or num_bumps < 2 or hidden < 1:
             raise DataError(
-                f"expected a positive reach, at least two bumps and a hidden unit, got {reach}, {num_bumps} and {hidden}"
+                "expected a positive reach, at least two bumps and a hidden unit, "
+                f"got {reach}, {num_bumps} and {hidden}"
             )
         self.reach, self.num_bumps, self.hidden = reach, num_bumps, hidden
 
@@ -91,7 +93,7 @@ class DistanceFunctions(nn.Module):
             nn.Linear(relative.num_bumps, relative.hidden), nn.SiLU(), nn.Linear(relative.hidden, layers * num_heads)
         )
         self.slope = Positive((layers * num_heads,), 1.0, BOUNDS)
-        self.slope.set(torch.logspace(*map(math.log10, SLOPES), num_heads).repeat(layers))
+        self.slope.set(torch.logspace(*SLOPES, num_heads).repeat(layers))
 
     def forward(
         self, x: Float[Tensor, "B M F"], others: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]

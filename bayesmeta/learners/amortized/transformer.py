@@ -1,11 +1,12 @@
 """Transformer neural processes: points are tokens that read each other, and queries read the points.
 
-Nguyen, Grover 2022 (ICML, arXiv:2207.04179); relative: Ashman, Diaconu, Kim, Sivaraya, Markou, Requeima, Bruinsma, Turner
-2024 (ICML, arXiv:2406.12409):
+Nguyen, Grover 2022 (ICML, arXiv:2207.04179); relative: Ashman, Diaconu, Kim, Sivaraya, Markou, Requeima, Bruinsma,
+Turner 2024 (ICML, arXiv:2406.12409):
 
     z_i = E(h(x_i), y_i)                               a support point
     z_* = E'(h(x_*)) + t                               a query, with weights of its own
-    z <- z + read(norm(z)),   z <- z + W₂ gelu(W₁ norm(z))        L layers; what is read are a learned key and the support
+    z <- z + read(norm(z))                             in every layer, of a learned key and the support
+    z <- z + W₂ gelu(W₁ norm(z))
     y(x_*) ~ head(W norm(z_*))
 
     relative: z_i = E(y_i),  z_* = t,  and what is read depends on |h(x_*) - h(x_i)| (`RelativeBias`)
@@ -15,9 +16,9 @@ Nguyen, Grover 2022 (ICML, arXiv:2207.04179); relative: Ashman, Diaconu, Kim, Si
     likelihood  the head, at each point on its own
     inference   one pass, amortised
 
-Differences from the paper: queries are tokens of their own and not points with y = 0, which could be an outcome; only the
-support is read, so that it needs no mask between queries and is computed once for any number of them; a key is learned of
-nothing, so that an empty support is legal; deviations have no floor.
+Differences from the paper: queries are tokens of their own and not points with y = 0, which could be an outcome; only
+the support is read, so that queries need no mask between them and the support is computed once for any number of them;
+a key is learned of nothing, so that an empty support is legal; deviations have no floor of .1.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.annotations import said
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import GaussianHead, OutputHead
@@ -36,6 +38,9 @@ from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.networks.attention import AttentionLayer, Keys, hiding
 from bayesmeta.networks.network import Network
+
+MOST_LAYERS = 100
+SHARPER = 2.0  # torch's own start of queries and keys, with which near and far points would match nearly alike
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +61,23 @@ class ReadableSupport:
 class TransformerNeuralProcess(AmortizedLearner):
     """A transformer neural process: a network for inputs of any number and kind, whose support is read by attention.
 
-    With `relative` points are compared by their distance alone, so that tasks may begin anywhere: it learns several times
-    faster where that is so, and predicts as well outside of the range that it was trained on. Without it where x is
-    matters, and it should have `bm.networks.FourierFeatures`, or finding out which points are near takes most of the
-    training.
+    With `relative` points are compared by their distance alone, so that tasks may begin anywhere: it learns several
+    times faster where that is so, and predicts as well outside of the range that it was trained on. Without it x itself
+    is seen, and the network should have `bm.networks.FourierFeatures`, or finding out which points are near takes most
+    of the training.
 
     Args:
         features: h. Relative distances are those of h: take `bm.Identity(D)` for those of x itself.
         head: what is predicted; Gaussian numbers by default.
         width: d, numbers of a token.
-        layers: L.
+        layers: how many.
         num_heads: heads of attention in a layer; it divides d.
         relative: how points are compared by their distance; by default they are not, and h(x) is a part of each token.
         hyperprior: p(theta); none by default.
 
     Raises:
-        DataError: no layers, or a number of heads that does not divide d. UnsupportedError: a head that is none.
+        DataError: no layers or more than 100, or a number of heads that does not divide d. UnsupportedError: a head
+            that is no `OutputHead`.
 
     Example:
         >>> import bayesmeta as bm
@@ -93,8 +99,8 @@ class TransformerNeuralProcess(AmortizedLearner):
         hyperprior: Hyperprior | None = None,
     ) -> None:
         super().__init__(features.x_shape, GaussianHead() if head is None else head, hyperprior)
-        if layers < 1:
-            raise DataError(f"expected at least one layer, got {layers}")
+        if not 1 <= layers <= MOST_LAYERS:
+            raise DataError(f"expected 1 to {MOST_LAYERS} layers, got {said(layers)}")
         self.features = features
         self.layers = nn.ModuleList(AttentionLayer(width, num_heads) for _ in range(layers))
         self.bias = None if relative is None else relative.functions(layers, num_heads)
@@ -102,6 +108,8 @@ class TransformerNeuralProcess(AmortizedLearner):
         self.of_point = _embedding(where + self.head.num_inputs, width)
         self.of_query = _embedding(where, width) if relative is None else None
         self.asked = nn.Parameter(0.1 * torch.randn(width))
+        if self.of_query is not None:
+            self._begin_alike(self.of_query, where)
         # no biases: a number that is added to the scores of all classes would be one that nothing can be learned of
         self.out = nn.Sequential(nn.LayerNorm(width, bias=False), nn.Linear(width, self.head.size, bias=False))
 
@@ -127,6 +135,16 @@ class TransformerNeuralProcess(AmortizedLearner):
         raw: Tensor = self.out(z)
         return raw
 
+    @torch.no_grad()
+    def _begin_alike(self, of_query: nn.Sequential, where: int) -> None:
+        """A query begins as a point without an outcome, and keys as queries: what is near is read from the start."""
+        for query, point in zip(of_query.parameters(), self.of_point.parameters(), strict=True):
+            query.copy_(point[:, :where] if point.shape != query.shape else point)
+        for layer in self.layers:
+            assert isinstance(layer, AttentionLayer)  # as it was made
+            layer.attention.query.weight.mul_(SHARPER)
+            layer.attention.key.weight.copy_(layer.attention.query.weight)
+
     def _biases(
         self, h: Float[Tensor, "L M F"], others: Float[Tensor, "L N F"], mask: Bool[Tensor, "L N"]
     ) -> Sequence[Float[Tensor, "L #H #M R"]]:
@@ -136,5 +154,5 @@ class TransformerNeuralProcess(AmortizedLearner):
         return list(self.bias(h, others, mask).unbind(0))
 
 
-def _embedding(size: int, width: int) -> nn.Module:
+def _embedding(size: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
