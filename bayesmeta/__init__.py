@@ -52,6 +52,7 @@ from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit,
 from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
 from bayesmeta.learners.amortized.latent import LatentNeuralProcess
+from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -156,6 +157,7 @@ __all__ = [
     "TaskBatch",
     "TaskDataset",
     "TaskPosterior",
+    "TransformerNeuralProcess",
     "UnsupportedError",
     "WholeNetwork",
     "calibration",

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bayesmeta.errors import DataError
+from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
+from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
+from bayesmeta.learners.amortized.conv_cnp import ConvCNP
+from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -25,6 +29,7 @@ from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.likelihoods import Categorical
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
+from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
@@ -176,6 +181,39 @@ def _headed(kind: Callable[..., Learner], hidden: tuple[int, ...]) -> Callable[[
     return lambda num_inputs, num_classes: Standardized(kind(MLP(num_inputs, hidden), num_classes=num_classes))
 
 
+def _pooled(num_inputs: int, head: OutputHead) -> Learner:
+    return Standardized(ConditionalNeuralProcess(Identity(num_inputs), head=head))
+
+
+def _convolutional(num_inputs: int, head: OutputHead) -> Learner:
+    if num_inputs != 1:
+        raise DataError(
+            f"expected a single input for convcnp, which is for functions of one number, got {num_inputs} (a column of "
+            "categories counts as one for each level): take transformer"
+        )
+    return Standardized(ConvCNP(head=head, points_per_unit=8.0))  # so that it sees ten deviations of the input
+
+
+def _transformer(num_inputs: int, head: OutputHead) -> Learner:
+    return Standardized(TransformerNeuralProcess(FourierFeatures(num_inputs), head=head))
+
+
+def _amortized(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
+    """Neural processes, of numbers or of classes."""
+    kinds: dict[str, tuple[str, Callable[[int, OutputHead], Learner]]] = {
+        "cnp": ("Conditional neural process: a network reads a mean of all points; needs hundreds of tasks", _pooled),
+        "convcnp": (
+            "Convolutional neural process: one input, curves that look alike wherever they begin; needs hundreds of tasks",
+            _convolutional,
+        ),
+        "transformer": ("Transformer neural process: a network looks points up; needs hundreds of tasks", _transformer),
+    }
+    return {
+        name: Recipe(summary, lambda num_inputs, count, make=make: make(num_inputs, head(count)), ByGradients())
+        for name, (summary, make) in kinds.items()
+    }
+
+
 RECIPES: dict[str, Recipe] = {
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
@@ -249,6 +287,7 @@ RECIPES: dict[str, Recipe] = {
         _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
         ByGradients(),
     ),
+    **_amortized(GaussianHead),
 }
 
 
@@ -319,6 +358,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         _headed(DeepKernelClassifier, (64, 16)),
         ByGradients(),
     ),
+    **_amortized(CategoricalHead),
 }
 """Methods for outcomes that are classes. The first is the one that is taken where none is named."""
 

@@ -17,3 +17,11 @@ def test_tasks_are_divided_as_it_is_said(name: str) -> None:
         assert not {*train.names} & {*stopping.names}
     for few, training in ((tasks.select(range(4)), Training()), (tasks, Training(validation=0.0))):
         assert recipe(name).train.divided(few, training) == (few, None)
+
+
+@pytest.mark.parametrize("outcomes", [bm.Numbers(), bm.Labels(3)])
+def test_a_convolution_is_over_one_input(outcomes: bm.Outcomes) -> None:
+    """Two are refused, with what to take."""
+    assert recipe("convcnp", outcomes).build(1, 3).x_shape == (1,)
+    with pytest.raises(bm.DataError, match="take transformer"):
+        recipe("convcnp", outcomes).build(2, 3)

@@ -14,6 +14,7 @@ from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
 from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.learners.amortized.latent_model import LatentModel
 from bayesmeta.learners.amortized.reader import ReadingLearner, ReadPosterior
+from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
@@ -42,6 +43,7 @@ __all__ = [
     "MetricLearner",
     "ReadPosterior",
     "ReadingLearner",
+    "RelativeBias",
     "Rows",
     "Summary",
     "Sums",

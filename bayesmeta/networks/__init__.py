@@ -1,11 +1,13 @@
-"""Functions of a point: feature networks and fixed bases."""
+"""Functions of a point: feature networks and bases."""
 
 from bayesmeta.networks.dense_network import DenseNetwork
+from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.network import DenseOutput
 from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
     "DenseNetwork",
     "DenseOutput",
+    "FourierFeatures",
     "TaskNorm",
 ]

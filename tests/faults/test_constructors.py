@@ -69,6 +69,10 @@ def _aggregation(aggregation: bm.learners.Aggregation) -> None:
     _adapt(bm.ConditionalNeuralProcess(_network(), aggregation=aggregation, width=4, layers=1))
 
 
+def _relative(relative: bm.learners.RelativeBias) -> None:
+    _adapt(bm.TransformerNeuralProcess(bm.Identity(1), relative=relative, width=4, layers=1, num_heads=1))
+
+
 def _kernel(kernel: bm.kernels.Kernel) -> None:
     _adapt(bm.DeepKernelTransfer(_network(), kernel=kernel))
 
@@ -163,6 +167,19 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         _without(EXPLICIT, "steps", "lr")
         | {"solver": bm.inference.LBFGS, "gauss_newton": False, "solve_steps": 3, "solve_tolerance": 1e-6},
     ),
+    bm.TransformerNeuralProcess: (
+        _adapt,
+        {
+            "features": _network,
+            "head": bm.heads.GaussianHead,
+            "width": 8,
+            "layers": 2,
+            "num_heads": 2,
+            "relative": bm.learners.RelativeBias,
+            "hyperprior": bm.hyperpriors.GaussianHyperprior,
+        },
+    ),
+    bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Linearized: (_belief, {"draws": 2}),
     bm.LinearizedDiagonal: (_belief, {"draws": 2}),
     bm.PointEstimate: (_belief, {}),
@@ -207,6 +224,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.RadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
     bm.AdditiveRadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
     bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
+    bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),

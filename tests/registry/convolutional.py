@@ -21,9 +21,7 @@ CONVOLUTIONAL = [
     ),
     Case("conv-cnp-mixture", lambda: _small(bm.heads.MixtureHead(3)), exceptions=LATTICE),
     Case("conv-cnp-low-rank", lambda: _small(bm.heads.LowRankGaussianHead(3)), exceptions=LATTICE),
-    Case(
-        "conv-cnp-classes", lambda: _small(bm.heads.CategoricalHead(3)), outcomes=bm.Labels(3), exceptions=LATTICE
-    ),
+    Case("conv-cnp-classes", lambda: _small(bm.heads.CategoricalHead(3)), outcomes=bm.Labels(3), exceptions=LATTICE),
     Case(
         "conv-cnp-own-classes",
         lambda: _small(bm.heads.CategoricalHead()),
