@@ -198,19 +198,24 @@ def _transformer(num_inputs: int, head: OutputHead) -> Learner:
     return Standardized(TransformerNeuralProcess(FourierFeatures(num_inputs), head=head))
 
 
-def _amortized(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
-    """Neural processes, of numbers or of classes."""
-    kinds: dict[str, tuple[str, Callable[[int, OutputHead], Learner]]] = {
-        "cnp": ("Conditional neural process: a network reads a mean of all points; needs hundreds of tasks", _pooled),
-        "convcnp": (
-            "Convolutional neural process: one input, curves that look alike wherever they begin; needs hundreds of tasks",
-            _convolutional,
-        ),
-        "transformer": ("Transformer neural process: a network looks points up; needs hundreds of tasks", _transformer),
-    }
+def _amortized(summary: str, make: Callable[[int, OutputHead], Learner], head: Callable[[int], OutputHead]) -> Recipe:
+    return Recipe(summary, lambda num_inputs, count: make(num_inputs, head(count)), ByGradients())
+
+
+def _neural_processes(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
+    """Of numbers or of classes, by their heads."""
     return {
-        name: Recipe(summary, lambda num_inputs, count, make=make: make(num_inputs, head(count)), ByGradients())
-        for name, (summary, make) in kinds.items()
+        "cnp": _amortized("Conditional neural process: a network reads a mean of all points", _pooled, head),
+        "convcnp": _amortized(
+            "Convolutional neural process: one input, curves that look alike wherever they begin; hundreds of tasks",
+            _convolutional,
+            head,
+        ),
+        "transformer": _amortized(
+            "Transformer neural process: a network looks up which points tell of a query; hundreds of tasks",
+            _transformer,
+            head,
+        ),
     }
 
 
@@ -287,7 +292,7 @@ RECIPES: dict[str, Recipe] = {
         _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
         ByGradients(),
     ),
-    **_amortized(GaussianHead),
+    **_neural_processes(GaussianHead),
 }
 
 
@@ -358,7 +363,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         _headed(DeepKernelClassifier, (64, 16)),
         ByGradients(),
     ),
-    **_amortized(CategoricalHead),
+    **_neural_processes(CategoricalHead),
 }
 """Methods for outcomes that are classes. The first is the one that is taken where none is named."""
 

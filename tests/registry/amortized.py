@@ -19,6 +19,23 @@ def _latent(features: bm.Network, **arguments: Any) -> bm.Learner:
     return bm.LatentNeuralProcess(features, **{"aggregation": pool, "num_draws": 5} | SMALL | arguments)
 
 
+ATTENTIVE: dict[str, Any] = {"width": 8, "layers": 2, "num_heads": 2}
+LATTICE = {"compiles": "which cells of the lattice are held depends on where the points are"}
+
+
+def _conv(head: bm.heads.OutputHead | None = None) -> bm.Learner:
+    return bm.ConvCNP(head=head, points_per_unit=4.0, channels=8, layers=2, kernel_size=5)
+
+
+def _absolute(num_inputs: int, **arguments: Any) -> bm.Learner:
+    return bm.TransformerNeuralProcess(bm.networks.FourierFeatures(num_inputs, 3), **ATTENTIVE, **arguments)
+
+
+def _relative(num_inputs: int, **arguments: Any) -> bm.Learner:
+    relative = bm.learners.RelativeBias(num_bumps=4, hidden=4)
+    return bm.TransformerNeuralProcess(bm.Identity(num_inputs), relative=relative, **ATTENTIVE, **arguments)
+
+
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, examples=6, **arguments)
 
@@ -80,4 +97,37 @@ AMORTIZED = [
     _case("latent-attentive", lambda: _latent(bm.Identity(1), path=bm.learners.CrossAttention(8, 2))),
     _case("latent-mixture", lambda: _latent(bm.Identity(1), head=bm.heads.MixtureHead(2))),
     *_classes("latent-classes", lambda ways: _latent(bm.MLP(2, [8]), head=bm.heads.CategoricalHead(ways))),
+    _case("conv-cnp", _conv, exceptions=LATTICE),
+    _case("conv-cnp-two-outputs", lambda: _conv(bm.heads.GaussianHead(2)), outcomes=bm.Numbers(2), exceptions=LATTICE),
+    _case("conv-cnp-mixture", lambda: _conv(bm.heads.MixtureHead(3)), exceptions=LATTICE),
+    _case("conv-cnp-low-rank", lambda: _conv(bm.heads.LowRankGaussianHead(3)), exceptions=LATTICE),
+    _case("conv-cnp-classes", lambda: _conv(bm.heads.CategoricalHead(3)), outcomes=bm.Labels(3), exceptions=LATTICE),
+    _case(
+        "conv-cnp-own-classes",
+        lambda: _conv(bm.heads.CategoricalHead()),
+        outcomes=bm.Labels(),
+        exceptions=OWN_CLASSES | LATTICE,
+    ),
+    _case("transformer", lambda: _absolute(1)),
+    _case("transformer-relative", lambda: _relative(1)),
+    _case("transformer-mixture", lambda: _relative(1, head=bm.heads.MixtureHead(3))),
+    _case(
+        "transformer-two-outputs",
+        lambda: _absolute(2, head=bm.heads.GaussianHead(2)),
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
+    ),
+    _case(
+        "transformer-classes",
+        lambda: _absolute(2, head=bm.heads.CategoricalHead(3)),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+    ),
+    _case(
+        "transformer-relative-own-classes",
+        lambda: _relative(2, head=bm.heads.CategoricalHead()),
+        outcomes=bm.Labels(),
+        num_inputs=2,
+        exceptions=OWN_CLASSES,
+    ),
 ]

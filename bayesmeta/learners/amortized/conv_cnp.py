@@ -25,12 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
+from bayesmeta.annotations import said
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import GaussianHead, OutputHead
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.networks.set_conv import REACH_IN, REACH_OUT, SetConv, Windows
+
+MOST_LAYERS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +92,10 @@ class ConvCNP(AmortizedLearner):
         hyperprior: Hyperprior | None = None,
     ) -> None:
         super().__init__((1,), GaussianHead() if head is None else head, hyperprior)
-        if min(channels, layers) < 1:
-            raise DataError(f"expected at least one channel and one layer, got {channels} and {layers}")
+        if channels < 1:
+            raise DataError(f"expected at least one channel, got {said(channels)}")
+        if not 1 <= layers <= MOST_LAYERS:
+            raise DataError(f"expected 1 to {MOST_LAYERS} layers, got {said(layers)}")
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise DataError(f"expected an odd size of the kernel, got {kernel_size}")
         self.set_conv = SetConv(points_per_unit, self.head.num_inputs)
