@@ -1,34 +1,10 @@
 """Neural processes by name for benchmarks of functions of one input: how each is made, and how it is trained."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-
 import bayesmeta as bm
 from bayesmeta.training import Objective
-
-
-class Waves(bm.Network):
-    """x, and the sine and cosine of 2π ν x at learned frequencies ν, which start evenly spaced in their logarithm.
-
-    Args:
-        num_waves: frequencies.
-        bounds: the first lowest and highest of them, cycles a unit of x.
-    """
-
-    def __init__(self, num_waves: int = 12, bounds: tuple[float, float] = (0.1, 8.0)) -> None:
-        super().__init__()
-        low, high = map(math.log, bounds)
-        self.log_frequency = nn.Parameter(torch.linspace(low, high, num_waves))
-        self.x_shape, self.num_outputs = (1,), 1 + 2 * num_waves
-
-    def forward(self, x: Float[Tensor, "B N 1"]) -> Float[Tensor, "B N F"]:
-        turn = 2.0 * math.pi * self.log_frequency.exp() * x
-        return torch.cat([x, turn.sin(), turn.cos()], -1)
 
 
 @dataclass(frozen=True)
@@ -55,12 +31,12 @@ class Recipe:
 _LONGER = {"matern": 120.0, "weakly-periodic": 120.0, "sawtooth": 600.0, "mixture": 600.0}
 
 PROCESSES: dict[str, Recipe] = {
-    "ConvCNP": Recipe(lambda: bm.ConvCNP(), seconds=60.0, others=_LONGER, autoregressive=True),
+    "ConvCNP": Recipe(lambda: bm.ConvCNP(), seconds=60.0, others=_LONGER, lr=3e-3, autoregressive=True),
     "transformer-relative": Recipe(
         lambda: bm.TransformerNeuralProcess(bm.Identity(1), relative=bm.learners.RelativeBias()), autoregressive=True
     ),
     "transformer": Recipe(
-        lambda: bm.TransformerNeuralProcess(Waves(), relative=None), seconds=600.0, autoregressive=True
+        lambda: bm.TransformerNeuralProcess(bm.networks.FourierFeatures(1)), seconds=600.0, autoregressive=True
     ),
     "CNP": Recipe(lambda: bm.ConditionalNeuralProcess(bm.Identity(1))),
     "latent": Recipe(lambda: bm.LatentNeuralProcess(bm.Identity(1))),

@@ -21,9 +21,9 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.noise import Positive
 
 MOST_CELLS = 2**24  # of all windows of a batch: with 32 channels 2 GiB in float32
-REACH_IN, REACH_OUT = 8, 6  # cells to each side: more than three of the largest length that is learned
-LENGTH_IN, LENGTHS_IN = 1.5, (0.3, 2.5)  # cells
-LENGTH_OUT, LENGTHS_OUT = 1.0, (0.3, 2.0)
+REACH_IN, REACH_OUT = 6, 6  # cells to each side: three of the largest length that is learned
+LENGTH_IN, LENGTHS_IN = 0.6, (0.2, 2.0)  # cells: short ones blur nothing, and convolutions can smooth
+LENGTH_OUT, LENGTHS_OUT = 0.6, (0.2, 2.0)
 NOTHING = 1e-2  # ε: without points near by the signal goes to zero, and smoothly
 FAR = 2**62  # a cell beyond all others
 

@@ -103,7 +103,7 @@ def test_windows_that_nearly_meet() -> None:
 def test_too_many_cells_are_refused() -> None:
     """A support of more windows than memory holds is refused before any of it is made; two far windows are not."""
     learner = _learner(points_per_unit=1000.0)
-    x = torch.arange(0.0, 500_000.0, dtype=torch.float64)  # a window of 53 cells for each point
+    x = torch.arange(0.0, 500_000.0, dtype=torch.float64)  # a window of 49 cells for each point
     with pytest.raises(bm.InferenceError, match="points_per_unit"):
         learner.adapt(bm.Data.full(x[None, :, None], torch.zeros(1, len(x), 1)))
     learner.adapt(bm.Data.from_arrays([0.0, 1e9], [0.0, 0.0]))
