@@ -16,16 +16,20 @@ SEED = 0
 KEPT_OUT = 5  # of the 30 background alphabets
 
 
-def background() -> bm.tasks.ImageClasses:
-    """The 964 characters of Lake's background set. `BAYESMETA_DATA` names the folder that holds `omniglot/`."""
+def background(size: int = 28) -> bm.tasks.ImageClasses:
+    """The 964 characters of Lake's background set, in so many pixels to each side.
+
+    `BAYESMETA_DATA` names the folder that holds `omniglot/`.
+    """
     if "BAYESMETA_DATA" not in os.environ:
         raise SystemExit("expected BAYESMETA_DATA, the folder that holds omniglot/omniglot_background.npz")
-    return bm.tasks.omniglot(Path(os.environ["BAYESMETA_DATA"]) / "omniglot" / "omniglot_background.npz")
+    path = Path(os.environ["BAYESMETA_DATA"]) / "omniglot" / "omniglot_background.npz"
+    return bm.tasks.omniglot(path, size=size)
 
 
-def alphabets() -> tuple[bm.tasks.ImageClasses, bm.tasks.ImageClasses]:
+def alphabets(size: int = 28) -> tuple[bm.tasks.ImageClasses, bm.tasks.ImageClasses]:
     """25 alphabets to train on, and 5 that are kept out."""
-    train, test = background().split_groups(KEPT_OUT / 30, seed=SEED)
+    train, test = background(size).split_groups(KEPT_OUT / 30, seed=SEED)
     return train, test
 
 
@@ -43,9 +47,9 @@ def turned(images: bm.tasks.ImageClasses) -> bm.tasks.ImageClasses:
     return bm.tasks.ImageClasses.concatenate(parts)
 
 
-def features() -> bm.Conv4:
-    """The backbone that all learners have: Conv4-64 on 28 x 28 images, 64 features."""
-    return bm.Conv4((1, 28, 28), 64)
+def features(size: int = 28) -> bm.Conv4:
+    """The backbone that all learners have: Conv4-64; 64 features of 28 x 28 images."""
+    return bm.Conv4((1, size, size), 64)
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Recipe:
     """How a learner is made and trained.
 
     Attributes:
-        make: a fresh learner.
+        make: a fresh learner on such features.
         seconds: the budget.
         ways: classes of an episode, or (smallest, largest).
         shots: smallest and largest number of examples of a class where all have as many.
@@ -63,7 +67,7 @@ class Recipe:
         objective: what is trained on; the learner's own by default.
     """
 
-    make: Callable[[], bm.Learner]
+    make: Callable[[bm.Conv4], bm.Learner]
     seconds: float = 600.0
     ways: int | tuple[int, int] = 20
     shots: tuple[int, int] = (1, 5)
@@ -74,18 +78,18 @@ class Recipe:
 
 
 HEADS: dict[str, Recipe] = {
-    "R2D2": Recipe(lambda: bm.R2D2(features(), head=bm.heads.RidgeHead(0.1), scale=30.0)),
-    "LRD2": Recipe(lambda: bm.LRD2(features(), head=bm.heads.LogisticHead(0.5), scale=10.0, spread=0.01)),
-    "MetaOptNet": Recipe(lambda: bm.MetaOptNet(features())),
-    "DKT": Recipe(lambda: bm.DeepKernelClassifier(features())),
+    "R2D2": Recipe(lambda h: bm.R2D2(h, head=bm.heads.RidgeHead(0.1), scale=30.0)),
+    "LRD2": Recipe(lambda h: bm.LRD2(h, head=bm.heads.LogisticHead(0.5), scale=10.0, spread=0.01)),
+    "MetaOptNet": Recipe(lambda h: bm.MetaOptNet(h)),
+    "DKT": Recipe(lambda h: bm.DeepKernelClassifier(h)),
 }
 METRIC: dict[str, Recipe] = {
-    "Prototypical": Recipe(lambda: bm.Prototypical(features())),
-    "Matching": Recipe(lambda: bm.Matching(features())),
-    "Relation": Recipe(lambda: bm.Relation(features()), seconds=900.0),
-    "Siamese": Recipe(lambda: bm.Siamese(features()), seconds=900.0),
-    "Graph": Recipe(lambda: bm.GraphNetwork(features()), seconds=900.0, ways=5, shots=(1, 1), unequal=None, query=15),
-    "IMP": Recipe(lambda: bm.InfiniteMixturePrototypes(features())),
+    "Prototypical": Recipe(lambda h: bm.Prototypical(h)),
+    "Matching": Recipe(lambda h: bm.Matching(h)),
+    "Relation": Recipe(lambda h: bm.Relation(h), seconds=900.0),
+    "Siamese": Recipe(lambda h: bm.Siamese(h), seconds=900.0),
+    "Graph": Recipe(lambda h: bm.GraphNetwork(h), seconds=900.0, ways=5, shots=(1, 1), unequal=None, query=15),
+    "IMP": Recipe(lambda h: bm.InfiniteMixturePrototypes(h)),
 }
 RECIPES = HEADS | METRIC
 
@@ -105,6 +109,14 @@ def train(
     """
     episodes = bm.tasks.Episodes(source, ways=recipe.ways, shots=recipe.unequal, within_groups=within, augment=augment)
     split = bm.tasks.ClassSplit(recipe.shots, recipe.query)
+    size = source.images.shape[-1]
     return fitted(
-        recipe.make, episodes, split, seconds, batch_size=1, lr=recipe.lr, seed=SEED, objective=recipe.objective
+        lambda: recipe.make(features(size)),
+        episodes,
+        split,
+        seconds,
+        batch_size=1,
+        lr=recipe.lr,
+        seed=SEED,
+        objective=recipe.objective,
     )
