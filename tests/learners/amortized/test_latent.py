@@ -210,3 +210,13 @@ def test_classes_of_a_draw_share_it() -> None:
     empty = bm.Data.empty(bm.Data.from_labels([0.0], [1]))
     torch.testing.assert_close(made.adapt(empty).predict([0.3]).probs, made.adapt(empty).predict([9.0]).probs)
     assert made.adapt(empty).sample(5)["z"].shape == (5, 1, 3, 4)
+
+
+def test_what_was_trained_with_few_draws_predicts_with_many() -> None:
+    few, many = exact(8), exact(2000)
+    with torch.no_grad():
+        few.decoder.spread.add_(0.5)
+    many.load_state_dict(few.state_dict())
+    data = levels(2, 4)
+    assert many.adapt(data).predict(inputs(2, 1)).log_weights.shape == (2, 2000)
+    assert torch.equal(many.decoder.spread, few.decoder.spread)
