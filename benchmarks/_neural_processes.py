@@ -38,8 +38,8 @@ PROCESSES: dict[str, Recipe] = {
     "transformer": Recipe(
         lambda: bm.TransformerNeuralProcess(bm.networks.FourierFeatures(1)), seconds=600.0, autoregressive=True
     ),
-    "CNP": Recipe(lambda: bm.ConditionalNeuralProcess(bm.Identity(1))),
-    "latent": Recipe(lambda: bm.LatentNeuralProcess(bm.Identity(1))),
+    "CNP": Recipe(lambda: bm.ConditionalNeuralProcess(bm.Identity(1)), lr=2e-3),
+    "latent": Recipe(lambda: bm.LatentNeuralProcess(bm.Identity(1), num_draws=8), lr=2e-3),
 }
 """In the order in which they are compared."""
 
