@@ -11,7 +11,6 @@ from bayesmeta.learners.amortized.aggregation import (
     Sums,
 )
 from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
-from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.learners.amortized.latent_model import LatentModel
 from bayesmeta.learners.amortized.reader import ReadingLearner, ReadPosterior
 from bayesmeta.learners.amortized.relative_bias import RelativeBias
@@ -35,7 +34,6 @@ __all__ = [
     "GaussianClasses",
     "GradientLearner",
     "LastLayerRegression",
-    "LatentLearner",
     "LatentModel",
     "LinearLearner",
     "LinearizableLearner",

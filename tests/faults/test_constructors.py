@@ -69,6 +69,10 @@ def _aggregation(aggregation: bm.learners.Aggregation) -> None:
     _adapt(bm.ConditionalNeuralProcess(_network(), aggregation=aggregation, width=4, layers=1))
 
 
+def _output(head: bm.heads.OutputHead) -> None:
+    _adapt(bm.ConvCNP(head=head, points_per_unit=4.0, channels=4, layers=1, kernel_size=3))
+
+
 def _relative(relative: bm.learners.RelativeBias) -> None:
     _adapt(bm.TransformerNeuralProcess(bm.Identity(1), relative=relative, width=4, layers=1, num_heads=1))
 
@@ -194,6 +198,21 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.Matching: (_adapt, METRIC | {"context": lambda: bm.heads.SetAttention(4)}),
     bm.Siamese: (_adapt, METRIC | {"head": lambda: bm.heads.PairHead(4)}),
     bm.Relation: (_adapt, METRIC | {"map_shape": (4, 1, 1)}),
+    bm.ConvCNP: (
+        _adapt,
+        {
+            "head": bm.heads.GaussianHead,
+            "points_per_unit": 4.0,
+            "channels": 4,
+            "layers": 1,
+            "kernel_size": 3,
+            "hyperprior": bm.hyperpriors.GaussianHyperprior,
+        },
+    ),
+    bm.heads.GaussianHead: (_output, {"num_outputs": 2, "min_stddev": 1e-3}),
+    bm.heads.MixtureHead: (_output, {"num_components": 2, "num_outputs": 2, "min_stddev": 1e-3}),
+    bm.heads.LowRankGaussianHead: (_output, {"rank": 2, "num_outputs": 2, "min_stddev": 1e-3}),
+    bm.heads.CategoricalHead: (_output, {"num_classes": 3}),
     bm.ConditionalNeuralProcess: (_adapt, NEURAL | {"aggregation": bm.learners.MeanPool}),
     bm.LatentNeuralProcess: (
         _adapt,
