@@ -40,14 +40,6 @@ def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, examples=6, **arguments)
 
 
-def _pair(name: str, make: Callable[[bm.Network], bm.Learner], two: Callable[[bm.Network], bm.Learner]) -> list[Case]:
-    """One number from one, and two from two."""
-    return [
-        _case(name, lambda: make(bm.Identity(1))),
-        _case(f"{name}-two-outputs", lambda: two(bm.MLP(2, [8])), outcomes=bm.Numbers(2), num_inputs=2),
-    ]
-
-
 def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:
     """Of a fixed number, and those of each task's support."""
     shared: dict[str, Any] = {"num_inputs": 2}
@@ -58,48 +50,32 @@ def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:
 
 
 AMORTIZED = [
-    *_pair(
-        "conditional-mean",
-        lambda features: _conditional(features),
-        lambda features: _conditional(features, head=bm.heads.GaussianHead(2)),
-    ),
-    *_pair(
-        "conditional-bayesian",
-        lambda features: _conditional(features, aggregation=bm.learners.BayesianPool(4)),
-        lambda features: _conditional(
-            features, aggregation=bm.learners.BayesianPool(4), head=bm.heads.MixtureHead(3, 2)
+    _case("conditional-mean", lambda: _conditional(bm.Identity(1))),
+    _case("conditional-bayesian", lambda: _conditional(bm.Identity(1), aggregation=bm.learners.BayesianPool(4))),
+    _case(
+        "conditional-attention-two-outputs",
+        lambda: _conditional(
+            bm.MLP(2, [8]), aggregation=bm.learners.CrossAttention(8, 2), head=bm.heads.LowRankGaussianHead(3, 2)
         ),
-    ),
-    *_pair(
-        "conditional-attention",
-        lambda features: _conditional(features, aggregation=bm.learners.CrossAttention(8, 2)),
-        lambda features: _conditional(
-            features, aggregation=bm.learners.CrossAttention(8, 2), head=bm.heads.LowRankGaussianHead(3, 2)
-        ),
-    ),
-    _case("conditional-mixture", lambda: _conditional(bm.Identity(1), head=bm.heads.MixtureHead(3))),
-    _case("conditional-low-rank", lambda: _conditional(bm.Identity(1), head=bm.heads.LowRankGaussianHead(3))),
-    *_classes(
-        "conditional-classes",
-        lambda ways: _conditional(bm.MLP(2, [8]), head=bm.heads.CategoricalHead(ways)),
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
     ),
     *_classes(
-        "conditional-attention-classes",
+        "conditional-bayesian-classes",
         lambda ways: _conditional(
-            bm.MLP(2, [8]), head=bm.heads.CategoricalHead(ways), aggregation=bm.learners.CrossAttention(8, 2)
+            bm.MLP(2, [8]), head=bm.heads.CategoricalHead(ways), aggregation=bm.learners.BayesianPool(4)
         ),
     ),
-    *_pair(
-        "latent",
-        lambda features: _latent(features),
-        lambda features: _latent(features, head=bm.heads.GaussianHead(2)),
+    _case("latent", lambda: _latent(bm.Identity(1))),
+    _case(
+        "latent-attentive-two-outputs",
+        lambda: _latent(bm.MLP(2, [8]), path=bm.learners.CrossAttention(8, 2), head=bm.heads.MixtureHead(2, 2)),
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
     ),
-    _case("latent-attentive", lambda: _latent(bm.Identity(1), path=bm.learners.CrossAttention(8, 2))),
-    _case("latent-mixture", lambda: _latent(bm.Identity(1), head=bm.heads.MixtureHead(2))),
     *_classes("latent-classes", lambda ways: _latent(bm.MLP(2, [8]), head=bm.heads.CategoricalHead(ways))),
     _case("conv-cnp", _conv, exceptions=LATTICE),
     _case("conv-cnp-two-outputs", lambda: _conv(bm.heads.GaussianHead(2)), outcomes=bm.Numbers(2), exceptions=LATTICE),
-    _case("conv-cnp-mixture", lambda: _conv(bm.heads.MixtureHead(3)), exceptions=LATTICE),
     _case("conv-cnp-low-rank", lambda: _conv(bm.heads.LowRankGaussianHead(3)), exceptions=LATTICE),
     _case("conv-cnp-classes", lambda: _conv(bm.heads.CategoricalHead(3)), outcomes=bm.Labels(3), exceptions=LATTICE),
     _case(

@@ -61,10 +61,10 @@ class ReadableSupport:
 class TransformerNeuralProcess(AmortizedLearner):
     """A transformer neural process: a network for inputs of any number and kind, whose support is read by attention.
 
-    With `relative` points are compared by their distance alone, so that tasks may begin anywhere: it learns several
-    times faster where that is so, and predicts as well outside of the range that it was trained on. Without it x itself
-    is seen, and the network should have `bm.networks.FourierFeatures`, or finding out which points are near takes most
-    of the training.
+    With `relative` points are compared by their distance alone, so that tasks may begin anywhere: it learns in fewer
+    steps where that is so, and predicts as well outside of the range that it was trained on. Without it x itself is
+    seen, and the network should have `bm.networks.FourierFeatures`, or finding out which points are near takes most of
+    the training.
 
     Args:
         features: h. Relative distances are those of h: take `bm.Identity(D)` for those of x itself.
