@@ -32,6 +32,12 @@ _LONGER = {"matern": 120.0, "weakly-periodic": 120.0, "sawtooth": 600.0, "mixtur
 
 PROCESSES: dict[str, Recipe] = {
     "ConvCNP": Recipe(lambda: bm.ConvCNP(), seconds=60.0, others=_LONGER, lr=3e-3, autoregressive=True),
+    "ConvCNP-mixture": Recipe(  # outcomes near a jump have two likely values
+        lambda: bm.ConvCNP(head=bm.heads.MixtureHead(8), layers=8, kernel_size=11),
+        others=_LONGER,
+        lr=3e-3,
+        autoregressive=True,
+    ),
     "transformer-relative": Recipe(
         lambda: bm.TransformerNeuralProcess(bm.Identity(1), relative=bm.learners.RelativeBias()), autoregressive=True
     ),
