@@ -173,7 +173,7 @@ class EqualSplit(RandomSplit):
         >>> functions, generator = bm.tasks.GPFunctions.eq(), torch.Generator().manual_seed(0)
         >>> split = bm.tasks.EqualSplit((0, 9), query=5)
         >>> [functions.draw(3, split, generator).support.counts.tolist() for _ in range(3)]
-        [[7, 7, 7], [1, 1, 1], [5, 5, 5]]
+        [[3, 3, 3], [6, 6, 6], [0, 0, 0]]
     """
 
     def sizes(self, counts: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,6 +26,7 @@ class Case:
             deviations; of probabilities themselves.
         examples: how many times a property is tried.
         calls: how many calls must leave memory as it was: fewer of learners that are slow to adapt.
+        steps: of training, after which the loss must be lower: fewer of learners that are slow to train.
         exceptions: names of contracts that this learner does not keep, each with its reason.
     """
 
@@ -36,6 +37,7 @@ class Case:
     float32_tolerance: float = 1e-4
     examples: int = 25
     calls: int = 200
+    steps: int = 150
     exceptions: dict[str, str] = field(default_factory=dict)
 
     @property

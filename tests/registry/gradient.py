@@ -91,6 +91,7 @@ GRADIENT = [
         "llama",
         lambda: bm.LLAMA(_mlp(), precision=20.0),
         calls=20,
+        steps=60,
         float32_tolerance=1e-3,  # the solver stops at √eps posterior deviations
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),

@@ -30,6 +30,18 @@ class Summary(ABC):
 
     Attributes:
         counts: how many points it is of.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import bayesmeta as bm
+        >>> @dataclass(frozen=True, eq=False)
+        ... class Largest(bm.learners.Summary):  # what an aggregation by the largest number would keep
+        ...     most: torch.Tensor
+        ...     def joined(self, other):
+        ...         return Largest(self.counts + other.counts, torch.maximum(self.most, other.most))
+        >>> one, two = Largest(torch.ones(1), torch.tensor([[2.0]])), Largest(torch.ones(1), torch.tensor([[3.0]]))
+        >>> one.joined(two).most
+        tensor([[3.]])
     """
 
     counts: Float[Tensor, "L"]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.special import ndtri
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -177,6 +176,6 @@ def spread_normals(count: int, size: int) -> Float[Tensor, "S d"]:
         >>> spread_normals(4, 2).shape, spread_normals(4, 2).square().mean(0)
         (torch.Size([4, 2]), tensor([1., 1.], dtype=torch.float64))
     """
-    values = ndtri((np.arange(count) + 0.5) / count)
+    values = torch.special.ndtri((torch.arange(count, dtype=torch.float64) + 0.5) / count).numpy()
     values = values / np.sqrt(np.mean(values**2)) if count > 1 else values
     return torch.from_numpy(np.random.default_rng(0).permuted(np.tile(values, (size, 1)), axis=1).T.copy())

@@ -102,6 +102,24 @@ class ReadingLearner(AmortizedLearner):
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that is none.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Total(bm.learners.ReadingLearner):
+        ...     '''Predicts N(a × the sum of the outcomes so far, 1): a is learned.'''
+        ...     def __init__(self):
+        ...         super().__init__(bm.Identity(1), bm.heads.GaussianHead())
+        ...         self.share = torch.nn.Parameter(torch.ones(()))
+        ...     def encode(self, points):
+        ...         return torch.where(points.mask[..., None], points.y, 0.0).sum(1)
+        ...     def joined(self, kept, more):
+        ...         return kept + more
+        ...     def decode(self, kept, x):
+        ...         mean = self.share * kept[:, None].expand(-1, x.shape[1], -1)
+        ...         return torch.cat([mean, torch.zeros_like(mean)], -1)
+        >>> posterior = Total().adapt(bm.Data.from_arrays([0.0, 1.0], [3.0, 5.0]))
+        >>> posterior.update(bm.Data.from_arrays([2.0], [1.0])).predict([4.0])
+        prediction at 1 point: mean [9], sd [1]
     """
 
     def __init__(self, features: Network, head: OutputHead, hyperprior: Hyperprior | None = None) -> None:
