@@ -2,10 +2,10 @@
 
 A process with four latent numbers is meta-trained on MAML's sinusoids, by the joint density of its queries and by the
 variational bound. What is judged is inference, not the model: the reference is NUTS on log p(y, z) of the learned
-decoder, adapted to the same supports. `KL` is nats a query point from the reference's predictive to that of q; `mean` is
-the error of the mean of z in deviations of the reference, root mean square, and `log width` the logarithm of the ratio
-of deviations, below 0 too narrow. Ranks are those of 500 truths that the model itself drew, among 99 draws of q: they
-are uniform where q is the posterior.
+decoder, adapted to the same supports. `KL` is nats a query point from the reference's predictive to that of q; `mean`
+is the error of the mean of z in deviations of the reference, root mean square, and `log width` the logarithm of the
+ratio of deviations, below 0 too narrow. Ranks are those of 500 truths that the model itself drew, among 99 draws of q:
+they are uniform where q is the posterior.
 """
 
 import argparse
