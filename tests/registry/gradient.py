@@ -41,7 +41,7 @@ def _mlp() -> bm.MLP:
 
 def _gradient(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     """These cost ten times as much as closed forms: fewer examples."""
-    return Case(name, make, examples=6, **arguments)
+    return Case(name, make, **{"examples": 6, "calls": 100} | arguments)
 
 
 GRADIENT = [
