@@ -42,7 +42,7 @@ PROCESSES: dict[str, Recipe] = {
         lambda: bm.TransformerNeuralProcess(bm.Identity(1), relative=bm.learners.RelativeBias()), autoregressive=True
     ),
     "transformer": Recipe(
-        lambda: bm.TransformerNeuralProcess(bm.networks.FourierFeatures(1)), seconds=600.0, autoregressive=True
+        lambda: bm.TransformerNeuralProcess(bm.networks.FourierFeatures(1)), seconds=150.0, autoregressive=True
     ),
     "CNP": Recipe(lambda: bm.ConditionalNeuralProcess(bm.Identity(1)), lr=2e-3),
     "latent": Recipe(lambda: bm.LatentNeuralProcess(bm.Identity(1), num_draws=8), lr=2e-3),
