@@ -46,6 +46,9 @@ PROCESSES: dict[str, Recipe] = {
     ),
     "CNP": Recipe(lambda: bm.ConditionalNeuralProcess(bm.Identity(1)), lr=2e-3),
     "latent": Recipe(lambda: bm.LatentNeuralProcess(bm.Identity(1), num_draws=8), lr=2e-3),
+    "latent-attentive": Recipe(
+        lambda: bm.LatentNeuralProcess(bm.Identity(1), path=bm.learners.CrossAttention(), num_draws=8), seconds=150.0
+    ),
 }
 """In the order in which they are compared."""
 

@@ -56,7 +56,7 @@ BARS = {
 }
 SHIFT_BAR = 0.001  # of the ConvCNP on eq, between interpolation and the same tasks beyond
 AUTOREGRESSIVE_BARS = {("eq", "ConvCNP"): 0.02, ("sawtooth", "ConvCNP-mixture"): 3.0}  # regret to `full`; joint density
-COHERENT_BAR = 0.1  # joint density of the latent process above that of the CNP, eq
+COHERENT_BAR = 0.1  # joint density of latent processes above that of the CNP, eq
 # log density a target in the three settings; github wesselb/neuralprocesses, tables.ipynb. Those of sawtooth waves are
 # from the second of its two tables, which does not say how many outputs there are: presumably one
 PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
@@ -186,8 +186,9 @@ def compare(family: str, learners: dict[str, bm.Learner], num_tasks: int, report
     if "ConvCNP" in mean:
         moved = (joint["ConvCNP", "beyond"] - joint["ConvCNP", "interpolation"]).mean().abs().item()
         report.judge("ConvCNP, minus what a shift changes,", -moved, -SHIFT_BAR)
-    if {"latent", "CNP"} <= mean.keys():
-        report.judge("latent above CNP, joint,", mean["latent"] - mean["CNP"], COHERENT_BAR)
+    for name in ("latent", "latent-attentive"):
+        if {name, "CNP"} <= mean.keys():
+            report.judge(f"{name} above CNP, joint,", mean[name] - mean["CNP"], COHERENT_BAR)
     print(f"\norder on {family}: " + " < ".join(sorted(mean, key=mean.__getitem__)))
 
 
