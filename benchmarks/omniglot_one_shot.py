@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--learner", choices=list(RECIPES), default="Prototypical")
     parser.add_argument("--models", help="a folder of models: those that are there are scored, others are put there")
     parser.add_argument("--only", choices=["plain", "augmented", *SMALL], action="append")
+    parser.add_argument("--by-alphabet", action="store_true", help="the error in each alphabet, too")
     parser.add_argument("--train-only", action="store_true", help="train, and leave the scores for another run")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -98,6 +99,9 @@ def main() -> None:
         count = len(kept_out.group_names)
         interval = f"{found[part]:.2f} % ({low:.2f} to {high:.2f})"
         print(f"    error in {RUNS} runs of {count} alphabets: {interval}", flush=True)
+        for group in kept_out.group_names if arguments.by_alphabet else ():
+            each, low, high = error(learner, kept_out.select_groups([group]))
+            print(f"        {group}: {each:.2f} % ({low:.2f} to {high:.2f})", flush=True)
     print("\npublished error in the official runs, %")
     for name, value in PUBLISHED.items():
         print(f"  {name:<46}{value:>6.1f}")
