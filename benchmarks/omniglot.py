@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--learner", choices=list(RECIPES), action="append", help="one alone; can be repeated")
     parser.add_argument("--seconds", type=float, help="processor seconds to train; by default those of the bars")
     parser.add_argument("--episodes", type=int, default=600, help="episodes to score on")
+    parser.add_argument("--ways", type=int, choices=[5, 20], help="one alone to score at; both by default")
     parser.add_argument("--models", help="a folder of models: those that are there are scored, others are put there")
     parser.add_argument("--train-only", action="store_true", help="train, and leave the scores for another run")
     arguments = parser.parse_args()
@@ -129,6 +130,8 @@ def main() -> None:
         print(f"{'ways':>5}{'shots':>6}{'accuracy, %':>18}{'NLL':>18}{'Brier':>8}{'ECE':>8}")
         accuracies, worst = [], 0.0
         for ways, query in ((5, 15), (20, 5)):
+            if arguments.ways not in (None, ways):
+                continue
             tasks = bm.tasks.Episodes(test, ways=ways).dataset(arguments.episodes, 5 + query, seed=1)
             table = bm.evaluate(learner, tasks, (1, 5), split=bm.tasks.ClassSplit, query=query, batch_size=4).table()
             for shots in (1, 5):
@@ -160,7 +163,8 @@ def main() -> None:
             flush=True,
         )
         bars = LONG_BARS if name == "Prototypical" and seconds >= LONG else BARS.get(name, ())
-        for (ways, shots), accuracy, bar in zip(SETTINGS, accuracies, bars, strict=False):
+        scored = [setting for setting in zip(SETTINGS, bars, strict=False) if arguments.ways in (None, setting[0][0])]
+        for ((ways, shots), bar), accuracy in zip(scored, accuracies, strict=False):
             (met if accuracy >= bar else missed).append(f"{name} {ways}w{shots}s {accuracy:.2f} (bar {bar})")
         if name == "Prototypical":
             (met if worst <= ECE_BAR else missed).append(f"largest ECE {worst:.4f}")
