@@ -40,8 +40,8 @@ def _mlp() -> bm.MLP:
 
 
 def _gradient(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
-    """These cost ten times as much as closed forms: fewer examples."""
-    return Case(name, make, **{"examples": 6, "calls": 100} | arguments)
+    """These cost ten times as much as closed forms: fewer examples and calls."""
+    return Case(name, make, **{"examples": 6, "calls": 60} | arguments)
 
 
 GRADIENT = [
