@@ -8,16 +8,15 @@ need to compare as densities do.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from benchmarks._report import affordable, verdict
+from benchmarks._report import verdict
+from benchmarks._training import fitted
 
 SEED, DIMENSION = 0, 4
 BARS = {"Prototypical": 0.02}
@@ -67,32 +66,6 @@ RECIPES = {
 }
 
 
-def trained(recipe: Recipe, blobs: bm.tasks.GaussianBlobs, seconds: float) -> tuple[bm.Learner, int]:
-    torch.manual_seed(SEED)
-    split = bm.tasks.ClassSplit((1, 10), 5, unequal=0.5)
-
-    def run(learner: bm.Learner, steps: int) -> float:
-        start = time.process_time()
-        bm.fit(
-            learner,
-            blobs,
-            steps,
-            batch_size=16,
-            lr=recipe.lr,
-            split=split,
-            objective=recipe.objective,
-            seed=SEED,
-            progress=False,
-        )
-        return time.process_time() - start
-
-    trial = recipe.make()
-    steps = affordable(partial(run, trial), seconds, trial=20)
-    learner = recipe.make()
-    run(learner, steps)
-    return learner, steps
-
-
 def nll(learner: bm.Learner, batch: bm.TaskBatch) -> Tensor:
     """Of each task."""
     found = []
@@ -115,11 +88,21 @@ def main() -> None:
     batches = {name: blobs.draw(2_000, split, torch.Generator().manual_seed(1)) for name, split in SPLITS.items()}
     best = {name: nll(blobs.oracle, batch) for name, batch in batches.items()}
     print("NLL of the Bayes classifier: " + ", ".join(f"{name} {value.mean():.4f}" for name, value in best.items()))
-    print(f"\n{'regret, nats':<22}" + "".join(f"{name:>20}" for name in SPLITS) + f"{'steps':>8}")
+    print(f"\n{'regret, nats':<22}" + "".join(f"{name:>20}" for name in SPLITS))
     missed = []
     for name in arguments.learner or RECIPES:
         recipe = RECIPES[name]
-        learner, steps = trained(recipe, blobs, arguments.scale * recipe.seconds)
+        learner, took = fitted(
+            recipe.make,
+            blobs,
+            bm.tasks.ClassSplit((1, 10), 5, unequal=0.5),
+            arguments.scale * recipe.seconds,
+            batch_size=16,
+            lr=recipe.lr,
+            seed=SEED,
+            objective=recipe.objective,
+            trial=20,
+        )
         row = f"{name:<22}"
         worst = 0.0
         for title, batch in batches.items():
@@ -127,7 +110,7 @@ def main() -> None:
             interval = 1.96 * regret.std().item() / len(regret) ** 0.5
             row += f"{f'{regret.mean():.4f} ± {interval:.4f}':>20}"
             worst = max(worst, regret.mean().item())
-        print(f"{row}{steps:>8}", flush=True)
+        print(f"{row}  {took}", flush=True)
         bar = BARS.get(name, BAR)
         if worst > bar:
             missed.append(f"{name} {worst:.4f} (bar {bar})")

@@ -35,8 +35,8 @@ class Case:
     outcomes: bm.Outcomes = NUMBERS
     num_inputs: int = 1
     float32_tolerance: float = 1e-4
-    examples: int = 15
-    calls: int = 100
+    examples: int = 25
+    calls: int = 200
     steps: int = 150
     exceptions: dict[str, str] = field(default_factory=dict)
 
