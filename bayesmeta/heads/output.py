@@ -44,7 +44,6 @@ class Shown:
 
     Example:
         >>> import bayesmeta as bm
-        >>> support = bm.Data.from_labels([0.1, 0.2, 0.3], [0, 2, 2])
         >>> shown = bm.heads.CategoricalHead().shown(bm.Data.from_labels([0.1, 0.2, 0.3], [0, 1, 1]))
         >>> shown.points.y[..., 0].tolist(), shown.queries(torch.zeros(1, 5, 1)).shape
         ([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]], torch.Size([2, 5, 1]))
