@@ -14,6 +14,9 @@ Several outputs have Cov(f_c(x), f_c'(x')) = k(h(x), h(x')) Σ_cc' / σ̄², wit
 the geometric mean of its variances: for one output k itself, in squared units of y, and for more the matrix-normal form
 of ALPaCA. So all outputs have one kernel matrix and one Cholesky factor, and one with more noise has more signal; where
 that is not so, give each a learner of its own.
+
+With a `TaskScale` every task has λ k and λ Σ in place of k and Σ, λ ~ InvGamma(ν/2, (ν - 2)/2): a Student-t process
+(Shah, Wilson, Ghahramani 2014, arXiv:1402.4306).
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ from bayesmeta.errors import ShapeError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
+from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
@@ -38,7 +42,8 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import GaussianPredictive
+from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
+from bayesmeta.priors import TaskScale
 
 
 class DeepKernelTransfer(Learner):
@@ -55,6 +60,7 @@ class DeepKernelTransfer(Learner):
             model folder can store only the former: it holds no foreign objects.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
         hyperprior: p(theta) besides the priors that the gpytorch kernel has registered; none by default.
+        scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks.
 
     Raises:
         ShapeError: a kernel on another number of features, or noise over other outputs. UnsupportedError: features that
@@ -79,6 +85,7 @@ class DeepKernelTransfer(Learner):
         kernel: Kernel | nn.Module | None = None,
         noise: Noise | None = None,
         hyperprior: Hyperprior | None = None,
+        scale: TaskScale | None = None,
     ) -> None:
         super().__init__()
         require_pointwise(features)
@@ -89,7 +96,7 @@ class DeepKernelTransfer(Learner):
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
         self.mean = nn.Parameter(torch.zeros(num_outputs))
-        self.likelihood = Gaussian(noise)
+        self.likelihood, self.scale = Gaussian(noise), scale
         self.hyperprior = hyperprior
 
     @override
@@ -118,6 +125,9 @@ class DeepKernelTransfer(Learner):
         """
         theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
+        if self.scale is not None:
+            belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(data), data.mask)
+            return self.scale.belief(data.num_tasks).log_evidence(*belief.quadratic_form(theta.output_covariance))
         return gaussian_process.log_evidence(
             theta.gram(rows, rows), theta.residual(data), data.mask, theta.output_covariance
         )
@@ -132,7 +142,8 @@ class DeepKernelTransfer(Learner):
         theta = self._theta()
         rows = _zero_padding(theta.rows(support.x), support.mask)
         belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(support), support.mask)
-        return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief)
+        scale = None if self.scale is None else self.scale.belief(support.num_tasks)
+        return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief, prior_scale=scale)
 
     def _theta(self) -> "_Theta":
         output_covariance = self.likelihood.noise.covariance().double()
@@ -175,11 +186,21 @@ class DeepKernelPosterior(TaskPosterior):
         theta: theta as it was when the task was adapted to.
         rows: features of the support, zero where padded.
         belief: the Gaussian process in units of the noise.
+        prior_scale: p(λ) of each task; None where all tasks have λ = 1.
     """
 
     theta: _Theta
     rows: Float[Tensor, "B N F"]
     belief: GaussianProcess
+    prior_scale: InverseGamma | None = None
+
+    @property
+    def scale(self) -> InverseGamma | None:
+        """p(λ | D) of each task; None where all tasks have λ = 1."""
+        if self.prior_scale is None:
+            return None
+        count, squares, _ = self.belief.quadratic_form(self.theta.output_covariance)
+        return self.prior_scale.after(count, squares)
 
     @property
     @override
@@ -187,21 +208,24 @@ class DeepKernelPosterior(TaskPosterior):
         return self.belief.mask.sum(-1)
 
     @override
-    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive | StudentTPredictive:
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
-        return GaussianPredictive(
+        gaussian = GaussianPredictive(
             location=theta.mean + mean,
             latent_variance=variance,
             latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
         )
+        scale = self.scale
+        return gaussian if scale is None else StudentTPredictive(gaussian, scale)
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "DeepKernelPosterior":
         spec = self.spec.of_tasks(len(tasks))
-        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks))
+        scale = None if self.prior_scale is None else self.prior_scale.select(tasks)
+        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks), prior_scale=scale)
 
     @override
     def extended(self, data: Data) -> "DeepKernelPosterior":
