@@ -306,6 +306,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.likelihoods.Categorical: (_likelihood, {"num_classes": 3}),
     bm.likelihoods.Gaussian: (_likelihood, {"noise": bm.noise.DiagonalNoise, "num_outputs": 1}),
     bm.likelihoods.HeteroscedasticGaussian: (_likelihood, {"num_outputs": 1, "bounds": (1e-8, 1e8)}),
+    bm.likelihoods.ScaledGaussian: (_likelihood, {"noise": bm.noise.DiagonalNoise, "num_outputs": 1}),
     bm.likelihoods.StudentT: (
         _likelihood,
         {
@@ -328,16 +329,32 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.priors.StandardNormal: (_made, {"shapes": lambda: {"a": [2]}}),
     bm.priors.MatrixNormal: (
         _made,
-        {"covariance": lambda: bm.priors.FullCovariance(4), "noise": bm.noise.DiagonalNoise},
+        {
+            "covariance": lambda: bm.priors.FullCovariance(4),
+            "noise": bm.noise.DiagonalNoise,
+            "scale": bm.priors.TaskScale,
+        },
     ),
     bm.priors.MatrixNormalMixture: (
         _made,
-        {"num_features": 4, "num_components": 2, "noise": bm.noise.DiagonalNoise},
+        {
+            "num_features": 4,
+            "num_components": 2,
+            "noise": bm.noise.DiagonalNoise,
+            "scale": bm.priors.TaskScale,
+        },
     ),
     bm.priors.Ridge: (
         _made,
-        {"num_features": 4, "noise": bm.noise.DiagonalNoise, "precision": 1.0, "bounds": (1e-8, 1e8)},
+        {
+            "num_features": 4,
+            "noise": bm.noise.DiagonalNoise,
+            "precision": 1.0,
+            "bounds": (1e-8, 1e8),
+            "scale": bm.priors.TaskScale,
+        },
     ),
+    bm.priors.TaskScale: (_made, {"dof": 4.0, "bounds": (2.5, 100.0)}),
     bm.tasks.Cauchy: (_draws, {"noise": 0.05}),
     bm.tasks.GaussianBlobs: (_draws, {"ways": 3, "dimension": 2, "spread": 2.0, "noise": 1.0}),
     bm.tasks.GPFunctions: (

@@ -72,7 +72,7 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
         data = learner.conform(data)
         drawn = theta.sample(learner)
         with pyro.plate("task", data.num_tasks, dim=-2):
-            phi = {}
+            phi: Params = {}
             for name, each in phi_distributions(drawn.prior).items():
                 distribution = each if isinstance(each, dist.TorchDistribution) else each(phi)
                 value = pyro.sample(name, distribution)
