@@ -125,7 +125,7 @@ class MultivariateStudentT(Distribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws, with gradients in all three parameters."""
-        shape = self._extended_shape(torch.Size(sample_shape))
+        shape = torch.Size(sample_shape) + self.loc.shape
         normal = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         inverse = self.df / Chi2(self.df, validate_args=False).rsample(torch.Size(sample_shape))
         return self.loc + (self.scale_tril @ normal[..., None])[..., 0] * inverse.sqrt()[..., None]

@@ -18,7 +18,13 @@ LAYERS = [
             *("modes", "rounding", "task_names"),
         ],
     ),
-    ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "smoothed_student_t", "distributions", "swapped"]),
+    (
+        "data",
+        [
+            *("outcomes", "snapshot", "data", "flat", "linalg", "swapped", "smoothed_student_t"),
+            *("multivariate_student_t", "inverse_gamma", "distributions"),
+        ],
+    ),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
     ("inference", ["inference"]),
     ("learner", ["learner"]),

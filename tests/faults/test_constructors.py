@@ -142,6 +142,7 @@ NEURAL: Arguments = {
     "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
+SCALED: Arguments = LAYER | {"scale": bm.priors.TaskScale}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
 NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
 SHOTS: Arguments = {"shots": 2, "score": bm.calibration.StandardizedResidual, "query": 2, "seed": 0, "batch_size": 4}
@@ -228,12 +229,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
     bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
-    bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
-    bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
-    bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
+    bm.ALPaCA: (_adapt, SCALED | {"covariance": lambda: bm.priors.FullCovariance(4)}),
+    bm.MixtureALPaCA: (_adapt, SCALED | {"num_components": 2}),
+    bm.R2D2Regressor: (_adapt, SCALED | {"ridge": 1.0}),
     bm.DeepKernelTransfer: (
         _adapt,
-        LAYER | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
+        SCALED | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
     ),
     bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
     bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),
