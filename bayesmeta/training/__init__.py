@@ -13,7 +13,9 @@ from bayesmeta.training.objectives import (
     SquaredMatchError,
     VariationalBound,
 )
+from bayesmeta.training.quasi_newton import Halving
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.starts import HyperpriorStarts, Starts
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 
 __all__ = [
@@ -22,12 +24,15 @@ __all__ = [
     "Evidence",
     "EvidenceProblem",
     "FitResult",
+    "Halving",
+    "HyperpriorStarts",
     "JointPredictive",
     "MarginalPredictive",
     "MaximumLikelihood",
     "Objective",
     "RestrictedMaximumLikelihood",
     "SquaredMatchError",
+    "Starts",
     "VariationalBound",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",

@@ -125,7 +125,7 @@ class DeepKernelTransfer(Learner):
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats: the hyperprior, and the priors that the kernel has registered."""
         own = log_prior(self.kernel)
-        return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
+        return own if self.hyperprior is None else own + self.hyperprior.of(self)
 
     @override
     def condition(self, support: Data) -> "DeepKernelPosterior":
