@@ -26,7 +26,7 @@ class PositiveNumbers:
     Example:
         >>> import bayesmeta as bm
         >>> numbers = positive_numbers(bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.RBFKernel(2.0)))
-        >>> {name: round(each.value.item(), 3) for name, each in numbers.items()}  # the kernel's variance, length, noise
+        >>> {name: round(each.value.item(), 3) for name, each in numbers.items()}  # variance, length, noise
         {'kernel.raw_outputscale': 1.0, 'kernel.base_kernel.raw_lengthscale': 2.0, 'likelihood.noise.value.raw': 0.1}
     """
 

@@ -19,7 +19,8 @@ from bayesmeta.training.loop import prepare, restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.quasi_newton import Minimum, minimise
 from bayesmeta.training.result import FitResult
-from bayesmeta.training.starts import FAILURES, Starts, search_all
+from bayesmeta.training.starts import Starts, search_all
+from bayesmeta.training.theta_map import FAILURES, ThetaMap
 from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel
 from bayesmeta.wrappers.base import require_trainable
 
@@ -148,22 +149,16 @@ class _Search:
 
     def from_many(self, starts: Starts) -> tuple[float, ...]:
         """Put theta where the best of many searches ended. Returns where each did, in total nats."""
-        parameters = dict(self.learner.named_parameters())
-        names = [name for name, value in parameters.items() if value.requires_grad and value.numel()]
-        entries = sum(each.num_tasks * each.num_points**2 for each in self.data)
+        total = ThetaMap(self.learner, self._total, self.data)
         ends = search_all(
-            self.learner,
-            starts.draw(self.learner, names),
-            self._total,
+            total,
+            total.flat(starts.draw(self.learner, total.names)),
             steps=self.steps,
             tolerance=max(self.tolerance, COARSE),
             points=self.points,
-            entries=entries,
             halving=starts.halving,
         )
-        with torch.no_grad():
-            for name, value in ends.theta.items():
-                parameters[name].copy_(value[ends.best])
+        total.place(ends.points[ends.best])
         return tuple(ends.values.tolist())
 
     def _begin(self) -> None:

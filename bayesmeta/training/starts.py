@@ -5,13 +5,12 @@ search from one start finds the one that it is nearest to.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import vmap
+from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import generator_of, seed_of, whole
@@ -21,12 +20,9 @@ from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.hyperpriors import LogNormalHyperprior
 from bayesmeta.learner import Learner
 from bayesmeta.positive_numbers import positive_numbers
-from bayesmeta.swapped import swapped
 from bayesmeta.training.quasi_newton import Halving, minimise_all
+from bayesmeta.training.theta_map import ThetaMap
 from bayesmeta.typing import Params
-
-FAILURES = (InferenceError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
-MOST_ENTRIES = 2**21  # of matrices between points that are held at once
 
 
 class Starts(Described):
@@ -141,12 +137,12 @@ class Ends:
     """Where the searches from all starts ended.
 
     Attributes:
-        theta: each value `S *shape`.
+        points: theta of each, flat.
         values: log p(tasks | theta) and the hyperprior, total nats; -inf where a start could not be computed.
         finished: whether each was searched to the end, and not given up.
     """
 
-    theta: Params
+    points: Float[Tensor, "S P"]
     values: Float[Tensor, "S"]
     finished: tuple[bool, ...]
 
@@ -157,94 +153,36 @@ class Ends:
 
 
 def search_all(
-    learner: Learner,
-    theta: Params,
-    value: Callable[[], Tensor],
+    total: ThetaMap,
+    starts: Float[Tensor, "S P"],
     *,
     steps: int,
     tolerance: float,
     points: int,
-    entries: int,
     halving: Halving | None,
 ) -> Ends:
     """Maximise from every start, all at once where theta can be mapped over, else one after another at every step.
 
     Args:
-        learner: whose parameters are searched; they have in the end the values that they had.
-        theta: the starts, by the names of the parameters: each value `S *shape`.
-        value: total nats at the theta that the learner has.
+        total: nats of all tasks at theta.
+        starts: theta of each, flat.
         steps: largest number of steps of each search.
         tolerance: stop when no gradient entry, in nats per point, is larger.
         points: of all tasks.
-        entries: numbers that one evaluation holds, about: so many searches are evaluated at a time as memory allows.
         halving: when the worst are given up.
 
     Raises:
         InferenceError: no start has a finite value.
     """
-    parameters = {name: dict(learner.named_parameters())[name] for name in theta}
-    shapes = {name: value.shape[1:] for name, value in theta.items()}
-    flat = torch.cat([value.double().reshape(len(value), -1) for value in theta.values()], 1)
-    evaluate = _Evaluation(learner, parameters, shapes, value, max(1, MOST_ENTRIES // max(entries, 1)))
 
     def loss(u: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-        values, gradients = evaluate(u)
+        values, gradients = total.with_gradients(u)
         return -values / points, -gradients / points
 
-    found = minimise_all(loss, flat, steps=steps, tolerance=tolerance, halving=halving)
+    found = minimise_all(loss, starts, steps=steps, tolerance=tolerance, halving=halving)
     if not any(found):
         raise InferenceError(f"expected a finite evidence at one start at least, got none at any of {len(found)}")
-    ends = torch.stack([start if end is None else end.point for start, end in zip(flat, found, strict=True)])
+    ends = torch.stack([start if end is None else end.point for start, end in zip(starts, found, strict=True)])
     values = [-math.inf if end is None else -end.value * points for end in found]
     finished = tuple(end is not None and not (end.is_exhausted and math.isinf(end.steepness)) for end in found)
-    return Ends(_shaped(ends, shapes), torch.tensor(values, dtype=torch.float64), finished)
-
-
-class _Evaluation:
-    """The value at several theta, with gradients."""
-
-    def __init__(
-        self,
-        learner: Learner,
-        parameters: dict[str, nn.Parameter],
-        shapes: Mapping[str, torch.Size],
-        value: Callable[[], Tensor],
-        chunk: int,
-    ) -> None:
-        self.learner, self.parameters, self.shapes, self.value, self.chunk = learner, parameters, shapes, value, chunk
-        self.is_mapping = True
-
-    def __call__(self, u: Float[Tensor, "S P"]) -> tuple[Float[Tensor, "S"], Float[Tensor, "S P"]]:
-        if self.is_mapping and len(u) > 1:
-            try:
-                parts = [self._mapped(part) for part in u.split(self.chunk)]
-                return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-            except RuntimeError:  # vmap refuses what decides by values, or has no rule: one at a time then
-                self.is_mapping = False
-        each = [self._single(row) for row in u]
-        return torch.stack([value for value, _ in each]), torch.stack([gradient for _, gradient in each])
-
-    def _mapped(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        leaf = u.detach().requires_grad_()
-        values = vmap(self._at)(_shaped(leaf, self.shapes))
-        (gradients,) = torch.autograd.grad(values.sum(), leaf)
-        return values.detach(), gradients
-
-    def _single(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        leaf = u.detach().requires_grad_()
-        try:
-            value = self._at({name: part[0] for name, part in _shaped(leaf[None], self.shapes).items()})
-            (gradient,) = torch.autograd.grad(value, leaf)
-        except FAILURES:
-            return u.new_tensor(-math.inf), torch.zeros_like(u)
-        return value.detach(), gradient
-
-    def _at(self, theta: Params) -> Tensor:
-        replaced = {self.parameters[name]: value.to(self.parameters[name].dtype) for name, value in theta.items()}
-        with swapped(self.learner, replaced):
-            return self.value().double()
-
-
-def _shaped(flat: Float[Tensor, "S P"], shapes: Mapping[str, torch.Size]) -> Params:
-    parts = flat.split([shape.numel() for shape in shapes.values()], 1)
-    return {name: part.reshape(len(flat), *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+    return Ends(ends, torch.tensor(values, dtype=torch.float64), finished)
