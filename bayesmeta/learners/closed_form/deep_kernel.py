@@ -29,7 +29,8 @@ from bayesmeta.errors import ShapeError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
-from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
+from bayesmeta.kernels import Kernel, RBFKernel
+from bayesmeta.kernels.kernel import Gram, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
