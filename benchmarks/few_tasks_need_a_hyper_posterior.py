@@ -2,8 +2,9 @@
 
 Mixed models of four classic tables, each task left out in turn: the others train ALPaCA by maximum likelihood (the
 plug-in), and `average` draws theta around it under half Student t hyperpriors on deviations. Both predict the task that
-was left out, from none, one or two of its points. Coverage is of 90 % intervals, a task's points averaged; tasks are what
-is independent, so its interval is binomial in tasks (Clopper & Pearson). `BAYESMETA_DATA` names the folder of tables.
+was left out, from none, one or two of its points. Coverage is of 90 % intervals, a task's points averaged; tasks are
+what is independent, so its interval is binomial in tasks (Clopper & Pearson). `BAYESMETA_DATA` names the folder of
+tables.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def main() -> None:
                     line += f"({low:.2f} to {high:.2f})  "
             print(line)
     print(
-        f"\neffective draws of theta: {min(draws):.0f} at least; chains that disagreed: in {doubts} of {len(draws)} fits"
+        f"\neffective draws of theta: {min(draws):.0f} at least; chains that disagreed: {doubts} of {len(draws)} fits"
     )
     says = "holds 90 % within its binomial interval in every row" if covers else "leaves its binomial interval"
     verdict(f"the plug-in covers {', '.join(short)} shots; the hyper-posterior {says}", seed=0)

@@ -3,10 +3,10 @@
     q = Σ_r N_r q_r / N,   w_i ∝ p(θ_i) / q(θ_i)
 
 Cornuet, Marin, Mira, Robert 2012 (arXiv:0907.1254), "Adaptive multiple importance sampling": proposals are mixtures of
-Student t, the first around known modes (Laplace's approximation with heavier tails), each later one with the weighted
+Student t, the first around known modes (Laplace's approximation with heavier tails), later ones with the weighted
 mean and covariance of all draws so far, and all draws are weighted by all proposals together. It needs no gradients and
-no chain: a few thousand densities, as many at a time as memory allows. For up to about 20 numbers; whether it has worked
-is told by the effective number of draws.
+no chain: a few thousand densities, as many at a time as memory allows. For up to about 20 numbers; the effective number
+of draws tells whether it has worked.
 """
 
 import math

@@ -7,8 +7,8 @@ adaptive importance sampling around all maxima that many starts have found (`inf
 many numbers for that, or too few of the draws count, from the no-U-turn sampler.
 
 What it gains is told by tasks that are left out. Draws given all tasks become draws without those of a fold by weights
-1 / Π p(D_t | theta), and the best theta without them is fitted anew; both predict the later points of each task from its
-first ones.
+1 / Π p(D_t | theta), and the best theta without them is fitted anew; both predict the later points of each task from
+its first ones.
 """
 
 import copy
