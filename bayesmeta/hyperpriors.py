@@ -20,7 +20,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 class Hyperprior(Described, ABC):
     """p(theta), a density over the named parameters of a learner. A subclass gives `log_prob`.
 
-    Training under it is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
+    Training a `WithHyperprior` is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
     `nuts_hyper_posterior` and its like give the whole of p(theta | tasks). Parameters that it does not mention have a
     flat density.
 
@@ -59,7 +59,7 @@ class GaussianHyperprior(Hyperprior):
     Example:
         >>> import bayesmeta as bm
         >>> hyperprior = bm.hyperpriors.GaussianHyperprior(scale=0.5)
-        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [8]), hyperprior=hyperprior)  # `fit` adds it to the objective
+        >>> learner = bm.wrappers.WithHyperprior(bm.DeepKernelTransfer(bm.MLP(1, [8])), hyperprior)
         >>> bool(learner.log_hyperprior() == hyperprior.log_prob(dict(learner.named_parameters())))
         True
     """
