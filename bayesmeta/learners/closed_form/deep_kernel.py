@@ -147,7 +147,7 @@ class _Theta:
 
     features: Network
     kernel: "Gram"
-    mean: nn.Parameter | Network
+    mean: Float[Tensor, "C"] | Network
     output_covariance: Float[Tensor, "C C"]
     unit: Float[Tensor, ""]
 
