@@ -22,7 +22,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 class Hyperprior(Described, ABC):
     """p(theta), a density over the named parameters of a learner. A subclass gives `log_prob`.
 
-    Training under it is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
+    Training a `WithHyperprior` is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
     `nuts_hyper_posterior` and its like give the whole of p(theta | tasks). Parameters that it does not mention have a
     flat density.
 
@@ -69,7 +69,7 @@ class GaussianHyperprior(Hyperprior):
     Example:
         >>> import bayesmeta as bm
         >>> hyperprior = bm.hyperpriors.GaussianHyperprior(scale=0.5)
-        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [8]), hyperprior=hyperprior)  # `fit` adds it to the objective
+        >>> learner = bm.wrappers.WithHyperprior(bm.DeepKernelTransfer(bm.MLP(1, [8])), hyperprior)
         >>> bool(learner.log_hyperprior() == hyperprior.log_prob(dict(learner.named_parameters())))
         True
     """
@@ -117,7 +117,7 @@ class LogNormalHyperprior(Hyperprior):
         >>> bool(hyperprior.log_prob(values).isclose(torch.distributions.LogNormal(0.0, 1.0).log_prob(
         ...     values["lengthscale"]).sum().double()))
         True
-        >>> learner = bm.Standardized(bm.DeepKernelTransfer(bm.Identity(1), hyperprior=hyperprior))
+        >>> learner = bm.Standardized(bm.wrappers.WithHyperprior(bm.DeepKernelTransfer(bm.Identity(1)), hyperprior))
     """
 
     def __init__(self, median: float = 1.0, scale: float = 2.3, names: Sequence[str] | str = ()) -> None:

@@ -45,7 +45,7 @@ class SumKernel(_Composite):
         >>> wave = kernels.ProductKernel([kernels.RBFKernel(lengthscale=10.0), kernels.CosineKernel(period=4.0)])
         >>> kernel = kernels.SumKernel([kernels.ConstantKernel(), kernels.LinearKernel(), wave])
         >>> learner = bm.DeepKernelTransfer(bm.networks.Inputs(1), kernel=kernel)
-        >>> sum(p.numel() for p in learner.parameters() if p.requires_grad)  # with the mean and the noise
+        >>> sum(p.numel() for p in learner.parameters())  # with the mean and the noise
         7
     """
 
@@ -74,8 +74,9 @@ class ProductKernel(_Composite):
         >>> made = kernel.make(num_features=1)
         >>> made(torch.tensor([[0.0], [1.0]])).to_dense()[0].round(decimals=3)  # a period apart: the RBF alone
         tensor([3.0000, 1.8200], grad_fn=<...>)
-        >>> [name for name, value in made.named_parameters() if not value.requires_grad]
-        ['kernels.1.raw_outputscale']
+        >>> [name for name, _ in made.named_parameters()]
+        ['kernels.0.raw_outputscale', 'kernels.0.base_kernel.raw_lengthscale', 'kernels.1.base_kernel.raw_lengthscale',
+        'kernels.1.base_kernel.raw_period_length']
     """
 
     def make(self, num_features: int) -> "gpytorch.kernels.Kernel":
@@ -102,7 +103,7 @@ class ScaledKernel(Kernel):
         >>> import bayesmeta as bm
         >>> levels_and_lines = bm.kernels.SumKernel([bm.kernels.ConstantKernel(), bm.kernels.LinearKernel()])
         >>> made = bm.kernels.ScaledKernel(levels_and_lines, variance=4.0).make(num_features=1)
-        >>> sum(p.numel() for p in made.parameters() if p.requires_grad)  # one for all, and the ratio of the two
+        >>> sum(p.numel() for p in made.parameters())  # one for all, and the ratio of the two
         2
     """
 

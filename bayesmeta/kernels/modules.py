@@ -289,7 +289,7 @@ def _each(kernels: Iterable[gpytorch.kernels.Kernel], x1: Tensor, x2: Tensor, di
 
 
 def hold_variance(kernel: gpytorch.kernels.Kernel) -> None:
-    """Let the variance of a kernel be learned no longer: where it is multiplied by another, one of the two is enough.
+    """Make the variance of a kernel a constant (a buffer): where it is multiplied by another, one of the two is enough.
 
     Of a sum that of the first term is held, which leaves the ratios.
 
@@ -299,12 +299,13 @@ def hold_variance(kernel: gpytorch.kernels.Kernel) -> None:
     Example:
         >>> kernel = Scaled(RBF())
         >>> hold_variance(kernel)
-        >>> [name for name, value in kernel.named_parameters() if value.requires_grad]
+        >>> [name for name, _ in kernel.named_parameters()]
         ['base_kernel.raw_lengthscale']
     """
-    for name, parameter in kernel.named_parameters(recurse=False):
+    for name, parameter in list(kernel.named_parameters(recurse=False)):
         if name in VARIANCES:
-            parameter.requires_grad_(False)
+            delattr(kernel, name)
+            kernel.register_buffer(name, parameter.detach())
     if isinstance(kernel, gpytorch.kernels.AdditiveKernel | gpytorch.kernels.ProductKernel):
         hold_variance(kernel.kernels[0])
     elif isinstance(kernel, OnColumns):

@@ -109,7 +109,7 @@ class HyperpriorStarts(Starts):
     Example:
         >>> import bayesmeta as bm
         >>> hyperprior = bm.hyperpriors.LogNormalHyperprior(names="kernel")
-        >>> learner = bm.DeepKernelTransfer(bm.Identity(1), hyperprior=hyperprior)
+        >>> learner = bm.DeepKernelTransfer(bm.Identity(1))
         >>> starts = bm.training.HyperpriorStarts(hyperprior, count=4)
         >>> starts.draw(learner, ["kernel.base_kernel.raw_lengthscale"])["kernel.base_kernel.raw_lengthscale"].shape
         torch.Size([4, 1, 1])

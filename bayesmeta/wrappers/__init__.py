@@ -5,6 +5,7 @@ from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 __all__ = [
     "Autoregressive",
@@ -18,6 +19,7 @@ __all__ = [
     "TemperatureScaled",
     "Untrainable",
     "VarianceScaled",
+    "WithHyperprior",
     "WrappedPosterior",
     "Wrapper",
 ]

@@ -131,15 +131,13 @@ HEAD: Arguments = {
     "num_classes": 3,
     "scale": 1.0,
     "spread": 1.0,
-    "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
-METRIC: Arguments = {name: HEAD[name] for name in ("features", "num_classes", "hyperprior")}
+METRIC: Arguments = {name: HEAD[name] for name in ("features", "num_classes")}
 NEURAL: Arguments = {
     "features": _network,
     "head": bm.heads.GaussianHead,
     "width": 4,
     "layers": 1,
-    "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
@@ -180,7 +178,6 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "layers": 2,
             "num_heads": 2,
             "relative": bm.learners.RelativeBias,
-            "hyperprior": bm.hyperpriors.GaussianHyperprior,
         },
     ),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
@@ -206,7 +203,6 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "channels": 4,
             "layers": 1,
             "kernel_size": 3,
-            "hyperprior": bm.hyperpriors.GaussianHyperprior,
         },
     ),
     bm.heads.GaussianHead: (_output, {"num_outputs": 2, "min_stddev": 1e-3}),
@@ -231,10 +227,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
     bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
     bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
-    bm.DeepKernelTransfer: (
-        _adapt,
-        LAYER | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
-    ),
+    bm.DeepKernelTransfer: (_adapt, LAYER | {"kernel": bm.kernels.RBFKernel, "mean": _network}),
     bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
     bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),
     bm.ResNet12: (_features, {"x_shape": (1, 8, 8), "channels": (4, 4, 4, 4), "average": False, "num_groups": 2}),
