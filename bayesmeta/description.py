@@ -75,7 +75,7 @@ def describe(value: Any, where: str = "model") -> Any:
         value = value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | range):
         return [describe(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict):
         return {str(key): describe(item, f"{where}.{key}") for key, item in value.items()}

@@ -244,7 +244,7 @@ def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribu
         loc, smoothing = shift + scale * distribution.loc, scale.square() * distribution.smoothing
         return SmoothedStudentT(distribution.df, loc, scale * distribution.scale, smoothing, validate_args=False)
     if isinstance(distribution, MultivariateNormal):
-        factor = scale[:, None] * distribution.scale_tril
+        factor = scale[..., None] * distribution.scale_tril
         return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
     if isinstance(distribution, MultivariateStudentT):
         factor = scale[..., :, None] * distribution.scale_tril

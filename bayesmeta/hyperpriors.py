@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError
+from bayesmeta.positive_numbers import PositiveNumbers, positive_numbers
 from bayesmeta.typing import Params
 
-__all__ = ["DeviationHyperprior", "GaussianHyperprior", "Hyperprior"]
+__all__ = ["DeviationHyperprior", "GaussianHyperprior", "Hyperprior", "LogNormalHyperprior"]
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -20,7 +22,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 class Hyperprior(Described, ABC):
     """p(theta), a density over the named parameters of a learner. A subclass gives `log_prob`.
 
-    Training under it is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
+    Training a `WithHyperprior` is maximum a posteriori in theta (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551);
     `nuts_hyper_posterior` and its like give the whole of p(theta | tasks). Parameters that it does not mention have a
     flat density.
 
@@ -44,6 +46,14 @@ class Hyperprior(Described, ABC):
             DataError: theta lacks what this is a prior of.
         """
 
+    def of(self, learner: nn.Module) -> Float[Tensor, ""]:
+        """log p of a learner's theta, as what is trained has it, in nats: what the library calls.
+
+        Args:
+            learner: its `named_parameters` are theta.
+        """
+        return self.log_prob(dict(learner.named_parameters()))
+
 
 class GaussianHyperprior(Hyperprior):
     """N(0, scale²) on every number of the parameters chosen by their names: by default the weights of the features.
@@ -59,7 +69,7 @@ class GaussianHyperprior(Hyperprior):
     Example:
         >>> import bayesmeta as bm
         >>> hyperprior = bm.hyperpriors.GaussianHyperprior(scale=0.5)
-        >>> learner = bm.DeepKernelTransfer(bm.MLP(1, [8]), hyperprior=hyperprior)  # `fit` adds it to the objective
+        >>> learner = bm.wrappers.WithHyperprior(bm.DeepKernelTransfer(bm.MLP(1, [8])), hyperprior)
         >>> bool(learner.log_hyperprior() == hyperprior.log_prob(dict(learner.named_parameters())))
         True
     """
@@ -81,6 +91,68 @@ class GaussianHyperprior(Hyperprior):
         squares = torch.stack([value.double().square().sum() for value in chosen]).sum()
         count = sum(value.numel() for value in chosen)
         return -0.5 * squares / self.scale**2 - count * (math.log(self.scale) + 0.5 * LOG_2PI)
+
+
+class LogNormalHyperprior(Hyperprior):
+    """log v ~ N(log median, scale²) for positive numbers v: length scales, periods, variances, noise.
+
+    It is a density of the values, whatever raw numbers stand for them in training: `of` has the Jacobian, so that draws
+    of theta are draws under it, and a maximum is that over the raw numbers, which are the logarithms far below one.
+    With the usual scale a number a hundred times the median, or a hundredth of it, lies two deviations away: what few
+    tasks say outweighs it, and where they say nothing of a number (the period of a wave of no amplitude) it does not
+    run off. It is in units of the inputs and outcomes: use `Standardized`.
+
+    Args:
+        median: of every number.
+        scale: the standard deviation of the logarithms.
+        names: name prefixes of the parameters, as for `GaussianHyperprior`; all positive numbers without any.
+
+    Raises:
+        DataError: a median or scale that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> hyperprior = bm.hyperpriors.LogNormalHyperprior(scale=1.0)
+        >>> values = {"lengthscale": torch.tensor([0.5, 2.0])}
+        >>> bool(hyperprior.log_prob(values).isclose(torch.distributions.LogNormal(0.0, 1.0).log_prob(
+        ...     values["lengthscale"]).sum().double()))
+        True
+        >>> learner = bm.Standardized(bm.wrappers.WithHyperprior(bm.DeepKernelTransfer(bm.Identity(1)), hyperprior))
+    """
+
+    def __init__(self, median: float = 1.0, scale: float = 2.3, names: Sequence[str] | str = ()) -> None:
+        self.median, self.scale = _positive(median), _positive(scale)
+        self.names = (names,) if isinstance(names, str) else tuple(names)
+
+    def log_prob(self, theta: Params) -> Float[Tensor, ""]:
+        """Σ of log-normal log densities of the values themselves, in nats."""
+        logs = torch.cat([value.double().log().flatten() for value in theta.values()])
+        z = (logs - math.log(self.median)) / self.scale
+        return -0.5 * z.square().sum() - logs.sum() - len(logs) * (math.log(self.scale) + 0.5 * LOG_2PI)
+
+    @override
+    def of(self, learner: nn.Module) -> Float[Tensor, ""]:
+        """Σ of log densities of the raw numbers, in nats: those of the values, and the Jacobian.
+
+        Raises:
+            DataError: the learner has no such positive numbers.
+        """
+        numbers = self.numbers(learner)
+        slopes = torch.cat([each.log_slope.flatten() for each in numbers.values()])
+        return self.log_prob({name: each.value for name, each in numbers.items()}) + slopes.sum()
+
+    def numbers(self, learner: nn.Module) -> dict[str, PositiveNumbers]:
+        """The positive numbers of a learner that this is a prior of, by the names of their parameters.
+
+        Raises:
+            DataError: there are none.
+        """
+        found = positive_numbers(learner)
+        prefixes = tuple(_inside(name) for name in self.names)
+        chosen = {name: each for name, each in found.items() if not prefixes or _inside(name).startswith(prefixes)}
+        if not chosen:
+            raise DataError(f"expected positive numbers {' or '.join(self.names)} in the learner, got {list(found)}")
+        return chosen
 
 
 class DeviationHyperprior(Hyperprior):

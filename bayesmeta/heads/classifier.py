@@ -20,7 +20,6 @@ from typing_extensions import override
 
 from bayesmeta.heads.feature_classifier import FeatureClassifier
 from bayesmeta.heads.head import Examples, Head, Scores
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Positive
 
@@ -42,7 +41,6 @@ class HeadClassifier(FeatureClassifier):
         head: what is solved on the features; the method's own by default.
         scale: starting a, nats for a unit of score; the method's own by default.
         spread: starting s², in units of the head's variance.
-        hyperprior: p(theta) besides what the head says of its own parameters; none by default.
 
     Raises:
         UnsupportedError: the features are not a `Network`, or depend on the other points of a task; a head that is not
@@ -71,9 +69,8 @@ class HeadClassifier(FeatureClassifier):
         head: Head | None = None,
         scale: float | None = None,
         spread: float = 1.0,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
+        super().__init__(features, num_classes=num_classes, head=head)
         self.scale = Positive((), self.default_scale if scale is None else scale, SCALE_BOUNDS)
         self.spread = Positive((), spread, SPREAD_BOUNDS)
         self.scarcity = nn.Parameter(torch.zeros(()))

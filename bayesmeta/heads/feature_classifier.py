@@ -22,7 +22,6 @@ from bayesmeta.data import Data, DataSpec
 from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.head import Examples, Head, OpenScores, Scores
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
@@ -44,7 +43,6 @@ class FeatureClassifier(Learner):
             every task, and may be rarer than class 0. None: those of the task's support, each with an example, as many
             as it has.
         head: what is solved on the features; the method's own by default.
-        hyperprior: p(theta) besides what the head says of its own parameters; none by default.
 
     Raises:
         UnsupportedError: the features are not a `Network`, or depend on the other points of a task; a head that is not
@@ -72,7 +70,6 @@ class FeatureClassifier(Learner):
         *,
         num_classes: int | None = None,
         head: Head | None = None,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
         super().__init__()
         require_pointwise(features)
@@ -82,7 +79,7 @@ class FeatureClassifier(Learner):
         if head.num_features not in (None, features.num_outputs):
             raise ShapeError(f"expected a head on {features.num_outputs} features, got one on {head.num_features}")
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Labels(num_classes)
-        self.head, self.hyperprior = head, hyperprior
+        self.head = head
         self.class_prior = ClassPrior(num_classes)
 
     @classmethod
@@ -129,9 +126,8 @@ class FeatureClassifier(Learner):
         return name.startswith("features.")
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
-        """log p(theta), in nats: the hyperprior, and what the head says of its own parameters."""
-        own = self.head.log_hyperprior()
-        return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
+        """What the head says of its own parameters, in nats."""
+        return self.head.log_hyperprior()
 
     @override
     def prepare(self, tasks: Data) -> None:

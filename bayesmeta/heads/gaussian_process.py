@@ -16,7 +16,8 @@ from bayesmeta.errors import DataError
 from bayesmeta.heads.head import Examples, Head, Scores
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
-from bayesmeta.kernels import CosineSimilarityKernel, Gram, Kernel, build, log_prior
+from bayesmeta.kernels import CosineSimilarityKernel, Kernel
+from bayesmeta.kernels.kernel import Gram, build, log_prior
 from bayesmeta.noise import Positive
 
 LABEL_NOISE_BOUNDS = (1e-6, 1e6)

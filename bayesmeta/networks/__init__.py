@@ -1,13 +1,17 @@
 """Functions of a point: feature networks and bases."""
 
+from bayesmeta.networks.bases import Inputs
+from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.network import DenseOutput
 from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
+    "Concatenated",
     "DenseNetwork",
     "DenseOutput",
     "FourierFeatures",
+    "Inputs",
     "TaskNorm",
 ]

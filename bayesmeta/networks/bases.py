@@ -40,6 +40,31 @@ class Identity(Network):
         return torch.cat([torch.ones_like(x[..., :1]) if x.shape[-1] else x.new_ones(*x.shape[:2], 1), x], -1)
 
 
+class Inputs(Network):
+    """The inputs as they are, x_1, ..., x_D, without a constant: what a kernel on inputs sees.
+
+    Args:
+        num_inputs: D.
+
+    Raises:
+        DataError: no inputs.
+
+    Example:
+        >>> Inputs(2)(torch.tensor([[[3.0, 4.0]]]))
+        tensor([[[3., 4.]]])
+    """
+
+    def __init__(self, num_inputs: int) -> None:
+        super().__init__()
+        if num_inputs < 1:
+            raise DataError(f"expected at least one input, got {num_inputs}")
+        self.x_shape, self.num_outputs = (num_inputs,), num_inputs
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
+        """The inputs."""
+        return x
+
+
 class Polynomial(Network):
     """All monomials x_1^a x_2^b ... of total degree at most `degree`, the constant first.
 

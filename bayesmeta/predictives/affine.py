@@ -21,8 +21,8 @@ class AffinePredictive(Predictive):
 
     Attributes:
         base: the predictive of y.
-        shift: `C`, in units of the new outcome.
-        scale: `C`, positive, in units of the new outcome for a unit of y.
+        shift: `C`, or any shape that fits `B M C` (each task, or each point, has its own), in units of the new outcome.
+        scale: the same, positive, in units of the new outcome for a unit of y.
 
     Example:
         >>> import bayesmeta as bm
@@ -35,8 +35,8 @@ class AffinePredictive(Predictive):
     """
 
     base: Predictive
-    shift: Float[Tensor, "C"]
-    scale: Float[Tensor, "C"]
+    shift: Float[Tensor, "*#B_M C"]
+    scale: Float[Tensor, "*#B_M C"]
 
     @property
     @override
@@ -57,12 +57,16 @@ class AffinePredictive(Predictive):
         require_shape(y, self.shape)
         if mask is not None:
             require_mask(mask, self.shape)
-        points = y.shape[1] if mask is None else mask.sum(-1)
-        return self.base.log_prob(self._back(y), mask) - points * self.scale.log().sum()
+        if self.scale.ndim == 1:
+            stretched = (y.shape[1] if mask is None else mask.sum(-1)) * self.scale.log().sum()
+        else:
+            each = self.scale.log().expand(self.shape).sum(-1)
+            stretched = (each if mask is None else torch.where(mask, each, 0.0)).sum(-1)
+        return self.base.log_prob(self._back(y), mask) - stretched
 
     def marginal_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M"]:
         """The log density of each point on its own in the new units, in nats."""
-        return self.base.marginal_log_prob(self._back(y)) - self.scale.log().sum()
+        return self.base.marginal_log_prob(self._back(y)) - self.scale.log().sum(-1)
 
     @override
     def output_log_prob(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:

@@ -19,10 +19,12 @@ from bayesmeta.training.loop import prepare, restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.quasi_newton import Minimum, minimise
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.starts import Starts, search_all
+from bayesmeta.training.theta_map import FAILURES, ThetaMap
 from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel
 from bayesmeta.wrappers.base import require_trainable
 
-FAILURES = (InferenceError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+COARSE = 1e-5  # nats per point: the slope at which many searches end, the best of which goes on from there
 RETURNS = 3  # how often a search may be sent on from a boundary where it should not have ended
 
 
@@ -33,6 +35,7 @@ def fit_evidence(
     tasks: TaskDataset,
     problem: EvidenceProblem | None = None,
     *,
+    starts: Starts | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-9,
 ) -> FitResult:
@@ -42,6 +45,10 @@ def fit_evidence(
     coordinates of its own, so that units and origins of the features do not matter, from the best of several prior
     covariances; what requires no gradients stays as it is.
 
+    The evidence of a process has several maxima in the numbers of its kernel. With `starts` it is searched from many
+    theta at once, the worst of which are given up early, and the best end is where the last search begins; `ends` of
+    the result says how far each came, and `agreeing` how many found the best.
+
     A maximum at a boundary is one: a variance between tasks of zero, or a correlation of one, is what the data say
     where tasks differ by no more than their noise. `notes` names it.
 
@@ -49,6 +56,8 @@ def fit_evidence(
         learner: what to train; use float64 (`learner.double()`), or the search ends where rounding begins.
         tasks: all meta-training tasks; all their points are used at every step.
         problem: `MaximumLikelihood()` by default, or `RestrictedMaximumLikelihood()`.
+        starts: where else to search from: `bayesmeta.training.Starts(32)`, `HyperpriorStarts`. One that cannot be
+            computed is passed over.
         max_iterations: largest number of L-BFGS iterations.
         tolerance: stop when no gradient entry of the loss (nats per point), in scaled coordinates, is larger.
 
@@ -91,6 +100,7 @@ def fit_evidence(
         restoring(parameters) as keep,
     ):
         search = _Search(learner, problem, data, max_iterations, tolerance, keep)
+        ends = () if starts is None else search.from_many(starts)
         found = search.run(parameters)
     problem.finish(learner, *data)
     with torch.no_grad():
@@ -100,7 +110,7 @@ def fit_evidence(
     bounds = _at_bounds(learner)
     _warn(found, bounds, learner)
     losses, seconds = tuple(search.losses), time.perf_counter() - start
-    return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds)
+    return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds, ends)
 
 
 class _Search:
@@ -136,6 +146,20 @@ class _Search:
             found = self._descend(parameters)
         self.losses.append(-self.score() / self.points)
         return found
+
+    def from_many(self, starts: Starts) -> tuple[float, ...]:
+        """Put theta where the best of many searches ended. Returns where each did, in total nats."""
+        total = ThetaMap(self.learner, self._total, self.data)
+        ends = search_all(
+            total,
+            total.flat(starts.draw(self.learner, total.names)),
+            steps=self.steps,
+            tolerance=max(self.tolerance, COARSE),
+            points=self.points,
+            halving=starts.halving,
+        )
+        total.place(ends.points[ends.best])
+        return tuple(ends.values.tolist())
 
     def _begin(self) -> None:
         self.problem.start(self.learner, *self.data)

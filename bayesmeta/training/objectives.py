@@ -19,6 +19,7 @@ from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.modes import settled
 from bayesmeta.wrappers.standardized import Standardized
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 
 class Objective(ABC):
@@ -165,6 +166,8 @@ class VariationalBound(Objective):
         return each_part(partial(self._part, learner), tasks)
 
     def _part(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        if isinstance(learner, WithHyperprior):
+            return self._part(learner.learner, tasks)
         if isinstance(learner, Standardized):
             inner = TaskBatch(learner.standard(tasks.support), learner.standard(tasks.query), tasks.names)
             return self._part(learner.learner, inner) + learner.y_scale.log().sum()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+AGREES = 0.01  # nats of all tasks: ends that are no further apart are one maximum
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -19,6 +21,8 @@ class FitResult:
         stopped_early: whether patience ran out (or a full-batch fit found nothing more to gain) before the last step.
         seconds: wall time.
         notes: what a full-batch fit found at a boundary, in words: a variance of zero, a noise at its bound.
+        ends: where the search from each of many starts ended, the total log evidence (and hyperprior) in nats, or was
+            given up; -inf where a start could not be computed. Empty for one start.
 
     Example:
         >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
@@ -37,6 +41,12 @@ class FitResult:
     stopped_early: bool
     seconds: float
     notes: tuple[str, ...] = ()
+    ends: tuple[float, ...] = ()
+
+    @property
+    def agreeing(self) -> int:
+        """How many of many starts ended at the best maximum, within .01 nats."""
+        return sum(end >= max(self.ends) - AGREES for end in self.ends)
 
     def frame(self) -> "pd.DataFrame":
         """The history as a table: step, loss, validation (NaN between validations)."""
@@ -50,4 +60,6 @@ class FitResult:
         """The end of the history."""
         last = self.losses[-1] if self.losses else math.nan
         end = "".join(f"; {note}" for note in self.notes)
+        if self.ends:
+            end += f"; {self.agreeing} of {len(self.ends)} starts agree on the best end"
         return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point{end})"

@@ -96,7 +96,7 @@ def nuts_hyper_posterior(
 
     def joint() -> Tensor:
         value = problem(learner, data) + learner.log_hyperprior()
-        return value if hyperprior is None else value + hyperprior.log_prob(dict(learner.named_parameters()))
+        return value if hyperprior is None else value + hyperprior.of(learner)
 
     def at(values: Params) -> Tensor:
         with swapped(learner, {theta[name]: value for name, value in values.items()}):
@@ -263,7 +263,7 @@ class _ThetaJoint:
         each = guarded(losses_of(learner, self.objective), learner.conform_tasks(batch), step)
         value = learner.log_hyperprior() - self.total_points * each.mean()
         if self.hyperprior is not None:
-            value = value + self.hyperprior.log_prob(dict(learner.named_parameters()))
+            value = value + self.hyperprior.of(learner)
         parts = torch.autograd.grad(value, list(_trained(learner).values()), materialize_grads=True)
         return value.detach(), torch.cat([part.flatten() for part in parts])
 

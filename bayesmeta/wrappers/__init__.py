@@ -1,23 +1,41 @@
-"""Learners that wrap a learner: other units, joint predictives, corrected ones, sampled posteriors, uncertain theta."""
+"""Learners that wrap a learner: other units, joint or corrected predictives, uncertain theta, tasks of unlike scales."""
 
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.task_hyperparameters import (
+    InputHyperparameter,
+    InputScale,
+    NoiseScale,
+    ScaleHyperparameter,
+    SignalScale,
+    TaskHyperparameter,
+)
+from bayesmeta.wrappers.task_quadrature import TaskQuadrature
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 __all__ = [
     "Autoregressive",
     "DrawsPosterior",
     "Given",
+    "InputHyperparameter",
+    "InputScale",
     "IsotonicRecalibrated",
     "LeftToRight",
+    "NoiseScale",
     "Order",
     "Random",
     "Recalibrated",
+    "ScaleHyperparameter",
+    "SignalScale",
+    "TaskHyperparameter",
+    "TaskQuadrature",
     "TemperatureScaled",
     "Untrainable",
     "VarianceScaled",
+    "WithHyperprior",
     "WrappedPosterior",
     "Wrapper",
 ]

@@ -6,24 +6,34 @@ narrow by what it does not know of the prior. With theta_s ~ p(theta | tasks), s
     p(y | x, D, tasks) = Σ_s w_s p(y | x, D, theta_s),   w_s ∝ p(D | theta_s)
 
 as the new task's own points speak of theta, too. Learners without an evidence have equal weights.
+
+Where theta can be mapped over (`torch.vmap`: ALPaCA, processes, whatever decides nothing by values) all S members are
+computed in one pass, and a prediction costs one batch of S. Others are asked one after another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.distributions import Independent
+from torch.func import vmap
 from typing_extensions import override
 
 from bayesmeta.arguments import whole
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.predictives import EnsemblePredictive
+from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
+from bayesmeta.predictives.predictive import require_mask, require_shape
+from bayesmeta.swapped import swapped
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import Untrainable
+
+MOST_ENTRIES = 2**17  # of matrices between points that are held at once: larger ones leave the cache
 
 
 class HyperPosterior(Untrainable):
@@ -85,12 +95,54 @@ class HyperPosterior(Untrainable):
         Raises:
             UnsupportedError: the learners have no evidence.
         """
-        return torch.stack([learner.evidence(data) for learner in self.learners], -1)
+        found = self._mapped_evidences(data)
+        return torch.stack([learner.evidence(data) for learner in self.learners], -1) if found is None else found
 
     @override
-    def condition(self, support: Data) -> "HyperPosteriorBelief":
+    def condition(self, support: Data) -> "HyperPosteriorBelief | MappedBelief":
+        log_evidences = self._mapped_evidences(support)
+        if log_evidences is None:
+            return self.one_by_one(support)
+        return MappedBelief(spec=support.spec, learner=self, support=support, log_weights=log_evidences.log_softmax(-1))
+
+    def one_by_one(self, support: Data) -> "HyperPosteriorBelief":
+        """The posterior of each member, computed one after another.
+
+        Args:
+            support: points of the tasks, as the learners have them (`conform`).
+        """
         posteriors = tuple(learner.condition(support) for learner in self.learners)
         return HyperPosteriorBelief.weighted(self, support, posteriors)
+
+    def mapped(self, function: Callable[[Learner], Any], entries: int) -> Any:
+        """What a function gives for each member, in one pass: each tensor `S ..`.
+
+        Args:
+            function: learner -> tensors, of ordinary operations that decide nothing by values.
+            entries: numbers that it holds for one member, about: so many members go at a time as memory allows.
+
+        Raises:
+            RuntimeError: torch cannot map over it.
+        """
+        first, *others = [dict([*learner.named_parameters(), *learner.named_buffers()]) for learner in self.learners]
+        names = [name for name, value in first.items() if not all(torch.equal(value, each[name]) for each in others)]
+        stacked = {name: torch.stack([each[name] for each in (first, *others)]) for name in names}
+
+        def at(theta: Params) -> Any:
+            with swapped(self.learner, {first[name]: value for name, value in theta.items()}):
+                return function(self.learner)
+
+        return vmap(at, chunk_size=max(1, MOST_ENTRIES // max(entries, 1)))(stacked)
+
+    def _mapped_evidences(self, data: Data) -> Float[Tensor, "B S"] | None:
+        """None where the members have to be asked one by one, which has the better errors, too."""
+        if not self.others:
+            return None
+        try:
+            found = self.mapped(lambda learner: learner.evidence(data), data.num_tasks * data.num_points**2)
+        except (RuntimeError, UnsupportedError, ValueError):  # no rule, no evidence, nothing that differs
+            return None
+        return found.mT if bool(found.isfinite().all()) else None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -159,3 +211,121 @@ class HyperPosteriorBelief(TaskPosterior):
     def extended(self, data: Data) -> "HyperPosteriorBelief":
         posteriors = tuple(posterior.extended(data) for posterior in self.posteriors)
         return HyperPosteriorBelief.weighted(self.learner, self.support.append(data), posteriors)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MappedBelief(TaskPosterior):
+    """What the task's points say of theta, where all members are computed in one pass when a prediction is asked for.
+
+    Attributes:
+        learner: the draws of theta.
+        support: all points seen.
+        log_weights: log w_s of each task, normalised.
+    """
+
+    learner: HyperPosterior
+    support: Data
+    log_weights: Float[Tensor, "B S"]
+
+    @property
+    @override
+    def points_seen(self) -> Int[Tensor, "B"]:
+        return self.support.counts
+
+    @property
+    def posteriors(self) -> tuple[TaskPosterior, ...]:
+        """At each draw of theta, one after another."""
+        return self.learner.one_by_one(self.support).posteriors
+
+    def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of phi, theta drawn too: each value `S B *shape`."""
+        return self.learner.one_by_one(self.support).sample(num_draws, generator)
+
+    @override
+    def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
+        try:
+            return ThetaMixture.of(self, x, lambda predictive: predictive)
+        except (RuntimeError, UnsupportedError):
+            return self.learner.one_by_one(self.support).at(x)
+
+    @override
+    def selected(self, tasks: Int[Tensor, "K"]) -> "MappedBelief":
+        spec = self.spec.of_tasks(len(tasks))
+        return replace(self, spec=spec, support=self.support.select(tasks), log_weights=self.log_weights[tasks])
+
+    @override
+    def extended(self, data: Data) -> "HyperPosteriorBelief | MappedBelief":
+        return self.learner.condition(self.support.append(data))
+
+
+@dataclass(frozen=True, eq=False)
+class ThetaMixture(MixturePredictive):
+    """Σ_s w_s p(y | x, D, theta_s), the members computed in one pass: at single points here, jointly when asked for.
+
+    Attributes:
+        belief: of theta.
+        x: where it predicts.
+        view: what of each member's predictive: all of it, or what is without noise.
+    """
+
+    belief: MappedBelief
+    x: Float[Tensor, "B M *x"]
+    view: Callable[[Predictive], Predictive]
+
+    @classmethod
+    def of(cls, belief: MappedBelief, x: Tensor, view: Callable[[Predictive], Predictive]) -> "ThetaMixture":
+        """The predictive at these points. Arguments are the attributes.
+
+        Raises:
+            UnsupportedError: the members' marginals are no independent distributions of torch's. RuntimeError: torch
+                cannot map over theta.
+        """
+        families: list[type] = []
+
+        def parameters(learner: Learner) -> dict[str, Tensor]:
+            marginals = view(learner.condition(belief.support).at(x)).marginals
+            if not isinstance(marginals, Independent) or marginals.reinterpreted_batch_ndims != 1:
+                raise UnsupportedError(f"expected independent outputs, got {type(marginals).__name__}")
+            base = marginals.base_dist
+            families.append(type(base))
+            found = {name: getattr(base, name) for name in base.arg_constraints}
+            return {name: value.expand(base.batch_shape) for name, value in found.items()}
+
+        points = belief.support.num_points * (belief.support.num_points + x.shape[1])
+        found = belief.learner.mapped(parameters, len(x) * points)
+        if not all(bool(value.isfinite().all()) for value in found.values()):
+            raise UnsupportedError("expected finite predictions")  # one by one they have errors of their own
+        flat = {name: value.transpose(0, 1).flatten(0, 1) for name, value in found.items()}
+        components = IndependentPredictive(Independent(families[0](**flat, validate_args=False), 1))
+        return cls(belief.log_weights, components, belief, x, view)
+
+    @override
+    def log_prob(self, y: Tensor, mask: Tensor | None = None) -> Float[Tensor, "B"]:
+        """log Σ_s w_s p_s(y_1..y_M), in nats: points share theta."""
+        require_shape(y, self.shape)
+        if mask is not None:
+            require_mask(mask, self.shape)
+        belief = self.belief
+
+        def joint(learner: Learner) -> Tensor:
+            return self.view(learner.condition(belief.support).at(self.x)).log_prob(y, mask)
+
+        points = belief.support.num_points + self.x.shape[1]
+        try:
+            each = belief.learner.mapped(joint, len(self.x) * points**2).mT
+        except RuntimeError:  # at single points torch maps, but not jointly
+            each = torch.stack([joint(learner) for learner in belief.learner.learners], -1)
+        return (self.log_weights + each).logsumexp(-1)
+
+    @override
+    def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
+        each = [self.view(posterior.at(self.x)).rsample((count,), generator) for posterior in self.belief.posteriors]
+        return torch.stack(each, 2)
+
+    @property
+    def noiseless(self) -> MixturePredictive | EnsemblePredictive:
+        """The predictive of f."""
+        try:
+            return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
+        except (RuntimeError, UnsupportedError):
+            return self.belief.learner.one_by_one(self.belief.support).at(self.x).noiseless

@@ -216,6 +216,7 @@ def _predictives() -> dict[str, Predictive]:
         "independent": bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.StudentT(1)).double(),
         "mixture": bm.BMAML(bm.MLP(1, [4]), num_particles=2).double(),
         "ensemble": bm.HyperPosterior([alpaca, alpaca]),
+        "task quadrature": bm.wrappers.TaskQuadrature(alpaca, bm.wrappers.NoiseScale()),
         "low rank": bm.ConvCNP(head=bm.heads.LowRankGaussianHead(2), channels=4, layers=1).double(),
         "step oracle": bm.tasks.Step().oracle,
         "sinusoid oracle": bm.tasks.Sinusoid(noise=0.1).oracle,

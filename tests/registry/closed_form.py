@@ -7,13 +7,18 @@ import bayesmeta as bm
 from tests.registry.case import Case
 
 ITERATES = {"compiles": "its solver stops where all tasks have converged, which only their values can say"}
-COMPARES = {"compiles": "gpytorch asks whether two sets of inputs are the same, by their values"}
 OWN_CLASSES = {
     "compiles": "how many classes there are is read from the labels",
     "empty_support_gives_a_finite_prior_predictive": "an empty support shows no classes, which is an error",
     "update_equals_adapting_on_all": "the first part would not show every class: see test_classes.py",
     "log_density_of_draws_and_evidence_agree": "its first prediction would be without classes",
 }
+
+WAVE = bm.kernels.ProductKernel([bm.kernels.RBFKernel(8.0), bm.kernels.CosineKernel(4.0)])
+LEVEL_LINE_AND_WAVE = bm.kernels.SumKernel([bm.kernels.ConstantKernel(), bm.kernels.LinearKernel(), WAVE])
+COMPOSITE = bm.kernels.SumKernel(
+    [bm.kernels.SubsetKernel(LEVEL_LINE_AND_WAVE, [0]), bm.kernels.SubsetKernel(bm.kernels.RBFKernel(), [1, 2])]
+)
 
 
 def _classifier(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
@@ -82,7 +87,7 @@ CLOSED_FORM = [
         "metaoptnet-nearest-mean",
         lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.heads.NearestMeanHead()),
     ),
-    _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])), exceptions=COMPARES),
+    _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]))),
     _kernel(
         "deep-kernel-task-scale",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), scale=_scale()),
@@ -91,8 +96,16 @@ CLOSED_FORM = [
     ),
     _kernel(
         "deep-kernel-on-inputs",
-        lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.MaternKernel()),
-        exceptions=COMPARES,
+        lambda: bm.wrappers.WithHyperprior(
+            bm.DeepKernelTransfer(bm.networks.Inputs(1), kernel=bm.kernels.MaternKernel()),
+            bm.hyperpriors.GaussianHyperprior(1.0, names="kernel"),
+        ),
+    ),
+    _kernel(
+        "deep-kernel-composite",  # constant, line and wave of x, beside a learned feature; a mean that is a network
+        lambda: bm.DeepKernelTransfer(
+            bm.networks.Concatenated([bm.networks.Inputs(1), bm.MLP(1, [4, 2])]), kernel=COMPOSITE, mean=bm.MLP(1, [4])
+        ),
     ),
     _kernel(
         "deep-kernel-spectral-mixture",
@@ -109,7 +122,6 @@ CLOSED_FORM = [
     _classifier(
         "deep-kernel-classifier",
         lambda: bm.DeepKernelClassifier(bm.MLP(2, [16, 8]), num_classes=3),
-        exceptions=COMPARES,
     ),
     # the classes are those of each task's support: tasks of a batch have different ways
     _classifier("r2d2-own-classes", lambda: bm.R2D2(bm.MLP(2, [16, 8])), outcomes=bm.Labels(), exceptions=OWN_CLASSES),

@@ -4,6 +4,7 @@ import torch
 
 import bayesmeta as bm
 from tests.registry.case import Case
+from tests.registry.closed_form import COMPARES
 
 FROZEN = {
     "fit_lowers_the_loss": "a recalibrated learner refuses to be trained",
@@ -55,6 +56,14 @@ def _autoregressive_labels() -> bm.Learner:
     return bm.wrappers.Autoregressive(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), bm.wrappers.Random(2))
 
 
+def _noise_scale() -> bm.Learner:
+    return bm.wrappers.TaskQuadrature(bm.ALPaCA(bm.MLP(1, [16, 8])), bm.wrappers.NoiseScale(0.2), nodes=15)
+
+
+def _input_scale() -> bm.Learner:
+    return bm.wrappers.TaskQuadrature(bm.DeepKernelTransfer(bm.Identity(1)), bm.wrappers.InputScale(0.1), nodes=15)
+
+
 WRAPPED = [
     Case("autoregressive-alpaca", _autoregressive, examples=6),
     Case("autoregressive-r2d2", _autoregressive_labels, outcomes=bm.Labels(3), num_inputs=2, examples=6),
@@ -68,6 +77,8 @@ WRAPPED = [
         exceptions=FROZEN,
     ),
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
+    Case("task-quadrature-alpaca", _noise_scale, examples=2, calls=20, steps=30),
+    Case("task-quadrature-dkt", _input_scale, examples=2, calls=20, steps=30, exceptions=COMPARES),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),

@@ -27,6 +27,8 @@ WRAPPERS = [
     bm.wrappers.IsotonicRecalibrated,
     bm.Sampled,
     bm.HyperPosterior,
+    bm.wrappers.TaskQuadrature,
+    bm.wrappers.WithHyperprior,
 ]
 
 

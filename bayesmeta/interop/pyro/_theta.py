@@ -53,7 +53,7 @@ class ThetaSites:
         known |= {id(site.parameter): site.stored(values[site.name]) for site in self.sites}
         learner = copy.deepcopy(learner, known)
         if self.factor is not None:
-            pyro.factor("hyperprior", self.factor.log_prob(values) + learner.log_hyperprior())
+            pyro.factor("hyperprior", self.factor.of(learner) + learner.log_hyperprior())
         return learner
 
 

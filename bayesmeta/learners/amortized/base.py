@@ -22,7 +22,6 @@ from typing_extensions import override
 from bayesmeta.data import Data
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.output import CategoricalHead, OutputHead, Shown
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learner import Learner, Refit
 from bayesmeta.predictives import Predictive
 
@@ -33,7 +32,6 @@ class AmortizedLearner(Learner):
     Args:
         x_shape: shape of one input.
         head: what the numbers that the network gives mean, and with it what the outcomes are.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError: a head that is not an `OutputHead`.
@@ -55,11 +53,11 @@ class AmortizedLearner(Learner):
         prediction at 1 point: mean [4], sd [1]
     """
 
-    def __init__(self, x_shape: tuple[int, ...], head: OutputHead, hyperprior: Hyperprior | None = None) -> None:
+    def __init__(self, x_shape: tuple[int, ...], head: OutputHead) -> None:
         super().__init__()
         if not isinstance(head, OutputHead):
             raise UnsupportedError(f"expected an output head such as GaussianHead(), got {type(head).__name__}")
-        self.x_shape, self.head, self.outcomes, self.hyperprior = x_shape, head, head.outcomes, hyperprior
+        self.x_shape, self.head, self.outcomes = x_shape, head, head.outcomes
 
     @abstractmethod
     def encode(self, points: Data) -> Any:
@@ -84,12 +82,6 @@ class AmortizedLearner(Learner):
         return EncodedPosterior(
             spec=support.spec, learner=self, support=support, shown=shown, kept=self.encode(shown.points)
         )
-
-    @override
-    def log_hyperprior(self) -> Float[Tensor, ""]:
-        if self.hyperprior is None:
-            return super().log_hyperprior()
-        return self.hyperprior.log_prob(dict(self.named_parameters()))
 
     @override
     def prepare(self, tasks: Data) -> None:

@@ -22,7 +22,6 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.heads.output import GaussianHead, OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.aggregation import Aggregation, BayesianPool, Belief, MeanPool, Summary
 from bayesmeta.learners.amortized.reader import Reader, ReadingLearner, dense
 from bayesmeta.networks.network import Network
@@ -38,7 +37,6 @@ class ConditionalNeuralProcess(ReadingLearner):
             and a posterior; `CrossAttention()`, which looks up points near a query.
         width: of the hidden layers of encoder and decoder.
         layers: hidden layers of each.
-        hyperprior: p(theta); none by default.
 
     Attributes:
         reader: its `encoder` is given features and outcome of a point, and its `aggregation` what comes of it.
@@ -65,9 +63,8 @@ class ConditionalNeuralProcess(ReadingLearner):
         aggregation: Aggregation | None = None,
         width: int = 128,
         layers: int = 3,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features, GaussianHead() if head is None else head, hyperprior)
+        super().__init__(features, GaussianHead() if head is None else head)
         aggregation, size = MeanPool() if aggregation is None else aggregation, features.num_outputs
         self.reader = Reader(size, self.head.num_inputs, aggregation, width, layers)
         self.decoder: nn.Module = dense(size + aggregation.num_outputs + 1, width, layers, self.head.size)

@@ -29,7 +29,6 @@ from bayesmeta.annotations import said
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import GaussianHead, OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.networks.set_conv import REACH_IN, REACH_OUT, SetConv, Windows
 
@@ -64,7 +63,6 @@ class ConvCNP(AmortizedLearner):
         channels: of the maps.
         layers: residual convolutions.
         kernel_size: cells, odd.
-        hyperprior: p(theta); none by default.
 
     Attributes:
         reach: how far away, in units of x, a support point can be that tells of a query.
@@ -89,9 +87,8 @@ class ConvCNP(AmortizedLearner):
         channels: int = 32,
         layers: int = 6,
         kernel_size: int = 9,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__((1,), GaussianHead() if head is None else head, hyperprior)
+        super().__init__((1,), GaussianHead() if head is None else head)
         if channels < 1:
             raise DataError(f"expected at least one channel, got {said(channels)}")
         if not 1 <= layers <= MOST_LAYERS:

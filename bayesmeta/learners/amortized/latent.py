@@ -21,7 +21,6 @@ floor of .1.
 """
 
 from bayesmeta.heads.output import GaussianHead, OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.aggregation import Aggregation, BayesianPool
 from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.learners.amortized.reader import Reader, dense
@@ -44,7 +43,6 @@ class LatentNeuralProcess(LatentLearner):
         num_draws: S; log densities of different S are not comparable.
         width: of the hidden layers of encoders and decoder.
         layers: hidden layers of each.
-        hyperprior: p(theta); none by default.
 
     Attributes:
         reader: encoder and aggregation of z. path: those of the deterministic path; None without one.
@@ -74,7 +72,6 @@ class LatentNeuralProcess(LatentLearner):
         num_draws: int = 32,
         width: int = 128,
         layers: int = 3,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
         require_pointwise(features)
         head = GaussianHead() if head is None else head
@@ -87,5 +84,4 @@ class LatentNeuralProcess(LatentLearner):
             None if path is None else Reader(size, head.num_inputs, path, width, layers),
             dense(size + told, width, layers, head.size),
             num_draws,
-            hyperprior,
         )

@@ -12,7 +12,6 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.heads.output import OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.aggregation import BayesianPool, Belief, Summary
 from bayesmeta.learners.amortized.reader import Reader, ReadingLearner, ReadPosterior
 from bayesmeta.networks.network import Network
@@ -45,7 +44,6 @@ class LatentLearner(ReadingLearner):
         path: encoder and aggregation of what the decoder also reads, with certainty; None without one.
         decoder: from the features of a query, z, and what the path reads, to `head.size` numbers.
         num_draws: S.
-        hyperprior: p(theta); none by default.
 
     Raises:
         DataError: no draws. UnsupportedError: a reader that has no z, and as for `ReadingLearner`.
@@ -61,9 +59,8 @@ class LatentLearner(ReadingLearner):
         path: Reader | None,
         decoder: nn.Module,
         num_draws: int,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features, head, hyperprior)
+        super().__init__(features, head)
         if num_draws < 1:
             raise DataError(f"expected at least one draw of z, got {num_draws}")
         if not isinstance(reader.aggregation, BayesianPool):

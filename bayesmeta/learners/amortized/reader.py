@@ -20,7 +20,6 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.output import OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.aggregation import Aggregation, Belief, Summary
 from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
 from bayesmeta.networks.mlp import MLP
@@ -98,7 +97,6 @@ class ReadingLearner(AmortizedLearner):
     Args:
         features: h, of each point on its own.
         head: what the numbers that the decoder gives mean.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that is none.
@@ -122,9 +120,9 @@ class ReadingLearner(AmortizedLearner):
         prediction at 1 point: mean [9], sd [1]
     """
 
-    def __init__(self, features: Network, head: OutputHead, hyperprior: Hyperprior | None = None) -> None:
+    def __init__(self, features: Network, head: OutputHead) -> None:
         require_pointwise(features)
-        super().__init__(features.x_shape, head, hyperprior)
+        super().__init__(features.x_shape, head)
         self.features = features
 
     @abstractmethod

@@ -33,7 +33,6 @@ from bayesmeta.annotations import said
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import GaussianHead, OutputHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.networks.attention import AttentionLayer, Keys, hiding
@@ -73,7 +72,6 @@ class TransformerNeuralProcess(AmortizedLearner):
         layers: how many.
         num_heads: heads of attention in a layer; it divides d.
         relative: how points are compared by their distance; by default they are not, and h(x) is a part of each token.
-        hyperprior: p(theta); none by default.
 
     Raises:
         DataError: no layers or more than 100, or a number of heads that does not divide d. UnsupportedError: a head
@@ -96,9 +94,8 @@ class TransformerNeuralProcess(AmortizedLearner):
         layers: int = 4,
         num_heads: int = 4,
         relative: RelativeBias | None = None,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features.x_shape, GaussianHead() if head is None else head, hyperprior)
+        super().__init__(features.x_shape, GaussianHead() if head is None else head)
         if not 1 <= layers <= MOST_LAYERS:
             raise DataError(f"expected 1 to {MOST_LAYERS} layers, got {said(layers)}")
         self.features = features

@@ -6,7 +6,7 @@ Patacchiola, Turner, Crowley, O'Boyle, Storkey 2020 (arXiv:1910.05199), eqs. 5-7
     max_theta Σ_t log p(y_t | x_t, theta),   y_t all points of a task
 
     phi         f, a function
-    prior       Gaussian process: constant mean m, any kernel of gpytorch on the features h
+    prior       Gaussian process: mean m, a constant or a network; any kernel of gpytorch on the features h
     likelihood  Gaussian
     inference   exact, in float64 whatever the precision of the features
 
@@ -29,11 +29,11 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import ShapeError
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.inverse_gamma import InverseGamma
-from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
+from bayesmeta.kernels import Kernel, RBFKernel
+from bayesmeta.kernels.kernel import Gram, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
@@ -50,21 +50,23 @@ class DeepKernelTransfer(Learner):
     """Exact Gaussian process regression on features that all tasks share.
 
     theta is the weights of the features, the parameters of the kernel (`kernel`), m (`mean`) and Σ
-    (`likelihood.noise`). With `Identity` features it is a Gaussian process on the inputs, whose hyperparameters are
-    learned from many tasks.
+    (`likelihood.noise`); `bayesmeta.wrappers.WithHyperprior` gives it a hyperprior. With `bayesmeta.networks.Inputs` as
+    features it is a Gaussian process on the inputs, whose hyperparameters are learned from many tasks.
 
     Args:
         features: h, a network with `num_outputs` = F features of each point on its own.
         num_outputs: C.
         kernel: k; `RBFKernel()` by default, any `Kernel`, or a gpytorch kernel without batch axes on F features. A
             model folder can store only the former: it holds no foreign objects.
+        mean: m, a network, to which a layer of C outputs is added: a mean function that all tasks share; by default m
+            is a constant, learned for each output.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
-        hyperprior: p(theta) besides the priors that the gpytorch kernel has registered; none by default.
         scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks.
 
     Raises:
-        ShapeError: a kernel on another number of features, or noise over other outputs. UnsupportedError: features that
-            are not a `Network`, or not of each point on its own; something that is not a kernel of single points.
+        ShapeError: a kernel on another number of features, a mean of other inputs, or noise over other outputs.
+        UnsupportedError: features or a mean that are not a `Network`, or not of each point on its own; something that
+            is not a kernel of single points.
 
     Example:
         >>> import bayesmeta as bm
@@ -83,8 +85,8 @@ class DeepKernelTransfer(Learner):
         *,
         num_outputs: int = 1,
         kernel: Kernel | nn.Module | None = None,
+        mean: Network | None = None,
         noise: Noise | None = None,
-        hyperprior: Hyperprior | None = None,
         scale: TaskScale | None = None,
     ) -> None:
         super().__init__()
@@ -95,9 +97,8 @@ class DeepKernelTransfer(Learner):
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
-        self.mean = nn.Parameter(torch.zeros(num_outputs))
+        self.mean = prior_mean(mean, features, num_outputs)
         self.likelihood, self.scale = Gaussian(noise), scale
-        self.hyperprior = hyperprior
 
     @override
     def prepare(self, tasks: Data) -> None:
@@ -110,7 +111,8 @@ class DeepKernelTransfer(Learner):
     @override
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """Adam; the numbers of kernel, mean and noise, which set the scale of all else, go 10 times as fast."""
-        return two_speeds(self, self.features, lr)
+        networks = [each for each in (self.features, self.mean) if isinstance(each, Network)]
+        return two_speeds(self, nn.ModuleList(networks), lr)
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task, in nats per point (the paper's eq. 6)."""
@@ -133,9 +135,8 @@ class DeepKernelTransfer(Learner):
         )
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
-        """log p(theta), in nats: the hyperprior, and the priors that the kernel has registered."""
-        own = log_prior(self.kernel)
-        return own if self.hyperprior is None else own + self.hyperprior.log_prob(dict(self.named_parameters()))
+        """log p of the kernel's parameters under the priors that it has registered, in nats."""
+        return log_prior(self.kernel)
 
     @override
     def condition(self, support: Data) -> "DeepKernelPosterior":
@@ -148,7 +149,7 @@ class DeepKernelTransfer(Learner):
     def _theta(self) -> "_Theta":
         output_covariance = self.likelihood.noise.covariance().double()
         unit = (logdet(cholesky(output_covariance, "noise covariance")) / len(output_covariance)).exp()  # |Σ|^(1/C)
-        return _Theta(self.features, Gram(self.kernel), self.mean.double(), output_covariance, unit)
+        return _Theta(self.features, Gram(self.kernel), self.mean, output_covariance, unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +158,7 @@ class _Theta:
 
     features: Network
     kernel: "Gram"
-    mean: Float[Tensor, "C"]
+    mean: Float[Tensor, "C"] | Network
     output_covariance: Float[Tensor, "C C"]
     unit: Float[Tensor, ""]
 
@@ -167,7 +168,11 @@ class _Theta:
 
     def residual(self, data: Data) -> Float[Tensor, "B N C"]:
         """Outcomes less their prior mean."""
-        return data.y.double() - self.mean
+        return data.y.double() - self.location(data.x)
+
+    def location(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "... C"]:
+        """The prior mean."""
+        return (self.mean(x) if isinstance(self.mean, Network) else self.mean).double()
 
     def gram(self, a: Float[Tensor, "B N F"], b: Float[Tensor, "B M F"]) -> Float[Tensor, "B N M"]:
         """The kernel matrix in units of the noise."""
@@ -213,7 +218,7 @@ class DeepKernelPosterior(TaskPosterior):
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
         gaussian = GaussianPredictive(
-            location=theta.mean + mean,
+            location=theta.location(x) + mean,
             latent_variance=variance,
             latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
@@ -233,6 +238,21 @@ class DeepKernelPosterior(TaskPosterior):
         cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
         return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
+
+
+def prior_mean(mean: Network | None, features: Network, num_outputs: int) -> nn.Parameter | Network:
+    """m as a learner keeps it: a constant for each output, or a network and its last layer.
+
+    Raises:
+        ShapeError: a mean of other inputs than the features'. UnsupportedError: one that is no `Network`, or not of
+            each point on its own.
+    """
+    if mean is None:
+        return nn.Parameter(torch.zeros(num_outputs))
+    require_pointwise(mean)
+    if mean.x_shape != features.x_shape:
+        raise ShapeError(f"expected a mean of inputs of shape {features.x_shape}, got {mean.x_shape}")
+    return mean.with_outputs(num_outputs)
 
 
 def _covariance(theta: _Theta, belief: GaussianProcess, cross: Tensor, rows: Tensor) -> Float[Tensor, "B M M"]:

@@ -12,7 +12,6 @@ from typing_extensions import override
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.feature_classifier import FeatureClassifier
 from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Positive
 
@@ -66,7 +65,6 @@ class DensityLearner(MetricLearner):
         num_classes: C, or None for the classes of each task's support.
         head: what gives the densities; the method's own by default.
         power: starting a; 1 believes the densities as they are.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
@@ -88,9 +86,8 @@ class DensityLearner(MetricLearner):
         num_classes: int | None = None,
         head: Head | None = None,
         power: float = 1.0,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
+        super().__init__(features, num_classes=num_classes, head=head)
         self.power = Positive((), power, POWER_BOUNDS)
 
     @override

@@ -18,7 +18,6 @@ from typing_extensions import override
 from bayesmeta.heads.context import Context
 from bayesmeta.heads.head import Examples, Scores
 from bayesmeta.heads.kernel_counts import KernelCounts, KernelCountsHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.metric.base import MetricLearner
 from bayesmeta.networks.network import Network
 
@@ -36,7 +35,6 @@ class Matching(MetricLearner):
         num_classes: C, or None for the classes of each task's support.
         context: None, `bm.heads.BiLSTM(F)` (the paper's full context embeddings: the order of the support matters) or
             `bm.heads.SetAttention(F)` (it does not).
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
@@ -57,10 +55,9 @@ class Matching(MetricLearner):
         *,
         num_classes: int | None = None,
         context: Context | None = None,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
         head = None if context is None else KernelCountsHead(features.num_outputs, context=context)
-        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
+        super().__init__(features, num_classes=num_classes, head=head)
         self.exchangeable = context is None or context.exchangeable
 
     @override

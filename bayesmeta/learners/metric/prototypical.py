@@ -35,7 +35,6 @@ class Prototypical(DensityLearner):
         num_classes: C, or None for the classes of each task's support.
         head: `NearestMeanHead(num_features=F)` by default; give one for other starting values.
         power: starting a; 1 is exact where features are Gaussian and independent.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.

@@ -13,7 +13,6 @@ Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018 (arXiv:1711.06025), with the mea
 from typing_extensions import override
 
 from bayesmeta.heads.relation import RelationHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.metric.base import MetricLearner
 from bayesmeta.networks.network import Network
 
@@ -29,7 +28,6 @@ class Relation(MetricLearner):
         num_classes: C, or None for the classes of each task's support.
         map_shape: channels, height and width of the last map that the features flatten, such as `Conv4.map_shape`; None
             takes them as a vector.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
@@ -50,10 +48,9 @@ class Relation(MetricLearner):
         *,
         num_classes: int | None = None,
         map_shape: tuple[int, int, int] | None = None,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
         head = None if map_shape is None else RelationHead(map_shape)
-        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
+        super().__init__(features, num_classes=num_classes, head=head)
 
     @override
     @classmethod

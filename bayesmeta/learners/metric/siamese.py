@@ -21,7 +21,6 @@ from bayesmeta.data import TaskBatch
 from bayesmeta.heads.classes import one_hot
 from bayesmeta.heads.head import Examples
 from bayesmeta.heads.pairs import PairHead
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.learners.metric.base import MetricLearner
 from bayesmeta.networks.network import Network
 
@@ -39,7 +38,6 @@ class Siamese(MetricLearner):
         features: a network with `num_outputs` = F features of each point on its own.
         num_classes: C, or None for the classes of each task's support.
         head: `PairHead(F)` by default.
-        hyperprior: p(theta); none by default.
 
     Raises:
         UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: fewer than two classes, or a head that is not a
@@ -61,9 +59,8 @@ class Siamese(MetricLearner):
         *,
         num_classes: int | None = None,
         head: PairHead | None = None,
-        hyperprior: Hyperprior | None = None,
     ) -> None:
-        super().__init__(features, num_classes=num_classes, head=head, hyperprior=hyperprior)
+        super().__init__(features, num_classes=num_classes, head=head)
 
     @override
     @classmethod

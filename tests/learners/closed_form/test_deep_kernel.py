@@ -23,6 +23,7 @@ from bayesmeta.kernels import (
 )
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
+from bayesmeta.wrappers import WithHyperprior
 
 D = torch.float64
 # both sides take the same float64 kernel matrices, of a condition up to 1e4 with the noise
@@ -204,6 +205,26 @@ def test_two_outputs_with_equal_noise_are_two_learners() -> None:
     torch.testing.assert_close(both.log_evidence(support).detach(), evidence, **CLOSE)
 
 
+def test_a_mean_network_is_what_outcomes_deviate_from(tmp_path: object) -> None:
+    torch.manual_seed(0)
+    plain, (support, query) = _learner(), _tasks()
+    with torch.no_grad():
+        plain.mean.zero_()
+    learner = DeepKernelTransfer(bm.MLP(2, [8, 3]), kernel=RBFKernel(), mean=bm.MLP(2, [5])).double()
+    learner.load_state_dict({**learner.state_dict(), **{k: v for k, v in plain.state_dict().items() if k != "mean"}})
+    mean = lambda x: learner.mean(x).detach()
+    residual = bm.Data(support.x, support.y - mean(support.x), support.mask)
+    prediction, expected = learner.adapt(support).predict(query), plain.adapt(residual).predict(query)
+    torch.testing.assert_close(prediction.mean, mean(query) + expected.mean, **CLOSE)
+    torch.testing.assert_close(prediction.variance, expected.variance, **CLOSE)
+    torch.testing.assert_close(learner.log_evidence(support), plain.log_evidence(residual), **CLOSE)
+    assert "mean.output.weight" in dict(learner.named_parameters())
+    bm.save(learner, f"{tmp_path}/model")
+    assert torch.equal(bm.load(f"{tmp_path}/model").adapt(support).predict(query).mean, prediction.mean)
+    with pytest.raises(ShapeError, match=r"expected a mean of inputs of shape \(2,\), got \(1,\)"):
+        DeepKernelTransfer(bm.MLP(2, [3]), mean=bm.MLP(1, [3]))
+
+
 def test_parameters_in_float32_give_matrices_in_float64() -> None:
     learner, (support, query) = _learner().float(), _tasks()
     rows = learner.features(support.x.float()).double().detach()
@@ -233,18 +254,22 @@ def test_float32_training_lowers_the_loss() -> None:
 
 
 def test_the_hyperprior_is_the_gaussian_of_the_weights_and_the_kernels_priors() -> None:
-    learner = _learner("own", hyperprior=GaussianHyperprior(0.5))
+    learner = _learner("own")
     weights = torch.cat([p.detach().flatten() for p in learner.features.parameters()])
     expected = torch.distributions.Normal(0.0, 0.5).log_prob(weights).sum()
     period = learner.kernel.base_kernel.period_length.detach()
     expected = expected + torch.distributions.Gamma(2.0, 1.0).log_prob(period).sum()
-    torch.testing.assert_close(learner.log_hyperprior().detach(), expected, rtol=1e-6, atol=1e-6)  # a float32 prior
-    assert _learner().log_hyperprior() == 0.0
-    of_mean = _learner(hyperprior=GaussianHyperprior(2.0, names=["mean", "kernel."]))
-    count = sum(p.numel() for p in of_mean.kernel.parameters()) + 1
-    squares = of_mean.mean.square().sum() + sum(p.square().sum() for p in of_mean.kernel.parameters())
+    total = WithHyperprior(learner, GaussianHyperprior(0.5)).log_hyperprior().detach()
+    torch.testing.assert_close(total, expected, rtol=1e-6, atol=1e-6)  # a float32 prior
+    plain = _learner()
+    assert plain.log_hyperprior() == 0.0
+    of_mean = GaussianHyperprior(2.0, names=["mean", "kernel."])
+    count = sum(p.numel() for p in plain.kernel.parameters()) + 1
+    squares = plain.mean.square().sum() + sum(p.square().sum() for p in plain.kernel.parameters())
     by_hand = -0.5 * squares / 4.0 - count * (math.log(2.0) + 0.5 * math.log(2 * math.pi))
-    torch.testing.assert_close(of_mean.log_hyperprior(), by_hand)
+    torch.testing.assert_close(WithHyperprior(plain, of_mean).log_hyperprior(), by_hand)
+    both = WithHyperprior(bm.Standardized(WithHyperprior(plain, of_mean)), of_mean)  # they add up, under any wrapper
+    torch.testing.assert_close(both.log_hyperprior(), 2.0 * by_hand)
 
 
 def test_the_hyperprior_is_part_of_training() -> None:
@@ -253,8 +278,8 @@ def test_the_hyperprior_is_part_of_training() -> None:
     norms = []
     for hyperprior in (None, GaussianHyperprior(0.01)):
         torch.manual_seed(0)
-        learner = DeepKernelTransfer(bm.MLP(1, [8]), hyperprior=hyperprior)
-        bm.fit(learner, tasks, steps=100, lr=3e-2)
+        learner = DeepKernelTransfer(bm.MLP(1, [8]))
+        bm.fit(learner if hyperprior is None else WithHyperprior(learner, hyperprior), tasks, steps=100, lr=3e-2)
         norms.append(sum(p.square().sum() for p in learner.features.parameters()).item())
     assert norms[1] < 0.1 * norms[0]
 
@@ -264,7 +289,7 @@ def test_the_hyperprior_is_part_of_training() -> None:
 
 @pytest.mark.parametrize("name", [name for name in KERNELS if name not in ("cosine", "sum of gpytorch's")])
 def test_a_model_folder_holds_the_kernel(name: str, tmp_path: object) -> None:
-    learner, (support, query) = _learner(name, hyperprior=GaussianHyperprior(0.3)), _tasks()
+    learner, (support, query) = WithHyperprior(_learner(name), GaussianHyperprior(0.3)), _tasks()
     bm.save(learner, f"{tmp_path}/model")
     loaded = bm.load(f"{tmp_path}/model")
     assert describe(loaded) == describe(learner)
@@ -329,7 +354,7 @@ def test_values_out_of_range() -> None:
     with pytest.raises(DataError, match="at least one name prefix"):
         GaussianHyperprior(names=[])
     with pytest.raises(DataError, match=r"parameters of the learner, got 'network'"):
-        _learner(hyperprior=GaussianHyperprior(names=["network"])).log_hyperprior()
+        WithHyperprior(_learner(), GaussianHyperprior(names=["network"])).log_hyperprior()
     with pytest.raises(ShapeError, match="noise over 1 outputs, got 2"):
         DeepKernelTransfer(bm.MLP(2, [3]), noise=bm.noise.DiagonalNoise(2))
 

@@ -60,7 +60,9 @@ def test_a_constant_mean_would_change_no_probability() -> None:
 
 def test_it_learns_to_classify_and_is_stored(tmp_path: object) -> None:
     torch.manual_seed(0)
-    learner = DeepKernelClassifier(bm.MLP(2, [16, 16]), scale=0.5, hyperprior=GaussianHyperprior(10.0)).double()
+    learner = bm.wrappers.WithHyperprior(
+        DeepKernelClassifier(bm.MLP(2, [16, 16]), scale=0.5), GaussianHyperprior(10.0)
+    ).double()
     support, query = _labelled()
     before = learner.meta_loss(bm.TaskBatch(support, bm.Data.full(query, support.y)))
     optimizer = learner.configure_optimizer(1e-2)
