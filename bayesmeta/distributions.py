@@ -23,6 +23,7 @@ from torch.distributions import (
 
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.left_censored import LeftCensored
+from bayesmeta.linalg import cholesky
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 _one_at_a_time = threading.RLock()
@@ -229,6 +230,34 @@ def stack(distributions: Sequence[Distribution], dim: int) -> Distribution:
 
 def _family(distribution: Distribution) -> str:
     return type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__
+
+
+def noisier(distribution: Distribution, variance: Tensor) -> Distribution:
+    """The distribution of y + e, with e ~ N(0, diag(variance)) independent of y, for a Gaussian y (censored or not).
+
+    Args:
+        distribution: of y.
+        variance: of each number.
+
+    Raises:
+        UnsupportedError: for other families, whose sum with a Gaussian is not of torch's.
+
+    Example:
+        >>> noisier(Normal(torch.tensor(1.0), 3.0), torch.tensor(16.0)).stddev
+        tensor(5.)
+    """
+    if isinstance(distribution, Independent):
+        return Independent(noisier(distribution.base_dist, variance), 1)
+    if isinstance(distribution, Normal):
+        return Normal(distribution.loc, (distribution.scale.square() + variance).sqrt(), validate_args=False)
+    if isinstance(distribution, LeftCensored):  # what is censored is the sum
+        normal = noisier(distribution.normal, variance)
+        assert isinstance(normal, Normal)
+        return LeftCensored(normal, distribution.limit, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = cholesky(distribution.covariance_matrix + torch.diag_embed(variance), "covariance with known noise")
+        return MultivariateNormal(distribution.loc, scale_tril=factor, validate_args=False)
+    raise UnsupportedError(f"expected a Gaussian to add known noise (yerr) to, got {_family(distribution)}")
 
 
 def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:

@@ -6,6 +6,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import final
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import StudentT as StudentTDistribution
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
@@ -51,6 +53,8 @@ class Likelihood(Described, nn.Module, ABC):
     Attributes:
         outcomes: what y is at a point: `Numbers(C)` or `Labels(C)`.
         network_outputs: K, the length of f that `forward` expects.
+        known_noise: whether known noise of points (`Data.noise`) can be added to its own: `noisy` and
+            `noisy_curvature_root` are given, too.
 
     Example:
         >>> from torch.distributions import Independent, Poisson
@@ -72,6 +76,7 @@ class Likelihood(Described, nn.Module, ABC):
 
     outcomes: Outcomes
     network_outputs: int
+    known_noise: bool = False
 
     @abstractmethod
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
@@ -107,6 +112,42 @@ class Likelihood(Described, nn.Module, ABC):
         Categorical. R is in units of one over f, has the precision of f, and gradients in f and in the noise.
         """
 
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        """The distribution of y at each point, whose known noise is added to that of `forward`.
+
+        Args:
+            f: network outputs.
+            noise: the known variances, squared units of y.
+
+        Raises:
+            UnsupportedError: it has no place for known noise.
+        """
+        raise UnsupportedError(f"{type(self).__name__} has no place for known noise (yerr)")
+
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        """`curvature_root` of points with known noise. Arguments and errors are those of `noisy`."""
+        raise UnsupportedError(f"{type(self).__name__} has no place for known noise (yerr)")
+
+    @final
+    def of_points(self, f: Float[Tensor, "*s B N K"], data: Data) -> Distribution:
+        """The distribution of the outcomes of these points, with what is known of their noise.
+
+        Args:
+            f: network outputs at the points.
+            data: the points.
+        """
+        return self.observed(f) if data.noise is None else self.noisy(f, data.noise)
+
+    @final
+    def curvature_of(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B N K K"]:
+        """`curvature_root` at these points, with what is known of their noise.
+
+        Args:
+            f: network outputs at the points.
+            data: the points.
+        """
+        return self.curvature_root(f) if data.noise is None else self.noisy_curvature_root(f, data.noise)
+
     def unit(self) -> Float[Tensor, ""]:
         """The square of the unit that inner step sizes are measured in.
 
@@ -128,7 +169,7 @@ class Likelihood(Described, nn.Module, ABC):
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
         if data.num_points == 0:  # torch's Independent fails on zero points
             return f.sum((-1, -2))
-        return torch.where(data.mask, self.observed(f).log_prob(self.outcome(data, f)), 0.0).sum(-1)
+        return torch.where(data.mask, self.of_points(f, data).log_prob(self.outcome(data, f)), 0.0).sum(-1)
 
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
         """f -> log p(y | f) of these data, as `log_prob`: for loops, as what does not depend on f is done once."""
@@ -166,6 +207,8 @@ class Likelihood(Described, nn.Module, ABC):
 class Gaussian(Likelihood):
     """y ~ N(f, Σ): regression with observation noise of one covariance everywhere.
 
+    Known noise of points (`Data.noise`) is added to the diagonal of Σ.
+
     Args:
         noise: Σ, any `Noise`; `DiagonalNoise(num_outputs)` by default, one learned variance for each output.
         num_outputs: C, where no noise is given.
@@ -179,6 +222,8 @@ class Gaussian(Likelihood):
         >>> likelihood.marginal(f, torch.full_like(f, 0.75)).variance.flatten().tolist()  # that of f and the noise
         [1.0, 1.0]
     """
+
+    known_noise = True
 
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
         super().__init__()
@@ -194,8 +239,10 @@ class Gaussian(Likelihood):
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)
         variance, real = self.noise.variance(), data.mask[..., None]
+        variance = variance if data.noise is None else variance + torch.where(real, data.noise, 0.0)
         y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
-        constant = -0.5 * data.counts.to(variance.dtype) * (variance.log() + math.log(2.0 * math.pi)).sum()
+        each = (variance.log() + math.log(2.0 * math.pi)).expand(y.shape)
+        constant = -0.5 * torch.where(real, each, 0.0).sum((-1, -2))
 
         def log_prob(f: Tensor) -> Tensor:
             if f.shape[-1] != self.network_outputs:
@@ -215,6 +262,18 @@ class Gaussian(Likelihood):
         """N(mean, covariance + Σ)."""
         factor = cholesky(covariance + self.noise.covariance(), "observation covariance")
         return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
+
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return self.marginal(f, noise.expand(f.shape))  # a variance of f and one of y are the same to y
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        if isinstance(self.noise, DiagonalNoise):
+            return torch.diag_embed((self.noise.variance() + noise).rsqrt()).to(f.dtype).expand(*f.shape, -1)
+        factor = cholesky(self.noise.covariance() + torch.diag_embed(noise), "noise covariance")
+        eye = torch.eye(self.network_outputs, dtype=factor.dtype, device=factor.device)
+        return solve_lower(factor, eye.expand(factor.shape)).mT.to(f.dtype).expand(*f.shape, -1)
 
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """L⁻ᵀ with Σ = L Lᵀ, so that R Rᵀ = Σ⁻¹; the same at every f."""
@@ -377,6 +436,8 @@ class ProportionalGaussian(Likelihood):
         posterior of 1 task after 1 point
     """
 
+    known_noise = True
+
     def __init__(
         self,
         num_outputs: int = 1,
@@ -404,11 +465,25 @@ class ProportionalGaussian(Likelihood):
 
         The second term is what the size of a residual says of f, whatever its sign.
         """
-        return torch.diag_embed((1.0 + 2.0 * self.slope(f).square()).sqrt() / self._deviation(f)).to(f.dtype)
+        return self.noisy_curvature_root(f, torch.zeros_like(f))
 
-    def slope(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K"]:
-        """How fast the deviation of the noise grows with f: b² f / √v, between -b and b."""
-        return self.proportional().square() * f / self._deviation(f)
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return Independent(Normal(f, torch.hypot(self._deviation(f), noise.sqrt()), validate_args=False), 1)
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        deviation = torch.hypot(self._deviation(f), noise.sqrt())
+        return torch.diag_embed((1.0 + 2.0 * self.slope(f, deviation).square()).sqrt() / deviation).to(f.dtype)
+
+    def slope(self, f: Float[Tensor, "*b K"], deviation: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K"]:
+        """How fast the deviation of the noise grows with f: b² f / √v, between -b and b.
+
+        Args:
+            f: network outputs.
+            deviation: √v, of the noise at f, with what is known of it.
+        """
+        return self.proportional().square() * f / deviation
 
     def unit(self) -> Float[Tensor, ""]:
         """The geometric mean of a², squared units of y: the least that the variance can be."""
@@ -463,6 +538,7 @@ class Censored(Likelihood):
             raise DataError(f"expected a finite limit, got {limit}")
         self.outcomes, self.network_outputs = likelihood.outcomes, likelihood.network_outputs
         self.likelihood, self.limit = likelihood, float(limit)
+        self.known_noise = likelihood.known_noise
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """max(y, limit), with y as the likelihood inside has it."""
@@ -478,8 +554,20 @@ class Censored(Likelihood):
         z = (limit - f) / s, c = ds/df, and φ and Φ are taken at z: it is the Fisher information of what is seen. It
         vanishes far below the limit, where an outcome says next to nothing of f.
         """
-        normal = self._normal(self.likelihood(f))
-        slope = self.likelihood.slope(f) if isinstance(self.likelihood, ProportionalGaussian) else torch.zeros_like(f)
+        return self._root_of(f, self._normal(self.likelihood(f)))
+
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return self._censored(self.likelihood.noisy(f, noise))
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        return self._root_of(f, self._normal(self.likelihood.noisy(f, noise)))
+
+    def _root_of(self, f: Tensor, normal: Normal) -> Tensor:
+        inner, slope = self.likelihood, torch.zeros_like(f)
+        if isinstance(inner, ProportionalGaussian):
+            slope = inner.slope(f, normal.scale)
         z = (self.limit - f) / normal.scale
         far = z.clamp(-15.0, 15.0)  # beyond it every term is 0 or 1 to rounding, and no power overflows
         density = (-0.5 * far.square()).exp() / math.sqrt(2.0 * math.pi)

@@ -387,7 +387,7 @@ class SplitConformal:
         posterior = self.learner.adapt(support)
         score = choose_score(self.score, support.outcomes)
         calibration = posterior.spec.conform(calibration).clone()
-        found = HeldOut.of(posterior.at(calibration.x), calibration)
+        found = HeldOut.of(posterior.predictive_of(calibration), calibration)
         return SplitPosterior(
             posterior=posterior, score=score, scores=score_outcomes(score, found), mask=calibration.mask
         )

@@ -106,6 +106,24 @@ class Predictive(OneLine, ABC):
         """The predictive of f, without observation noise. Raises UnsupportedError where f and noise do not separate."""
         raise UnsupportedError(f"{type(self).__name__} does not separate f from its noise")
 
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "Predictive":
+        """The predictive of outcomes that have known noise of their own, beside that which the learner has learned.
+
+        Args:
+            noise: its variance, squared units of y; `yerr` squared.
+
+        Raises:
+            UnsupportedError: noise cannot be added to this predictive.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> predictive = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([1.0])
+            >>> difference = predictive.with_noise(torch.full((1, 1, 1), 9.0)).variance - predictive.variance
+            >>> round(difference.item(), 4)
+            9.0
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot be added known noise (yerr)")
+
     def sample(
         self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:

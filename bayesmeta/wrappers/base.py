@@ -47,6 +47,7 @@ class Wrapper(Learner):
         super().__init__()
         self.learner = learner
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
+        self.known_noise = learner.known_noise
 
     @property
     def title(self) -> str:
@@ -198,6 +199,11 @@ class WrappedPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"] | None:
         return self.inner.points_seen
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return self.learner.known_noise
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "WrappedPosterior":

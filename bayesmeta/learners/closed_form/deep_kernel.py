@@ -91,6 +91,7 @@ class DeepKernelTransfer(Learner):
         self.mean = nn.Parameter(torch.zeros(num_outputs))
         self.likelihood = Gaussian(noise)
         self.hyperprior = hyperprior
+        self.known_noise = num_outputs == 1  # a diagonal beside that of Σ; several outputs share one
 
     @override
     def prepare(self, tasks: Data) -> None:
@@ -118,9 +119,8 @@ class DeepKernelTransfer(Learner):
         """
         theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
-        return gaussian_process.log_evidence(
-            theta.gram(rows, rows), theta.residual(data), data.mask, theta.output_covariance
-        )
+        kernel = theta.gram_of(rows, data)
+        return gaussian_process.log_evidence(kernel, theta.residual(data), data.mask, theta.output_covariance)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats: the hyperprior, and the priors that the kernel has registered."""
@@ -131,7 +131,7 @@ class DeepKernelTransfer(Learner):
     def condition(self, support: Data) -> "DeepKernelPosterior":
         theta = self._theta()
         rows = _zero_padding(theta.rows(support.x), support.mask)
-        belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(support), support.mask)
+        belief = gaussian_process.condition(theta.gram_of(rows, support), theta.residual(support), support.mask)
         return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief)
 
     def _theta(self) -> "_Theta":
@@ -162,6 +162,11 @@ class _Theta:
         """The kernel matrix in units of the noise."""
         return self.kernel(a, b) / self.unit
 
+    def gram_of(self, rows: Float[Tensor, "B N F"], data: Data) -> Float[Tensor, "B N N"]:
+        """The kernel matrix of points, and their known noise on its diagonal, in units of the noise."""
+        noise = None if data.noise is None else data.noise[..., 0].double() / self.output_covariance[0, 0]
+        return gaussian_process.with_known(self.gram(rows, rows), noise)
+
     def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
         """k(x, x) in units of the noise."""
         return self.kernel.diagonal(a) / self.unit
@@ -186,6 +191,11 @@ class DeepKernelPosterior(TaskPosterior):
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.belief.mask.sum(-1)
 
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return len(self.theta.output_covariance) == 1
+
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
@@ -206,7 +216,7 @@ class DeepKernelPosterior(TaskPosterior):
     @override
     def extended(self, data: Data) -> "DeepKernelPosterior":
         rows = _zero_padding(self.theta.rows(data.x), data.mask)
-        cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
+        cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram_of(rows, data)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
         return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
 

@@ -16,7 +16,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
-from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta
+from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta, log_jacobian
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.networks.network import Network
@@ -68,6 +68,7 @@ class LastLayerRegression(ExplicitLearner):
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
         self.features, self.prior, self.likelihood = features, prior(noise), Gaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
+        self.known_noise = num_outputs == 1  # rows are weighted; those of several outputs share one weight
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
         """h(x) W."""
@@ -130,9 +131,8 @@ class LinearLearner(LastLayerRegression):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats."""
         theta = self.theta()
-        return torch.cat(
-            theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
-        )
+        each = theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
+        return torch.cat(each) - log_jacobian(data, theta.output_covariance)
 
     @override
     def condition(self, support: Data) -> LinearPosterior:

@@ -31,6 +31,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
+from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
@@ -159,6 +160,10 @@ class _Theta:
         count = len(self.log_prior)
         rows, mean = self.design(data.x)
         residual = data.y.double().repeat_interleave(count, 0) - mean
+        root = noise_root(data, self.output_covariance)
+        if root is not None:
+            root = root.repeat_interleave(count, 0)
+            rows, residual = rows / root, residual / root
         return rows, residual, data.mask.repeat_interleave(count, 0)
 
     def telling_tasks(self) -> AbstractContextManager[None]:
@@ -169,7 +174,9 @@ class _Theta:
         """log π_s p(D | s) of each task."""
         with self.telling_tasks():
             each = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance)
-        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior)))
+        # how the rows are weighted is the same under every component, but the evidence is of the outcomes
+        jacobian = log_jacobian(data, self.output_covariance)[:, None]
+        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))) - jacobian
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -192,6 +199,11 @@ class MixtureALPaCAPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.seen
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return len(self.theta.output_covariance) == 1
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, one for each of the `num_draws`: `num_draws B F C`."""
@@ -239,7 +251,10 @@ class MixtureALPaCAPosterior(TaskPosterior):
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
         with self.theta.telling_tasks():
-            density = self._components(data.x).log_prob(data.y.double().repeat_interleave(count, 0), mask)
+            components = self._components(data.x)
+            if data.noise is not None:
+                components = components.with_noise(data.noise.repeat_interleave(count, 0))
+            density = components.log_prob(data.y.double().repeat_interleave(count, 0), mask)
             belief = self.belief.update(rows, residual, mask)
         return replace(
             self,
