@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
+from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior, refusal_of_noise
 from bayesmeta.typing import Params
 
 
@@ -85,7 +85,10 @@ class Wrapper(Learner):
 
     @override
     def conform(self, data: Data) -> Data:
-        return self.learner.conform(data)
+        data = self.learner.conform(data)
+        if data.noise is not None and not self.known_noise:
+            raise refusal_of_noise(self.title)
+        return data
 
     @override
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
