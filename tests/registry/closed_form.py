@@ -40,6 +40,7 @@ CLOSED_FORM = [
         "alpaca-fixed-effects",
         lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
     ),
+    Case("alpaca-known-noise", lambda: bm.ALPaCA(bm.MLP(1, [16, 8])), known_noise=True, examples=6),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",
@@ -69,6 +70,12 @@ CLOSED_FORM = [
         lambda: bm.MetaOptNet(bm.MLP(2, [16, 8]), num_classes=3, head=bm.heads.NearestMeanHead()),
     ),
     _kernel("deep-kernel", lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])), exceptions=COMPARES),
+    _kernel(
+        "deep-kernel-known-noise",
+        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])),
+        known_noise=True,
+        exceptions=COMPARES,
+    ),
     _kernel(
         "deep-kernel-on-inputs",
         lambda: bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.MaternKernel()),
