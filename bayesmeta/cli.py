@@ -86,6 +86,9 @@ def fit(
     categorical: Annotated[
         list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
     ] = None,
+    yerr: Annotated[
+        list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
+    ] = None,
     outcome: Outcome = None,
     method: Annotated[
         str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
@@ -98,7 +101,8 @@ def fit(
     """Learn a prior from the tasks of a table, and say what was made of its columns.
 
     Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start. An
-    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise.
+    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise. With --yerr,
+    rows count by how precise they are; predict and evaluate read the column, too, of rows that have an outcome.
     """
     import torch
 
@@ -107,12 +111,13 @@ def fit(
     covariates, categories = covariate or [], categorical or []
     inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
     unknown = [name for name in (*inputs, *covariates) if name not in categories]
-    numbers = y if len(y) > 1 or isinstance(asked, Numbers) else []
+    numbers = y if len(y) > 1 or isinstance(asked, Numbers) or yerr else []
     classes = y if isinstance(asked, Labels) else []
     either = [] if numbers or classes else y
-    frame = read_cells(read, task, numbers, unknown, categories, classes, either)
-    _note(read, decimal_commas(read, [*numbers, *either, *unknown]))
-    schema = Schema.of(frame, task, inputs, y, covariates, asked)
+    deviations = yerr or []
+    frame = read_cells(read, task, [*numbers, *deviations], unknown, categories, classes, either)
+    _note(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
+    schema = Schema.of(frame, task, inputs, y, covariates, asked, deviations)
     _warn(_missing_class(schema))
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     chosen = recipe(method, schema.outcome_kind)

@@ -2,14 +2,14 @@
 
 import math
 import numbers
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError
@@ -123,6 +123,15 @@ def _cast(
     return ordinary(cast)
 
 
+def _cast_noise(noise: Tensor, dtype: torch.dtype | None, device: torch.device | str | None) -> Tensor:
+    """Variances in a precision and on a device: out of range is an error; two that become one are no loss."""
+    cast = noise.to(dtype=dtype, device=device)
+    narrower = cast.element_size() < noise.element_size() and not torch.compiler.is_compiling()
+    if narrower and not bool(torch.isfinite(cast).all()):
+        raise DataError(f"expected noise within the range of {dtype}, got {noise.max().item():g}: change its unit")
+    return ordinary(cast)
+
+
 class DataSpec(NamedTuple):
     """What data must look like to be understood: the number of tasks, the shapes of a point, precision and device.
 
@@ -155,6 +164,29 @@ class DataSpec(NamedTuple):
         if x.ndim != 2 + len(self.x_shape) or x.shape[0] != self.num_tasks or x.shape[2:] != self.x_shape:
             raise ShapeError(f"expected x of shape {self._shape('M', self.x_shape)}, got {given}")
         return self.cast(x)
+
+    def known_variances(self, yerr: ArrayLike, shape: Sequence[int]) -> Tensor:
+        """Known noise of outcomes that are predicted, as users give it, as variances `B M C`.
+
+        Args:
+            yerr: deviations, `B M C`, for a single task `M C` or `M`, or one number for all.
+            shape: `B M C`.
+
+        Raises:
+            ShapeError: deviations of other outcomes. DataError: labels, or a deviation that is negative or not finite.
+        """
+        if not self.y_shape:
+            raise DataError("expected no noise of labels, got yerr")
+        deviation = _real(yerr, "yerr")
+        if self.num_tasks == 1 and deviation.ndim and (deviation.ndim < 3 or len(deviation) != 1):
+            deviation = deviation[None]
+        if deviation.ndim == 2 and self.y_shape == (1,):
+            deviation = deviation[..., None]
+        if deviation.ndim and deviation.shape != torch.Size(shape):
+            raise ShapeError(f"expected yerr of shape {tuple(shape)}, as the prediction, got {tuple(deviation.shape)}")
+        zeros = torch.zeros(tuple(shape), dtype=self.dtype, device=self.device)
+        flat = squared_deviations(deviation.expand(zeros.shape).flatten(0, 1), zeros.flatten(0, 1))
+        return flat.reshape(zeros.shape).to(self.device)
 
     def of_tasks(self, count: int) -> "DataSpec":
         """The same for another number of tasks."""
@@ -201,13 +233,18 @@ class Data:
     the first two also every value. These two copy what they are given; the others, like `select` and `points`, hold
     tensors as torch does: `clone` cuts them off.
 
+    What is known of the noise of each outcome, as error bars are, is `noise`: a variance beside that which a learner
+    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`).
+
     Attributes:
         x: the inputs, `B N *x`.
         y: the outcomes, floating `B N C` for regression, or int64 `B N` for labels 0 to C - 1.
         mask: `B N`, True at real points.
+        noise: the known noise variance of each outcome, `B N C`, squared units of y; None where none is known.
 
     Raises:
-        ShapeError: the leading axes disagree, the mask is not boolean, or y is neither numbers nor labels.
+        ShapeError: the leading axes disagree, the mask is not boolean, y is neither numbers nor labels, or the noise is
+            not of the shape of y.
 
     Example:
         >>> import bayesmeta as bm
@@ -228,6 +265,7 @@ class Data:
     x: Shaped[Tensor, "B N *x"]
     y: Shaped[Tensor, "B N *c"]
     mask: Bool[Tensor, "B N"]
+    noise: Float[Tensor, "B N C"] | None = None
 
     def __post_init__(self) -> None:
         """Check the shapes; values are checked where they come in (`from_arrays`)."""
@@ -241,30 +279,41 @@ class Data:
             raise ShapeError(
                 f"expected y to be floating (B, N, C) or int64 labels (B, N), got {self.y.dtype} {tuple(self.y.shape)}"
             )
+        if self.noise is not None and (self.y.ndim == 2 or self.noise.shape != self.y.shape):
+            raise ShapeError(
+                f"expected noise of the shape of floating y, got {tuple(self.noise.shape)} for y of shape "
+                f"{tuple(self.y.shape)}, {self.y.dtype}"
+            )
 
     @classmethod
-    def from_arrays(cls, x: ArrayLike, y: ArrayLike) -> "Data":
+    def from_arrays(cls, x: ArrayLike, y: ArrayLike, yerr: ArrayLike | None = None) -> "Data":
         """One regression task, from lists, numpy, pandas or torch; every point is real. Zero points are legal.
 
         Args:
             x: the inputs, `N *x`, or `N` where inputs are single numbers.
             y: the outcomes, `N C`, or `N` where outcomes are single numbers.
+            yerr: the known noise of each outcome, of the shape of y or one number for all: a standard deviation in
+                units of y, as error bars are given. `noise` is its square.
 
         Raises:
-            ShapeError: x and y differ in length. DataError: a cell is not a finite number.
+            ShapeError: x, y and yerr differ in length. DataError: a cell is not a finite number, or a deviation is
+                negative.
 
         Example:
             >>> import bayesmeta as bm
             >>> task = bm.Data.from_arrays([[0.0, 5.0], [1.0, 6.0], [2.0, 7.0]], [0.1, 0.9, 2.2])
             >>> task.x.shape, task.y.shape, task.outcomes
             (torch.Size([1, 3, 2]), torch.Size([1, 3, 1]), Numbers(count=1))
+            >>> bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9], yerr=[0.5, 2.0]).noise.flatten().tolist()
+            [0.25, 4.0]
         """
         x, y = _real(x, "x"), _real(y, "y")
         x = x[:, None] if x.ndim == 1 else x
         y = y[:, None] if y.ndim == 1 else y
         if x.ndim < 2 or y.ndim != 2 or len(x) != len(y):
             raise ShapeError(f"expected x (N, D) and y (N, C) of one length, got {tuple(x.shape)} and {tuple(y.shape)}")
-        return cls.full(x[None], y.to(x.device)[None])
+        noise = None if yerr is None else squared_deviations(yerr, y).to(x.device)[None]
+        return cls.full(x[None], y.to(x.device)[None], noise)
 
     @classmethod
     def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> "Data":
@@ -296,13 +345,15 @@ class Data:
         return cls.full(x[None], labels.long().to(x.device)[None])
 
     @classmethod
-    def full(cls, x: Shaped[Tensor, "B N *x"], y: Shaped[Tensor, "B N *c"]) -> "Data":
+    def full(
+        cls, x: Shaped[Tensor, "B N *x"], y: Shaped[Tensor, "B N *c"], noise: Float[Tensor, "B N C"] | None = None
+    ) -> "Data":
         """Points of B tasks that are all real: no task has fewer than N.
 
         Raises:
             ShapeError: the leading axes disagree.
         """
-        return cls(x, y, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+        return cls(x, y, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), noise)
 
     @classmethod
     def stack(cls, tasks: Sequence["Data"]) -> "Data":
@@ -322,11 +373,8 @@ class Data:
                 )
         longest = max(task.num_points for task in tasks)
         require_paddable(sum(t.num_tasks for t in tasks), longest, sum(t.num_tasks * t.num_points for t in tasks))
-
-        def pad(value: Tensor) -> Tensor:
-            return torch.cat([value, value.new_zeros(value.shape[0], longest - value.shape[1], *value.shape[2:])], 1)
-
-        return cls(*(torch.cat([pad(getattr(task, name)) for task in tasks]) for name in ("x", "y", "mask")))
+        tensors = tensors_of(padded(task, longest) for task in tasks)
+        return cls(*(torch.cat(parts) for parts in zip(*tensors, strict=True)))
 
     @classmethod
     def empty(cls, like: "Data") -> "Data":
@@ -360,7 +408,7 @@ class Data:
 
     def append(self, other: "Data") -> "Data":
         """The points of both, those of `other` last. Raises ShapeError if the tasks or the shapes of a point differ."""
-        return _joined(self, self.spec.conform(other))
+        return joined(self, self.spec.conform(other))
 
     def packed(self) -> "Data":
         """The same points, the real ones of each task first and in their order, padding behind them.
@@ -378,7 +426,22 @@ class Data:
         """
         order = (~self.mask).byte().argsort(dim=1, stable=True)
         task = torch.arange(self.num_tasks, device=order.device)[:, None]
-        return Data(self.x[task, order], self.y[task, order], self.mask[task, order])
+        return self.each(lambda value: value[task, order])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Data":
+        """The same change of x, y, the mask and the noise, which go along with each other.
+
+        Args:
+            change: keeps or makes the leading axes `B N`, and all others as they are.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> data = bm.Data.from_arrays([0.0, 1.0, 2.0], [5.0, 6.0, 7.0], yerr=[1.0, 2.0, 3.0])
+            >>> data.each(lambda value: value.flip(1)).noise.flatten().tolist()
+            [9.0, 4.0, 1.0]
+        """
+        noise = None if self.noise is None else change(self.noise)
+        return Data(change(self.x), change(self.y), change(self.mask), noise)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "Data":
         """The same points on a device and in a floating precision; labels stay int64.
@@ -392,20 +455,93 @@ class Data:
         real = None if decides and bool(self.mask.all()) else self.mask
         x, mask = _cast(self.x, dtype, device, "x", real), ordinary(self.mask.to(device=device))
         if self.y.is_floating_point():
-            return Data(x, _cast(self.y, dtype, device, "y", real), mask)
+            noise = None if self.noise is None else _cast_noise(self.noise, dtype, device)
+            return Data(x, _cast(self.y, dtype, device, "y", real), mask, noise)
         return Data(x, ordinary(self.y.to(device=device)), mask)
 
     def select(self, tasks: Any) -> "Data":
         """The tasks at these positions (a slice, a list of positions or an index tensor)."""
-        return Data(self.x[tasks], self.y[tasks], self.mask[tasks])
+        return self.each(lambda value: value[tasks])
 
     def points(self, which: Any) -> "Data":
         """The points at these positions of every task (a slice, or an index tensor): `data.points(slice(3))`."""
-        return Data(self.x[:, which], self.y[:, which], self.mask[:, which])
+        return self.each(lambda value: value[:, which])
 
     def clone(self) -> "Data":
         """The same points in tensors of their own: what is later written into the old ones does not change them."""
-        return Data(self.x.clone(), self.y.clone(), self.mask.clone())
+        return self.each(Tensor.clone)
+
+
+def squared_deviations(yerr: ArrayLike, y: Shaped[Tensor, "_ C"]) -> Float[Tensor, "_ C"]:
+    """Known noise as users give it, deviations, as variances of these outcomes.
+
+    Args:
+        yerr: `N C`, `N` for a single output, or one number for all; units of y.
+        y: the outcomes.
+
+    Raises:
+        ShapeError: deviations of other outcomes. DataError: one that is negative or not finite.
+
+    Example:
+        >>> squared_deviations([1.0, 2.0], torch.zeros(2, 1)).flatten().tolist()
+        [1.0, 4.0]
+    """
+    deviation = _real(yerr, "yerr")
+    given = tuple(deviation.shape)
+    if deviation.ndim == 0:
+        deviation = deviation.expand(y.shape)
+    deviation = deviation[:, None] if deviation.ndim == 1 else deviation
+    if deviation.shape != y.shape:
+        raise ShapeError(f"expected yerr of the shape of y, {tuple(y.shape)}, got {given}")
+    if bool((deviation < 0.0).any()):
+        where = tuple(int(i) for i in (deviation < 0.0).nonzero()[0])
+        raise DataError(
+            f"expected yerr, standard deviations, not to be negative, got {deviation[where].item():g} at row {where[0]}"
+        )
+    return deviation.to(y.dtype).square()
+
+
+def padded(data: Data, width: int) -> Data:
+    """The same points with zeros behind them, masked, up to a number of points.
+
+    Args:
+        data: at most `width` points of each task.
+        width: N of the result.
+
+    Example:
+        >>> padded(Data.from_arrays([1.0], [2.0]), 3).mask.tolist()
+        [[True, False, False]]
+    """
+    missing = width - data.num_points
+    return data.each(lambda v: torch.cat([v, v.new_zeros(v.shape[0], missing, *v.shape[2:])], 1)) if missing else data
+
+
+def joined(first: Data, second: Data) -> Data:
+    """The points of both for each task, the second's behind the first's: of data that are known to fit.
+
+    Args:
+        first: of B tasks.
+        second: of the same tasks.
+    """
+    return Data(*(torch.cat(parts, 1) for parts in zip(*tensors_of((first, second)), strict=True)))
+
+
+def tensors_of(each: Iterable[Data]) -> list[tuple[Tensor, ...]]:
+    """x, y and mask of each, and the noise where one of them has any: where none is known it is zero.
+
+    Args:
+        each: data that are to be joined, or that go through recorded code.
+
+    Example:
+        >>> known, unknown = Data.from_arrays([1.0], [2.0], yerr=3.0), Data.from_arrays([4.0], [5.0])
+        >>> [parts[3].tolist() for parts in tensors_of([known, unknown])]
+        [[[[9.0]]], [[[0.0]]]]
+    """
+    each = list(each)
+    if all(data.noise is None for data in each):
+        return [(data.x, data.y, data.mask) for data in each]
+    noise = [torch.zeros_like(data.y) if data.noise is None else data.noise for data in each]
+    return [(data.x, data.y, data.mask, own) for data, own in zip(each, noise, strict=True)]
 
 
 def require_paddable(num_tasks: int, longest: int, rows: int) -> None:
@@ -426,10 +562,6 @@ def require_paddable(num_tasks: int, longest: int, rows: int) -> None:
         )
 
 
-def _joined(first: Data, second: Data) -> Data:
-    return Data(*(torch.cat([getattr(first, k), getattr(second, k)], 1) for k in ("x", "y", "mask")))
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """One task without padding: support points to adapt on, and query points to be scored at.
@@ -441,6 +573,8 @@ class Task:
         support_y: its outcomes, `N C`, or `N` labels.
         query_x: inputs of the query, `M *x`.
         query_y: its outcomes, `M C`, or `M` labels.
+        support_noise: the known noise variances of the support's outcomes, `N C`; None where none are known.
+        query_noise: those of the query's, `M C`.
 
     Example:
         >>> import bayesmeta as bm
@@ -454,6 +588,12 @@ class Task:
     support_y: Shaped[Tensor, "N *c"]
     query_x: Shaped[Tensor, "M *x"]
     query_y: Shaped[Tensor, "M *c"]
+    support_noise: Float[Tensor, "N C"] | None = None
+    query_noise: Float[Tensor, "M C"] | None = None
+
+
+def _one(x: Tensor, y: Tensor, noise: Tensor | None) -> Data:
+    return Data.full(x[None], y[None], None if noise is None else noise[None])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -504,8 +644,8 @@ class TaskBatch:
             DataError: no tasks. ShapeError: the shapes of their points differ.
         """
         return cls(
-            Data.stack([Data.full(task.support_x[None], task.support_y[None]) for task in tasks]),
-            Data.stack([Data.full(task.query_x[None], task.query_y[None]) for task in tasks]),
+            Data.stack([_one(task.support_x, task.support_y, task.support_noise) for task in tasks]),
+            Data.stack([_one(task.query_x, task.query_y, task.query_noise) for task in tasks]),
             None if names is None else tuple(names),
         )
 
@@ -516,7 +656,7 @@ class TaskBatch:
 
     def joined(self) -> Data:
         """All points of each task, the support's before the query's."""
-        return _joined(self.support, self.query)
+        return joined(self.support, self.query)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> "TaskBatch":
         """The same tasks on a device and in a floating precision. Raises DataError where a value is out of range."""

@@ -22,6 +22,8 @@ from torch.distributions import (
 )
 
 from bayesmeta.errors import UnsupportedError
+from bayesmeta.left_censored import LeftCensored
+from bayesmeta.linalg import cholesky
 from bayesmeta.multivariate_student_t import MultivariateStudentT
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
@@ -160,6 +162,8 @@ def quantile(distribution: Distribution, q: float) -> Tensor:
     """The y with P(Y <= y) = q, elementwise. Raises UnsupportedError for other families than these."""
     if isinstance(distribution, Normal):
         return distribution.icdf(torch.full_like(distribution.loc, q))
+    if isinstance(distribution, LeftCensored):
+        return distribution.icdf(torch.full_like(distribution.normal.loc, q))
     if isinstance(distribution, StudentT):  # torch has none
         from scipy.stats import t
 
@@ -200,6 +204,10 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
     if isinstance(distribution, StudentT):
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return StudentT(df, loc, scale, validate_args=False)
+    if isinstance(distribution, LeftCensored):
+        normal = Normal(change(distribution.normal.loc), change(distribution.normal.scale), validate_args=False)
+        limit = change(distribution.limit.to(normal.loc).expand(distribution.normal.loc.shape))
+        return LeftCensored(normal, limit, validate_args=False)
     if isinstance(distribution, SmoothedStudentT):
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return SmoothedStudentT(df, loc, scale, change(distribution.smoothing), validate_args=False)
@@ -231,6 +239,34 @@ def _family(distribution: Distribution) -> str:
     return type(distribution.base_dist if isinstance(distribution, Independent) else distribution).__name__
 
 
+def noisier(distribution: Distribution, variance: Tensor) -> Distribution:
+    """The distribution of y + e, with e ~ N(0, diag(variance)) independent of y, for a Gaussian y (censored or not).
+
+    Args:
+        distribution: of y.
+        variance: of each number.
+
+    Raises:
+        UnsupportedError: for other families, whose sum with a Gaussian is not of torch's.
+
+    Example:
+        >>> noisier(Normal(torch.tensor(1.0), 3.0), torch.tensor(16.0)).stddev
+        tensor(5.)
+    """
+    if isinstance(distribution, Independent):
+        return Independent(noisier(distribution.base_dist, variance), 1)
+    if isinstance(distribution, Normal):
+        return Normal(distribution.loc, (distribution.scale.square() + variance).sqrt(), validate_args=False)
+    if isinstance(distribution, LeftCensored):  # what is censored is the sum
+        normal = noisier(distribution.normal, variance)
+        assert isinstance(normal, Normal)
+        return LeftCensored(normal, distribution.limit, validate_args=False)
+    if isinstance(distribution, MultivariateNormal):
+        factor = cholesky(distribution.covariance_matrix + torch.diag_embed(variance), "covariance with known noise")
+        return MultivariateNormal(distribution.loc, scale_tril=factor, validate_args=False)
+    raise UnsupportedError(f"expected a Gaussian to add known noise (yerr) to, got {_family(distribution)}")
+
+
 def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribution:
     """The distribution of shift + scale * y, with a mean and variance where the base has them."""
     if isinstance(distribution, Independent):
@@ -240,6 +276,9 @@ def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribu
     if isinstance(distribution, StudentT):
         loc = shift + scale * distribution.loc
         return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, LeftCensored):  # scales are positive: what is below stays below
+        normal = Normal(shift + scale * distribution.normal.loc, scale * distribution.normal.scale, validate_args=False)
+        return LeftCensored(normal, shift + scale * distribution.limit, validate_args=False)
     if isinstance(distribution, SmoothedStudentT):
         loc, smoothing = shift + scale * distribution.loc, scale.square() * distribution.smoothing
         return SmoothedStudentT(distribution.df, loc, scale * distribution.scale, smoothing, validate_args=False)

@@ -28,9 +28,10 @@ class FlatData:
         x: the inputs, `rows *x`.
         y: the outcomes, `rows C`, or `rows` labels.
         offsets: `T + 1`, increasing from 0 to the number of rows.
+        noise: the known noise variance of each outcome, `rows C`; None where none is known.
 
     Raises:
-        ShapeError: x and y differ in length, or the offsets do not divide them.
+        ShapeError: x, y and noise differ in length, or the offsets do not divide them.
 
     Example:
         >>> import bayesmeta as bm
@@ -45,6 +46,7 @@ class FlatData:
     x: Shaped[Tensor, "rows *x"]
     y: Shaped[Tensor, "rows *c"]
     offsets: Int[Tensor, "_"]
+    noise: Float[Tensor, "rows C"] | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
@@ -52,19 +54,28 @@ class FlatData:
         ends = (int(self.offsets[0]), int(self.offsets[-1])) if len(self.offsets) else None
         if len(self.y) != rows or ends != (0, rows) or bool((self.offsets.diff() < 0).any()):
             raise ShapeError(f"expected offsets from 0 to {rows} that divide x and y, got {len(self.y)} y and {ends}")
+        if self.noise is not None and self.noise.shape != self.y.shape:
+            raise ShapeError(f"expected noise of shape {tuple(self.y.shape)}, got {tuple(self.noise.shape)}")
 
     @classmethod
     def of(cls, data: Data) -> "FlatData":
         """The real points of padded tasks, in their order."""
         offsets = torch.zeros(data.num_tasks + 1, dtype=torch.long, device=data.mask.device)
         torch.cumsum(data.counts, 0, out=offsets[1:])
+        noise = data.noise
         if bool(data.mask.all()):
-            return cls(data.x.flatten(0, 1), data.y.flatten(0, 1), offsets)
-        return cls(data.x[data.mask], data.y[data.mask], offsets)
+            noise = None if noise is None else noise.flatten(0, 1)
+            return cls(data.x.flatten(0, 1), data.y.flatten(0, 1), offsets, noise)
+        return cls(data.x[data.mask], data.y[data.mask], offsets, None if noise is None else noise[data.mask])
 
     @classmethod
     def grouped(
-        cls, x: Shaped[Tensor, "rows *x"], y: Shaped[Tensor, "rows *c"], tasks: Int[Tensor, "rows"], num_tasks: int
+        cls,
+        x: Shaped[Tensor, "rows *x"],
+        y: Shaped[Tensor, "rows *c"],
+        tasks: Int[Tensor, "rows"],
+        num_tasks: int,
+        noise: Float[Tensor, "rows C"] | None = None,
     ) -> "FlatData":
         """Rows in any order, put together task by task; those of one task stay in their order.
 
@@ -73,6 +84,7 @@ class FlatData:
             y: the outcomes.
             tasks: the task of each row, from 0 to T - 1.
             num_tasks: T; a task may have no rows.
+            noise: the known noise variance of each outcome.
 
         Example:
             >>> rows = FlatData.grouped(torch.arange(3.0)[:, None], torch.zeros(3, 1), torch.tensor([2, 0, 2]), 3)
@@ -83,8 +95,8 @@ class FlatData:
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         if bool((tasks.diff() < 0).any()):
             order = tasks.argsort(stable=True)
-            x, y = x[order], y[order]
-        return cls(x, y, offsets)
+            x, y, noise = x[order], y[order], None if noise is None else noise[order]
+        return cls(x, y, offsets, noise)
 
     @property
     def num_tasks(self) -> int:
@@ -108,11 +120,12 @@ class FlatData:
         if len(counts) == self.num_tasks and len(counts) * width == len(self.x) and bool((starts.diff() >= 0).all()):
             shape = (len(counts), width)  # all tasks, in order, none of them shorter: nothing to copy
             mask = torch.ones(shape, dtype=torch.bool, device=counts.device)
-            return Data(self.x.unflatten(0, shape), self.y.unflatten(0, shape), mask)
+            noise = None if self.noise is None else self.noise.unflatten(0, shape)
+            return Data(self.x.unflatten(0, shape), self.y.unflatten(0, shape), mask, noise)
         place = torch.arange(width, device=counts.device)
         mask = place < counts[:, None]
         rows = torch.where(mask, starts[:, None] + place, starts[:, None]).clamp(max=max(len(self.x) - 1, 0))
-        return Data(self.x[rows], self.y[rows], mask)
+        return Data(self.x[rows], self.y[rows], mask, None if self.noise is None else self.noise[rows])
 
     def select(self, tasks: Sequence[int] | Int[Tensor, "B"] | slice) -> "FlatData":
         """The tasks at these positions, in this order."""
@@ -121,7 +134,7 @@ class FlatData:
         torch.cumsum(counts, 0, out=offsets[1:])
         rows = torch.arange(int(offsets[-1]), device=counts.device)
         rows = rows + (starts - offsets[:-1]).repeat_interleave(counts)
-        return FlatData(self.x[rows], self.y[rows], offsets)
+        return FlatData(self.x[rows], self.y[rows], offsets, None if self.noise is None else self.noise[rows])
 
     def folded(self) -> Data:
         """All points as a batch that is at most twice as large as they are: long tasks are cut into several.
@@ -137,7 +150,7 @@ class FlatData:
         piece = torch.arange(len(task)) - (pieces.cumsum(0) - pieces)[task]
         starts = self.offsets[:-1][task] + piece * width
         cuts = torch.cat([starts, self.offsets[-1:]])
-        return FlatData(self.x, self.y, cuts).padded()
+        return FlatData(self.x, self.y, cuts, self.noise).padded()
 
 
 def is_compact(counts: Int[Tensor, "T"]) -> bool:

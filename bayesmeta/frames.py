@@ -288,7 +288,9 @@ def _known(schema: Schema, context: "pd.DataFrame", names: list[Hashable]) -> Fl
     tasks = np.array([place.get(text, -1) for text in texts(known)], dtype=np.int64)[rows]
     asked = tasks >= 0
     x, y = schema.inputs(context)[asked], schema.outcomes(context)[asked]
-    return FlatData.grouped(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(tasks[asked]), len(names))
+    yerr = schema.deviations(context)
+    noise = None if yerr is None else torch.from_numpy(yerr[asked]).square()
+    return FlatData.grouped(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(tasks[asked]), len(names), noise)
 
 
 def _chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:

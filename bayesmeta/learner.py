@@ -89,18 +89,37 @@ class TaskPosterior(OneLine, ABC):
         """
         return None
 
+    @property
+    def known_noise(self) -> bool:
+        """Whether points may come with known noise of their own (`Data.noise`): as the learner says."""
+        return False
+
     @final
     @settled
-    def predict(self, x: ArrayLike) -> Predictive:
+    def predict(self, x: ArrayLike, yerr: ArrayLike | None = None) -> Predictive:
         """The predictive distribution at query points.
 
         Args:
             x: `B M *x`; for a single task `M *x` is enough, or `M` where inputs are numbers. numpy, pandas or torch.
+            yerr: the known noise of the outcomes that are predicted, a standard deviation in units of y: `B M C`, for a
+                single task `M C` or `M`, or one number for all. None where nothing is known: then the noise is that
+                which the learner has learned, alone.
 
         Raises:
-            ShapeError: x has the wrong shape. DataError: a cell is not a finite number.
+            ShapeError: x or yerr has the wrong shape. DataError: a cell is not a finite number, or a deviation is
+                negative. UnsupportedError: known noise, for which the learner has no place.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> support = bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9], yerr=[0.1, 0.4])
+            >>> bool((bm.ALPaCA(bm.Identity(1)).adapt(support).predict([0.5], yerr=2.0).stddev > 2.0).all())
+            True
         """
-        return self.at(self.spec.queries(x))
+        predictive = self.at(self.spec.queries(x))
+        if yerr is None:
+            return predictive
+        self._require_place_for_noise()
+        return predictive.with_noise(self.spec.known_variances(yerr, predictive.shape))
 
     @final
     @settled
@@ -110,6 +129,8 @@ class TaskPosterior(OneLine, ABC):
         Raises:
             ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
+        if data.noise is not None:
+            self._require_place_for_noise()
         return self.extended(self.spec.conform(data).clone())
 
     @final
@@ -142,6 +163,19 @@ class TaskPosterior(OneLine, ABC):
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, each value `S B *shape`. Raises UnsupportedError where phi has no density to draw from."""
         raise UnsupportedError(f"{type(self).__name__} has no draws of phi")
+
+    def predictive_of(self, data: Data) -> Predictive:
+        """The predictive of the outcomes of points that are checked, with what is known of their noise.
+
+        Args:
+            data: points of the same tasks; their outcomes are not looked at.
+        """
+        predictive = self.at(data.x)
+        return predictive if data.noise is None else predictive.with_noise(data.noise)
+
+    def _require_place_for_noise(self) -> None:
+        if not self.known_noise:
+            raise refusal_of_noise(type(self).__name__)
 
     @abstractmethod
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -193,6 +227,11 @@ class Refit(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.support.counts
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return self.learner.known_noise
 
     def extended(self, data: Data) -> TaskPosterior:
         """`learner.condition` on all points; without a graph where theta is frozen."""
@@ -284,6 +323,7 @@ class Learner(Described, nn.Module, ABC):
         x_shape: the shape of one input, or None when any will do.
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
+        known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
 
     Example:
         >>> from dataclasses import dataclass
@@ -319,6 +359,7 @@ class Learner(Described, nn.Module, ABC):
     exchangeable: bool = True
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
+    known_noise: bool = False
 
     @property
     def title(self) -> str:
@@ -397,12 +438,12 @@ class Learner(Described, nn.Module, ABC):
         result = torch.ones(support.num_tasks, dtype=torch.float64)
         with torch.no_grad():
             for b in support.counts.nonzero().flatten().tolist():
-                x, y = support.x[b, support.mask[b]][None], support.y[b, support.mask[b]][None]
-                alone = Data.full(x, y).points(slice(0))
-                draws = learner.condition(alone).at(x).sample((num_draws,), generator_of(seed, x.device))
-                outcomes = torch.cat([y, draws[:, 0].to(y.dtype)])  # S+1 N *c, the task's own first
-                copies = learner.condition(alone.select([0] * len(outcomes))).at(x.expand(len(outcomes), *x.shape[1:]))
-                density = copies.log_prob(outcomes)
+                own = support.select([b]).points(support.mask[b])
+                draws = learner.condition(Data.empty(own)).predictive_of(own)
+                drawn = draws.sample((num_draws,), generator_of(seed, own.x.device))
+                outcomes = torch.cat([own.y, drawn[:, 0].to(own.y.dtype)])  # S+1 N *c, the task's own first
+                copies = own.select([0] * len(outcomes))
+                density = learner.condition(Data.empty(copies)).predictive_of(copies).log_prob(outcomes)
                 if bool(density.isnan().any()):
                     raise InferenceError("expected log densities of the support, got NaN: is the learner trained?")
                 result[b] = (density <= density[0]).double().mean()
@@ -418,7 +459,7 @@ class Learner(Described, nn.Module, ABC):
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """What `meta_loss` returns, of tasks that are checked: -log p(query | support, theta) / M by default."""
         query = tasks.query
-        predictive = self.condition(tasks.support).at(query.x)
+        predictive = self.condition(tasks.support).predictive_of(query)
         return -predictive.log_prob(query.y, query.mask) / query.counts.clamp(min=1)
 
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
@@ -456,10 +497,12 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
                 labels where the learner predicts numbers, or numbers where it predicts labels. UnsupportedError: the
-                learner is in half precision.
+                learner is in half precision, or has no place for known noise.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
+        if data.noise is not None and not self.known_noise:
+            raise refusal_of_noise(self.title)
         spec = data.spec
         dtype, device = self.placement()
         expected = DataSpec(
@@ -481,6 +524,27 @@ class Learner(Described, nn.Module, ABC):
         """The precision and device that data are converted to; None leaves them as they are."""
         parameter = next(self.parameters(), None)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
+
+
+def refusal_of_noise(title: str) -> UnsupportedError:
+    """The error for data whose noise is known, and a learner that would not use it.
+
+    Args:
+        title: whose error it is.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> try:
+        ...     bm.ConditionalNeuralProcess(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0], [1.0], yerr=0.1))
+        ... except UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected data without known noise (yerr), got some
+    """
+    return UnsupportedError(
+        f"expected data without known noise (yerr), got some: {title} has no place for it and would take all outcomes "
+        "for equally precise. ALPaCA, MixtureALPaCA, R2D2Regressor and DeepKernelTransfer of one output use it "
+        "exactly, MAML and its kin with Gaussian noise approximately"
+    )
 
 
 def require_differentiable(learner: Learner) -> None:
@@ -515,7 +579,7 @@ def marginal_loss(learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
     """-mean_m log p(query_m | support, theta) of tasks that are checked: each query point on its own, in nats."""
     query = tasks.query
     y = query.y if query.y.is_floating_point() else torch.where(query.mask, query.y, 0)  # padding is no class
-    each = learner.condition(tasks.support).at(query.x).marginal_log_prob(y)
+    each = learner.condition(tasks.support).predictive_of(query).marginal_log_prob(y)
     return -torch.where(query.mask, each, 0.0).sum(-1) / query.counts.clamp(min=1)
 
 

@@ -6,6 +6,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import final
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
 from torch.distributions import StudentT as StudentTDistribution
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.distributions import contrasts, normal_nodes
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.left_censored import LeftCensored, log_below
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
@@ -28,9 +31,11 @@ from bayesmeta.smoothed_student_t import SmoothedStudentT
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Censored",
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "ProportionalGaussian",
     "ScaledGaussian",
     "StudentT",
 ]
@@ -49,6 +54,8 @@ class Likelihood(Described, nn.Module, ABC):
     Attributes:
         outcomes: what y is at a point: `Numbers(C)` or `Labels(C)`.
         network_outputs: K, the length of f that `forward` expects.
+        known_noise: whether known noise of points (`Data.noise`) can be added to its own: `noisy` and
+            `noisy_curvature_root` are given, too.
 
     Example:
         >>> from torch.distributions import Independent, Poisson
@@ -70,6 +77,7 @@ class Likelihood(Described, nn.Module, ABC):
 
     outcomes: Outcomes
     network_outputs: int
+    known_noise: bool = False
 
     @abstractmethod
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
@@ -105,6 +113,42 @@ class Likelihood(Described, nn.Module, ABC):
         Categorical. R is in units of one over f, has the precision of f, and gradients in f and in the noise.
         """
 
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        """The distribution of y at each point, whose known noise is added to that of `forward`.
+
+        Args:
+            f: network outputs.
+            noise: the known variances, squared units of y.
+
+        Raises:
+            UnsupportedError: it has no place for known noise.
+        """
+        raise UnsupportedError(f"{type(self).__name__} has no place for known noise (yerr)")
+
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        """`curvature_root` of points with known noise. Arguments and errors are those of `noisy`."""
+        raise UnsupportedError(f"{type(self).__name__} has no place for known noise (yerr)")
+
+    @final
+    def of_points(self, f: Float[Tensor, "*s B N K"], data: Data) -> Distribution:
+        """The distribution of the outcomes of these points, with what is known of their noise.
+
+        Args:
+            f: network outputs at the points.
+            data: the points.
+        """
+        return self.observed(f) if data.noise is None else self.noisy(f, data.noise)
+
+    @final
+    def curvature_of(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B N K K"]:
+        """`curvature_root` at these points, with what is known of their noise.
+
+        Args:
+            f: network outputs at the points.
+            data: the points.
+        """
+        return self.curvature_root(f) if data.noise is None else self.noisy_curvature_root(f, data.noise)
+
     def unit(self) -> Float[Tensor, ""]:
         """The square of the unit that inner step sizes are measured in.
 
@@ -126,7 +170,7 @@ class Likelihood(Described, nn.Module, ABC):
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")
         if data.num_points == 0:  # torch's Independent fails on zero points
             return f.sum((-1, -2))
-        return torch.where(data.mask, self.observed(f).log_prob(self.outcome(data, f)), 0.0).sum(-1)
+        return torch.where(data.mask, self.of_points(f, data).log_prob(self.outcome(data, f)), 0.0).sum(-1)
 
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
         """f -> log p(y | f) of these data, as `log_prob`: for loops, as what does not depend on f is done once."""
@@ -164,6 +208,8 @@ class Likelihood(Described, nn.Module, ABC):
 class Gaussian(Likelihood):
     """y ~ N(f, Σ): regression with observation noise of one covariance everywhere.
 
+    Known noise of points (`Data.noise`) is added to the diagonal of Σ.
+
     Args:
         noise: Σ, any `Noise`; `DiagonalNoise(num_outputs)` by default, one learned variance for each output.
         num_outputs: C, where no noise is given.
@@ -177,6 +223,8 @@ class Gaussian(Likelihood):
         >>> likelihood.marginal(f, torch.full_like(f, 0.75)).variance.flatten().tolist()  # that of f and the noise
         [1.0, 1.0]
     """
+
+    known_noise = True
 
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
         super().__init__()
@@ -192,8 +240,10 @@ class Gaussian(Likelihood):
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)
         variance, real = self.noise.variance(), data.mask[..., None]
+        variance = variance if data.noise is None else variance + torch.where(real, data.noise, 0.0)
         y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
-        constant = -0.5 * data.counts.to(variance.dtype) * (variance.log() + math.log(2.0 * math.pi)).sum()
+        each = (variance.log() + math.log(2.0 * math.pi)).expand(y.shape)
+        constant = -0.5 * torch.where(real, each, 0.0).sum((-1, -2))
 
         def log_prob(f: Tensor) -> Tensor:
             if f.shape[-1] != self.network_outputs:
@@ -213,6 +263,18 @@ class Gaussian(Likelihood):
         """N(mean, covariance + Σ)."""
         factor = cholesky(covariance + self.noise.covariance(), "observation covariance")
         return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
+
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return self.marginal(f, noise.expand(f.shape))  # a variance of f and one of y are the same to y
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        if isinstance(self.noise, DiagonalNoise):
+            return torch.diag_embed((self.noise.variance() + noise).rsqrt()).to(f.dtype).expand(*f.shape, -1)
+        factor = cholesky(self.noise.covariance() + torch.diag_embed(noise), "noise covariance")
+        eye = torch.eye(self.network_outputs, dtype=factor.dtype, device=factor.device)
+        return solve_lower(factor, eye.expand(factor.shape)).mT.to(f.dtype).expand(*f.shape, -1)
 
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """L⁻ᵀ with Σ = L Lᵀ, so that R Rᵀ = Σ⁻¹; the same at every f."""
@@ -399,6 +461,203 @@ class StudentT(Likelihood):
     def unit(self) -> Float[Tensor, ""]:
         """The geometric mean of the squared scales, squared units of y."""
         return (2.0 * self.scale().log().mean()).exp()
+
+
+class ProportionalGaussian(Likelihood):
+    """y ~ N(f, a² + (b f)²): an error that grows with what is measured, beside one that is always there.
+
+    It is the combined error model of pharmacokinetics and of assays (Beal and Sheiner 1982): a is the deviation of the
+    noise where f is zero, b its share of a large f. Both are learned, for each output its own. Zero must mean zero: in
+    standard units (`Standardized`) "proportional" would be to the distance from the mean.
+
+    Args:
+        num_outputs: C.
+        initial_additive: the starting a, units of y.
+        initial_proportional: the starting b, without unit: 0.1 is an error of 10 %.
+        additive_bounds: the smallest and the largest a.
+        proportional_bounds: the smallest and the largest b.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or a starting value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.ProportionalGaussian(initial_additive=0.3, initial_proportional=0.1)
+        >>> f = torch.tensor([[[0.0], [4.0], [100.0]]])
+        >>> likelihood(f).stddev.flatten()  # 0.3, the root of 0.3² + 0.4², and a tenth of 100
+        tensor([ 0.3000,  0.5000, 10.0004], grad_fn=<...>)
+        >>> bm.MAML(bm.MLP(1, [8]), likelihood=likelihood).adapt(bm.Data.from_arrays([0.0], [0.5]))
+        posterior of 1 task after 1 point
+    """
+
+    known_noise = True
+
+    def __init__(
+        self,
+        num_outputs: int = 1,
+        initial_additive: float = 0.1,
+        initial_proportional: float = 0.1,
+        additive_bounds: tuple[float, float] = (1e-6, 1e6),
+        proportional_bounds: tuple[float, float] = (1e-4, 10.0),
+    ) -> None:
+        super().__init__()
+        self.outcomes, self.network_outputs = Numbers(num_outputs), num_outputs
+        self.additive = Positive((num_outputs,), initial_additive, additive_bounds)
+        self.proportional = Positive((num_outputs,), initial_proportional, proportional_bounds)
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """N(f, a² + (b f)²)."""
+        return Independent(Normal(f, self._deviation(f), validate_args=False), 1)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The Gaussian with the exact mean and variance of the mixture: Var y = Var f + a² + b² E f²."""
+        noise = self.additive().square() + self.proportional().square() * (mean.square() + variance)
+        return Independent(Normal(mean, (variance + noise).sqrt(), validate_args=False), 1)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: R Rᵀ = 1 / v + v'² / (2 v²), with v = a² + (b f)² and v' = 2 b² f.
+
+        The second term is what the size of a residual says of f, whatever its sign.
+        """
+        return self.noisy_curvature_root(f, torch.zeros_like(f))
+
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return Independent(Normal(f, torch.hypot(self._deviation(f), noise.sqrt()), validate_args=False), 1)
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        deviation = torch.hypot(self._deviation(f), noise.sqrt())
+        return torch.diag_embed((1.0 + 2.0 * self.slope(f, deviation).square()).sqrt() / deviation).to(f.dtype)
+
+    def slope(self, f: Float[Tensor, "*b K"], deviation: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K"]:
+        """How fast the deviation of the noise grows with f: b² f / √v, between -b and b.
+
+        Args:
+            f: network outputs.
+            deviation: √v, of the noise at f, with what is known of it.
+        """
+        return self.proportional().square() * f / deviation
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The geometric mean of a², squared units of y: the least that the variance can be."""
+        return (2.0 * self.additive().log().mean()).exp()
+
+    def _deviation(self, f: Tensor) -> Tensor:
+        # hypot squares nothing that could overflow
+        return torch.hypot(self.additive(), self.proportional() * f)
+
+
+class Censored(Likelihood):
+    """Outcomes below a limit of quantification, known only as "not above it" (Tobin 1958; Beal 2001, method M3).
+
+    Above the limit the density is that of the likelihood inside; at the limit it is the probability of an outcome that
+    is not above it, log Φ((limit - f) / s) in nats, with s the deviation of the noise at f. A censored outcome is
+    written into the data as the limit itself. Dropping such points, or taking half of the limit for their outcome,
+    bends what is learned of the others.
+
+    Args:
+        likelihood: of what would be seen without the limit: `Gaussian` with `DiagonalNoise`, or
+            `ProportionalGaussian`.
+        limit: the limit of quantification, in the units of y that the likelihood sees: `Standardized` changes them.
+
+    Raises:
+        UnsupportedError: another likelihood. DataError: a limit that is not finite; an outcome below the limit (when
+            data are seen).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> inner = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(initial=0.04))
+        >>> likelihood = bm.likelihoods.Censored(inner, limit=1.0)
+        >>> data = bm.Data.from_arrays([0.0, 1.0], [1.0, 1.6])  # the first was not above 1
+        >>> for f in (0.2, 1.0, 1.4):
+        ...     print(round(likelihood.log_prob(torch.tensor([[[f], [1.5]]]), data).item(), 3))
+        0.566
+        -0.128
+        -3.218
+        >>> learner = bm.IMAML(bm.MLP(1, [8]), likelihood=likelihood)
+        >>> bool((learner.adapt(data).predict([0.0, 9.0]).quantile(0.01) >= 1.0).all())  # nothing is seen below it
+        True
+    """
+
+    def __init__(self, likelihood: Likelihood, limit: float) -> None:
+        super().__init__()
+        diagonal = isinstance(likelihood, Gaussian) and isinstance(likelihood.noise, DiagonalNoise)
+        if not diagonal and not isinstance(likelihood, ProportionalGaussian):
+            raise UnsupportedError(
+                "expected a likelihood whose outputs are independent Gaussians (Gaussian with DiagonalNoise, or "
+                f"ProportionalGaussian), got {type(likelihood).__name__}"
+            )
+        if not math.isfinite(limit):
+            raise DataError(f"expected a finite limit, got {limit}")
+        self.outcomes, self.network_outputs = likelihood.outcomes, likelihood.network_outputs
+        self.likelihood, self.limit = likelihood, float(limit)
+        self.known_noise = likelihood.known_noise
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """max(y, limit), with y as the likelihood inside has it."""
+        return self._censored(self.likelihood(f))
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The marginal of the likelihood inside, censored."""
+        return self._censored(self.likelihood.marginal(mean, variance))
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: R Rᵀ = (Φ(-z) + zφ + 2c (z² + 1) φ + c² (2 Φ(-z) + (z³ + z) φ) + (1 + cz)² φ² / Φ(z)) / s².
+
+        z = (limit - f) / s, c = ds/df, and φ and Φ are taken at z: it is the Fisher information of what is seen. It
+        vanishes far below the limit, where an outcome says next to nothing of f.
+        """
+        return self._root_of(f, self._normal(self.likelihood(f)))
+
+    @override
+    def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
+        return self._censored(self.likelihood.noisy(f, noise))
+
+    @override
+    def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        return self._root_of(f, self._normal(self.likelihood.noisy(f, noise)))
+
+    def _root_of(self, f: Tensor, normal: Normal) -> Tensor:
+        inner, slope = self.likelihood, torch.zeros_like(f)
+        if isinstance(inner, ProportionalGaussian):
+            slope = inner.slope(f, normal.scale)
+        z = (self.limit - f) / normal.scale
+        far = z.clamp(-15.0, 15.0)  # beyond it every term is 0 or 1 to rounding, and no power overflows
+        density = (-0.5 * far.square()).exp() / math.sqrt(2.0 * math.pi)
+        above = torch.special.ndtr(-far)
+        seen = above + far * density + 2.0 * slope * (far.square() + 1.0) * density
+        seen = seen + slope.square() * (2.0 * above + (far.square() + 1.0) * far * density)
+        unseen = (1.0 + slope * far).square() * (-far.square() - math.log(2.0 * math.pi) - log_below(far)).exp()
+        # the square root has no gradient at zero
+        information = (seen + unseen).clamp(min=torch.finfo(f.dtype).tiny)
+        return torch.diag_embed(information.sqrt() / normal.scale).to(f.dtype)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """That of the likelihood inside."""
+        return self.likelihood.unit()
+
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N C"]:
+        """y, with the limit in place of padding. Raises DataError for an outcome below the limit."""
+        y = torch.where(data.mask[..., None], super().outcome(data, f), self.limit)
+        if not torch.compiler.is_compiling() and bool((y < self._bound(y)).any()):
+            raise DataError(
+                f"expected outcomes of at least {self.limit:g}, the limit below which they are censored, got "
+                f"{y.min().item():g}: write the limit itself where an outcome is not above it"
+            )
+        return y
+
+    def _normal(self, distribution: Distribution) -> Normal:
+        assert isinstance(distribution, Independent)
+        assert isinstance(distribution.base_dist, Normal)
+        return distribution.base_dist
+
+    def _bound(self, like: Tensor) -> Tensor:
+        return torch.full((), self.limit, dtype=like.dtype, device=like.device)  # rounded as outcomes are
+
+    def _censored(self, distribution: Distribution) -> Distribution:
+        normal = self._normal(distribution)
+        return Independent(LeftCensored(normal, self._bound(normal.loc), validate_args=False), 1)
 
 
 class Bernoulli(Likelihood):

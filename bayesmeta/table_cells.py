@@ -113,7 +113,7 @@ def number_columns(schema: Schema, outcomes: bool = True) -> list[str]:
         ['t', 'y']
     """
     inputs = [name for name in (*schema.x, *schema.covariates) if name not in schema.levels]
-    return [*inputs, *(schema.y if outcomes and not schema.classes else ())]
+    return [*inputs, *((*schema.y, *schema.yerr) if outcomes and not schema.classes else ())]
 
 
 def decimal_commas(table: Table, columns: Sequence[str]) -> bool:

@@ -21,7 +21,7 @@ LAYERS = [
     (
         "data",
         [
-            *("outcomes", "snapshot", "data", "flat", "linalg", "swapped", "smoothed_student_t"),
+            *("outcomes", "snapshot", "data", "flat", "linalg", "swapped", "smoothed_student_t", "left_censored"),
             *("multivariate_student_t", "inverse_gamma", "distributions"),
         ],
     ),

@@ -30,6 +30,7 @@ from bayesmeta.calibration.conformity_scores import (
     IntervalScore,
     LabelScore,
     choose_score,
+    require_unknown_noise,
     score_outcomes,
     scored_tasks,
 )
@@ -383,7 +384,9 @@ class SplitConformal:
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs, or are of other tasks. DataError: outcomes
                 that the learner does not predict, a score of the other kind, a score that is not a number.
+            UnsupportedError: calibration points with known noise.
         """
+        require_unknown_noise(calibration.noise)
         posterior = self.learner.adapt(support)
         score = choose_score(self.score, support.outcomes)
         calibration = posterior.spec.conform(calibration).clone()
@@ -466,6 +469,7 @@ def _evaluated(
     regions: Iterator[tuple[Tensor, ConformalPosterior, Data]],
     score: ConformityScore,
 ) -> RegionScores:
+    require_unknown_noise(tasks.flat.noise)
     if isinstance(score, LabelScore):
         sets = ((p, _held_by_sets(posterior, query, level), query.mask) for p, posterior, query in regions)
         return region_scores(tasks, shots, level, sets, "classes")

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, retelling
+from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
@@ -247,6 +247,25 @@ def score_outcomes(score: ConformityScore, held_out: HeldOut) -> Float[Tensor, "
     return scores
 
 
+def require_unknown_noise(noise: Tensor | None) -> None:
+    """Refuse known noise of outcomes that regions are to be calibrated or judged by.
+
+    Args:
+        noise: that of the data.
+
+    Raises:
+        UnsupportedError: there is some.
+
+    Example:
+        >>> require_unknown_noise(None)  # raises nothing
+    """
+    if noise is not None:
+        raise UnsupportedError(
+            "expected outcomes without known noise (yerr), got some: a conformal region is for an outcome of which "
+            "nothing is known but x, and outcomes of unequal noise are not exchangeable with it"
+        )
+
+
 def scored_tasks(
     learner: Learner,
     tasks: TaskDataset,
@@ -275,6 +294,7 @@ def scored_tasks(
 
     Raises:
         DataError: fewer than two such tasks, outcomes that the learner does not predict, a score that is not a number.
+        UnsupportedError: tasks with known noise.
 
     Example:
         >>> import bayesmeta as bm
@@ -284,6 +304,7 @@ def scored_tasks(
         >>> support.counts.tolist(), scores.shape, counts.tolist()
         ([3, 3, 3, 3], torch.Size([20, 1]), [5, 5, 5, 5])
     """
+    require_unknown_noise(tasks.flat.noise)
     chosen, parts = with_room(tasks, shots, split, 2, "calibration"), []
     for positions, part in chosen.by_length():
         divided = part.divided(split.at(shots, query), seed)

@@ -241,7 +241,7 @@ class Surprise:
     def _thinned(self, one: Data, shot: int) -> Data:
         """The points that one task is judged by, of more; the choice depends on nothing but how many there are."""
         real = one.mask[0]
-        alone = Data(one.x[:, real], one.y[:, real], one.mask[:, real])
+        alone = one.points(real)
         return self.split.at(shot).divide(alone, generator_of(self.seed))[0]
 
 

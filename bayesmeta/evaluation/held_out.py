@@ -9,7 +9,7 @@ both a batch at a time, without a graph, and with outcomes that are checked to b
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int, Shaped
@@ -100,7 +100,8 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         if len(chunk):
             data = learner.conform(query.select(chunk))
             with retelling(lambda task, first=int(chunk[0]): first + task):  # type: ignore[misc]
-                found = HeldOut.of(learner.condition(learner.conform(support.select(chunk))).at(data.x), data)
+                posterior = learner.condition(learner.conform(support.select(chunk)))
+                found = HeldOut.of(posterior.predictive_of(data), data)
             yield found
 
 
@@ -132,10 +133,11 @@ def left_one_out(
     places = torch.arange(support.num_points, device=support.x.device)
     for task, place in (pairs.unbind(-1) for pairs in support.mask.nonzero().split(batch_size)):
         if len(task):
-            others = Data(support.x[task], support.y[task], support.mask[task] & (places != place[:, None]))
-            alone = Data.full(support.x[task, place][:, None], support.y[task, place][:, None])
+            chosen = support.select(task)
+            others = replace(chosen, mask=chosen.mask & (places != place[:, None]))
+            alone = support.each(lambda value, task=task, place=place: value[task, place][:, None])  # type: ignore[misc]
             with retelling(lambda position, task=task: int(task[position])):  # type: ignore[misc]
-                found = HeldOut.of(learner.condition(others).at(alone.x), alone)
+                found = HeldOut.of(learner.condition(others).predictive_of(alone), alone)
             yield task, place, found
 
 

@@ -122,6 +122,16 @@ class GaussianProcess:
         return solve_lower(self.factor, torch.where(self.mask[..., None], cross, 0.0))
 
 
+def with_known(kernel: Float[Tensor, "B N N"], noise: Float[Tensor, "B N"] | None) -> Float[Tensor, "B N N"]:
+    """K of points that have known noise beside that which all have: their kernel, as all else is as it was.
+
+    Args:
+        kernel: K, in units of Σ.
+        noise: the known variance of each point, in units of Σ; None where none is known.
+    """
+    return kernel if noise is None else kernel + torch.diag_embed(noise)
+
+
 def condition(
     kernel: Float[Tensor, "B N N"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> GaussianProcess:

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.distributions import Distribution, Independent
 
 from bayesmeta.arguments import generator_of, seed_of, some
 from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
+from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settled
 from bayesmeta.networks.bases import Identity, Polynomial
 from bayesmeta.outcomes import Labels
@@ -232,9 +234,10 @@ class _Explicit:
         data, likelihood, each, joint = self.standard(data), self.learner.likelihood, [], []
         log_joint, units = self.learner.joint(data), self.scale.log()
         for part, f in self._chunks(data, phi):
-            distribution, y = likelihood(f), likelihood.outcome(data, f)
-            by_output = isinstance(distribution, torch.distributions.Independent)
-            density = (distribution.base_dist if by_output else distribution).log_prob(y)[:, data.mask]
+            distribution, y = _of_points(likelihood, data, f), likelihood.outcome(data, f)
+            by_output = isinstance(distribution, Independent)
+            density = (distribution.base_dist if isinstance(distribution, Independent) else distribution).log_prob(y)
+            density = density[:, data.mask]
             each.append(density - (units if by_output else units.sum()))
             with contextlib.suppress(UnsupportedError):
                 joint.append(log_joint(part).sum(-1) - data.counts.sum() * units.sum())
@@ -246,7 +249,7 @@ class _Explicit:
         data, drawn = self.standard(data), []
         with seeded(generator):
             for _, f in self._chunks(data, phi):
-                drawn.append(self.learner.likelihood(f).sample()[:, data.mask])
+                drawn.append(_of_points(self.learner.likelihood, data, f).sample()[:, data.mask])
         y = torch.cat(drawn)
         return self.shift + self.scale * y if data.y.is_floating_point() else y.long()
 
@@ -255,6 +258,11 @@ class _Explicit:
         """phi before any data, each value `S B *shape`."""
         draws = self.learner.prior.sample(num_draws * num_tasks, generator)
         return {name: value.unflatten(0, (num_draws, num_tasks)) for name, value in draws.items()}
+
+
+def _of_points(likelihood: Likelihood, data: Data, f: Tensor) -> Distribution:
+    """Of the outcomes, given all that they are predicted from."""
+    return likelihood(f) if data.noise is None else likelihood.noisy(f, data.noise)
 
 
 def _flat(value: Tensor, data: Data) -> np.ndarray:

@@ -97,6 +97,10 @@ class AffinePredictive(Predictive):
         sample_shape = draw_shape(sample_shape)
         return self.shift + self.scale * self.base.rsample(sample_shape, generator)
 
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "AffinePredictive":
+        return replace(self, base=self.base.with_noise(noise / self.scale.square()))
+
     @property
     def noiseless(self) -> "AffinePredictive":
         """The predictive of f, in the new units."""

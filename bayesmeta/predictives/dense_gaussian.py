@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from typing_extensions import override
 
 from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
@@ -34,6 +35,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
             where the joint distribution is asked for.
         noise_covariance: Σ, the noise covariance, `C C`, squared units of y.
         noise: 1 for observations, 0 for the noiseless f.
+        known_noise: the known noise variance of each outcome beside Σ, `B M C`, squared units of y; None where none is
+            known.
 
     Example:
         >>> import bayesmeta as bm
@@ -50,11 +53,13 @@ class DenseGaussianPredictive(JointGaussianPredictive):
     latent_covariance: Callable[[], Tensor]
     noise_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
+    known_noise: Float[Tensor, "B M C"] | None = None
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
         """The predictive variance, squared units of y."""
-        return self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.noise_covariance.diagonal()
+        variance = self.blocks.diagonal(dim1=-2, dim2=-1) + self.noise * self.noise_covariance.diagonal()
+        return variance if self.known_noise is None else variance + self.known_noise
 
     @property
     def marginals(self) -> Distribution:
@@ -71,7 +76,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
             floor = 32.0 * num_outputs * precision.eps * self.variance.detach() + precision.tiny
         if num_outputs == 1:
             return Independent(Normal(self.location, (self.variance + floor).sqrt(), validate_args=False), 1)
-        covariance = self.blocks + self.noise * self.noise_covariance + torch.diag_embed(floor)
+        diagonal = floor if self.known_noise is None else floor + self.known_noise
+        covariance = self.blocks + self.noise * self.noise_covariance + torch.diag_embed(diagonal)
         factor = cholesky(covariance, "predictive covariance of a point")
         return MultivariateNormal(self.location, scale_tril=factor, validate_args=False)
 
@@ -79,7 +85,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         """The covariance over all points and outputs, noise included, squared units of y."""
         self._require_room()
         eye = torch.eye(self.location.shape[1], dtype=self.noise_covariance.dtype, device=self.noise_covariance.device)
-        return self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
+        covariance = self.latent_covariance() + self.noise * torch.kron(eye, self.noise_covariance)
+        return covariance if self.known_noise is None else covariance + torch.diag_embed(self.known_noise.flatten(1))
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points, in nats.
@@ -125,7 +132,12 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         draws = torch.einsum("bij,...bj->...bi", root, normal)  # matmul would copy the root for every draw
         return self.location + draws.reshape(*sample_shape, *self.location.shape)
 
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "DenseGaussianPredictive":
+        noise = noise.to(self.location.dtype)
+        return replace(self, known_noise=noise if self.known_noise is None else self.known_noise + noise)
+
     @property
     def noiseless(self) -> "DenseGaussianPredictive":
         """The predictive of f."""
-        return replace(self, noise=0.0)
+        return replace(self, noise=0.0, known_noise=None)

@@ -1,6 +1,5 @@
 """Jointly Gaussian points whose outputs share one covariance over the points, up to scale: a Kronecker product."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -8,9 +7,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from typing_extensions import override
 
 from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
 from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
@@ -30,6 +31,8 @@ class GaussianPredictive(JointGaussianPredictive):
         noise: 1 for observations, 0 for the noiseless f.
         latent_root: computes a root Φ of R = Φ Φᵀ, `B M K`, where one with K < M columns is known; joint densities and
             draws then take K x K matrices in place of M x M ones. None where there is none.
+        known_noise: the known noise variance of each point beside `noise`, `B M`, in units of Σ; None where none is
+            known. For a single output.
 
     Example:
         >>> import bayesmeta as bm
@@ -48,11 +51,18 @@ class GaussianPredictive(JointGaussianPredictive):
     output_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
     latent_root: Callable[[], Tensor] | None = None
+    known_noise: Float[Tensor, "B M"] | None = None
+
+    @property
+    def point_noise(self) -> Float[Tensor, "B M"]:
+        """The noise variance of each point, learned and known, in units of Σ."""
+        learned = torch.full_like(self.latent_variance, self.noise)
+        return learned if self.known_noise is None else learned + self.known_noise
 
     @property
     def point_variance(self) -> Float[Tensor, "B M"]:
-        """The diagonal of R + noise I."""
-        return self.latent_variance + self.noise
+        """The diagonal of R, and the noise of each point."""
+        return self.latent_variance + self.point_noise
 
     @property
     def marginals(self) -> Distribution:
@@ -68,10 +78,9 @@ class GaussianPredictive(JointGaussianPredictive):
         return self.point_variance[..., None] * self.output_covariance.diagonal()
 
     def covariance(self) -> Float[Tensor, "B M M"]:
-        """R + noise I, the covariance over points in units of Σ."""
+        """R and the noise of each point, the covariance over points in units of Σ."""
         self._require_room()
-        rows = self.latent_covariance()
-        return rows + self.noise * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
+        return self.latent_covariance() + torch.diag_embed(self.point_noise)
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points, in nats."""
@@ -117,15 +126,16 @@ class GaussianPredictive(JointGaussianPredictive):
     ) -> tuple[Float[Tensor, "B MK C"], Float[Tensor, "B"]]:
         """Rows whose squares sum to those of Lr⁻¹ R, and the log determinant of the points' covariance.
 
-        By (Φ Φᵀ + noise I)⁻¹ = (I - Φ A⁻¹ Φᵀ) / noise with A = noise I + Φᵀ Φ.
+        By (Φ Φᵀ + I)⁻¹ = I - Φ A⁻¹ Φᵀ with A = I + Φᵀ Φ, where rows are divided by the deviation of their noise.
         """
-        root = torch.where(mask[..., None], root, 0.0)
+        noise = torch.where(mask, self.point_noise, 1.0)
+        root = torch.where(mask[..., None], root / noise.sqrt()[..., None], 0.0)
+        residual = residual / noise.sqrt()[..., None]
         eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
-        factor = cholesky(root.mT @ root / self.noise + eye, "predictive precision")
-        mean = torch.cholesky_solve(root.mT @ residual / self.noise, factor)
-        # rᵀ S⁻¹ r = |r - Φ m|² / noise + |m|²: a sum of squares, where a difference would cancel
-        stacked = torch.cat([(residual - root @ mean) / self.noise**0.5, mean], 1)
-        return stacked, logdet(factor) + mask.sum(-1).to(root.dtype) * math.log(self.noise)
+        factor = cholesky(root.mT @ root + eye, "predictive precision")
+        mean = torch.cholesky_solve(root.mT @ residual, factor)
+        # rᵀ S⁻¹ r = |r - Φ m|² + |m|²: a sum of squares, where a difference would cancel
+        return torch.cat([residual - root @ mean, mean], 1), logdet(factor) + noise.log().sum(-1)
 
     def rsample(
         self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
@@ -138,7 +148,7 @@ class GaussianPredictive(JointGaussianPredictive):
             weights = common_normals((*shape[:-2], root.shape[-1], shape[-1]), self.location, generator)
             draws = root @ weights
             if self.noise > 0.0:
-                draws = draws + self.noise**0.5 * common_normals(shape, self.location, generator)
+                draws = draws + self.point_noise.sqrt()[..., None] * common_normals(shape, self.location, generator)
             return self.location + draws @ output_covariance.mT
         self._require_room()
         if self.noise > 0.0:
@@ -149,7 +159,14 @@ class GaussianPredictive(JointGaussianPredictive):
         normal = common_normals(shape, self.location, generator)
         return self.location + rows @ normal @ output_covariance.mT
 
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "GaussianPredictive":
+        if self.output_covariance.shape[-1] > 1:
+            raise UnsupportedError("known noise (yerr) of several outputs has no Kronecker form: give each a learner")
+        known = noise[..., 0].to(self.latent_variance.dtype) / self.output_covariance[0, 0]
+        return replace(self, known_noise=known if self.known_noise is None else self.known_noise + known)
+
     @property
     def noiseless(self) -> "GaussianPredictive":
         """The predictive of f."""
-        return replace(self, noise=0.0)
+        return replace(self, noise=0.0, known_noise=None)

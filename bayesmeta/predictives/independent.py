@@ -1,11 +1,12 @@
 """Points that are independent given what was learned."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.arguments import draw_shape
@@ -61,6 +62,10 @@ class IndependentPredictive(Predictive):
             if 0 in sample_shape:  # torch's Categorical refuses
                 return draw().new_empty((*sample_shape, *self.shape))
             return draw(torch.Size(sample_shape))
+
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "IndependentPredictive":
+        return replace(self, distribution=distributions.noisier(self.distribution, noise))
 
     @property
     def noiseless(self) -> "IndependentPredictive":

@@ -1,6 +1,6 @@
 """Jointly Gaussian points whose covariance is of low rank and a diagonal: what a network says of many at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -54,6 +54,10 @@ class LowRankGaussianPredictive(JointGaussianPredictive):
         covariance = self.factor @ self.factor.mT + torch.diag_embed(self.variances)
         root = cholesky(covariance, "predictive covariance of a point")
         return MultivariateNormal(self.location, scale_tril=root, validate_args=False)
+
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "LowRankGaussianPredictive":
+        return replace(self, variances=self.variances + noise.to(self.variances))
 
     @override
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:

@@ -182,6 +182,11 @@ class MixturePredictive(_Mixture):
     def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
 
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "MixturePredictive":
+        each = noise.repeat_interleave(self.log_weights.shape[1], 0)
+        return MixturePredictive(self.log_weights, self.components.with_noise(each))
+
     @property
     def noiseless(self) -> "MixturePredictive":
         """The predictive of f."""
@@ -226,6 +231,10 @@ class EnsemblePredictive(_Mixture):
     @override
     def draws_of_components(self, count: int, generator: torch.Generator | None) -> Tensor:
         return torch.stack([component.rsample((count,), generator) for component in self.components], 2)
+
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "EnsemblePredictive":
+        return EnsemblePredictive(self.log_weights, tuple(each.with_noise(noise) for each in self.components))
 
     @property
     def noiseless(self) -> "EnsemblePredictive":

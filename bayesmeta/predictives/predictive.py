@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from bayesmeta import distributions
 from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.left_censored import LeftCensored
 from bayesmeta.modes import settle
 from bayesmeta.one_line import OneLine, several
 from bayesmeta.smoothed_student_t import SmoothedStudentT
@@ -105,6 +106,24 @@ class Predictive(OneLine, ABC):
         """The predictive of f, without observation noise. Raises UnsupportedError where f and noise do not separate."""
         raise UnsupportedError(f"{type(self).__name__} does not separate f from its noise")
 
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "Predictive":
+        """The predictive of outcomes that have known noise of their own, beside that which the learner has learned.
+
+        Args:
+            noise: its variance, squared units of y; `yerr` squared.
+
+        Raises:
+            UnsupportedError: noise cannot be added to this predictive.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> predictive = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict([1.0])
+            >>> difference = predictive.with_noise(torch.full((1, 1, 1), 9.0)).variance - predictive.variance
+            >>> round(difference.item(), 4)
+            9.0
+        """
+        raise UnsupportedError(f"{type(self).__name__} cannot be added known noise (yerr)")
+
     def sample(
         self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None
     ) -> Shaped[Tensor, "*s_B_M_c"]:
@@ -197,7 +216,7 @@ class Predictive(OneLine, ABC):
 
     def _quantile(self, q: float) -> Tensor:
         distribution = distributions.univariate(self._regression())
-        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | MixtureSameFamily):
+        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | LeftCensored | MixtureSameFamily):
             return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev

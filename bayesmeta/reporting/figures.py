@@ -182,7 +182,7 @@ def _predicted(learner: Learner, task: Data, shot: int, level: float, output: in
     """Of the points after the first `shot`: outcome, mean, lower and upper end."""
     real = task.points(task.mask[0])
     support, rest = real.points(slice(shot)), real.points(slice(shot, None))
-    predictive = learner.adapt(support).predict(rest.x)
+    predictive = learner.adapt(support).predict(rest.x, None if rest.noise is None else rest.noise.sqrt())
     values = (rest.y, predictive.mean, *predictive.interval(level))
     return tuple(value[0, :, output].detach().cpu().numpy() for value in values)
 

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bayesmeta.arguments import generator_of, probability
-from bayesmeta.data import Data, TaskBatch, require_paddable
+from bayesmeta.data import Data, TaskBatch, require_paddable, tensors_of
 from bayesmeta.errors import DataError, OutcomeWarning, ShapeError
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.learner import Learner
@@ -97,6 +97,7 @@ class TaskDataset(TaskSource):
         y: str | Sequence[str],
         covariates: Sequence[str] = (),
         outcomes: Outcomes | None = None,
+        yerr: str | Sequence[str] = (),
     ) -> "TaskDataset":
         """Read tasks from a long table: one row for each point, in the order of the table.
 
@@ -112,6 +113,8 @@ class TaskDataset(TaskSource):
             outcomes: `Labels()` where the outcome is a class, such as one coded 0 and 1; `Numbers()` where it is a
                 number. By default what the column looks like, and numbers that look like codes of classes are warned of
                 (`OutcomeWarning`).
+            yerr: the column of the known noise of the outcome, a standard deviation in its units, as error bars are; of
+                several outcomes one for each. `Data.noise` says what becomes of it.
 
         Raises:
             DataError: an unknown column, a cell that is not a finite number, a missing task, a task whose outcomes are
@@ -127,7 +130,7 @@ class TaskDataset(TaskSource):
             >>> tasks.schema.classes, tasks.task("a").y.tolist()
             (('mild', 'none'), [[0, 1]])
         """
-        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes))
+        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, yerr))
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
@@ -136,29 +139,33 @@ class TaskDataset(TaskSource):
             raise DataError("expected at least one row, got an empty table")
         (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
         present = observed(y)
-        points = np.bincount(rows[present], minlength=len(names))
-        if not points.all():
-            _without_outcome([name for name, count in zip(names, points, strict=True) if not count], schema)
+        counts = np.bincount(rows[present], minlength=len(names))
+        if not counts.all():
+            _without_outcome([name for name, count in zip(names, counts, strict=True) if not count], schema)
         if not present.all():
             frame, y, rows = frame[present], y[present], rows[present]
-        make = Data.from_labels if schema.classes else Data.from_arrays
-        tasks = cls._grouped(make(schema.inputs(frame), y), rows)
+        x = schema.inputs(frame)
+        points = Data.from_labels(x, y) if schema.classes else Data.from_arrays(x, y, schema.deviations(frame))
+        tasks = cls._grouped(points, rows)
         tasks.names, tasks.schema = tuple(names[row] for row in tasks.names), schema  # type: ignore[call-overload]
         return tasks
 
     @classmethod
-    def from_arrays(cls, x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | ArrayLike) -> "TaskDataset":
+    def from_arrays(
+        cls, x: ArrayLike, y: ArrayLike, groups: Sequence[Hashable] | ArrayLike, yerr: ArrayLike | None = None
+    ) -> "TaskDataset":
         """Make tasks of flat arrays with a row for each point.
 
         Args:
             x: inputs, `rows *x` (or `rows` for numbers).
             y: outcomes, `rows C` (or `rows`); floats, not labels.
             groups: the task of each row.
+            yerr: the known noise of each outcome, a standard deviation: as for `Data.from_arrays`.
 
         Raises:
             ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
         """
-        return cls._grouped(Data.from_arrays(x, y), groups)
+        return cls._grouped(Data.from_arrays(x, y, yerr), groups)
 
     @classmethod
     def _grouped(cls, points: Data, groups: Sequence[Hashable] | ArrayLike) -> "TaskDataset":
@@ -171,14 +178,19 @@ class TaskDataset(TaskSource):
         if not len(groups):
             raise DataError("expected at least one row, got none")
         codes, names = factorized(groups)
-        return cls(FlatData.grouped(points.x[0], points.y[0], torch.from_numpy(codes), len(names)), names)
+        noise = None if points.noise is None else points.noise[0]
+        return cls(FlatData.grouped(points.x[0], points.y[0], torch.from_numpy(codes), len(names), noise), names)
 
     @classmethod
     def from_list(
-        cls, tasks: Sequence[tuple[ArrayLike, ArrayLike]], names: Sequence[Hashable] | None = None
+        cls, tasks: Sequence[tuple[ArrayLike, ...]], names: Sequence[Hashable] | None = None
     ) -> "TaskDataset":
-        """Make a task of each pair (x, y): x `N *x`, y `N C`. Raises DataError or ShapeError like `from_arrays`."""
-        return cls(_joined(Data.from_arrays, tasks, names), names)
+        """Make a task of each pair (x, y), x `N *x` and y `N C`, or each triple (x, y, yerr) where noise is known.
+
+        Raises:
+            DataError, ShapeError: as for `Data.from_arrays`; also tasks that are neither pairs nor triples.
+        """
+        return cls(_joined(Data.from_arrays, tasks, names, most=3), names)
 
     @classmethod
     def from_labels(
@@ -189,7 +201,7 @@ class TaskDataset(TaskSource):
         Raises:
             ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
         """
-        return cls(_joined(Data.from_labels, tasks, names), names)
+        return cls(_joined(Data.from_labels, tasks, names, most=2), names)
 
     def __len__(self) -> int:
         """The number of tasks."""
@@ -357,14 +369,17 @@ def _count_distinct(names: Sequence[Any]) -> int:
 
 
 def _joined(
-    make: Callable[[ArrayLike, ArrayLike], Data],
-    tasks: Sequence[tuple[ArrayLike, ArrayLike]],
+    make: Callable[..., Data],
+    tasks: Sequence[tuple[ArrayLike, ...]],
     names: Sequence[Hashable] | None,
+    most: int,
 ) -> FlatData:
     each = []
-    for number, (x, y) in enumerate(tasks):
+    for number, arrays in enumerate(tasks):
         try:
-            each.append(make(x, y))
+            if not 2 <= len(arrays) <= most:
+                raise DataError(f"expected a pair (x, y), or (x, y, yerr) of numbers, got {len(arrays)} arrays")
+            each.append(make(*arrays))
             if each[-1].spec[1:3] != each[0].spec[1:3]:
                 Data.stack([each[0], each[-1]])  # says how they differ
         except (DataError, ShapeError) as error:
@@ -373,4 +388,5 @@ def _joined(
     if not each:
         raise DataError("expected at least one task, got none")
     counts = torch.tensor([0, *(task.num_points for task in each)])
-    return FlatData(torch.cat([task.x[0] for task in each]), torch.cat([task.y[0] for task in each]), counts.cumsum(0))
+    x, y, _, *noise = (torch.cat([part[0] for part in parts]) for parts in zip(*tensors_of(each), strict=True))
+    return FlatData(x, y, counts.cumsum(0), *noise)

@@ -1,7 +1,7 @@
 """Where tasks come from, and how the points of a task are divided into support and query."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -327,9 +327,8 @@ def _take(data: Data, order: Tensor, start: Tensor, count: Tensor) -> Data:
     mask = position < count[:, None]
     index = order.gather(1, torch.where(mask, start[:, None] + position, 0)) if width else order[:, :0]
     rows = torch.arange(len(order))[:, None]
-    x, y = data.x[rows, index], data.y[rows, index]
     # where the source itself is padding its values are finite, and the mask hides them
-    return Data(x, y, mask)
+    return replace(data.each(lambda value: value[rows, index]), mask=mask)
 
 
 class TaskSource(ABC):

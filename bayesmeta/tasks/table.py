@@ -31,6 +31,8 @@ class Schema:
             like those of tasks (`bayesmeta.task_names`): level "1" is found in cells "1", 1 and 1.0.
         classes: the classes of the outcome, names like the levels, of which label c is the c-th; empty where outcomes
             are numbers.
+        yerr: for every outcome column that of its known noise, a standard deviation in its units; empty where none is
+            known.
 
     Example:
         >>> import pandas as pd
@@ -51,6 +53,7 @@ class Schema:
     covariates: tuple[str, ...] = ()
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    yerr: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -61,6 +64,7 @@ class Schema:
         y: str | Sequence[str],
         covariates: Sequence[str] = (),
         outcomes: Outcomes | None = None,
+        yerr: str | Sequence[str] = (),
     ) -> "Schema":
         """Read the schema off a table: text and category columns among the inputs become one-hot, booleans 0 and 1.
 
@@ -74,6 +78,7 @@ class Schema:
             covariates: input columns that are constant within a task.
             outcomes: `Labels()` where the outcome is a class whatever it looks like, `Numbers()` where it is a number;
                 by default what it looks like. `Labels(3)` and `Numbers(2)` also say how many.
+            yerr: the column of known standard deviations of the outcome, or one for each outcome column.
 
         Raises:
             DataError: a column is unknown, named twice, or neither numeric nor categorical: times and dates, numbers
@@ -83,11 +88,11 @@ class Schema:
         from pandas.api.types import is_numeric_dtype
 
         _require_frame(frame)
-        y = [y] if isinstance(y, str) else y
+        y, yerr = ([name] if isinstance(name, str) else name for name in (y, yerr))
         for name, given in (("x", x), ("covariates", covariates)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
-        named = [task, *x, *y, *covariates]
+        named = [task, *x, *y, *covariates, *yerr]
         for name in named:
             if not isinstance(name, str):
                 raise DataError(f"expected column names to be text, got {name!r}: rename the column")
@@ -97,11 +102,16 @@ class Schema:
             raise DataError(f"expected every column in one role, got {twice!r} twice")
         if not y:
             raise DataError("expected at least one outcome column y, got none")
+        if len(yerr) not in (0, len(y)):
+            raise DataError(f"expected a yerr column for each of the outcomes {list(y)}, got {list(yerr)}")
         used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
         tasks = _tasks(used, task)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
-        return cls(task, tuple(x), tuple(y), tuple(covariates), found, _classes(used, y, outcomes))
+        classes = _classes(used, y, outcomes)
+        if classes and yerr:
+            raise DataError(f"expected no known noise of classes, got the column {yerr[0]!r} for {y[0]!r}")
+        return cls(task, tuple(x), tuple(y), tuple(covariates), found, classes, tuple(yerr))
 
     @property
     def outcome_kind(self) -> Outcomes:
@@ -144,6 +154,31 @@ class Schema:
         if self.classes:
             return labels(frame[self.y[0]], self.classes)
         return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
+
+    def deviations(self, frame: "pd.DataFrame") -> np.ndarray | None:
+        """The known noise of the outcomes of each row, standard deviations `rows C` in float64; None where none is.
+
+        Raises:
+            DataError: an unknown column, a missing or infinite cell, one that is not a number, or a negative one;
+                column and row are named.
+
+        Example:
+            >>> import pandas as pd
+            >>> schema = Schema("who", x=(), y=("mass",), yerr=("mass_err",))
+            >>> schema.deviations(pd.DataFrame({"who": [1, 1], "mass": [2.0, 3.0], "mass_err": [0.5, 0.25]})).tolist()
+            [[0.5], [0.25]]
+        """
+        if not self.yerr:
+            return None
+        _require_columns(frame, self.yerr)
+        columns = [numbers(frame[name], missing_allowed=False) for name in self.yerr]
+        for name, values in zip(self.yerr, columns, strict=True):
+            if (values < 0.0).any():
+                row = int(np.argmax(values < 0.0))
+                raise DataError(
+                    f"expected standard deviations in column {name!r}, got {values[row]:g} in {place(frame[name], row)}"
+                )
+        return np.stack(columns, 1)
 
     def has_outcome(self, frame: "pd.DataFrame") -> np.ndarray:
         """Which rows have all their outcomes, `rows`. Raises DataError like `outcomes`.
@@ -214,6 +249,7 @@ class Schema:
         try:
             found = {name: tuple(map(name_text, items)) for name, items in value["levels"].items()}
             lists = {name: tuple(value[name]) for name in ("x", "y", "covariates")}
+            lists["yerr"] = tuple(value.get("yerr", ()))  # folders of before there was known noise have none
             classes = tuple(map(name_text, value.get("classes", ())))  # folders of before there were any have none
             return cls(task=value["task"], levels=found, classes=classes, **lists)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesmeta.annotations import checked
-from bayesmeta.data import Data, TaskBatch
+from bayesmeta.data import Data, TaskBatch, padded, tensors_of
 from bayesmeta.errors import BayesMetaError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.swapped import Places, swapped
@@ -129,7 +129,7 @@ class CompiledStep:
     def _inputs(self, tasks: TaskBatch) -> list[Tensor]:
         """All that the losses depend on: parameters, buffers and points."""
         # compiled code relies on the strides of its inputs
-        points = [v.contiguous() for d in (tasks.support, tasks.query) for v in (d.x, d.y, d.mask)]
+        points = [v.contiguous() for parts in tensors_of((tasks.support, tasks.query)) for v in parts]
         return [*self._theta, *[table[key] for table, key in self._buffer_places], *points]
 
     def _given(self, outputs: Sequence[Tensor], reached: list[int], shared: list[int]) -> tuple[Tensor, Tensor]:
@@ -161,7 +161,7 @@ class CompiledStep:
         if sizes == self._widths:
             return tasks
         self._widths = _grown(self._widths[0], sizes[0]), _grown(self._widths[1], sizes[1])
-        return TaskBatch(_pad(tasks.support, self._widths[0]), _pad(tasks.query, self._widths[1]), tasks.names)
+        return TaskBatch(padded(tasks.support, self._widths[0]), padded(tasks.query, self._widths[1]), tasks.names)
 
     def _compile(self, inputs: list[Tensor]) -> tuple[_Program, list[Tensor]]:
         """The program for inputs of these shapes, and what it gives for them."""
@@ -209,7 +209,8 @@ class CompiledStep:
                 state[index] = state[index].detach().requires_grad_()
             replacements = dict(zip(own, state, strict=True))
             with torch.enable_grad(), swapped(self.learner, replacements) as places:
-                each = self.loss_of(TaskBatch(Data(*points[:3]), Data(*points[3:])))
+                half = len(points) // 2
+                each = self.loss_of(TaskBatch(Data(*points[:half]), Data(*points[half:])))
                 loss = each.mean()
                 if self.total_points < math.inf:
                     loss = loss - self.learner.log_hyperprior() / self.total_points
@@ -254,14 +255,6 @@ def _grown(width: int, size: int) -> int:
     if size <= width:
         return width
     return max(size, width + width // 4)
-
-
-def _pad(data: Data, width: int) -> Data:
-    missing = width - data.num_points
-    if not missing:
-        return data
-    parts = ([v, v.new_zeros(v.shape[0], missing, *v.shape[2:])] for v in (data.x, data.y, data.mask))
-    return Data(*(torch.cat(part, 1) for part in parts))
 
 
 def _place(error: BaseException) -> str:

@@ -81,6 +81,7 @@ class Autoregressive(Wrapper):
                 f"expected a learner for which the order of the support does not matter, got {learner.title}: "
                 "what it has predicted would be read as a sequence"
             )
+        self.known_noise = False  # points that are fed back would need theirs
         self.order = Random() if order is None else order
         if self.x_shape is not None:  # inputs without such an order are refused now, and not at the first density
             self.order.positions(torch.zeros(1, 0, *self.x_shape), torch.ones(1, 0, dtype=torch.bool))

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior
+from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior, refusal_of_noise
 from bayesmeta.typing import Params
 
 
@@ -47,6 +47,7 @@ class Wrapper(Learner):
         super().__init__()
         self.learner = learner
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
+        self.known_noise = learner.known_noise
 
     @property
     def title(self) -> str:
@@ -84,7 +85,10 @@ class Wrapper(Learner):
 
     @override
     def conform(self, data: Data) -> Data:
-        return self.learner.conform(data)
+        data = self.learner.conform(data)
+        if data.noise is not None and not self.known_noise:
+            raise refusal_of_noise(self.title)
+        return data
 
     @override
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
@@ -198,6 +202,11 @@ class WrappedPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"] | None:
         return self.inner.points_seen
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return self.learner.known_noise
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "WrappedPosterior":

@@ -183,6 +183,11 @@ class HyperPosteriorBelief(TaskPosterior):
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.support.counts
 
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return self.learner.known_noise
+
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, theta drawn too: each value `S B *shape`."""
         num_draws = whole(num_draws, "num_draws")

@@ -66,6 +66,7 @@ class Recalibrated(Unrounded, Untrainable):
 
     def __init__(self, learner: Learner, shots: Sequence[int]) -> None:
         super().__init__(learner)
+        self.known_noise = False  # what is corrected of a sum of learned and known noise is not known
         self.shots = rising_shots(shots, least=0)
         _, device = learner.placement()  # the correction lies where theta does
         self.register_buffer("points", torch.tensor(self.shots, dtype=torch.float64, device=device))

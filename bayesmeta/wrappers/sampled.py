@@ -66,6 +66,11 @@ class DrawsPosterior(TaskPosterior):
         return self.support.counts
 
     @property
+    @override
+    def known_noise(self) -> bool:
+        return self.learner.known_noise
+
+    @property
     def mean(self) -> Params:
         """The mean of the draws: each value `B *shape`."""
         return {name: value.mean(0) for name, value in self.draws.items()}

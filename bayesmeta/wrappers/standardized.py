@@ -130,7 +130,8 @@ class Standardized(Unrounded, Wrapper):
         if not torch.compiler.is_compiling() and not self._is_prepared():
             raise InferenceError("expected statistics of meta-training tasks, got none: call fit (or prepare) first")
         y = (data.y - self.y_shift) / self.y_scale if data.y.is_floating_point() else data.y
-        return self.learner.conform(Data((data.x - self.x_shift) / self.x_scale, y, data.mask))
+        noise = None if data.noise is None else data.noise / self.y_scale.square()
+        return self.learner.conform(Data((data.x - self.x_shift) / self.x_scale, y, data.mask, noise))
 
     @override
     def condition(self, support: Data) -> "StandardizedPosterior":

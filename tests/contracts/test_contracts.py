@@ -52,7 +52,8 @@ def _pad(data: bm.Data, extra: int, fill: float) -> bm.Data:
     x = torch.where(data.mask[..., None], data.x, fill)
     other = -fill if data.y.is_floating_point() else -int(fill)
     y = torch.where(data.mask.view(*data.mask.shape, *[1] * (data.y.ndim - 2)), data.y, other)
-    return bm.Data(widen(x, fill), widen(y, other), widen(data.mask, False))
+    noise = None if data.noise is None else widen(torch.where(data.mask[..., None], data.noise, abs(fill)), abs(fill))
+    return bm.Data(widen(x, fill), widen(y, other), widen(data.mask, False), noise)
 
 
 def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
@@ -276,7 +277,8 @@ def test_log_density_of_draws_and_evidence_agree(case: Case) -> None:
     data, total = tasks.support, torch.zeros(3, dtype=torch.float64)
     for i in range(data.num_points):
         seen, point = data.points(slice(i)), data.points(slice(i, i + 1))
-        total += learner.adapt(seen).predict(point.x).log_prob(point.y)
+        yerr = None if point.noise is None else point.noise.sqrt()
+        total += learner.adapt(seen).predict(point.x, yerr).log_prob(point.y)
     try:
         evidence = learner.log_evidence(learner.conform(data))
     except bm.UnsupportedError:

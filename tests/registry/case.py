@@ -26,6 +26,7 @@ class Case:
             deviations; of probabilities themselves.
         examples: how many times a property is tried.
         calls: how many calls must leave memory as it was: fewer of learners that are slow to adapt.
+        known_noise: whether points have known noise of their own.
         steps: of training, after which the loss must be lower: fewer of learners that are slow to train.
         exceptions: names of contracts that this learner does not keep, each with its reason.
     """
@@ -37,6 +38,7 @@ class Case:
     float32_tolerance: float = 1e-4
     examples: int = 25
     calls: int = 200
+    known_noise: bool = False
     steps: int = 150
     exceptions: dict[str, str] = field(default_factory=dict)
 
@@ -77,9 +79,12 @@ class Case:
             counts[0] = support
         mask = torch.arange(support) < counts[:, None]
         full = torch.ones(num_tasks, query, dtype=torch.bool)
-        return bm.TaskBatch(
-            bm.Data(x[:, :support], y[:, :support], mask), bm.Data(x[:, support:], y[:, support:], full)
+        noise = 0.1 * torch.rand(y.shape, generator=generator, dtype=y.dtype) if self.known_noise else None
+        sides = (
+            (x[:, part], y[:, part], None if noise is None else noise[:, part])
+            for part in (slice(support), slice(support, None))
         )
+        return bm.TaskBatch(*(bm.Data(a, b, real, c) for (a, b, c), real in zip(sides, (mask, full), strict=True)))
 
     def _curves(self, num_tasks: int, total: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         normal = {"generator": generator, "dtype": torch.float64}

@@ -50,6 +50,7 @@ CLOSED_FORM = [
         "alpaca-fixed-effects",
         lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
     ),
+    Case("alpaca-known-noise", lambda: bm.ALPaCA(bm.MLP(1, [16, 8])), known_noise=True, examples=6),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",
@@ -92,6 +93,12 @@ CLOSED_FORM = [
         "deep-kernel-task-scale",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), scale=_scale()),
         calls=60,
+        exceptions=COMPARES,
+    ),
+    _kernel(
+        "deep-kernel-known-noise",
+        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])),
+        known_noise=True,
         exceptions=COMPARES,
     ),
     _kernel(

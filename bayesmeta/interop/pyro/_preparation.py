@@ -3,6 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import pyro
 import torch
@@ -24,7 +25,7 @@ def prepared(
     learner = copy.deepcopy(learner).double()
     model = program(learner, hyperprior)  # before theta is frozen: what is trained may be drawn
     learner = learner.requires_grad_(False)
-    data = Data(data.x.double(), data.y.clone(), data.mask.clone())
+    data = replace(data.clone(), x=data.x.double())
     return model, learner, learner.conform(data)
 
 

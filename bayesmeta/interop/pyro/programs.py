@@ -83,7 +83,7 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
             real: Any = data.mask
             observed = _observed(drawn.likelihood, data, f)
             with pyro.plate("point", data.num_points, dim=-1), poutine.mask(mask=real):
-                y: Tensor = pyro.sample("y", for_pyro(drawn.likelihood.observed(f)), obs=observed)
+                y: Tensor = pyro.sample("y", for_pyro(drawn.likelihood.of_points(f, data)), obs=observed)
                 return y
 
     return model

@@ -27,7 +27,7 @@ from bayesmeta.errors import InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import LinearMixedModel, MixedModelParts
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
-from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
+from bayesmeta.learners.closed_form.linear_posterior import LinearTheta, log_jacobian, noise_root
 from bayesmeta.linalg import spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -114,6 +114,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
         there = replace(theta, location=location)
         profile = torch.stack([torch.cat(there.in_chunks(log_evidence, each)).sum() for each in groups]).sum()
+        profile = profile - torch.stack([log_jacobian(each, output_covariance).sum() for each in groups]).sum()
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹, and K_0 = B K'
         determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
@@ -137,7 +138,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
 
         Where the features do not determine K_0 (the levels of a category and a constant, say), the smallest one is set.
         A Σ outside the bounds of the noise, as of features that fit every point exactly, becomes one just inside. What
-        does not require gradients stays as it is.
+        does not require gradients stays as it is, and so does Σ where some of the noise is known: it is then not all of
+        it.
 
         Raises:
             UnsupportedError: tasks have scales.
@@ -146,7 +148,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         groups = [self.conform(each) for each in data]
         if self.prior.location.requires_grad:
             self.prior.location.copy_(self._location(*self._normal_equations(groups)))
-        if any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
+        is_all = all(each.noise is None for each in groups)
+        if is_all and any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
             theta = self.theta()
             squares = torch.zeros_like(theta.output_covariance)
             for each in groups:
@@ -200,9 +203,12 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         theta = self.theta()
         designs = [theta.design(each.x) for each in groups]
         basis = spanning_basis(torch.cat([d[each.mask].detach() for d, each in zip(designs, groups, strict=True)]))
-        sums = [
-            linear_gaussian.information(theta.rows(design), design @ basis, each.y.double(), each.mask)
-            for design, each in zip(designs, groups, strict=True)
-        ]
+        sums = []
+        for design, each in zip(designs, groups, strict=True):
+            root = noise_root(each, theta.output_covariance)
+            rows, common, y = theta.rows(design), design @ basis, each.y.double()
+            if root is not None:
+                rows, common, y = rows / root, common / root, y / root
+            sums.append(linear_gaussian.information(rows, common, y, each.mask))
         precisions, moments = zip(*sums, strict=True)
         return basis, torch.stack(precisions).sum(0), torch.stack(moments).sum(0)

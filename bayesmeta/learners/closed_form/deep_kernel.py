@@ -99,6 +99,8 @@ class DeepKernelTransfer(Learner):
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
         self.mean = prior_mean(mean, features, num_outputs)
         self.likelihood, self.scale = Gaussian(noise), scale
+        # a diagonal beside that of Σ: several outputs share one, and a scale would scale it
+        self.known_noise = num_outputs == 1 and scale is None
 
     @override
     def prepare(self, tasks: Data) -> None:
@@ -127,12 +129,11 @@ class DeepKernelTransfer(Learner):
         """
         theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
+        kernel = theta.gram_of(rows, data)
         if self.scale is not None:
-            belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(data), data.mask)
+            belief = gaussian_process.condition(kernel, theta.residual(data), data.mask)
             return self.scale.belief(data.num_tasks).log_evidence(*belief.quadratic_form(theta.output_covariance))
-        return gaussian_process.log_evidence(
-            theta.gram(rows, rows), theta.residual(data), data.mask, theta.output_covariance
-        )
+        return gaussian_process.log_evidence(kernel, theta.residual(data), data.mask, theta.output_covariance)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p of the kernel's parameters under the priors that it has registered, in nats."""
@@ -142,7 +143,7 @@ class DeepKernelTransfer(Learner):
     def condition(self, support: Data) -> "DeepKernelPosterior":
         theta = self._theta()
         rows = _zero_padding(theta.rows(support.x), support.mask)
-        belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(support), support.mask)
+        belief = gaussian_process.condition(theta.gram_of(rows, support), theta.residual(support), support.mask)
         scale = None if self.scale is None else self.scale.belief(support.num_tasks)
         return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief, prior_scale=scale)
 
@@ -178,6 +179,11 @@ class _Theta:
         """The kernel matrix in units of the noise."""
         return self.kernel(a, b) / self.unit
 
+    def gram_of(self, rows: Float[Tensor, "B N F"], data: Data) -> Float[Tensor, "B N N"]:
+        """The kernel matrix of points, and their known noise on its diagonal, in units of the noise."""
+        noise = None if data.noise is None else data.noise[..., 0].double() / self.output_covariance[0, 0]
+        return gaussian_process.with_known(self.gram(rows, rows), noise)
+
     def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
         """k(x, x) in units of the noise."""
         return self.kernel.diagonal(a) / self.unit
@@ -212,6 +218,11 @@ class DeepKernelPosterior(TaskPosterior):
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.belief.mask.sum(-1)
 
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return len(self.theta.output_covariance) == 1 and self.prior_scale is None
+
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive | StudentTPredictive:
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
@@ -235,7 +246,7 @@ class DeepKernelPosterior(TaskPosterior):
     @override
     def extended(self, data: Data) -> "DeepKernelPosterior":
         rows = _zero_padding(self.theta.rows(data.x), data.mask)
-        cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
+        cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram_of(rows, data)
         belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
         return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
 

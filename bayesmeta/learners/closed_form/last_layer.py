@@ -16,7 +16,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
-from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta
+from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta, log_jacobian
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian, ScaledGaussian
 from bayesmeta.networks.network import Network
@@ -76,6 +76,8 @@ class LastLayerRegression(ExplicitLearner):
         self.features, self.prior, self.scale = features, prior(noise), scale
         self.likelihood = Gaussian(noise) if scale is None else ScaledGaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
+        # rows are weighted: those of several outputs share one weight, and a scale would scale what is known
+        self.known_noise = num_outputs == 1 and scale is None
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_K"]:
         """The mean of y at every point, and where tasks have scales log λ as a further column."""
@@ -152,9 +154,8 @@ class LinearLearner(LastLayerRegression):
         theta = self.theta()
         if self.scale is not None:
             return self.scale.belief(data.num_tasks).log_evidence(*theta.quadratic_form(data))
-        return torch.cat(
-            theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
-        )
+        each = theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
+        return torch.cat(each) - log_jacobian(data, theta.output_covariance)
 
     @override
     def condition(self, support: Data) -> LinearPosterior:

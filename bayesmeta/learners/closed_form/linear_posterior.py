@@ -61,9 +61,13 @@ class LinearTheta:
         return mean if self.intercept is None else mean + self.intercept
 
     def whitened(self, data: Data) -> tuple[Float[Tensor, "B N R"], Float[Tensor, "B N C"]]:
-        """Whitened features, and outcomes less their prior mean."""
+        """Whitened features, and outcomes less their prior mean; both in units of the deviation of each point's noise,
+        where some of it is known: such rows have the noise Σ again.
+        """
         design = self.design(data.x)
-        return self.rows(design), data.y.double() - self.prior_mean(design)
+        rows, residual = self.rows(design), data.y.double() - self.prior_mean(design)
+        root = noise_root(data, self.output_covariance)
+        return (rows, residual) if root is None else (rows / root, residual / root)
 
     def quadratic_form(self, data: Data) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
         """n, q and log|K| of the real outcomes of each task, K their covariance: all that its scale depends on."""
@@ -83,10 +87,42 @@ class LinearTheta:
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
-        for i, part in enumerate(zip(*(value.split(size) for value in (data.x, data.y, data.mask)), strict=True)):
-            with retelling(lambda task, first=i * size: first + task):  # type: ignore[misc]
-                results.append(function(*self.whitened(Data(*part)), part[-1]))
+        for first in range(0, data.num_tasks, size):
+            part = data.select(slice(first, first + size))
+            with retelling(lambda task, first=first: first + task):  # type: ignore[misc]
+                results.append(function(*self.whitened(part), part.mask))
         return results
+
+
+def noise_root(data: Data, output_covariance: Float[Tensor, "C C"]) -> Float[Tensor, "B N 1"] | None:
+    """√(1 + s² / σ²) of each point of a single output, with s² its known noise; None where none is known.
+
+    A row that is divided by it has the noise σ², as all others: weighted least squares (Aitken 1935).
+
+    Args:
+        data: the points.
+        output_covariance: σ², squared units of y.
+
+    Example:
+        >>> data = Data.from_arrays([0.0, 1.0], [0.1, 0.9], yerr=[0.0, 3.0])
+        >>> noise_root(data, torch.ones(1, 1, dtype=torch.float64)).flatten().round(decimals=4).tolist()
+        [1.0, 3.1623]
+    """
+    return None if data.noise is None else (1.0 + data.noise.double() / output_covariance[0, 0]).sqrt()
+
+
+def log_jacobian(data: Data, output_covariance: Float[Tensor, "C C"]) -> Float[Tensor, "B"]:
+    """Σ_n log √(1 + s_n² / σ²) of the real points: by how much a log density of rows divided by `noise_root` is too
+    high, in nats.
+
+    Args:
+        data: the points.
+        output_covariance: σ², squared units of y.
+    """
+    root = noise_root(data, output_covariance)
+    if root is None:
+        return output_covariance.new_zeros(data.num_tasks)
+    return torch.where(data.mask, root[..., 0].log(), 0.0).sum(-1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -109,6 +145,11 @@ class LinearPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.seen
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return len(self.theta.output_covariance) == 1 and self.scale is None
 
     @property
     def mean(self) -> Params:

@@ -32,6 +32,7 @@ from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
+from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
@@ -171,6 +172,10 @@ class _Theta:
         count = len(self.log_prior)
         rows, mean = self.design(data.x)
         residual = data.y.double().repeat_interleave(count, 0) - mean
+        root = noise_root(data, self.output_covariance)
+        if root is not None:
+            root = root.repeat_interleave(count, 0)
+            rows, residual = rows / root, residual / root
         return rows, residual, data.mask.repeat_interleave(count, 0)
 
     def telling_tasks(self) -> AbstractContextManager[None]:
@@ -186,7 +191,9 @@ class _Theta:
                 form = linear_gaussian.quadratic_form(*self.whitened(data), self.output_covariance)
                 scale = self.scale.belief(len(form[0]))
                 each, scale = scale.log_evidence(*form), scale.after(*form[:2])
-        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))), scale
+        # how the rows are weighted is the same under every component, but the evidence is of the outcomes
+        jacobian = log_jacobian(data, self.output_covariance)[:, None]
+        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))) - jacobian, scale
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -211,6 +218,11 @@ class MixtureALPaCAPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.seen
+
+    @property
+    @override
+    def known_noise(self) -> bool:
+        return len(self.theta.output_covariance) == 1 and self.scale is None
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, one for each of the `num_draws`: `num_draws B F C`; where tasks have scales also of log λ."""
@@ -264,11 +276,13 @@ class MixtureALPaCAPosterior(TaskPosterior):
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
         with self.theta.telling_tasks():
-            gaussian, y, scale = self._components(data.x), data.y.double().repeat_interleave(count, 0), self.scale
+            components, y, scale = self._components(data.x), data.y.double().repeat_interleave(count, 0), self.scale
+            if data.noise is not None:
+                components = components.with_noise(data.noise.repeat_interleave(count, 0))
             if scale is None:
-                density = gaussian.log_prob(y, mask)
+                density = components.log_prob(y, mask)
             else:
-                form = gaussian.quadratic_form(y, mask)
+                form = components.quadratic_form(y, mask)
                 density, scale = scale.log_evidence(*form), scale.after(*form[:2])
             belief = self.belief.update(rows, residual, mask)
         return replace(

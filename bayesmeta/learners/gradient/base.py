@@ -124,6 +124,7 @@ class GradientLearner(LinearizableLearner):
         self.likelihood = likelihood
         self.posterior = Linearized() if posterior is None else posterior
         self.x_shape, self.outcomes = network.x_shape, likelihood.outcomes
+        self.known_noise = likelihood.known_noise
 
     def conform(self, data: Data) -> Data:
         """`data` in the learner's precision and on its device.
@@ -175,13 +176,20 @@ class GradientLearner(LinearizableLearner):
 
     def curvature(self, support: Data, phi: Params) -> GaussNewton:
         """The generalised Gauss-Newton matrix of the support at phi, with S²."""
-        root = self.likelihood.curvature_root(self.forward(phi, support.x))
+        root = self.likelihood.curvature_of(self.forward(phi, support.x), support)
         shapes = {name: value.shape[1:] for name, value in phi.items()}
         return GaussNewton.of(self.jacobian(phi, support.x), root, support.mask, self.squares(support), shapes)
 
     def unit_rate(self, support: Data) -> Float[Tensor, "B"]:
-        """σ² / N: a step size of 1 on the sum over points. No points count as one, so that a prior is left."""
-        return self.likelihood.unit() / support.counts.clamp(min=1).to(support.x.dtype)
+        """σ² / N: a step size of 1 on the sum over points. No points count as one, so that a prior is left.
+
+        Where noise is known it is 1 / Σ_n (σ² + s_n²)⁻¹, one over what all points say of f.
+        """
+        unit = self.likelihood.unit()
+        if support.noise is None:
+            return unit / support.counts.clamp(min=1).to(support.x.dtype)
+        precision = torch.where(support.mask, (unit + support.noise.mean(-1)).reciprocal(), 0.0).sum(-1)
+        return torch.where(support.counts > 0, precision, unit.reciprocal()).reciprocal()
 
     def condition(self, support: Data) -> TaskPosterior:
         """The posterior around phi_hat."""

@@ -106,7 +106,7 @@ class IMAML(ExplicitWeightLearner):
             leaves = {name: value.detach().requires_grad_() for name, value in phi.items()}
             with torch.enable_grad():
                 f = self.forward(leaves, support.x)
-                root = self.likelihood.curvature_root(f.detach()).detach()
+                root = self.likelihood.curvature_of(f.detach(), support).detach()
                 root = torch.where(support.mask[..., None, None], root, 0.0)
                 dummy = torch.zeros_like(f, requires_grad=True)
                 back = torch.autograd.grad(f, list(leaves.values()), dummy, create_graph=True)  # Jᵀ u, linear in u

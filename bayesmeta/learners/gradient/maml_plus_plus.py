@@ -129,7 +129,7 @@ class MAMLPlusPlus(AscentLearner):
             if self.is_large(path[-1]):
                 self.require_near(tasks.support, path[-1])
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
-        predictive = self.posterior.of(self, tasks.support, path[-1]).at(query.x)
+        predictive = self.posterior.of(self, tasks.support, path[-1]).predictive_of(query)
         last = -predictive.log_prob(query.y, query.mask) / count
         if self.steps == 1 or self.multi_step_share == 0.0:
             return last
