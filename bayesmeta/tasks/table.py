@@ -111,8 +111,16 @@ class Schema:
     @property
     def x_names(self) -> tuple[str, ...]:
         """The names of the encoded inputs, in order: `column`, or `column=level` where it is one-hot encoded."""
+        return self._encoded((*self.x, *self.covariates))
+
+    @property
+    def num_covariates(self) -> int:
+        """How many of the encoded inputs are of covariates: the last ones."""
+        return len(self._encoded(self.covariates))
+
+    def _encoded(self, columns: Sequence[str]) -> tuple[str, ...]:
         names: list[str] = []
-        for name in (*self.x, *self.covariates):
+        for name in columns:
             names += [f"{name}={level}" for level in self.levels[name]] if name in self.levels else [name]
         return tuple(names)
 

@@ -244,6 +244,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.AdditiveRadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
     bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
+    bm.networks.TaskCovariates: (_features, {"features": _network, "covariates": 2, "shifted": lambda: [0]}),
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),
