@@ -55,7 +55,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         missing = int(frame[name].isna().sum())
         what = _classes(frame, schema) if schema.classes else _number(frame[name])
         lines.append(f"{name}: outcome, {what}" + (f", missing in {_rows(missing)}" if missing else ""))
-    used_names = {schema.task, *schema.x, *schema.covariates, *schema.y}
+    used_names = {*schema.columns, *schema.y}
     others = [str(name) or "a column without a name" for name in frame.columns if name not in used_names]
     if others:
         lines.append(f"not used: {_some(others)}")

@@ -9,6 +9,7 @@ from bayesmeta.priors.feature_covariance import (
 from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
 from bayesmeta.priors.matrix_normal import MatrixNormal, MatrixNormalMixture, Ridge
 from bayesmeta.priors.prior import Prior
+from bayesmeta.priors.shared_effects import SharedEffects
 
 __all__ = [
     "DiagonalCovariance",
@@ -22,5 +23,6 @@ __all__ = [
     "MatrixNormalMixture",
     "Prior",
     "Ridge",
+    "SharedEffects",
     "StandardNormal",
 ]

@@ -93,6 +93,7 @@ def fit_evidence(
         search = _Search(learner, problem, data, max_iterations, tolerance, keep)
         found = search.run(parameters)
     problem.finish(learner, *data)
+    learner.remember(*data)
     with torch.no_grad():
         problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
     names = None if tasks.schema is None else tasks.schema.x_names

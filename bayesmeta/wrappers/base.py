@@ -47,6 +47,7 @@ class Wrapper(Learner):
         super().__init__()
         self.learner = learner
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
+        self.coded_inputs = learner.coded_inputs
 
     @property
     def title(self) -> str:
@@ -65,6 +66,14 @@ class Wrapper(Learner):
     @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         return self.learner.evidence(data)
+
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return self.learner.joint_evidence(*data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        self.learner.remember(*data)
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
@@ -122,6 +131,15 @@ class Untrainable(Wrapper):
     @override
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         return Learner.loss(self, tasks)
+
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return Learner.joint_evidence(self, *data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        """Raises UnsupportedError."""
+        raise _refusal(self)
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:

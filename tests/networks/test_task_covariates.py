@@ -23,8 +23,8 @@ def _tasks(num_tasks: int = 30, seed: int = 0) -> bm.TaskDataset:
     for task in range(num_tasks):
         z = rng.normal(size=2)
         intercept, slope = 1.0 + 2.0 * z[0] + 0.3 * rng.normal(), -1.0 + 0.5 * z[1] + 0.2 * rng.normal()
-        for x in rng.uniform(-1, 1, 1 + task % 6):
-            rows.append({"task": task, "x": x, "age": z[0], "dose": z[1], "y": intercept + slope * x})
+        known = {"task": task, "age": z[0], "dose": z[1]}
+        rows += [known | {"x": x, "y": intercept + slope * x} for x in rng.uniform(-1, 1, 1 + task % 6)]
     frame = pd.DataFrame(rows)
     frame["y"] += 0.1 * rng.normal(size=len(frame))
     return bm.TaskDataset.from_frame(frame, task="task", x=["x"], covariates=["age", "dose"], y="y")
