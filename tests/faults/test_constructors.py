@@ -229,6 +229,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
     bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
     bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
+    bm.learners.MixedEffects: (
+        _adapt,
+        LAYER
+        | {
+            "levels": lambda: [2],
+            "covariance": lambda: bm.priors.FullCovariance(4),
+            "shared": lambda: [bm.priors.DiagonalCovariance(4)],
+        },
+    ),
     bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
     bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
     bm.DeepKernelTransfer: (

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -261,7 +261,8 @@ class MixedEffects(LinearLearner, LinearMixedModel):
             places = codes[..., group, None].clamp(max=count - 1) * size + torch.arange(size, device=codes.device)
             columns.append(start + places)
             start += count * size
-        return sums(torch.cat(own, -1), _shared(columns, values, start), right, data.mask)
+        shared = SharedRows(torch.cat(columns, -1), torch.cat(values, -1), start)
+        return sums(torch.cat(own, -1), shared, right, data.mask)
 
     def _evidence(self, groups: list[Data], location: Tensor) -> Float[Tensor, ""]:
         found = Sums.total([self._sums(each, self._residual(each, location)) for each in groups])
@@ -288,7 +289,3 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         products, inner = found.explained(found.factor()), basis.shape[1]
         precision = products[:inner, :inner]
         return basis @ torch.linalg.solve(precision, products[:inner, inner:]), precision
-
-
-def _shared(columns: list[Int[Tensor, "B N R"]], values: list[Float[Tensor, "B N R"]], size: int) -> SharedRows:
-    return SharedRows(torch.cat(columns, -1), torch.cat(values, -1), size)
