@@ -82,7 +82,13 @@ def fit(
     y: Annotated[list[str], typer.Option(help="Outcome column; repeat for several.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
     x: Annotated[list[str] | None, typer.Option(help="Input column; repeat for several.")] = None,
-    covariate: Annotated[list[str] | None, typer.Option(help="Input column that is constant within a task.")] = None,
+    covariate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Input column that is constant within a task. In linear methods its effect is the same in all tasks; "
+            "name it by --x for one that differs."
+        ),
+    ] = None,
     categorical: Annotated[
         list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
     ] = None,
@@ -124,7 +130,7 @@ def fit(
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.build(len(schema.x_names), len(schema.classes) or len(schema.y))
+    learner = chosen.for_table(schema)
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]

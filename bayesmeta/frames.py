@@ -199,7 +199,6 @@ def describe_tasks(
     import pandas as pd
 
     rows, names = schema.tasks(query)
-    first = np.unique(rows, return_index=True)[1]
     known, learner = _known(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
     for chunk in _chunks(known.counts):
@@ -210,7 +209,9 @@ def describe_tasks(
             with contextlib.suppress(UnsupportedError):  # where f and its noise are one to the learner
                 values[2, places] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
-    return pd.DataFrame({"points": known.counts.numpy(), **columns}, index=pd.Index(query[schema.task].iloc[first]))
+    first = np.unique(rows, return_index=True)[1]
+    index = pd.MultiIndex.from_tuples(names) if schema.within else pd.Index(query[schema.task].iloc[first])
+    return pd.DataFrame({"points": known.counts.numpy(), **columns}, index=index)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing_extensions import override
 from bayesmeta.arguments import generator_of, some
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
 from bayesmeta.networks.network import Network
@@ -324,6 +324,7 @@ class Learner(Described, nn.Module, ABC):
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
         known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
+        coded_inputs: positions of inputs that are codes and no quantities; `Standardized` leaves them as they are.
 
     Example:
         >>> from dataclasses import dataclass
@@ -360,6 +361,7 @@ class Learner(Described, nn.Module, ABC):
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
     known_noise: bool = False
+    coded_inputs: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
@@ -465,6 +467,22 @@ class Learner(Described, nn.Module, ABC):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """What `log_evidence` returns, of data that are checked. Raises UnsupportedError where it has no form."""
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
+
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        """log p of all tasks together given theta, of data that are checked, in nats: the sum of the evidence of each,
+        unless tasks share more than theta.
+        """
+        sums, seen = [], 0
+        for each in data:
+            with retelling(lambda task, seen=seen: seen + task):  # type: ignore[misc]
+                sums.append(self.evidence(each).sum())
+            seen += each.num_tasks
+        return torch.stack(sums).sum()
+
+    def remember(self, *data: Data) -> None:
+        """Called by `fit_evidence` at its end with all meta-training points (checked), for what tasks share that is no
+        parameter: beliefs that a new task starts from.
+        """
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""

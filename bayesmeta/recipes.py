@@ -31,9 +31,12 @@ from bayesmeta.likelihoods import Categorical
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
+from bayesmeta.networks.network import Network
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.table import Schema
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Evidence, Objective
@@ -82,6 +85,8 @@ class Recipe:
         summary: one line for people who choose.
         build: (D, C) -> an untrained learner of C numbers, or of C classes.
         train: trains it in place.
+        with_covariates: (D, k, C) -> the same where the last k inputs are covariates of the task, whose effects do not
+            differ between tasks; None where covariates are inputs like others.
 
     Example:
         >>> learner = recipe("maml").build(3, 1)  # three inputs, one outcome
@@ -92,6 +97,25 @@ class Recipe:
     summary: str
     build: Callable[[int, int], Learner]
     train: Trainer
+    with_covariates: Callable[[int, int, int], Learner] | None = None
+
+    def for_table(self, schema: Schema) -> Learner:
+        """An untrained learner for tables of a schema.
+
+        Where the method is linear, the effects of covariates are the same in all tasks (fixed effects), and what varies
+        within a task has an effect of each task's own. A column that is constant within a task has one, too, where it
+        is among `x`.
+
+        Example:
+            >>> from bayesmeta.tasks.table import Schema
+            >>> schema = Schema(task="child", x=("age",), y=("distance",), covariates=("weight",))
+            >>> recipe("alpaca-linear").for_table(schema).learner.prior.covariance.varying  # the constant and the age
+            (0, 1)
+        """
+        inputs, outputs = len(schema.x_names), len(schema.classes) or len(schema.y)
+        if self.with_covariates is None or not schema.num_covariates:
+            return self.build(inputs, outputs)
+        return self.with_covariates(inputs, schema.num_covariates, outputs)
 
 
 @dataclass(frozen=True)
@@ -151,12 +175,23 @@ class ByEvidence(Trainer):
         return fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
 
 
-def _bumps(num_inputs: int, num_outputs: int) -> Learner:
-    features = AdditiveRadialBasis(num_inputs, 8)
+def _linear(features: Network, num_outputs: int) -> Learner:
+    return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
+
+
+def _bumps(features: Network, num_outputs: int) -> Learner:
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
-    return Standardized(
-        ALPaCA(features, num_outputs=num_outputs, covariance=DiagonalCovariance(features.num_outputs))
-    ).double()
+    covariance = DiagonalCovariance(features.num_outputs, varying=features.varying)
+    return Standardized(ALPaCA(features, num_outputs=num_outputs, covariance=covariance)).double()
+
+
+def _bump_features(num_inputs: int) -> Network:
+    return AdditiveRadialBasis(num_inputs, 8) if num_inputs else Identity(0)
+
+
+def _shifting(features: Network, num_covariates: int) -> Network:
+    """Effects of covariates that all tasks share: they shift the outcome."""
+    return TaskCovariates(features, num_covariates, shifted=[0])
 
 
 NUMBER = Numbers()
@@ -227,13 +262,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(Identity(num_inputs), num_outputs=num_outputs)).double(),
+        lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
         ByEvidence(),
+        lambda num_inputs, k, num_outputs: _linear(_shifting(Identity(num_inputs - k), k), num_outputs),
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
-        _bumps,
+        lambda num_inputs, num_outputs: _bumps(_bump_features(num_inputs), num_outputs),
         ByEvidence(),
+        lambda num_inputs, k, num_outputs: _bumps(_shifting(_bump_features(num_inputs - k), k), num_outputs),
     ),
     "r2d2": Recipe(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",

@@ -57,7 +57,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         lines.append(f"{name}: outcome, {what}" + (f", missing in {_rows(missing)}" if missing else ""))
     for name, outcome in zip(schema.yerr, schema.y, strict=False):
         lines.append(f"{name}: known noise of {outcome}, {_number(used[name])}")
-    used_names = {schema.task, *schema.x, *schema.covariates, *schema.y, *schema.yerr}
+    used_names = {*schema.columns, *schema.y, *schema.yerr}
     others = [str(name) or "a column without a name" for name in frame.columns if name not in used_names]
     if others:
         lines.append(f"not used: {_some(others)}")

@@ -15,6 +15,7 @@ from bayesmeta.learners.amortized.latent_model import LatentModel
 from bayesmeta.learners.amortized.reader import ReadingLearner, ReadPosterior
 from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
+from bayesmeta.learners.closed_form.mixed_effects import MixedEffects
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
 from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
@@ -39,6 +40,7 @@ __all__ = [
     "LinearizableLearner",
     "MeanPool",
     "MetricLearner",
+    "MixedEffects",
     "ReadPosterior",
     "ReadingLearner",
     "RelativeBias",

@@ -5,6 +5,7 @@ from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.network import DenseOutput
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "DenseOutput",
     "FourierFeatures",
     "Inputs",
+    "TaskCovariates",
     "TaskNorm",
 ]

@@ -35,6 +35,8 @@ class Network(Described, nn.Module, ABC):
         x_shape: shape of one input.
         num_outputs: length of the output: F, and the K of a `WholeNetwork`.
         pointwise: False where the output at a point depends on the other points of its task (batch statistics).
+        varying: positions of the features whose weights differ between tasks, where a learner takes the network's word
+            for it (`ALPaCA`); None for all.
 
     Example:
         >>> class Waves(Network):
@@ -55,6 +57,7 @@ class Network(Described, nn.Module, ABC):
     x_shape: tuple[int, ...]
     num_outputs: int
     pointwise: bool = True
+    varying: tuple[int, ...] | None = None
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:

@@ -9,6 +9,7 @@ from bayesmeta.priors.feature_covariance import (
 from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
 from bayesmeta.priors.matrix_normal import LastLayerPrior, MatrixNormal, MatrixNormalMixture, Ridge
 from bayesmeta.priors.prior import Prior
+from bayesmeta.priors.shared_effects import SharedEffects
 from bayesmeta.priors.task_scale import TaskScale
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "MatrixNormalMixture",
     "Prior",
     "Ridge",
+    "SharedEffects",
     "StandardNormal",
     "TaskScale",
 ]

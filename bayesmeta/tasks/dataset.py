@@ -92,11 +92,12 @@ class TaskDataset(TaskSource):
         cls,
         frame: "pd.DataFrame",
         *,
-        task: str,
+        task: str | Sequence[str],
         x: Sequence[str],
         y: str | Sequence[str],
         covariates: Sequence[str] = (),
         outcomes: Outcomes | None = None,
+        groups: Sequence[str] = (),
         yerr: str | Sequence[str] = (),
     ) -> "TaskDataset":
         """Read tasks from a long table: one row for each point, in the order of the table.
@@ -106,10 +107,13 @@ class TaskDataset(TaskSource):
 
         Args:
             frame: the table; its index is used to name rows in messages.
-            task: the column with the task's name.
+            task: the column with the task's name; or several of nested groupings, the outermost first: with
+                `["school", "class"]` a class of a school is a task, and its name a tuple.
             x: input columns; text and category columns are one-hot encoded. May be empty.
             y: an outcome column of numbers or classes, or several of numbers. A row with a missing outcome is left out.
             covariates: input columns that are constant within a task; appended to x.
+            groups: columns of groupings that tasks have in common, such as the samples on a plate. Their levels, and
+                those of the outer columns of `task`, are the last inputs, each a number: for `MixedEffects`.
             outcomes: `Labels()` where the outcome is a class, such as one coded 0 and 1; `Numbers()` where it is a
                 number. By default what the column looks like, and numbers that look like codes of classes are warned of
                 (`OutcomeWarning`).
@@ -130,7 +134,7 @@ class TaskDataset(TaskSource):
             >>> tasks.schema.classes, tasks.task("a").y.tolist()
             (('mild', 'none'), [[0, 1]])
         """
-        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, yerr))
+        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, groups, yerr))
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":

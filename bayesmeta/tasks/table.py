@@ -10,8 +10,9 @@ from bayesmeta.data import as_tensor
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.task_names import factorized, name_text, place
+from bayesmeta.task_names import texts as text_of
 from bayesmeta.tasks.class_columns import ASK_CLASSES, classes_of, labels, warn_of_codes
-from bayesmeta.tasks.columns import first_of_task, levels_of, numbers, one_hot
+from bayesmeta.tasks.columns import first_of_task, levels_of, numbers, one_hot, positions
 from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -31,8 +32,15 @@ class Schema:
             like those of tasks (`bayesmeta.task_names`): level "1" is found in cells "1", 1 and 1.0.
         classes: the classes of the outcome, names like the levels, of which label c is the c-th; empty where outcomes
             are numbers.
+        within: columns of groupings that the task is a part of (the school of a class), the outermost first. Names of
+            tasks are then tuples.
+        groups: columns of groupings that tasks have in common, point by point (the samples on a plate).
         yerr: for every outcome column that of its known noise, a standard deviation in its units; empty where none is
             known.
+
+    The levels of `within` and `groups` are the last inputs, a number each: the place of the level in `levels`, or their
+    number for a level that is not known. A name that is not among those of `within` is such a level; in a column of
+    `groups` it is an empty cell.
 
     Example:
         >>> import pandas as pd
@@ -53,17 +61,20 @@ class Schema:
     covariates: tuple[str, ...] = ()
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     yerr: tuple[str, ...] = ()
 
     @classmethod
     def of(
         cls,
         frame: "pd.DataFrame",
-        task: str,
+        task: str | Sequence[str],
         x: Sequence[str],
         y: str | Sequence[str],
         covariates: Sequence[str] = (),
         outcomes: Outcomes | None = None,
+        groups: Sequence[str] = (),
         yerr: str | Sequence[str] = (),
     ) -> "Schema":
         """Read the schema off a table: text and category columns among the inputs become one-hot, booleans 0 and 1.
@@ -72,10 +83,11 @@ class Schema:
 
         Args:
             frame: the table.
-            task: the column with the task's name.
+            task: the column with the task's name, or several of nested groupings, the task's last.
             x: input columns.
             y: an outcome column, or several of numbers.
             covariates: input columns that are constant within a task.
+            groups: columns of groupings that tasks have in common.
             outcomes: `Labels()` where the outcome is a class whatever it looks like, `Numbers()` where it is a number;
                 by default what it looks like. `Labels(3)` and `Numbers(2)` also say how many.
             yerr: the column of known standard deviations of the outcome, or one for each outcome column.
@@ -89,10 +101,11 @@ class Schema:
 
         _require_frame(frame)
         y, yerr = ([name] if isinstance(name, str) else name for name in (y, yerr))
-        for name, given in (("x", x), ("covariates", covariates)):
+        for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
-        named = [task, *x, *y, *covariates, *yerr]
+        *within, task = [task] if isinstance(task, str) or not isinstance(task, Sequence) or not task else task
+        named = [task, *x, *y, *covariates, *within, *groups, *yerr]
         for name in named:
             if not isinstance(name, str):
                 raise DataError(f"expected column names to be text, got {name!r}: rename the column")
@@ -106,12 +119,16 @@ class Schema:
             raise DataError(f"expected a yerr column for each of the outcomes {list(y)}, got {list(yerr)}")
         used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
-        tasks = _tasks(used, task)[0] if texts else np.zeros(len(used), dtype=np.int64)
+        tasks = _tasks(used, [*within, task])[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
+        found |= {name: tuple(text_of(_tasks(used, within[: i + 1])[1])) for i, name in enumerate(within)}
+        found |= {name: tuple(text_of(_tasks(used.dropna(subset=[name]), [name])[1])) for name in groups}
         classes = _classes(used, y, outcomes)
         if classes and yerr:
             raise DataError(f"expected no known noise of classes, got the column {yerr[0]!r} for {y[0]!r}")
-        return cls(task, tuple(x), tuple(y), tuple(covariates), found, classes, tuple(yerr))
+        return cls(
+            task, tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups), tuple(yerr)
+        )
 
     @property
     def outcome_kind(self) -> Outcomes:
@@ -121,8 +138,26 @@ class Schema:
     @property
     def x_names(self) -> tuple[str, ...]:
         """The names of the encoded inputs, in order: `column`, or `column=level` where it is one-hot encoded."""
+        return (*self._encoded((*self.x, *self.covariates)), *self.within, *self.groups)
+
+    @property
+    def group_sizes(self) -> tuple[int, ...]:
+        """How many known levels each grouping besides the task has: those of `within`, then those of `groups`."""
+        return tuple(len(self.levels[name]) for name in (*self.within, *self.groups))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns but the outcome's: of the task, of groupings and of inputs."""
+        return (*self.within, self.task, *self.x, *self.covariates, *self.groups)
+
+    @property
+    def num_covariates(self) -> int:
+        """How many of the encoded inputs are of covariates: the last ones before groupings."""
+        return len(self._encoded(self.covariates))
+
+    def _encoded(self, columns: Sequence[str]) -> tuple[str, ...]:
         names: list[str] = []
-        for name in (*self.x, *self.covariates):
+        for name in columns:
             names += [f"{name}={level}" for level in self.levels[name]] if name in self.levels else [name]
         return tuple(names)
 
@@ -133,7 +168,7 @@ class Schema:
             DataError: an unknown column or level, a missing or infinite cell, a cell that is not a number, or a
                 covariate that changes within a task; column and row are named.
         """
-        _require_columns(frame, [self.task, *self.x, *self.covariates])
+        _require_columns(frame, self.columns)
         if self.covariates:
             self._require_constant(frame)
         columns = []
@@ -142,6 +177,18 @@ class Schema:
                 columns.append(one_hot(frame[name], self.levels[name]))
             else:
                 columns.append(numbers(frame[name], missing_allowed=False)[:, None])
+        for i, name in enumerate(self.within):
+            rows, names = _tasks(frame, self.within[: i + 1])
+            places = {level: place for place, level in enumerate(self.levels[name])}
+            codes = np.array([places.get(text, len(places)) for text in text_of(names)], dtype=np.float64)
+            columns.append(codes[rows][:, None])
+        for name in self.groups:
+            known, levels = frame[name].notna().to_numpy(), self.levels[name]
+            column = np.full((len(frame), 1), float(len(levels)))
+            column[known, 0] = positions(
+                frame[name][known], levels, f"one of {list(levels)}", ": leave the cell empty where the level is new"
+            )
+            columns.append(column)
         return np.concatenate(columns, 1) if columns else np.zeros((len(frame), 0))
 
     def outcomes(self, frame: "pd.DataFrame") -> np.ndarray:
@@ -218,8 +265,8 @@ class Schema:
         Raises:
             DataError: a task is missing, or its column is one of floats that may have merged large whole numbers.
         """
-        _require_columns(frame, [self.task])
-        return _tasks(frame, self.task)
+        _require_columns(frame, [*self.within, self.task])
+        return _tasks(frame, [*self.within, self.task])
 
     def _require_constant(self, frame: "pd.DataFrame") -> None:
         import pandas as pd
@@ -251,18 +298,32 @@ class Schema:
             lists = {name: tuple(value[name]) for name in ("x", "y", "covariates")}
             lists["yerr"] = tuple(value.get("yerr", ()))  # folders of before there was known noise have none
             classes = tuple(map(name_text, value.get("classes", ())))  # folders of before there were any have none
+            lists |= {name: tuple(value.get(name, ())) for name in ("within", "groups")}
             return cls(task=value["task"], levels=found, classes=classes, **lists)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"expected a table schema with task, x, y, covariates and levels, got {value!r}") from error
 
 
-def _tasks(frame: "pd.DataFrame", task: str) -> tuple[np.ndarray, list[Hashable]]:
-    column = frame[task]
-    missing = column.isna().to_numpy()
-    if missing.any():
-        where = place(column, int(np.argmax(missing)))
-        raise DataError(f"expected a task in column {task!r} of every row, got none in {where}")
-    return factorized(column, f"a task in column {task!r}")
+def _tasks(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndarray, list[Hashable]]:
+    """Positions and names, in order of appearance; of several columns the names are tuples."""
+    parts = []
+    for name in columns:
+        column = frame[name]
+        missing = column.isna().to_numpy()
+        if missing.any():
+            where = place(column, int(np.argmax(missing)))
+            raise DataError(f"expected a task in column {name!r} of every row, got none in {where}")
+        parts.append(factorized(column, f"a task in column {name!r}"))
+    if len(parts) == 1:
+        return parts[0]
+    codes = np.stack([rows for rows, _ in parts], 1)
+    _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first, kind="stable")
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    lists = [names for _, names in parts]
+    names: list[Hashable] = [tuple(each[i] for each, i in zip(lists, codes[row], strict=True)) for row in first[order]]
+    return rank[inverse.reshape(-1)], names
 
 
 def observed(outcomes: np.ndarray) -> np.ndarray:

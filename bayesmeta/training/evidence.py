@@ -103,6 +103,7 @@ def fit_evidence(
         ends = () if starts is None else search.from_many(starts)
         found = search.run(parameters)
     problem.finish(learner, *data)
+    learner.remember(*data)
     with torch.no_grad():
         problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
     names = None if tasks.schema is None else tasks.schema.x_names

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bayesmeta.learner import MixedModelParts
 from bayesmeta.linalg import lower_root, root_mean_squares, spanning_basis
 from bayesmeta.networks.bases import Identity
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.typing import LinearMaps
 
 START_VARIANCES = (1e-2, 1.0, 1e2, 1e4, 1e6, 1e8)  # of tasks around their mean, in units of the noise
@@ -194,7 +195,9 @@ def _directions(null: Float[Tensor, "R Z"]) -> list[Float[Tensor, "R"]]:
 
 
 def _feature_names(parts: MixedModelParts, x_names: Sequence[str] | None) -> list[str]:
-    if not isinstance(parts.features, Identity):
-        return [f"feature {i}" for i in range(parts.design.shape[1])]
-    inputs = parts.design.shape[1] - 1
-    return ["intercept"] + [f"slope of {f'x {i}' if x_names is None else x_names[i]}" for i in range(inputs)]
+    features = parts.features.features if isinstance(parts.features, TaskCovariates) else parts.features
+    names = [f"feature {i}" for i in range(parts.design.shape[1])]
+    if not isinstance(features, Identity):
+        return names
+    slopes = [f"slope of {f'x {i}' if x_names is None else x_names[i]}" for i in range(features.num_outputs - 1)]
+    return ["intercept", *slopes, *names[features.num_outputs :]]

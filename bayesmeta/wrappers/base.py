@@ -48,6 +48,7 @@ class Wrapper(Learner):
         self.learner = learner
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
         self.known_noise = learner.known_noise
+        self.coded_inputs = learner.coded_inputs
 
     @property
     def title(self) -> str:
@@ -66,6 +67,14 @@ class Wrapper(Learner):
     @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         return self.learner.evidence(data)
+
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return self.learner.joint_evidence(*data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        self.learner.remember(*data)
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
@@ -126,6 +135,15 @@ class Untrainable(Wrapper):
     @override
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         return Learner.loss(self, tasks)
+
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return Learner.joint_evidence(self, *data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        """Raises UnsupportedError."""
+        raise _refusal(self)
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:

@@ -86,6 +86,12 @@ class HyperPosterior(Untrainable):
         """log of the mean over theta of p(D | theta), in nats. Raises UnsupportedError where the learners have none."""
         return self.evidences(data).logsumexp(-1) - math.log(len(self.learners))
 
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        """log of the mean over theta of p(all tasks | theta), in nats."""
+        each = torch.stack([learner.joint_evidence(*data) for learner in self.learners])
+        return each.logsumexp(-1) - math.log(len(self.learners))
+
     def evidences(self, data: Data) -> Float[Tensor, "B S"]:
         """log p(D | theta) at each draw of theta, in nats.
 

@@ -88,6 +88,9 @@ class Standardized(Unrounded, Wrapper):
         if x.numel():
             self.x_shift.copy_(x.mean(0))
             self.x_scale.copy_(torch.where(_is_constant(x), 1.0, x.std(0)))  # a constant input becomes 0
+        codes = list(self.coded_inputs)
+        if codes:
+            self.x_shift[codes], self.x_scale[codes] = 0.0, 1.0
 
     @override
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
@@ -99,6 +102,16 @@ class Standardized(Unrounded, Wrapper):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """The learner's own evidence, as a density in the user's units, in nats."""
         return self.learner.evidence(self.standard(data)) - data.counts * self.y_scale.log().sum()
+
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        """The learner's own, as a density in the user's units, in nats."""
+        points = sum(each.counts.sum() for each in data)
+        return self.learner.joint_evidence(*map(self.standard, data)) - points * self.y_scale.log().sum()
+
+    @override
+    def remember(self, *data: Data) -> None:
+        self.learner.remember(*map(self.standard, data))
 
     @property
     @override

@@ -226,6 +226,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
     bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
     bm.ALPaCA: (_adapt, SCALED | {"covariance": lambda: bm.priors.FullCovariance(4)}),
+    bm.learners.MixedEffects: (
+        _adapt,
+        LAYER
+        | {
+            "levels": lambda: [2],
+            "covariance": lambda: bm.priors.FullCovariance(4),
+            "shared": lambda: [bm.priors.DiagonalCovariance(4)],
+        },
+    ),
     bm.MixtureALPaCA: (_adapt, SCALED | {"num_components": 2}),
     bm.R2D2Regressor: (_adapt, SCALED | {"ridge": 1.0}),
     bm.DeepKernelTransfer: (_adapt, SCALED | {"kernel": bm.kernels.RBFKernel, "mean": _network}),
@@ -240,6 +249,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.networks.Concatenated: (_features, {"parts": lambda: [_network(), bm.networks.Inputs(1)]}),
     bm.networks.Inputs: (_features, {"num_inputs": 1}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
+    bm.networks.TaskCovariates: (_features, {"features": _network, "covariates": 2, "shifted": lambda: [0]}),
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 import bayesmeta as bm
 from tests.registry.case import Case
 
@@ -35,6 +37,13 @@ def _scale() -> bm.priors.TaskScale:
     return bm.priors.TaskScale(dof=30.0)
 
 
+def _taught(learner: bm.learners.MixedEffects) -> bm.learners.MixedEffects:
+    """A mixed model that has seen some tasks of its two levels."""
+    x = torch.tensor([[[0.3, 0.0], [1.0, 1.0]], [[-0.5, 1.0], [0.1, 1.0]], [[1.5, 0.0], [-1.0, 0.0]]])
+    learner.remember(bm.Data.full(x, torch.tensor([[[0.5], [1.0]], [[-1.0], [0.2]], [[2.0], [1.1]]])))
+    return learner
+
+
 CLOSED_FORM = [
     Case("alpaca", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]))),
     Case("alpaca-many-points", lambda: bm.ALPaCA(bm.Identity(1))),  # more points than features: feature space
@@ -51,6 +60,19 @@ CLOSED_FORM = [
         lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
     ),
     Case("alpaca-known-noise", lambda: bm.ALPaCA(bm.MLP(1, [16, 8])), known_noise=True, examples=6),
+    Case(
+        "mixed-effects-two-groupings-two-outputs",
+        lambda: bm.learners.MixedEffects(bm.MLP(1, [8, 3]), [2, 3], num_outputs=2, noise=bm.noise.FullNoise(2)),
+        outcomes=bm.Numbers(2),
+        num_inputs=3,
+        examples=6,
+    ),
+    Case(
+        "mixed-effects-taught",
+        lambda: _taught(bm.learners.MixedEffects(bm.Identity(1), [2], shared=[bm.priors.DiagonalCovariance(2)])),
+        num_inputs=2,
+        examples=6,
+    ),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",

@@ -52,7 +52,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     Args:
         features: h, a network with `num_outputs` = F features (`MLP`, or a basis).
         num_outputs: C.
-        covariance: V, the prior covariance over features; `FullCovariance(F)` by default, or `DiagonalCovariance`,
+        covariance: V, the prior covariance over features; `FullCovariance(F)` by default (of the features that vary
+            between tasks, where the network says so, as `bm.networks.TaskCovariates` does), or `DiagonalCovariance`,
             `IsotropicCovariance`.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
         scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks. With one
@@ -87,7 +88,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         scale: TaskScale | None = None,
     ) -> None:
         require_network(features)
-        covariance = FullCovariance(features.num_outputs) if covariance is None else covariance
+        if covariance is None:
+            covariance = FullCovariance(features.num_outputs, varying=features.varying)
         if covariance.num_features != features.num_outputs:
             raise ShapeError(
                 f"expected a covariance over {features.num_outputs} features, got one over {covariance.num_features}"
