@@ -6,18 +6,29 @@ from bayesmeta.priors.feature_covariance import (
     FullCovariance,
     IsotropicCovariance,
 )
-from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
+from bayesmeta.priors.gaussian import (
+    DiagonalGaussian,
+    FactoredGaussian,
+    FullGaussian,
+    IndependentGaussian,
+    IsotropicGaussian,
+    LayerwiseGaussian,
+    StandardNormal,
+)
 from bayesmeta.priors.matrix_normal import MatrixNormal, MatrixNormalMixture, Ridge
 from bayesmeta.priors.prior import Prior
 
 __all__ = [
     "DiagonalCovariance",
     "DiagonalGaussian",
+    "FactoredGaussian",
     "FeatureCovariance",
     "FullCovariance",
     "FullGaussian",
+    "IndependentGaussian",
     "IsotropicCovariance",
     "IsotropicGaussian",
+    "LayerwiseGaussian",
     "MatrixNormal",
     "MatrixNormalMixture",
     "Prior",
