@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import bayesmeta as bm
-from bayesmeta.inference.laplace import ExplicitPrior, Curvature
+from bayesmeta.inference.laplace import Curvature, ExplicitPrior
 from benchmarks._report import interleaved, verdict
 from benchmarks.peers import installed, loss
 

@@ -28,7 +28,7 @@ from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver, two_lo
 from bayesmeta.linalg import cholesky, flattened
 from bayesmeta.typing import Params
 
-SHARES = (1.0, 0.5, 0.25, 0.125)  # of a step that are tried
+SHARES = (1.0, 0.5, 0.25, 0.125, 0.03, 0.01)  # of a step that are tried
 
 
 class PosteriorCovariance:
@@ -115,9 +115,9 @@ class GaussNewton(Solver):
     """A few Gauss-Newton steps, each the exact posterior mean of the network that is linearised where it begins.
 
     They are differentiated through, as MAML's steps are: what is meta-trained is what a task gets, also where so few
-    steps do not arrive at the mode. A step is taken in full, or a half, a quarter or an eighth of it where the log
-    joint is higher there; a task stays where all of them lead downhill. Train with these on predictions (`IMAML`'s
-    meta-loss, or `JointPredictive`): the Laplace evidence means something at the mode alone.
+    steps do not arrive at the mode. Each task takes that share of a step, between all and a hundredth of it, which
+    leads highest, and stays where all of them lead downhill. Train with these on predictions (`IMAML`'s meta-loss, or
+    `MarginalPredictive`): the Laplace evidence means something at the mode alone.
 
     Args:
         steps: how many.
@@ -287,7 +287,7 @@ def _curvature_of(problem: MapProblem, solver: Solver) -> Callable[[Params], Cur
 
 @torch.no_grad()
 def _largest_gain(problem: MapProblem, phi: Params, step: Params) -> Float[Tensor, "B"]:
-    """Which share of its step takes each task highest: 1, 1/2, 1/4 or 1/8, and 0 where none of them climbs."""
+    """Which of `SHARES` of its step takes each task highest, and 0 where none of them climbs."""
     before = problem.log_joint(phi)
     rounding = 100.0 * torch.finfo(before.dtype).eps
     best, size = torch.full_like(before, -torch.inf), torch.zeros_like(before)
