@@ -17,6 +17,7 @@ from bayesmeta.annotations import checked, said
 from bayesmeta.errors import DataError, UnsupportedError
 
 _classes: dict[str, type["Described"]] = {}  # what a model folder calls a class, and the class
+ITSELF = "the class itself"  # of an argument that is a class, and no object of it
 
 
 class Described:
@@ -79,6 +80,8 @@ def describe(value: Any, where: str = "model") -> Any:
         return [describe(item, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, dict):
         return {str(key): describe(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, type) and issubclass(value, Described):  # an argument that says which class is to be made
+        return {ITSELF: value._description_name}
     if isinstance(value, Described):
         inner = {key: describe(item, f"{where}.{key}") for key, item in _arguments_of(value, where).items()}
         return {"class": value._description_name, "arguments": inner}
@@ -115,14 +118,12 @@ def construct(description: Any) -> Any:
         return tuple(construct(item) for item in description)
     if not isinstance(description, dict):
         return description
+    if set(description) == {ITSELF}:
+        return _known(description[ITSELF])
     if set(description) != {"class", "arguments"}:
         return {key: construct(item) for key, item in description.items()}
     name, arguments = description["class"], description["arguments"]
-    if not isinstance(name, str) or name not in _classes:
-        raise DataError(
-            f"expected a model made of known classes, got the unknown class {said(name)}: "
-            "import the module that defines it before loading"
-        )
+    _known(name)
     if not isinstance(arguments, dict):
         raise DataError(f"expected named arguments for {name}, got {said(arguments)}")
     built = {key: construct(item) for key, item in arguments.items()}
@@ -134,3 +135,12 @@ def construct(description: Any) -> Any:
         found = reprlib.Repr()
         found.maxdict, found.maxother = 8, 60
         raise DataError(f"expected arguments that {name} accepts, got {found.repr(arguments)}: {error}") from error
+
+
+def _known(name: Any) -> type[Described]:
+    if not isinstance(name, str) or name not in _classes:
+        raise DataError(
+            f"expected a model made of known classes, got the unknown class {said(name)}: "
+            "import the module that defines it before loading"
+        )
+    return _classes[name]

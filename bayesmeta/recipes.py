@@ -7,6 +7,7 @@ from typing import Any
 
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
+from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
 from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
@@ -321,7 +322,7 @@ RECIPES: dict[str, Recipe] = {
     ),
     "llama": Recipe(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks",
-        _standardized(LLAMA, steps=20, precision=10.0),
+        _standardized(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         ByGradients(),
     ),
     "bmaml": Recipe(
@@ -365,13 +366,13 @@ CLASS_RECIPES: dict[str, Recipe] = {
     ),
     "llama": Recipe(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
-        _softmax(LLAMA, steps=20, precision=10.0),
+        _softmax(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         ByGradients(),
     ),
     "llama-linear": Recipe(
         "LLAMA on 1, x_1, ..., x_D: a logistic mixed model with one variance for all effects, by Laplace; slow",
         lambda num_inputs, num_classes: Standardized(
-            LLAMA(Identity(num_inputs), steps=20, likelihood=Categorical(num_classes))
+            LLAMA(Identity(num_inputs), solver=LevenbergMarquardt(20), likelihood=Categorical(num_classes))
         ),
         ByGradients(),
     ),

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
 import bayesmeta as bm
-from bayesmeta.inference.laplace import ExplicitPrior, GaussNewton
+from bayesmeta.inference.laplace import Curvature, ExplicitPrior
 from benchmarks._report import interleaved, verdict
 from benchmarks.peers import installed, loss
 
@@ -76,7 +76,7 @@ class Bayesmeta:
         mask = torch.ones(self.x.shape[:2], dtype=torch.bool)
         variances = dict.fromkeys(self.phi, torch.tensor(1.0 / PRECISION, dtype=torch.float64))
         shapes = {name: value.shape[1:] for name, value in self.phi.items()}
-        curvature = GaussNewton.of(self.network.jacobian(self.phi, self.x), root, mask, variances, shapes)
+        curvature = Curvature.of(self.network.jacobian(self.phi, self.x), root, mask, variances, shapes)
         belief = ExplicitPrior().full(curvature)
         blocks = belief.blocks(self.network.jacobian(self.phi, self.query_x))
         return self.network.stacked(self.phi, self.query_x), blocks.diagonal(dim1=-2, dim2=-1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import InferenceError
-from bayesmeta.inference.laplace import GaussNewton
+from bayesmeta.inference.laplace import Curvature
 from bayesmeta.typing import Params
 
 
@@ -96,7 +96,7 @@ class ImpliedPrior:
         return draws
 
 
-def implied_prior(mean: Params, steps: int, curvature: GaussNewton) -> ImpliedPrior:
+def implied_prior(mean: Params, steps: int, curvature: Curvature) -> ImpliedPrior:
     """The prior of k steps on the support, whose step sizes on the sum over points are S².
 
     Args:
@@ -111,7 +111,7 @@ def implied_prior(mean: Params, steps: int, curvature: GaussNewton) -> ImpliedPr
         >>> from bayesmeta.networks.jacobian import DenseJacobian
         >>> shapes = {"w": torch.Size([1])}  # f(x; w) = x w at x = 1, in units of the noise: J = 1, so that G = 1
         >>> rows, rate = DenseJacobian(torch.ones(1, 1, 1, 1), shapes), {"w": torch.tensor([0.5])}
-        >>> prior = implied_prior({"w": torch.zeros(1)}, 1, GaussNewton(rows, rate, shapes))
+        >>> prior = implied_prior({"w": torch.zeros(1)}, 1, Curvature(rows, rate, shapes))
         >>> round(prior.covariance().item(), 3)  # a / (1 - a)
         1.0
     """

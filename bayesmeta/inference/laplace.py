@@ -23,12 +23,12 @@ from torch import Tensor
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
-from bayesmeta.networks.jacobian import Jacobian, flat_diagonal
+from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal
 from bayesmeta.typing import Params
 
 
 @dataclass(frozen=True, eq=False)
-class GaussNewton:
+class Curvature:
     """The generalised Gauss-Newton matrix G = Jᵀ Λ J of the support, as the rows Rᵀ J it is made of, and S².
 
     G is the negative Hessian of the log likelihood of the linearised network, and the Fisher information of phi. It is
@@ -44,14 +44,14 @@ class GaussNewton:
         >>> shapes = {"w": torch.Size([2])}  # f(x; w) = xᵀ w at two points, the second of them padding
         >>> jacobian = DenseJacobian(torch.tensor([[[[3.0, 4.0]], [[7.0, 7.0]]]]), shapes)
         >>> root, mask = torch.ones(1, 2, 1, 1) / 0.5, torch.tensor([[True, False]])  # noise of deviation 0.5
-        >>> curvature = GaussNewton.of(jacobian, root, mask, {"w": torch.ones(2)}, shapes)
+        >>> curvature = Curvature.of(jacobian, root, mask, {"w": torch.ones(2)}, shapes)
         >>> curvature.kernel()  # |x|² / 0.25
         tensor([[[100.,   0.],
                  [  0.,   0.]]], dtype=torch.float64)
     """
 
     rows: Jacobian
-    squares: Params
+    squares: Diagonal
     shapes: dict[str, torch.Size]
 
     @classmethod
@@ -60,9 +60,9 @@ class GaussNewton:
         jacobian: Jacobian,
         root: Float[Tensor, "B N K K"],
         mask: Bool[Tensor, "B N"],
-        squares: Params,
+        squares: Diagonal,
         shapes: dict[str, torch.Size],
-    ) -> "GaussNewton":
+    ) -> "Curvature":
         """From the Jacobian of the support and what a point says of its outputs.
 
         Args:
@@ -99,7 +99,7 @@ def log_determinant(kernel: Float[Tensor, "B NK NK"]) -> Float[Tensor, "B"]:
     Half of it is what Laplace's approximation of the evidence takes from the log joint at the mode (MacKay 1992).
 
     Args:
-        kernel: AAᵀ, as `GaussNewton.kernel` gives it.
+        kernel: AAᵀ, as `Curvature.kernel` gives it.
 
     Raises:
         InferenceError: a kernel with values that are not finite.
@@ -124,14 +124,14 @@ class Belief(ABC):
         >>> from bayesmeta.networks.jacobian import DenseJacobian
         >>> shapes = {"w": torch.Size([1])}  # f(x; w) = x w under w ~ N(0, 1), seen at x = 1 with noise of variance 1
         >>> jacobian = DenseJacobian(torch.ones(1, 1, 1, 1), shapes)
-        >>> belief = ExplicitPrior().full(GaussNewton(jacobian, {"w": torch.ones(1)}, shapes))
+        >>> belief = ExplicitPrior().full(Curvature(jacobian, {"w": torch.ones(1)}, shapes))
         >>> belief.covariance(jacobian)
         tensor([[[0.5000]]], dtype=torch.float64)
         >>> belief.sample(5).shape  # of phi - mode
         torch.Size([5, 1, 1])
     """
 
-    curvature: GaussNewton
+    curvature: Curvature
 
     @abstractmethod
     def blocks(self, jacobian: Jacobian) -> Float[Tensor, "B M K K"]:
@@ -274,7 +274,7 @@ class Shrinkage(ABC):
     """
 
     @abstractmethod
-    def full(self, curvature: GaussNewton) -> Belief:
+    def full(self, curvature: Curvature) -> Belief:
         """The posterior with all correlations, through the NK x NK kernel AAᵀ.
 
         Args:
@@ -285,7 +285,7 @@ class Shrinkage(ABC):
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The variance of a direction of this information, in units of S²."""
 
-    def diagonal(self, curvature: GaussNewton) -> DiagonalBelief:
+    def diagonal(self, curvature: Curvature) -> DiagonalBelief:
         """The posterior that uses the diagonal of AᵀA alone.
 
         Args:
@@ -305,7 +305,7 @@ class ExplicitPrior(Shrinkage):
         tensor([1.0000, 0.5000, 0.1000])
     """
 
-    def full(self, curvature: GaussNewton) -> LaplaceBelief:
+    def full(self, curvature: Curvature) -> LaplaceBelief:
         """By a Cholesky factor."""
         return LaplaceBelief(curvature, cholesky(_plus_identity(curvature.kernel()), "support covariance"))
 
@@ -328,7 +328,7 @@ class EarlyStopping(Shrinkage):
 
     steps: int
 
-    def full(self, curvature: GaussNewton) -> EarlyStoppedBelief:
+    def full(self, curvature: Curvature) -> EarlyStoppedBelief:
         """Through the spectrum of AAᵀ."""
         kernel = curvature.kernel()
         inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))

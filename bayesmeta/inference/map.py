@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bayesmeta.errors import DataError, InferenceError
-from bayesmeta.inference.solvers import Solver
+from bayesmeta.inference.laplace import Curvature
+from bayesmeta.inference.solvers import MapProblem, Solver
 from bayesmeta.linalg import conjugate_gradient, flattened
 from bayesmeta.typing import LogJoint, Params
 
@@ -111,7 +112,10 @@ def implicit_map(
     start: Params,
     *,
     solver: Solver,
-    curvature: Callable[[Params], Product] | None = None,
+    unit: Tensor | float = 1.0,
+    curvature: Callable[[Params], Curvature] | None = None,
+    product: Callable[[Params], Product] | None = None,
+    precondition: Callable[[Params], Callable[[Tensor], Tensor]] | None = None,
     solve_steps: int = 10,
     tolerance: float = 1e-6,
 ) -> Params:
@@ -123,9 +127,12 @@ def implicit_map(
     Args:
         log_joint: phi -> `B`, nats; its optimum must be one (a negative Hessian that is positive definite there).
         start: where the solver begins, each value `B *shape`.
-        solver: finds the optimum, without a graph.
-        curvature: at an optimum, the product v -> H v; by default that of the negative Hessian. A Gauss-Newton product
-            is positive semi-definite everywhere.
+        solver: finds the optimum.
+        unit: as for `MapProblem`.
+        curvature: as for `MapProblem`.
+        product: at an optimum, the product v -> H v; by default that of the negative Hessian. A Gauss-Newton product is
+            positive semi-definite everywhere.
+        precondition: at an optimum, the product of a vector `B P` with what is nearly H⁻¹, which saves steps.
         solve_steps: largest number of conjugate-gradient steps for H⁻¹ v.
         tolerance: stop them when the residual is so small, relative to v.
 
@@ -141,17 +148,20 @@ def implicit_map(
         (1.0, 0.5)
     """
     with torch.no_grad():
-        optimum = solver.solve(log_joint, {name: value.detach() for name, value in start.items()})
+        detached = {name: value.detach() for name, value in start.items()}
+        optimum = solver.solve(MapProblem(log_joint, detached, unit, curvature))
         require_finite(optimum, [log_joint(optimum)])  # the log joint, too: L-BFGS stops where it is NaN
-    return at_optimum(log_joint, optimum, curvature=curvature, solve_steps=solve_steps, tolerance=tolerance)
+    return at_optimum(
+        log_joint, optimum, product=product, precondition=precondition, solve_steps=solve_steps, tolerance=tolerance
+    )
 
 
 def at_optimum(
     log_joint: LogJoint,
     optimum: Params,
     *,
-    curvature: Callable[[Params], Product] | None = None,
-    precondition: Callable[[Tensor], Tensor] | None = None,
+    product: Callable[[Params], Product] | None = None,
+    precondition: Callable[[Params], Callable[[Tensor], Tensor]] | None = None,
     solve_steps: int = 10,
     tolerance: float = 1e-6,
 ) -> Params:
@@ -160,8 +170,8 @@ def at_optimum(
     Args:
         log_joint: phi -> `B`, nats.
         optimum: of each task, each value `B *shape`; returned as it is where gradients are not enabled.
-        curvature: as for `implicit_map`.
-        precondition: the product of a vector `B P` with what is nearly H⁻¹, which saves steps.
+        product: as for `implicit_map`.
+        precondition: as for `implicit_map`.
         solve_steps: largest number of conjugate-gradient steps for H⁻¹ v.
         tolerance: stop them when the residual is so small, relative to v.
 
@@ -177,7 +187,8 @@ def at_optimum(
     at = {name: _leaf(value) for name, value in optimum.items()}
     # one graph of the gradient serves all products with H, and the last step to theta
     gradient = torch.autograd.grad(log_joint(at).sum(), list(at.values()), create_graph=True, materialize_grads=True)
-    product = _negative_hessian(gradient, at) if curvature is None else curvature(optimum)
+    white = None if precondition is None else precondition(optimum)
+    times = _negative_hessian(gradient, at) if product is None else product(optimum)
 
     def solve(right: Sequence[Tensor]) -> list[Tensor]:
         shapes = [value.shape for value in at.values()]
@@ -185,10 +196,10 @@ def at_optimum(
 
         def flat_product(vector: Tensor) -> Tensor:
             parts = _split(vector, shapes)
-            result = product(dict(zip(at, parts, strict=True)))
+            result = times(dict(zip(at, parts, strict=True)))
             return torch.cat([flattened(value) for value in result.values()], 1)
 
-        return _split(conjugate_gradient(flat_product, flat, solve_steps, tolerance, precondition), shapes)
+        return _split(conjugate_gradient(flat_product, flat, solve_steps, tolerance, white), shapes)
 
     values = _AtOptimum.apply(  # type: ignore[no-untyped-call]
         solve, len(at), *(value.detach() for value in at.values()), *gradient

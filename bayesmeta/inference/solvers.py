@@ -1,7 +1,8 @@
-"""Solvers that find the optimum of many tasks' log joints at once, without a graph."""
+"""Solvers that find the optimum of many tasks' log joints at once: by first-order steps, without a graph."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -9,32 +10,65 @@ from torch import Tensor
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError
+from bayesmeta.inference.laplace import Curvature
 from bayesmeta.linalg import flattened
 from bayesmeta.typing import LogJoint, Params
 
 
-class Solver(Described, ABC):
-    """How the optimum of a log joint is found, of many tasks at once: what `implicit_map` and `IMAML` take.
+@dataclass(frozen=True, eq=False)
+class MapProblem:
+    """The optimum of each task's log joint, as a solver is asked for it.
 
-    A subclass gives `solve`. Every task stops on its own; no graph is kept.
+    Attributes:
+        log_joint: phi -> `B`, in nats.
+        start: where the search begins, each value `B *shape`.
+        unit: what rates and tolerances of first-order solvers are measured in: they see the log joint times this.
+        curvature: phi -> the Gauss-Newton matrix of the support there, with the prior variances as S²; None where the
+            prior is not Gaussian.
+
+    Example:
+        >>> problem = MapProblem(lambda phi: -0.5 * (phi["w"][:, 0] - 1.0).square(), {"w": torch.zeros(1, 1)})
+        >>> LBFGS().solve(problem)
+        {'w': tensor([[1.]])}
+    """
+
+    log_joint: LogJoint
+    start: Params
+    unit: Tensor | float = 1.0
+    curvature: Callable[[Params], Curvature] | None = None
+
+    def flat(self) -> "FlatLogJoint":
+        """The log joint of vectors, in nats times the unit."""
+        return FlatLogJoint(lambda phi: self.unit * self.log_joint(phi), self.start)
+
+
+class Solver(Described, ABC):
+    """How the optimum of a log joint is found, of many tasks at once: what `IMAML` and `LLAMA` take.
+
+    A subclass gives `solve`. Every task stops on its own.
+
+    Attributes:
+        unrolls: True where `solve` keeps the graph of its steps, and phi is differentiated through them; False where
+            it keeps none, and phi is differentiated as the optimum that it should be (`implicit_map`).
 
     Example:
         >>> import bayesmeta as bm
         >>> class OneStep(bm.inference.Solver):
-        ...     def solve(self, log_joint, start):
-        ...         return bm.inference.GradientAscent(steps=1, lr=0.1).solve(log_joint, start)
+        ...     def solve(self, problem):
+        ...         return bm.inference.GradientAscent(steps=1, lr=0.1).solve(problem)
         >>> learner = bm.IMAML(bm.MLP(1, [8]), solver=OneStep())
         >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
         posterior of 1 task after 2 points
     """
 
+    unrolls: bool = False
+
     @abstractmethod
-    def solve(self, log_joint: LogJoint, start: Params) -> Params:
-        """phi near the optimum of each task, without a graph.
+    def solve(self, problem: MapProblem) -> Params:
+        """phi near the optimum of each task.
 
         Args:
-            log_joint: phi -> `B`, in nats.
-            start: each value `B *shape`.
+            problem: whose optimum it is.
         """
 
 
@@ -43,7 +77,7 @@ class GradientAscent(Solver):
 
     Args:
         steps: largest number of steps.
-        lr: step size on the log joint, a sum over points.
+        lr: step size on the log joint, a sum over points, in the problem's unit.
         momentum: share of the last step that is taken again.
         tolerance: a task stops when no entry of its gradient is larger, nats for a unit of phi; 0 takes all steps.
 
@@ -53,8 +87,9 @@ class GradientAscent(Solver):
     Example:
         >>> import bayesmeta as bm
         >>> log_joint = lambda phi: -0.5 * (phi["w"][:, 0] - 1.0).square()  # whose optimum is 1
+        >>> problem = bm.inference.MapProblem(log_joint, {"w": torch.zeros(1, 1)})
         >>> solver = bm.inference.GradientAscent(steps=100, lr=0.5, tolerance=1e-4)
-        >>> round(solver.solve(log_joint, {"w": torch.zeros(1, 1)})["w"].item(), 3)
+        >>> round(solver.solve(problem)["w"].item(), 3)
         1.0
     """
 
@@ -66,9 +101,9 @@ class GradientAscent(Solver):
             )
         self.steps, self.lr, self.momentum, self.tolerance = steps, lr, momentum, tolerance
 
-    def solve(self, log_joint: LogJoint, start: Params) -> Params:
+    def solve(self, problem: MapProblem) -> Params:
         """`steps` steps, or fewer."""
-        objective = FlatLogJoint(log_joint, start)
+        objective = problem.flat()
         phi, velocity = objective.start, torch.zeros_like(objective.start)
         for _ in range(self.steps):
             _, gradient = objective(phi)
@@ -100,7 +135,8 @@ class LBFGS(Solver):
         >>> peaks = torch.tensor([[1.0, -2.0], [5.0, 0.0]])  # of two tasks, much steeper in one direction
         >>> steepness = torch.tensor([1.0, 100.0])
         >>> log_joint = lambda phi: -0.5 * (steepness * (phi["w"] - peaks).square()).sum(1)
-        >>> bool((bm.inference.LBFGS().solve(log_joint, {"w": torch.zeros(2, 2)})["w"] - peaks).abs().max() < 1e-3)
+        >>> problem = bm.inference.MapProblem(log_joint, {"w": torch.zeros(2, 2)})
+        >>> bool((bm.inference.LBFGS().solve(problem)["w"] - peaks).abs().max() < 1e-3)
         True
     """
 
@@ -109,9 +145,9 @@ class LBFGS(Solver):
             raise DataError(f"expected steps, history >= 1 and tolerance >= 0, got {steps}, {history}, {tolerance}")
         self.steps, self.tolerance, self.history = steps, tolerance, history
 
-    def solve(self, log_joint: LogJoint, start: Params) -> Params:
+    def solve(self, problem: MapProblem) -> Params:
         """Until every task has converged, or `steps` are taken."""
-        objective = FlatLogJoint(log_joint, start)
+        objective = problem.flat()
         phi = objective.start
         value, gradient = objective(phi)
         pairs: list[tuple[Tensor, Tensor, Tensor]] = []

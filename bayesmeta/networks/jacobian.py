@@ -2,7 +2,8 @@
 
 What inference needs of J (`B N K P`) is mostly J D J'ᵀ with a diagonal D: prior variances, or rates. A dense layer's
 rows are outer products δ aᵀ of what comes back and what went in, so that (δ aᵀ)·(δ' a'ᵀ) = (δ·δ')(a·a'): the inner
-products cost the width of a layer, not its weights.
+products cost the width of a layer, not its weights. So they do with a D of one number, and with an `OuterProduct` r cᵀ
+for each layer, (δ·(r δ'))(a·(c a')); a D that differs freely within a layer has no factors.
 """
 
 from abc import ABC, abstractmethod
@@ -17,18 +18,50 @@ from bayesmeta.linalg import flattened
 from bayesmeta.typing import Params
 
 
+@dataclass(frozen=True, eq=False)
+class OuterProduct:
+    """r cᵀ, a number for each entry of a weight that is made of one a row and one a column.
+
+    Attributes:
+        rows: r, `O`.
+        columns: c, of the weight's shape without its first axis.
+
+    Example:
+        >>> product = OuterProduct(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0, 5.0]))
+        >>> product.dense()
+        tensor([[ 3.,  4.,  5.],
+                [ 6.,  8., 10.]])
+    """
+
+    rows: Float[Tensor, "O"]
+    columns: Float[Tensor, "*i"]
+
+    def dense(self) -> Float[Tensor, "O *i"]:
+        """All of it written out."""
+        return self.rows.reshape(-1, *[1] * self.columns.ndim) * self.columns
+
+
+Diagonal = Mapping[str, Tensor | OuterProduct]
+"""A diagonal matrix over phi, by its names: values that broadcast to `B *shape`, or are factored."""
+
+
+def written_out(diagonal: Diagonal) -> Params:
+    """The same with its outer products multiplied out."""
+    return {name: value.dense() if isinstance(value, OuterProduct) else value for name, value in diagonal.items()}
+
+
 class Jacobian(ABC):
     """d f / d phi at the points of each task: a value, `B N K P`, known through its products.
 
-    The diagonal D of an inner product is given by the names of phi: values that broadcast to `B *shape`.
+    The diagonal D of an inner product is given by the names of phi.
     """
 
     @abstractmethod
-    def gram(self, other: "Jacobian", diagonal: Params) -> Float[Tensor, "B NK MK"]:
+    def gram(self, other: "Jacobian", diagonal: Diagonal) -> Float[Tensor, "B NK MK"]:
         """J D J'ᵀ of all points with all points of another Jacobian of the same tasks, in float64."""
 
     @abstractmethod
-    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+    def blocks(self, diagonal: Diagonal) -> Float[Tensor, "B N K K"]:
         """J D Jᵀ of each point with itself, in float64."""
 
     @abstractmethod
@@ -70,13 +103,13 @@ class DenseJacobian(Jacobian):
     rows: Float[Tensor, "B N K P"]
     shapes: Mapping[str, torch.Size]
 
-    def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
+    def gram(self, other: Jacobian, diagonal: Diagonal) -> Float[Tensor, "B NK MK"]:
         """J D J'ᵀ as one product over all of phi."""
         right = other.dense().double()
         left = self.rows.double() * flat_diagonal(diagonal, self.shapes)[:, None, None]
         return left.flatten(1, 2) @ right.flatten(1, 2).mT
 
-    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+    def blocks(self, diagonal: Diagonal) -> Float[Tensor, "B N K K"]:
         """J D J'ᵀ as one product over all of phi."""
         rows = self.rows.double()
         return rows * flat_diagonal(diagonal, self.shapes)[:, None, None] @ rows.mT
@@ -141,21 +174,21 @@ class FactoredJacobian(Jacobian):
 
     factors: Mapping[str, Factor]
 
-    def gram(self, other: Jacobian, diagonal: Params) -> Float[Tensor, "B NK MK"]:
+    def gram(self, other: Jacobian, diagonal: Diagonal) -> Float[Tensor, "B NK MK"]:
         """J D J'ᵀ as a sum over layers."""
         if not isinstance(other, FactoredJacobian):
             return other.gram(self, diagonal).mT
         count, other_count = self._num_outputs, other._num_outputs
         total: Tensor | float = 0.0
-        for name, left in self.factors.items():
-            right, spread = other.factors[name], _by_task(diagonal[name], left)
-            if spread is None:  # a D that differs within the weight has no factors
-                scale = flat_diagonal({name: diagonal[name]}, {name: _shape(left)})[:, None, None]
-                product = (left.dense().double() * scale).flatten(1, 2) @ right.dense().double().flatten(1, 2).mT
+        for name, factor in self.factors.items():
+            right, left = other.factors[name], _times_diagonal(factor, diagonal[name])
+            if left is None:
+                rows = _dense_times(factor, diagonal[name])
+                product = rows.flatten(1, 2) @ right.dense().double().flatten(1, 2).mT
             else:
-                product = spread * (left.delta.double().flatten(1, 2) @ right.delta.double().flatten(1, 2).mT)
+                product = left.delta.flatten(1, 2) @ right.delta.double().flatten(1, 2).mT
                 if left.inputs is not None and right.inputs is not None:
-                    inner = left.inputs.double() @ right.inputs.double().mT
+                    inner = left.inputs @ right.inputs.double().mT
                     if count * other_count > 1:
                         inner = inner.repeat_interleave(count, 1).repeat_interleave(other_count, 2)
                     product = product * inner
@@ -163,20 +196,18 @@ class FactoredJacobian(Jacobian):
         assert isinstance(total, Tensor)
         return total
 
-    def blocks(self, diagonal: Params) -> Float[Tensor, "B N K K"]:
+    def blocks(self, diagonal: Diagonal) -> Float[Tensor, "B N K K"]:
         """J D J'ᵀ as a sum over layers."""
         total: Tensor | float = 0.0
         for name, factor in self.factors.items():
-            spread, delta = _by_task(diagonal[name], factor), factor.delta.double()
-            if spread is None:
-                rows = factor.dense().double()
-                scale = flat_diagonal({name: diagonal[name]}, {name: _shape(factor)})[:, None, None]
-                total = total + rows * scale @ rows.mT
+            left = _times_diagonal(factor, diagonal[name])
+            if left is None:
+                product = _dense_times(factor, diagonal[name]) @ factor.dense().double().mT
             else:
-                product = spread[..., None] * (delta @ delta.mT)
-                if factor.inputs is not None:
-                    product = product * factor.inputs.double().square().sum(-1)[..., None, None]
-                total = total + product
+                product = left.delta @ factor.delta.double().mT
+                if left.inputs is not None and factor.inputs is not None:
+                    product = product * (left.inputs * factor.inputs.double()).sum(-1)[..., None, None]
+            total = total + product
         assert isinstance(total, Tensor)
         return total
 
@@ -226,13 +257,27 @@ class FactoredJacobian(Jacobian):
         return next(iter(self.factors.values())).delta.shape[2]
 
 
-def _by_task(value: Tensor, factor: Factor) -> Float[Tensor, "#B 1 1"] | None:
-    """The one number that a task's D has for all of a weight; None when it has several."""
-    dims = 1 if factor.inputs is None else 2
+def _times_diagonal(factor: Factor, value: Tensor | OuterProduct) -> Factor | None:
+    """δ aᵀ with each entry multiplied by D's, in float64; None where D has no factors."""
+    inputs = None if factor.inputs is None else factor.inputs.double()
+    if isinstance(value, OuterProduct):
+        assert inputs is not None  # an outer product is of a weight
+        return Factor(factor.delta.double() * value.rows.double(), inputs * value.columns.double())
+    dims = 1 if inputs is None else 2
     value = value.double()
     if value.ndim <= dims:  # no axis of tasks
-        return value.reshape(1, 1, 1) if value.numel() == 1 else None
-    return value.reshape(-1, 1, 1) if value.shape[1:].numel() == 1 else None
+        if value.numel() == 1:
+            return Factor(factor.delta.double() * value.reshape(()), inputs)
+    elif value.shape[1:].numel() == 1:
+        return Factor(factor.delta.double() * value.reshape(-1, 1, 1, 1), inputs)
+    if inputs is None:  # a bias of its own number each
+        return Factor(factor.delta.double() * (value if value.ndim == 1 else value[:, None, None]))
+    return None
+
+
+def _dense_times(factor: Factor, value: Tensor | OuterProduct) -> Float[Tensor, "B N K Q"]:
+    scale = flat_diagonal({"": value}, {"": _shape(factor)})[:, None, None]
+    return factor.dense().double() * scale
 
 
 def _shape(factor: Factor) -> torch.Size:
@@ -240,11 +285,11 @@ def _shape(factor: Factor) -> torch.Size:
     return outputs if factor.inputs is None else torch.Size((*outputs, factor.inputs.shape[-1]))
 
 
-def flat_diagonal(diagonal: Params, shapes: Mapping[str, torch.Size]) -> Float[Tensor, "#B P"]:
+def flat_diagonal(diagonal: Diagonal, shapes: Mapping[str, torch.Size]) -> Float[Tensor, "#B P"]:
     """D as one vector a task, in float64."""
     parts = []
-    for name, shape in shapes.items():
-        value = diagonal[name].double()
+    for name, value in written_out({name: diagonal[name] for name in shapes}).items():
+        shape, value = shapes[name], value.double()
         tasks = value.shape[: value.ndim - len(shape)] or (1,)
         parts.append(value.expand(*tasks, *shape).reshape(*tasks, -1))
     widest = max(len(part) for part in parts)

@@ -6,7 +6,15 @@ from bayesmeta.priors.feature_covariance import (
     FullCovariance,
     IsotropicCovariance,
 )
-from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
+from bayesmeta.priors.gaussian import (
+    DiagonalGaussian,
+    FactoredGaussian,
+    FullGaussian,
+    IndependentGaussian,
+    IsotropicGaussian,
+    LayerwiseGaussian,
+    StandardNormal,
+)
 from bayesmeta.priors.matrix_normal import LastLayerPrior, MatrixNormal, MatrixNormalMixture, Ridge
 from bayesmeta.priors.prior import Prior
 from bayesmeta.priors.shared_effects import SharedEffects
@@ -15,12 +23,15 @@ from bayesmeta.priors.task_scale import TaskScale
 __all__ = [
     "DiagonalCovariance",
     "DiagonalGaussian",
+    "FactoredGaussian",
     "FeatureCovariance",
     "FullCovariance",
     "FullGaussian",
+    "IndependentGaussian",
     "IsotropicCovariance",
     "IsotropicGaussian",
     "LastLayerPrior",
+    "LayerwiseGaussian",
     "MatrixNormal",
     "MatrixNormalMixture",
     "Prior",

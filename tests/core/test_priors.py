@@ -26,7 +26,13 @@ def _shaken(module: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: bm.priors.IsotropicGaussian(MEAN, 4.0), lambda: bm.priors.DiagonalGaussian(MEAN, 0.25)]
+    "make",
+    [
+        lambda: bm.priors.IsotropicGaussian(MEAN, 4.0),
+        lambda: bm.priors.LayerwiseGaussian(MEAN, 4.0),
+        lambda: bm.priors.FactoredGaussian(MEAN, 0.25),
+        lambda: bm.priors.DiagonalGaussian(MEAN, 0.25),
+    ],
 )
 def test_independent_gaussians(make: Callable[[], bm.priors.Prior]) -> None:
     prior = make().double()
@@ -45,8 +51,24 @@ def test_independent_gaussians(make: Callable[[], bm.priors.Prior]) -> None:
 def test_starting_variances() -> None:
     for value in bm.priors.IsotropicGaussian(MEAN, precision=4.0).variance().values():
         assert math.isclose(value.item(), 0.25, rel_tol=1e-6)  # float32
-    for name, value in bm.priors.DiagonalGaussian(MEAN, variance=0.25).variance().items():
-        torch.testing.assert_close(value, torch.full(MEAN[name].shape, 0.25))
+    for kind in (bm.priors.LayerwiseGaussian, bm.priors.FactoredGaussian, bm.priors.DiagonalGaussian):
+        for name, value in kind.around(MEAN, precision=4.0).variance().items():
+            torch.testing.assert_close(value.expand(MEAN[name].shape), torch.full(MEAN[name].shape, 0.25))
+
+
+def test_a_factored_gaussian_is_the_dense_one() -> None:
+    """Its variances are outer products over the first axis and all others, also of a convolution's weight."""
+    mean = {"kernel": torch.randn(3, 2, 2, 2), "bias": torch.randn(3)}
+    prior = _shaken(bm.priors.FactoredGaussian(mean, 0.5))
+    rows, columns = (prior.diagonal()["kernel"].rows, prior.diagonal()["kernel"].columns)
+    assert rows.shape == (3,)
+    assert columns.shape == (2, 2, 2)
+    dense = torch.cat([torch.outer(rows, columns.flatten()).flatten(), prior.diagonal()["bias"]])
+    phi = prior.sample(4)
+    flat = torch.cat([phi["kernel"].flatten(1), phi["bias"]], 1)
+    center = torch.cat([prior.mean["kernel"].flatten(), prior.mean["bias"]])
+    expected = torch.distributions.MultivariateNormal(center, torch.diag(dense)).log_prob(flat)
+    torch.testing.assert_close(prior.log_prob(phi), expected, **CLOSE)
 
 
 def test_full_gaussian_is_scipys() -> None:

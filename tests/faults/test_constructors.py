@@ -156,6 +156,7 @@ def _mean() -> dict[str, torch.Tensor]:
     return {"a": torch.zeros(2)}
 
 
+SOLVED = _without(EXPLICIT, "steps", "lr") | {"prior": lambda: bm.priors.FactoredGaussian}
 CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.MAML: (_adapt, GRADIENT | {"checkpoint": False}),
     bm.FirstOrderMAML: (_adapt, GRADIENT | {"checkpoint": False}),
@@ -164,11 +165,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.MAMLPlusPlus: (_adapt, GRADIENT | {"multi_step_share": 0.15, "first_order_share": 0.0}),
     bm.CAVIA: (_adapt, _without(GRADIENT, "adapted") | {"num_context": 2}),
     bm.BMAML: (_adapt, _without(EXPLICIT, "posterior") | {"num_particles": 2, "spread": 0.1}),
-    bm.LLAMA: (_adapt, {name: value for name, value in EXPLICIT.items() if name != "lr"}),
+    bm.LLAMA: (_adapt, SOLVED | {"solver": bm.inference.LevenbergMarquardt}),
     bm.IMAML: (
         _adapt,
-        _without(EXPLICIT, "steps", "lr")
-        | {"solver": bm.inference.LBFGS, "gauss_newton": False, "solve_steps": 3, "solve_tolerance": 1e-6},
+        SOLVED | {"solver": bm.inference.LBFGS, "gauss_newton": False, "solve_steps": 3, "solve_tolerance": 1e-6},
     ),
     bm.TransformerNeuralProcess: (
         _adapt,
@@ -290,6 +290,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.hyperpriors.DeviationHyperprior: (_made, {"scale": 2.5, "dof": 3.0}),
     bm.hyperpriors.GaussianHyperprior: (_made, {"scale": 1.0, "names": lambda: ["features"]}),
     bm.inference.LBFGS: (_solver, {"steps": 5, "tolerance": 1e-5, "history": 10}),
+    bm.inference.GaussNewton: (_solver, {"steps": 2}),
+    bm.inference.LevenbergMarquardt: (_solver, {"steps": 5, "history": 10}),
     bm.inference.GradientAscent: (_solver, {"steps": 5, "lr": 0.01, "momentum": 0.0, "tolerance": 0.0}),
     bm.inference.NUTS: (
         _made,
@@ -353,6 +355,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.priors.IsotropicCovariance: (_covariance, COVARIANCE),
     bm.priors.DiagonalGaussian: (_made, {"mean": _mean, "variance": 1.0, "bounds": (1e-8, 1e8)}),
     bm.priors.IsotropicGaussian: (_made, {"mean": _mean, "precision": 1.0, "bounds": (1e-8, 1e8)}),
+    bm.priors.LayerwiseGaussian: (_made, {"mean": _mean, "precision": 1.0, "bounds": (1e-8, 1e8)}),
+    bm.priors.FactoredGaussian: (_made, {"mean": _mean, "variance": 1.0, "bounds": (1e-8, 1e8)}),
     bm.priors.FullGaussian: (_made, {"num_parameters": 2, "variance": 1.0, "name": "phi"}),
     bm.priors.StandardNormal: (_made, {"shapes": lambda: {"a": [2]}}),
     bm.priors.MatrixNormal: (

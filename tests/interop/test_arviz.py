@@ -268,7 +268,9 @@ def test_leave_one_out_checks_run(kind: str) -> None:
     if kind == "chains":
         learner = bm.Sampled(learner, SHORT)
     if kind == "classes":
-        learner = bm.LLAMA(bm.MLP(1, [3]), steps=1, likelihood=bm.likelihoods.Categorical(3)).double()
+        learner = bm.LLAMA(
+            bm.MLP(1, [3]), solver=bm.inference.LevenbergMarquardt(1), likelihood=bm.likelihoods.Categorical(3)
+        ).double()
         tasks = bm.TaskDataset(bm.Data(tasks.data.x, (tasks.data.y[..., 0] > 2.0).long(), tasks.data.mask))
     if kind == "outputs":
         learner = bm.ALPaCA(bm.Identity(1), num_outputs=2).double()

@@ -5,14 +5,21 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.networks.jacobian import DenseJacobian, FactoredJacobian, Jacobian, flat_diagonal
+from bayesmeta.networks.jacobian import (
+    DenseJacobian,
+    Diagonal,
+    FactoredJacobian,
+    Jacobian,
+    OuterProduct,
+    flat_diagonal,
+)
 from bayesmeta.typing import Params
 
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}  # float64: another order of summation
 TASKS = 3
 
 
-def _diagonals(phi: Params) -> dict[str, Params]:
+def _diagonals(phi: Params) -> dict[str, Diagonal]:
     """D as learners give it: one number, one a task, one a weight, one for every number, one for each of a task."""
     positive = lambda *shape: torch.rand(shape, dtype=torch.float64) + 0.1
     return {
@@ -20,6 +27,12 @@ def _diagonals(phi: Params) -> dict[str, Params]:
         "one a task": {name: positive(TASKS, *[1] * (value.ndim - 1)) for name, value in phi.items()},
         "shared by tasks": {name: positive(*value.shape[1:]) for name, value in phi.items()},
         "every number": {name: positive(*value.shape) for name, value in phi.items()},
+        "outer products": {
+            name: OuterProduct(positive(value.shape[1]), positive(*value.shape[2:]))
+            if value.ndim == 3
+            else positive(*value.shape[1:])
+            for name, value in phi.items()
+        },
         "a mixture": {
             name: positive() if i % 2 else positive(*value.shape) for i, (name, value) in enumerate(phi.items())
         },
@@ -35,12 +48,15 @@ def pair(request: pytest.FixtureRequest) -> tuple[Params, Jacobian, Jacobian]:
     return phi, network.jacobian(phi, first), network.jacobian(phi, second)
 
 
-def _dense(left: Tensor, diagonal: Params, phi: Params, right: Tensor) -> Tensor:
+def _dense(left: Tensor, diagonal: Diagonal, phi: Params, right: Tensor) -> Tensor:
     spread = flat_diagonal(diagonal, {name: value.shape[1:] for name, value in phi.items()})
     return torch.einsum("bnkp,bp,bmlp->bnkml", left, spread.expand(TASKS, -1), right).flatten(3).flatten(1, 2)
 
 
-@pytest.mark.parametrize("kind", ["one number", "one a task", "shared by tasks", "every number", "a mixture"])
+KINDS = ["one number", "one a task", "shared by tasks", "every number", "outer products", "a mixture"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_products_are_the_dense_ones(pair: tuple[Params, Jacobian, Jacobian], kind: str) -> None:
     phi, first, second = pair
     diagonal = _diagonals(phi)[kind]

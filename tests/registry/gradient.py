@@ -88,12 +88,42 @@ GRADIENT = [
     ),
     _gradient("imaml-as-used", lambda: bm.IMAML(_mlp(), precision=100.0), exceptions=TIGHT | ITERATES),
     _gradient(
+        "imaml-factored-gauss-newton",
+        lambda: bm.IMAML(
+            _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=2)
+        ),
+        calls=50,
+    ),
+    _gradient(
+        "imaml-classes-gauss-newton",
+        lambda: bm.IMAML(
+            bm.MLP(2, [8]),
+            precision=5.0,
+            prior=bm.priors.LayerwiseGaussian,
+            solver=bm.inference.GaussNewton(steps=2),
+            likelihood=bm.likelihoods.Categorical(3),
+        ),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        calls=50,
+        exceptions=NOT_EQUIVARIANT,
+    ),
+    _gradient(
         "llama",
         lambda: bm.LLAMA(_mlp(), precision=20.0),
         calls=20,
         steps=60,  # which is more than is asked of the others in 150
         float32_tolerance=1e-3,  # the solver stops at √eps posterior deviations
         exceptions=LAPLACE_EVIDENCE | ITERATES,
+    ),
+    _gradient(
+        "llama-factored-gauss-newton",
+        lambda: bm.LLAMA(
+            _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=3)
+        ),
+        calls=20,
+        steps=60,
+        exceptions=LAPLACE_EVIDENCE,
     ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
 ]

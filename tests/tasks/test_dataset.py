@@ -339,7 +339,7 @@ def test_a_joint_distribution_of_too_many_points_is_refused_before_it_is_made() 
 BY_POINTS = {
     "MAML": lambda: bm.MAML(bm.MLP(1, [4])),
     "IMAML": lambda: bm.IMAML(bm.MLP(1, [4]), solver=bm.inference.GradientAscent(1, 0.1)),
-    "LLAMA": lambda: bm.LLAMA(bm.MLP(1, [4]), steps=1),
+    "LLAMA": lambda: bm.LLAMA(bm.MLP(1, [4]), solver=bm.inference.LevenbergMarquardt(1)),
     "CAVIA": lambda: bm.CAVIA(bm.MLP(1, [4])),
     "DeepKernelTransfer": lambda: bm.DeepKernelTransfer(bm.MLP(1, [4])),
     "LRD2": lambda: bm.LRD2(bm.MLP(1, [4]), num_classes=2),

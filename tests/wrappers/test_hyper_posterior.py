@@ -24,7 +24,11 @@ NESTED = [
     ),
     Case(
         "llama-two-outputs",
-        lambda: bm.LLAMA(bm.MLP(2, [4]), steps=1, likelihood=bm.likelihoods.Gaussian(bm.noise.FullNoise(2))),
+        lambda: bm.LLAMA(
+            bm.MLP(2, [4]),
+            solver=bm.inference.LevenbergMarquardt(1),
+            likelihood=bm.likelihoods.Gaussian(bm.noise.FullNoise(2)),
+        ),
         outcomes=bm.Numbers(2),
         num_inputs=2,
     ),

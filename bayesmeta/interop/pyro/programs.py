@@ -20,7 +20,7 @@ from bayesmeta.interop.pyro._distributions import OfWeight, for_pyro, kind_of_pr
 from bayesmeta.interop.pyro._theta import theta_sites
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.priors import DiagonalGaussian, IsotropicGaussian, LastLayerPrior, Prior, StandardNormal
+from bayesmeta.priors import IndependentGaussian, LastLayerPrior, Prior, StandardNormal
 from bayesmeta.typing import Params
 
 Program = Callable[[Data], Tensor]
@@ -145,9 +145,8 @@ def phi_distributions(prior: Prior) -> dict[str, OfPhi]:
     return {name: kind_of_prior(type(prior).__name__)(prior, name, mean.shape)}
 
 
-@phi_distributions.register(IsotropicGaussian)
-@phi_distributions.register(DiagonalGaussian)
-def _gaussian(prior: IsotropicGaussian | DiagonalGaussian) -> dict[str, OfPhi]:
+@phi_distributions.register(IndependentGaussian)
+def _gaussian(prior: IndependentGaussian) -> dict[str, OfPhi]:
     variances = prior.variance()
     return {
         name: dist.Normal(mean, variances[name].sqrt().expand(mean.shape)).to_event(mean.ndim)

@@ -120,6 +120,7 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         super().__init__(expanded, num_outputs, noise, lambda noise: SharedEffects(covariance, shared, levels, noise))
         first = features.x_shape[0]
         self.coded_inputs = tuple(range(first, first + len(levels)))
+        self.known_noise = False  # what is summed over all tasks weighs their rows alike
 
     @override
     def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:

@@ -10,6 +10,7 @@ import contextlib
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,19 +21,19 @@ from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedE
 from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
 from bayesmeta.inference.gauss_newton import distance_to_mode
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
-from bayesmeta.inference.laplace import Belief, DiagonalBelief, EarlyStopping, ExplicitPrior, GaussNewton, Shrinkage
-from bayesmeta.inference.map import unrolled_map
-from bayesmeta.inference.solvers import FlatLogJoint
+from bayesmeta.inference.laplace import Belief, Curvature, DiagonalBelief, EarlyStopping, ExplicitPrior, Shrinkage
+from bayesmeta.inference.map import Product, implicit_map, require_finite, unrolled_map
+from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import flattened
-from bayesmeta.networks.jacobian import Jacobian, jacobian
+from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, Positive
 from bayesmeta.outcomes import Labels
-from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.priors import IndependentGaussian
 from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
 from bayesmeta.typing import LogJoint, Params
 
@@ -154,8 +155,8 @@ class GradientLearner(LinearizableLearner):
         """How what the support says about a direction of phi shrinks its variance."""
 
     @abstractmethod
-    def squares(self, support: Data) -> Params:
-        """S²: prior variances, or step sizes on the sum over points; broadcastable to `B *shape`."""
+    def squares(self, support: Data) -> Diagonal:
+        """S²: prior variances, or step sizes on the sum over points."""
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi."""
@@ -174,11 +175,11 @@ class GradientLearner(LinearizableLearner):
         """The same with the diagonal of the Gauss-Newton matrix alone."""
         return self.shrinkage().diagonal(self.curvature(support, phi))
 
-    def curvature(self, support: Data, phi: Params) -> GaussNewton:
+    def curvature(self, support: Data, phi: Params) -> Curvature:
         """The generalised Gauss-Newton matrix of the support at phi, with S²."""
         root = self.likelihood.curvature_of(self.forward(phi, support.x), support)
         shapes = {name: value.shape[1:] for name, value in phi.items()}
-        return GaussNewton.of(self.jacobian(phi, support.x), root, support.mask, self.squares(support), shapes)
+        return Curvature.of(self.jacobian(phi, support.x), root, support.mask, self.squares(support), shapes)
 
     def unit_rate(self, support: Data) -> Float[Tensor, "B"]:
         """σ² / N: a step size of 1 on the sum over points. No points count as one, so that a prior is left.
@@ -241,7 +242,8 @@ class GradientLearner(LinearizableLearner):
         """
         if torch.compiler.is_compiling():  # no decisions in recorded code: the loss is looked at after it
             return
-        start, squares, size_b = self.start(support.num_tasks), self.squares(support), support.num_tasks
+        start, size_b = self.start(support.num_tasks), support.num_tasks
+        squares = written_out(self.squares(support))
         f = torch.where(support.mask[..., None], self.forward(phi, support.x), 0.0).abs()
         outputs = _largest(f, f.ndim - 2, size_b) / self.likelihood.unit().sqrt()
         distance = torch.zeros_like(outputs)
@@ -442,7 +444,7 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
         >>> class PriorMean(ExplicitWeightLearner):
         ...     def __init__(self, network: Network) -> None:
         ...         super().__init__(network)
-        ...         self.prior = IsotropicGaussian(self.initial, precision=10.0)
+        ...         self.prior = bm.priors.IsotropicGaussian(self.initial, precision=10.0)
         ...
         ...     def mode(self, support: Data) -> Params:
         ...         return self.start(support.num_tasks)
@@ -451,15 +453,67 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
         torch.Size([1, 1, 1])
     """
 
-    prior: IsotropicGaussian
+    prior: IndependentGaussian
 
     def shrinkage(self) -> Shrinkage:
         """Bayes' rule under the prior."""
         return ExplicitPrior()
 
-    def squares(self, support: Data) -> Params:
+    def squares(self, support: Data) -> Diagonal:
         """The prior variances."""
-        return self.prior.variance()
+        return self.prior.diagonal()
+
+    def optimum(
+        self,
+        support: Data,
+        solver: Solver,
+        *,
+        product: Callable[[Params], Product] | None = None,
+        precondition: Callable[[Params], Callable[[Tensor], Tensor]] | None = None,
+        solve_steps: int = 10,
+        tolerance: float = 1e-6,
+    ) -> Params:
+        """Where a solver ends, differentiable in theta: through its steps, or as the optimum that it is.
+
+        Args:
+            support: the data of each task.
+            solver: its rates and tolerances are in units of the noise per point.
+            product: as for `implicit_map`; what follows, too.
+            precondition: see there.
+            solve_steps: see there.
+            tolerance: see there.
+        """
+        joint, start, unit = self.joint(support), self.start(support.num_tasks), self.unit_rate(support).detach()
+        curvature = partial(self.curvature, support)
+        if solver.unrolls:
+            phi = solver.solve(MapProblem(joint, start, unit, curvature))
+            require_finite(phi, [])
+            return phi
+        return implicit_map(
+            joint,
+            start,
+            solver=solver,
+            unit=unit,
+            curvature=curvature,
+            product=product,
+            precondition=precondition,
+            solve_steps=solve_steps,
+            tolerance=tolerance,
+        )
+
+    def inspect_optimum(self, support: Data, phi: Params, solver: Solver, remedy: str) -> None:
+        """Warn of tasks whose phi is short of the mode; steps that are differentiated through need not arrive.
+
+        Args:
+            support: the data of each task.
+            phi: where the solver has ended.
+            solver: whose end it is.
+            remedy: what to do about it.
+        """
+        if solver.unrolls:
+            super().inspect(support, phi)
+            return
+        self.warn_of_distance(support, phi, remedy)
 
     def warn_of_distance(self, support: Data, phi: Params, remedy: str) -> None:
         """Warn of tasks whose phi is short of the mode: for learners whose phi is one."""

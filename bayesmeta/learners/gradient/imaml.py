@@ -16,17 +16,16 @@ Memory does not grow with the steps of the inner solver.
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.inference.map import Product, implicit_map
+from bayesmeta.inference.map import Product
 from bayesmeta.inference.solvers import LBFGS, Solver
 from bayesmeta.learners.gradient.base import ExplicitWeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.networks.network import Network
-from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.priors import IndependentGaussian, IsotropicGaussian
 from bayesmeta.typing import Params
 
 
@@ -69,6 +68,7 @@ class IMAML(ExplicitWeightLearner):
         network: Network,
         *,
         precision: float = 1.0,
+        prior: type[IndependentGaussian] = IsotropicGaussian,
         solver: Solver | None = None,
         gauss_newton: bool = False,
         solve_steps: int = 10,
@@ -79,28 +79,26 @@ class IMAML(ExplicitWeightLearner):
         adapted: Sequence[str] | None = None,
     ) -> None:
         super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
-        self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
+        self.prior: IndependentGaussian = prior.around(self.initial, precision)
         self.solver = LBFGS(20, 1e-4) if solver is None else solver
         self.gauss_newton, self.solve_steps, self.solve_tolerance = gauss_newton, solve_steps, solve_tolerance
 
     @override
     def mode(self, support: Data) -> Params:
-        joint, unit = self.joint(support), self.unit_rate(support).detach()
-        return implicit_map(
-            lambda phi: unit * joint(phi),  # a positive factor moves no optimum
-            self.start(support.num_tasks),
-            solver=self.solver,
-            curvature=self._gauss_newton(support, unit) if self.gauss_newton else None,
+        return self.optimum(
+            support,
+            self.solver,
+            product=self._gauss_newton(support) if self.gauss_newton else None,
             solve_steps=self.solve_steps,
             tolerance=self.solve_tolerance,
         )
 
     @override
     def inspect(self, support: Data, phi: Params) -> None:
-        self.warn_of_distance(support, phi, "give the solver more steps, or use LLAMA's (see inference.gauss_newton)")
+        self.inspect_optimum(support, phi, self.solver, "give the solver more steps, or use LevenbergMarquardt()")
 
-    def _gauss_newton(self, support: Data, unit: Tensor) -> Callable[[Params], Product]:
-        """At phi, v -> unit (Jᵀ Λ J + precision) v."""
+    def _gauss_newton(self, support: Data) -> Callable[[Params], Product]:
+        """At phi, v -> (Jᵀ Λ J + D⁻¹) v."""
 
         def at(phi: Params) -> Product:
             leaves = {name: value.detach().requires_grad_() for name, value in phi.items()}
@@ -110,17 +108,15 @@ class IMAML(ExplicitWeightLearner):
                 root = torch.where(support.mask[..., None, None], root, 0.0)
                 dummy = torch.zeros_like(f, requires_grad=True)
                 back = torch.autograd.grad(f, list(leaves.values()), dummy, create_graph=True)  # Jᵀ u, linear in u
-            precision = self.prior.precision().detach()
+            variance = {name: value.detach() for name, value in self.prior.variance().items()}
 
             def product(vector: Params) -> Params:
                 with torch.enable_grad():
                     (forward,) = torch.autograd.grad(back, dummy, list(vector.values()), retain_graph=True)  # J v
                     weighted = (root @ (root.mT @ forward[..., None]))[..., 0]  # Λ J v
                     results = torch.autograd.grad(f, list(leaves.values()), weighted, retain_graph=True)
-                return {
-                    name: unit.reshape(-1, *[1] * (value.ndim - 1)) * (value + precision * vector[name])
-                    for name, value in zip(leaves, results, strict=True)
-                }
+                pairs = zip(leaves, results, strict=True)
+                return {name: value + vector[name] / variance[name] for name, value in pairs}
 
             return product
 

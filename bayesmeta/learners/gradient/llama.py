@@ -17,6 +17,7 @@ steps of ascent end; here it is the mode, as both the evidence and the posterior
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -24,14 +25,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.inference.gauss_newton import gauss_newton_map
+from bayesmeta.inference.gauss_newton import LevenbergMarquardt, posterior_product
 from bayesmeta.inference.laplace import log_determinant
-from bayesmeta.learners.gradient.base import ExplicitWeightLearner, positive_steps
+from bayesmeta.inference.solvers import Solver
+from bayesmeta.learners.gradient.base import ExplicitWeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.linalg import flattened
 from bayesmeta.networks.network import Network
-from bayesmeta.priors import IsotropicGaussian
+from bayesmeta.priors import IndependentGaussian, IsotropicGaussian
 from bayesmeta.typing import Params
 
 
@@ -69,16 +70,17 @@ class LLAMA(ExplicitWeightLearner):
         self,
         network: Network,
         *,
-        steps: int = 50,
         precision: float = 1.0,
+        prior: type[IndependentGaussian] = IsotropicGaussian,
+        solver: Solver | None = None,
         num_outputs: int | None = None,
         likelihood: Likelihood | None = None,
         posterior: Approximation | None = None,
         adapted: Sequence[str] | None = None,
     ) -> None:
         super().__init__(network, num_outputs=num_outputs, likelihood=likelihood, posterior=posterior, adapted=adapted)
-        self.prior: IsotropicGaussian = IsotropicGaussian(self.initial, precision)
-        self.steps = positive_steps(steps)
+        self.prior: IndependentGaussian = prior.around(self.initial, precision)
+        self.solver = LevenbergMarquardt() if solver is None else solver
 
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
@@ -90,19 +92,20 @@ class LLAMA(ExplicitWeightLearner):
         noise Gaussian.
         """
         phi = self.find_mode(data)
-        distance = torch.stack([flattened((phi[k] - mean).square()).sum(1) for k, mean in self.initial.items()]).sum(0)
-        fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.precision() * distance
+        fit = self.log_likelihood(data)(phi) - 0.5 * self.prior.squared_distance(phi)
         return fit - 0.5 * log_determinant(self.curvature(data, phi).kernel())
 
     @override
     def mode(self, support: Data) -> Params:
-        return gauss_newton_map(
-            self.joint(support),
-            self.start(support.num_tasks),
-            lambda phi: self.curvature(support, phi),
-            steps=self.steps,
+        return self.optimum(
+            support,
+            self.solver,
+            precondition=posterior_product(partial(self.curvature, support)),
+            solve_steps=20,
+            tolerance=torch.finfo(support.x.dtype).eps ** 0.5,
         )
 
     @override
     def inspect(self, support: Data, phi: Params) -> None:
-        self.warn_of_distance(support, phi, "take more steps, or bring the data to unit scale (Standardized)")
+        remedy = "give the solver more steps, or bring the data to unit scale (Standardized)"
+        self.inspect_optimum(support, phi, self.solver, remedy)

@@ -35,7 +35,7 @@ class LinearizableLearner(Learner):
 
     Example:
         >>> import bayesmeta as bm
-        >>> from bayesmeta.inference.laplace import ExplicitPrior, GaussNewton
+        >>> from bayesmeta.inference.laplace import ExplicitPrior, Curvature
         >>> from bayesmeta.networks.jacobian import jacobian
         >>> class Slope(LinearizableLearner):  # f(x; phi) = phi x, with phi ~ N(0, 1) and the MAP in closed form
         ...     def __init__(self) -> None:
@@ -49,10 +49,10 @@ class LinearizableLearner(Learner):
         ...     def jacobian(self, phi: Params, x: Tensor) -> Jacobian:
         ...         return jacobian(self.forward, phi, x)
         ...
-        ...     def curvature(self, support: Data, phi: Params) -> GaussNewton:
+        ...     def curvature(self, support: Data, phi: Params) -> Curvature:
         ...         root = self.likelihood.curvature_root(self.forward(phi, support.x))
         ...         rows, ones = self.jacobian(phi, support.x), {"slope": torch.ones(1)}
-        ...         return GaussNewton.of(rows, root, support.mask, ones, {"slope": torch.Size([1])})
+        ...         return Curvature.of(rows, root, support.mask, ones, {"slope": torch.Size([1])})
         ...
         ...     def belief(self, support: Data, phi: Params) -> Belief:
         ...         return ExplicitPrior().full(self.curvature(support, phi))

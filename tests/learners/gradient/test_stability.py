@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import bayesmeta as bm
 from bayesmeta.errors import ConvergenceWarning
-from bayesmeta.inference.gauss_newton import PosteriorCovariance, distance_to_mode, gauss_newton, gauss_newton_map
+from bayesmeta.inference.gauss_newton import LevenbergMarquardt, PosteriorCovariance, distance_to_mode
 from bayesmeta.inference.map import implicit_map
 from bayesmeta.learners.gradient.base import GradientLearner
 from bayesmeta.linalg import conjugate_gradient, flattened
@@ -126,7 +126,9 @@ def test_a_label_makes_itself_more_probable() -> None:
 def test_no_task_ends_below_its_start(noise: float) -> None:
     """A network that is far from its data, where undamped steps overshoot; float32, where rounding is seen."""
     learner = bm.LLAMA(
-        bm.MLP(1, [20, 20]), steps=15, likelihood=bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, noise))
+        bm.MLP(1, [20, 20]),
+        solver=LevenbergMarquardt(15),
+        likelihood=bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, noise)),
     )
     x = torch.linspace(-5.0, 5.0, 12).expand(6, -1)[..., None]
     support = bm.Data.full(x, torch.sin(x * torch.arange(1, 7)[:, None, None]))
@@ -145,7 +147,7 @@ def test_a_curved_network() -> None:
     support = bm.Data.full(x, (x[..., 0] > 0.3 * torch.randn(4, 9)).long())
     phi, joint = learner.adapt(support).mean, learner.log_joint(support)
     with torch.no_grad():
-        other = bm.inference.LBFGS(500, 1e-10).solve(joint, learner.start(4))
+        other = bm.inference.LBFGS(500, 1e-10).solve(bm.inference.MapProblem(joint, learner.start(4)))
         torch.testing.assert_close(joint(phi), joint(other), rtol=0.0, atol=1e-9)
     for task in range(4):
         assert _distance(learner, support, phi, task) < 1e-6
@@ -267,9 +269,13 @@ def test_a_laplace_mixed_model_of_labels() -> None:
 def test_too_few_steps_for_a_mixed_model_are_told() -> None:
     tasks = bm.TaskDataset.from_labels(_groups())
     learner = bm.LLAMA(
-        Slope(), steps=1, precision=0.01, likelihood=bm.likelihoods.Bernoulli(), adapted=["layer.bias"]
+        Slope(),
+        solver=LevenbergMarquardt(1),
+        precision=0.01,
+        likelihood=bm.likelihoods.Bernoulli(),
+        adapted=["layer.bias"],
     ).double()
-    with pytest.warns(ConvergenceWarning, match=r"LLAMA stopped short of the mode in \d+ of 60 tasks .*: take more"):
+    with pytest.warns(ConvergenceWarning, match=r"LLAMA stopped short of the mode in \d+ of 60 tasks .*: give the"):
         bm.fit_evidence(learner, tasks, max_iterations=3)
     with pytest.warns(ConvergenceWarning, match="LLAMA stopped short of the mode"):
         learner.adapt(tasks.data)
@@ -376,12 +382,14 @@ def test_imaml_tells_of_a_solver_that_stops_short() -> None:
         bm.IMAML(Line(), likelihood=bm.likelihoods.Bernoulli()).double().adapt(support)
 
 
-def test_gauss_newton_without_a_graph() -> None:
+def test_the_search_for_the_mode_keeps_no_graph() -> None:
     learner, support = _llama(bm.likelihoods.Bernoulli()), _tasks(bm.likelihoods.Bernoulli(), COUNTS)
     curvature = lambda phi: learner.curvature(support, phi)
     with torch.no_grad():
-        phi, distance = gauss_newton(learner.joint(support), learner.start(5), curvature)
-        again = gauss_newton_map(learner.joint(support), learner.start(5), curvature)
+        phi, distance = LevenbergMarquardt().search(
+            bm.inference.MapProblem(learner.joint(support), learner.start(5), curvature=curvature)
+        )
+        again = learner.mode(support)
     assert not any(value.requires_grad for value in phi.values())
     assert (distance < 1e-6).all()
     for name, value in phi.items():
