@@ -22,6 +22,7 @@ from torch.distributions import (
 )
 
 from bayesmeta.errors import UnsupportedError
+from bayesmeta.left_censored import LeftCensored
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 _one_at_a_time = threading.RLock()
@@ -157,6 +158,8 @@ def quantile(distribution: Distribution, q: float) -> Tensor:
     """The y with P(Y <= y) = q, elementwise. Raises UnsupportedError for other families than these."""
     if isinstance(distribution, Normal):
         return distribution.icdf(torch.full_like(distribution.loc, q))
+    if isinstance(distribution, LeftCensored):
+        return distribution.icdf(torch.full_like(distribution.normal.loc, q))
     if isinstance(distribution, StudentT):  # torch has none
         from scipy.stats import t
 
@@ -197,6 +200,10 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
     if isinstance(distribution, StudentT):
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return StudentT(df, loc, scale, validate_args=False)
+    if isinstance(distribution, LeftCensored):
+        normal = Normal(change(distribution.normal.loc), change(distribution.normal.scale), validate_args=False)
+        limit = change(distribution.limit.to(normal.loc).expand(distribution.normal.loc.shape))
+        return LeftCensored(normal, limit, validate_args=False)
     if isinstance(distribution, SmoothedStudentT):
         df, loc, scale = (change(p) for p in (distribution.df, distribution.loc, distribution.scale))
         return SmoothedStudentT(df, loc, scale, change(distribution.smoothing), validate_args=False)
@@ -233,6 +240,9 @@ def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribu
     if isinstance(distribution, StudentT):
         loc = shift + scale * distribution.loc
         return StudentT(distribution.df, loc, scale * distribution.scale, validate_args=False)
+    if isinstance(distribution, LeftCensored):  # scales are positive: what is below stays below
+        normal = Normal(shift + scale * distribution.normal.loc, scale * distribution.normal.scale, validate_args=False)
+        return LeftCensored(normal, shift + scale * distribution.limit, validate_args=False)
     if isinstance(distribution, SmoothedStudentT):
         loc, smoothing = shift + scale * distribution.loc, scale.square() * distribution.smoothing
         return SmoothedStudentT(distribution.df, loc, scale * distribution.scale, smoothing, validate_args=False)

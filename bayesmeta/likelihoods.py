@@ -19,13 +19,23 @@ from torch.distributions import StudentT as StudentTDistribution
 from bayesmeta.data import Data
 from bayesmeta.description import Described
 from bayesmeta.distributions import contrasts, normal_nodes
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.left_censored import LeftCensored, log_below
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
-__all__ = ["Bernoulli", "Categorical", "Gaussian", "HeteroscedasticGaussian", "Likelihood", "StudentT"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Censored",
+    "Gaussian",
+    "HeteroscedasticGaussian",
+    "Likelihood",
+    "ProportionalGaussian",
+    "StudentT",
+]
 
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
 HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
@@ -338,6 +348,174 @@ class StudentT(Likelihood):
     def unit(self) -> Float[Tensor, ""]:
         """The geometric mean of the squared scales, squared units of y."""
         return (2.0 * self.scale().log().mean()).exp()
+
+
+class ProportionalGaussian(Likelihood):
+    """y ~ N(f, a² + (b f)²): an error that grows with what is measured, beside one that is always there.
+
+    It is the combined error model of pharmacokinetics and of assays (Beal and Sheiner 1982): a is the deviation of the
+    noise where f is zero, b its share of a large f. Both are learned, for each output its own. Zero must mean zero: in
+    standard units (`Standardized`) "proportional" would be to the distance from the mean.
+
+    Args:
+        num_outputs: C.
+        initial_additive: the starting a, units of y.
+        initial_proportional: the starting b, without unit: 0.1 is an error of 10 %.
+        additive_bounds: the smallest and the largest a.
+        proportional_bounds: the smallest and the largest b.
+
+    Raises:
+        DataError: bounds that are not positive and increasing, or a starting value outside of them.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.ProportionalGaussian(initial_additive=0.3, initial_proportional=0.1)
+        >>> f = torch.tensor([[[0.0], [4.0], [100.0]]])
+        >>> likelihood(f).stddev.flatten()  # 0.3, the root of 0.3² + 0.4², and a tenth of 100
+        tensor([ 0.3000,  0.5000, 10.0004], grad_fn=<...>)
+        >>> bm.MAML(bm.MLP(1, [8]), likelihood=likelihood).adapt(bm.Data.from_arrays([0.0], [0.5]))
+        posterior of 1 task after 1 point
+    """
+
+    def __init__(
+        self,
+        num_outputs: int = 1,
+        initial_additive: float = 0.1,
+        initial_proportional: float = 0.1,
+        additive_bounds: tuple[float, float] = (1e-6, 1e6),
+        proportional_bounds: tuple[float, float] = (1e-4, 10.0),
+    ) -> None:
+        super().__init__()
+        self.outcomes, self.network_outputs = Numbers(num_outputs), num_outputs
+        self.additive = Positive((num_outputs,), initial_additive, additive_bounds)
+        self.proportional = Positive((num_outputs,), initial_proportional, proportional_bounds)
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """N(f, a² + (b f)²)."""
+        return Independent(Normal(f, self._deviation(f), validate_args=False), 1)
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The Gaussian with the exact mean and variance of the mixture: Var y = Var f + a² + b² E f²."""
+        noise = self.additive().square() + self.proportional().square() * (mean.square() + variance)
+        return Independent(Normal(mean, (variance + noise).sqrt(), validate_args=False), 1)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: R Rᵀ = 1 / v + v'² / (2 v²), with v = a² + (b f)² and v' = 2 b² f.
+
+        The second term is what the size of a residual says of f, whatever its sign.
+        """
+        return torch.diag_embed((1.0 + 2.0 * self.slope(f).square()).sqrt() / self._deviation(f)).to(f.dtype)
+
+    def slope(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K"]:
+        """How fast the deviation of the noise grows with f: b² f / √v, between -b and b."""
+        return self.proportional().square() * f / self._deviation(f)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The geometric mean of a², squared units of y: the least that the variance can be."""
+        return (2.0 * self.additive().log().mean()).exp()
+
+    def _deviation(self, f: Tensor) -> Tensor:
+        # hypot squares nothing that could overflow
+        return torch.hypot(self.additive(), self.proportional() * f)
+
+
+class Censored(Likelihood):
+    """Outcomes below a limit of quantification, known only as "not above it" (Tobin 1958; Beal 2001, method M3).
+
+    Above the limit the density is that of the likelihood inside; at the limit it is the probability of an outcome that
+    is not above it, log Φ((limit - f) / s) in nats, with s the deviation of the noise at f. A censored outcome is
+    written into the data as the limit itself. Dropping such points, or taking half of the limit for their outcome,
+    bends what is learned of the others.
+
+    Args:
+        likelihood: of what would be seen without the limit: `Gaussian` with `DiagonalNoise`, or
+            `ProportionalGaussian`.
+        limit: the limit of quantification, in the units of y that the likelihood sees: `Standardized` changes them.
+
+    Raises:
+        UnsupportedError: another likelihood. DataError: a limit that is not finite; an outcome below the limit (when
+            data are seen).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> inner = bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(initial=0.04))
+        >>> likelihood = bm.likelihoods.Censored(inner, limit=1.0)
+        >>> data = bm.Data.from_arrays([0.0, 1.0], [1.0, 1.6])  # the first was not above 1
+        >>> for f in (0.2, 1.0, 1.4):
+        ...     print(round(likelihood.log_prob(torch.tensor([[[f], [1.5]]]), data).item(), 3))
+        0.566
+        -0.128
+        -3.218
+        >>> learner = bm.IMAML(bm.MLP(1, [8]), likelihood=likelihood)
+        >>> bool((learner.adapt(data).predict([0.0, 9.0]).quantile(0.01) >= 1.0).all())  # nothing is seen below it
+        True
+    """
+
+    def __init__(self, likelihood: Likelihood, limit: float) -> None:
+        super().__init__()
+        diagonal = isinstance(likelihood, Gaussian) and isinstance(likelihood.noise, DiagonalNoise)
+        if not diagonal and not isinstance(likelihood, ProportionalGaussian):
+            raise UnsupportedError(
+                "expected a likelihood whose outputs are independent Gaussians (Gaussian with DiagonalNoise, or "
+                f"ProportionalGaussian), got {type(likelihood).__name__}"
+            )
+        if not math.isfinite(limit):
+            raise DataError(f"expected a finite limit, got {limit}")
+        self.outcomes, self.network_outputs = likelihood.outcomes, likelihood.network_outputs
+        self.likelihood, self.limit = likelihood, float(limit)
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """max(y, limit), with y as the likelihood inside has it."""
+        return self._censored(self.likelihood(f))
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The marginal of the likelihood inside, censored."""
+        return self._censored(self.likelihood.marginal(mean, variance))
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Diagonal: R Rᵀ = (Φ(-z) + zφ + 2c (z² + 1) φ + c² (2 Φ(-z) + (z³ + z) φ) + (1 + cz)² φ² / Φ(z)) / s².
+
+        z = (limit - f) / s, c = ds/df, and φ and Φ are taken at z: it is the Fisher information of what is seen. It
+        vanishes far below the limit, where an outcome says next to nothing of f.
+        """
+        normal = self._normal(self.likelihood(f))
+        slope = self.likelihood.slope(f) if isinstance(self.likelihood, ProportionalGaussian) else torch.zeros_like(f)
+        z = (self.limit - f) / normal.scale
+        far = z.clamp(-15.0, 15.0)  # beyond it every term is 0 or 1 to rounding, and no power overflows
+        density = (-0.5 * far.square()).exp() / math.sqrt(2.0 * math.pi)
+        above = torch.special.ndtr(-far)
+        seen = above + far * density + 2.0 * slope * (far.square() + 1.0) * density
+        seen = seen + slope.square() * (2.0 * above + (far.square() + 1.0) * far * density)
+        unseen = (1.0 + slope * far).square() * (-far.square() - math.log(2.0 * math.pi) - log_below(far)).exp()
+        # the square root has no gradient at zero
+        information = (seen + unseen).clamp(min=torch.finfo(f.dtype).tiny)
+        return torch.diag_embed(information.sqrt() / normal.scale).to(f.dtype)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """That of the likelihood inside."""
+        return self.likelihood.unit()
+
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N C"]:
+        """y, with the limit in place of padding. Raises DataError for an outcome below the limit."""
+        y = torch.where(data.mask[..., None], super().outcome(data, f), self.limit)
+        if not torch.compiler.is_compiling() and bool((y < self._bound(y)).any()):
+            raise DataError(
+                f"expected outcomes of at least {self.limit:g}, the limit below which they are censored, got "
+                f"{y.min().item():g}: write the limit itself where an outcome is not above it"
+            )
+        return y
+
+    def _normal(self, distribution: Distribution) -> Normal:
+        assert isinstance(distribution, Independent)
+        assert isinstance(distribution.base_dist, Normal)
+        return distribution.base_dist
+
+    def _bound(self, like: Tensor) -> Tensor:
+        return torch.full((), self.limit, dtype=like.dtype, device=like.device)  # rounded as outcomes are
+
+    def _censored(self, distribution: Distribution) -> Distribution:
+        normal = self._normal(distribution)
+        return Independent(LeftCensored(normal, self._bound(normal.loc), validate_args=False), 1)
 
 
 class Bernoulli(Likelihood):

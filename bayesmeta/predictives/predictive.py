@@ -12,6 +12,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 from bayesmeta import distributions
 from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.left_censored import LeftCensored
 from bayesmeta.modes import settle
 from bayesmeta.one_line import OneLine, several
 from bayesmeta.smoothed_student_t import SmoothedStudentT
@@ -197,7 +198,7 @@ class Predictive(OneLine, ABC):
 
     def _quantile(self, q: float) -> Tensor:
         distribution = distributions.univariate(self._regression())
-        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | MixtureSameFamily):
+        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | LeftCensored | MixtureSameFamily):
             return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev

@@ -42,13 +42,18 @@ CANONICAL: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {  # the Hessian
     "categorical": lambda: bm.likelihoods.Categorical(4),
 }
 OTHERS: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {
+    "proportional": lambda: bm.likelihoods.ProportionalGaussian(2, initial_additive=0.4, initial_proportional=0.7),
     "heteroscedastic": lambda: bm.likelihoods.HeteroscedasticGaussian(2),
     "heteroscedastic near its bounds": lambda: bm.likelihoods.HeteroscedasticGaussian(2, bounds=(0.3, 2.0)),
     "student-t": _student,
     "student-t with heavy tails": lambda: _student(2.1),
     "student-t, nearly Gaussian": lambda: _student(150.0),
 }
-ALL = CANONICAL | OTHERS
+CENSORED: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {  # the limit has a mass: no density to integrate there
+    "censored": lambda: bm.likelihoods.Censored(bm.likelihoods.Gaussian(_diagonal_noise()), limit=-0.2),
+    "censored, proportional": lambda: bm.likelihoods.Censored(OTHERS["proportional"]().double(), limit=0.3),
+}
+ALL = CANONICAL | OTHERS | CENSORED
 
 
 def _fisher(likelihood: bm.likelihoods.Likelihood, f: Tensor) -> Tensor:
@@ -99,6 +104,32 @@ def test_it_is_the_expected_hessian(which: str, seed: int) -> None:
     assert math.isclose(weights.sum().item(), 1.0, rel_tol=1e-8)
     expected = torch.einsum("y,yij->ij", weights, _hessian(likelihood, f, y))
     torch.testing.assert_close(_fisher(likelihood, f), expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("which", CENSORED)
+@pytest.mark.parametrize("location", [-3.0, -0.4, 0.0, 0.5, 4.0])
+def test_it_is_the_expected_square_of_the_score_of_a_censored_outcome(which: str, location: float) -> None:
+    """The probability of the limit times the square of its score, and an integral above it."""
+    likelihood = CENSORED[which]().double()
+    assert isinstance(likelihood, bm.likelihoods.Censored)
+    f = torch.full((2,), location, dtype=D)
+    expected = []
+    for c in range(2):
+        scale = likelihood.likelihood(f).base_dist.scale[c].item()
+        points, weights = np.polynomial.legendre.leggauss(400)  # of a smooth function
+        top = max(location, likelihood.limit) + 12.0 * scale  # beyond it 1e-32 of the mass
+        half = 0.5 * (top - likelihood.limit)
+        y = np.concatenate([[likelihood.limit], likelihood.limit + half * (points + 1.0)])
+        outcome = torch.tensor(y, dtype=D)[:, None].expand(-1, 2)
+        many = f.expand(len(y), -1).clone().requires_grad_()
+        log_prob = likelihood(many).base_dist.log_prob(outcome)[:, c]
+        (score,) = torch.autograd.grad(log_prob.sum(), many)
+        mass = log_prob.detach().exp() * torch.tensor(np.concatenate([[1.0], half * weights]))
+        assert math.isclose(mass.sum().item(), 1.0, rel_tol=1e-9)
+        expected.append((mass * score[:, c].square()).sum().item())
+    torch.testing.assert_close(
+        _fisher(likelihood, f), torch.diag(torch.tensor(expected, dtype=D)), rtol=1e-8, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("which", ALL)

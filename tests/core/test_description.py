@@ -56,6 +56,7 @@ def _round_trip(value: object) -> object:
         lambda: bm.ALPaCA(FastWave(3.0)),
         lambda: bm.ALPaCA(SlowWave(4.0)),
         lambda: bm.likelihoods.StudentT(2, dof_bounds=(3.0, 30.0)),
+        lambda: bm.likelihoods.Censored(bm.likelihoods.ProportionalGaussian(2), limit=0.5),
         lambda: bm.likelihoods.Categorical(4),
         bm.likelihoods.Bernoulli,
     ],

@@ -39,6 +39,16 @@ def _full(f: np.ndarray, y: np.ndarray) -> float:
     return stats.multivariate_normal(f, [[0.5, -0.3], [-0.3, 0.4]]).logpdf(y)
 
 
+def _censored_data() -> bm.Data:
+    data = _regression(2)
+    return bm.Data(data.x, data.y.clamp(min=-0.3), data.mask)  # outcomes below -0.3 are seen as -0.3
+
+
+def _censored(f: np.ndarray, y: np.ndarray) -> float:
+    normal = stats.norm(f, math.sqrt(0.7))
+    return np.where(y <= -0.3, normal.logcdf(-0.3), normal.logpdf(y)).sum()
+
+
 def _heteroscedastic(f: np.ndarray, y: np.ndarray) -> float:
     return stats.norm(f[:2], np.exp(0.5 * f[2:])).logpdf(y).sum()
 
@@ -51,6 +61,16 @@ CASES = {  # likelihood, data, log density of one point
     ),
     "gaussian-full": (lambda: bm.likelihoods.Gaussian(_full_noise()), lambda: _regression(2), _full),
     "heteroscedastic": (lambda: bm.likelihoods.HeteroscedasticGaussian(2), lambda: _regression(2), _heteroscedastic),
+    "proportional": (
+        lambda: bm.likelihoods.ProportionalGaussian(2, initial_additive=0.4, initial_proportional=0.5),
+        lambda: _regression(2),
+        lambda f, y: stats.norm(f, np.sqrt(0.16 + 0.25 * f**2)).logpdf(y).sum(),
+    ),
+    "censored": (
+        lambda: bm.likelihoods.Censored(bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(2, initial=0.7)), limit=-0.3),
+        _censored_data,
+        _censored,
+    ),
     "student-t": (
         lambda: bm.likelihoods.StudentT(2, initial_scale=0.4, initial_dof=3.5),
         lambda: _regression(2),

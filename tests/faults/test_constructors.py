@@ -304,8 +304,19 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.likelihoods.Bernoulli: (_likelihood, {}),
     bm.likelihoods.Categorical: (_likelihood, {"num_classes": 3}),
+    bm.likelihoods.Censored: (_likelihood, {"likelihood": bm.likelihoods.Gaussian, "limit": -10.0}),
     bm.likelihoods.Gaussian: (_likelihood, {"noise": bm.noise.DiagonalNoise, "num_outputs": 1}),
     bm.likelihoods.HeteroscedasticGaussian: (_likelihood, {"num_outputs": 1, "bounds": (1e-8, 1e8)}),
+    bm.likelihoods.ProportionalGaussian: (
+        _likelihood,
+        {
+            "num_outputs": 1,
+            "initial_additive": 0.1,
+            "initial_proportional": 0.1,
+            "additive_bounds": (1e-6, 1e6),
+            "proportional_bounds": (1e-4, 10.0),
+        },
+    ),
     bm.likelihoods.StudentT: (
         _likelihood,
         {

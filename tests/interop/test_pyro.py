@@ -139,6 +139,10 @@ def test_gradients_reach_theta(case: Case) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+def _censored() -> bm.likelihoods.Likelihood:
+    return bm.likelihoods.Censored(bm.likelihoods.ProportionalGaussian(), limit=-20.0)
+
+
 MEAN = {"weight": torch.tensor([0.3, -0.2]), "bias": torch.tensor([0.1, 0.0])}
 
 
@@ -148,10 +152,11 @@ MEAN = {"weight": torch.tensor([0.3, -0.2]), "bias": torch.tensor([0.1, 0.0])}
         (lambda: bm.priors.DiagonalGaussian({"weight": torch.ones(2, 1)}, 0.5), lambda: bm.likelihoods.StudentT(1), 0),
         (lambda: bm.priors.StandardNormal({"weight": (2, 2)}), lambda: bm.likelihoods.HeteroscedasticGaussian(1), 0),
         (lambda: bm.priors.FullGaussian(2, name="w"), lambda: bm.likelihoods.Gaussian(num_outputs=1), 0),
+        (lambda: bm.priors.FullGaussian(2, name="w"), _censored, 0),
         (lambda: bm.priors.IsotropicGaussian(MEAN, 2.0), bm.likelihoods.Bernoulli, 2),
         (lambda: bm.priors.IsotropicGaussian(MEAN, 2.0), lambda: bm.likelihoods.Categorical(2), 2),
     ],
-    ids=["student-t", "heteroscedastic", "full gaussian", "bernoulli", "categorical"],
+    ids=["student-t", "heteroscedastic", "full gaussian", "censored", "bernoulli", "categorical"],
 )
 def test_other_priors_and_likelihoods(
     prior: Callable[[], bm.priors.Prior], likelihood: Callable[[], bm.likelihoods.Likelihood], labels: int
