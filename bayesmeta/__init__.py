@@ -28,6 +28,7 @@ from bayesmeta import (
     likelihoods,
     networks,
     noise,
+    parametric,
     plotting,
     predictives,
     priors,
@@ -69,6 +70,7 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
+from bayesmeta.learners.gradient.parametric import Parametric
 from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
 from bayesmeta.learners.metric.graph import GraphNetwork
 from bayesmeta.learners.metric.infinite_mixture_prototypes import InfiniteMixturePrototypes
@@ -138,6 +140,7 @@ __all__ = [
     "Numbers",
     "OutcomeWarning",
     "Outcomes",
+    "Parametric",
     "PointEstimate",
     "Polynomial",
     "PrecisionWarning",
@@ -175,6 +178,7 @@ __all__ = [
     "load",
     "networks",
     "noise",
+    "parametric",
     "plotting",
     "predict_frame",
     "predictives",

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
+
 import bayesmeta as bm
 from tests.registry.case import Case
 
@@ -33,6 +36,28 @@ ITERATES = {"compiles": "its solver stops where all tasks have converged, which 
 NOT_EQUIVARIANT = {
     "relabelling_permutes_the_probabilities": "labels enter through the output layer, whose weights differ by class"
 }
+
+
+def _growth() -> bm.Parametric:
+    real, positive = bm.parametric.Real, bm.parametric.Positive
+    scales = {"Asym": real(1.0), "xmid": real(0.0), "scal": positive(1.0, stddev=0.3)}
+    return bm.Parametric(bm.parametric.LogisticGrowth(), scales)
+
+
+def _two_waves(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+    wave = parameters["size"] * (x[..., 0] + parameters["phase"]).sin()
+    return torch.stack([wave, parameters["share"] * wave + x[..., 1]], -1)
+
+
+def _waves() -> bm.Parametric:
+    scales = {
+        "size": bm.parametric.Positive(1.0, stddev=0.0),
+        "phase": bm.parametric.Real(0.0, stddev=0.5),
+        "share": bm.parametric.Interval(-1.0, 1.0, stddev=0.3),
+    }
+    covariance = bm.priors.DiagonalCovariance(3, varying=[1, 2])
+    noise = bm.likelihoods.Gaussian(bm.noise.FullNoise(2))
+    return bm.Parametric(_two_waves, scales, num_inputs=2, covariance=covariance, likelihood=noise)
 
 
 def _mlp() -> bm.MLP:
@@ -124,6 +149,16 @@ GRADIENT = [
         calls=20,
         steps=60,
         exceptions=LAPLACE_EVIDENCE,
+    ),
+    _gradient("parametric", _growth, calls=20, float32_tolerance=1e-3, exceptions=LAPLACE_EVIDENCE | ITERATES),
+    _gradient(
+        "parametric-two-outputs",
+        _waves,
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
+        calls=20,
+        float32_tolerance=1e-3,
+        exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
 ]
