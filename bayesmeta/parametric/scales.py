@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
-from torch.distributions import Transform, constraints
+from torch.distributions import Transform
 from torch.distributions.transforms import AffineTransform, ComposeTransform, ExpTransform, SigmoidTransform
 
 from bayesmeta.description import Described

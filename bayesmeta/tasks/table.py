@@ -100,7 +100,8 @@ class Schema:
         from pandas.api.types import is_numeric_dtype
 
         _require_frame(frame)
-        y, yerr = ([name] if isinstance(name, str) else name for name in (y, yerr))
+        y = [y] if isinstance(y, str) else y
+        yerr = [yerr] if isinstance(yerr, str) else yerr
         for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")

@@ -18,6 +18,7 @@ L may be singular, as where a fit finds that a parameter does not differ between
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -27,8 +28,9 @@ from typing_extensions import override
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.inference.arrival import warn_of_distance
-from bayesmeta.inference.gauss_newton import distance_to_mode, gauss_newton_map
+from bayesmeta.inference.gauss_newton import LevenbergMarquardt, distance_to_mode, posterior_product
 from bayesmeta.inference.laplace import ExplicitPrior, Shrinkage, log_determinant
+from bayesmeta.inference.map import implicit_map
 from bayesmeta.inference.solvers import FlatLogJoint
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.learners.gradient.base import GradientLearner, over_draws, positive_steps
@@ -170,8 +172,16 @@ class Parametric(GradientLearner, ExplicitLearner):
 
     @override
     def mode(self, support: Data) -> Params:
-        start = self.start(support.num_tasks)
-        return gauss_newton_map(self.joint(support), start, lambda phi: self.curvature(support, phi), steps=self.steps)
+        curvature = partial(self.curvature, support)
+        return implicit_map(
+            self.joint(support),
+            self.start(support.num_tasks),
+            solver=LevenbergMarquardt(self.steps),
+            curvature=curvature,
+            precondition=posterior_product(curvature),
+            solve_steps=20,
+            tolerance=torch.finfo(support.x.dtype).eps ** 0.5,
+        )
 
     @override
     def shrinkage(self) -> Shrinkage:
