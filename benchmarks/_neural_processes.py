@@ -52,6 +52,16 @@ PROCESSES: dict[str, Recipe] = {
 }
 """In the order in which they are compared."""
 
+VARIANTS: dict[str, Recipe] = {
+    "ConvCNP-fine": Recipe(  # half a wave of .125 is 2.5 cells
+        lambda: bm.ConvCNP(points_per_unit=20.0, kernel_size=11), seconds=120.0, lr=4e-3, autoregressive=True
+    ),
+    "CNP-attentive": Recipe(
+        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), aggregation=bm.learners.CrossAttention(64, 4), layers=4)
+    ),
+}
+"""What one kind of function asks for, or another library has."""
+
 OTHERS: dict[str, Recipe] = {
     "ALPaCA": Recipe(lambda: bm.ALPaCA(bm.MLP(1, [64, 64, 32])), lr=3e-3, objective=bm.training.Evidence()),
     "DKT": Recipe(
@@ -72,4 +82,4 @@ OTHERS: dict[str, Recipe] = {
 }
 """Learners of other families, to compare with."""
 
-RECIPES = PROCESSES | OTHERS
+RECIPES = PROCESSES | VARIANTS | OTHERS

@@ -48,7 +48,7 @@ SETTINGS = {"interpolation": (INSIDE, INSIDE), "beyond": (OUTSIDE, OUTSIDE), "ex
 BARS = {
     ("eq", "ConvCNP"): {"interpolation": -0.010, "beyond": -0.010},
     ("matern", "ConvCNP"): {"interpolation": -0.03},
-    ("weakly-periodic", "ConvCNP"): {"interpolation": -0.05},
+    ("weakly-periodic", "ConvCNP-fine"): {"interpolation": -0.05},
     ("sawtooth", "ConvCNP-mixture"): {"interpolation": 2.0},
     ("eq", "transformer-relative"): {"interpolation": -0.010, "extrapolation": -0.02},
     ("eq", "transformer"): {"interpolation": -0.03},

@@ -2,8 +2,9 @@
 
 A step is forward, backward and Adam on a batch of tasks of the Gaussian-process benchmark: 50 targets, and context
 sizes from 0 to 30, one for a batch. Drawing the tasks does not count. The other library's models have our number of
-points a unit, channels, layers and kernel size, or our width; blocks and number of parameters are its own, it has an
-attentive process in place of a transformer, and its lattice reaches as far beyond the data as ours or, as it does by
+points a unit, channels, layers and kernel size, or our width; blocks and number of parameters are its own, it has no
+transformer (its attentive process, whose queries attend once where a transformer's do in every layer, is compared with
+our attentive one and with our transformer), and its lattice reaches as far beyond the data as ours or, as it does by
 default, a tenth of a unit, where predictions depend on which others are asked for. Its ConvCNP is also timed as it
 comes. Methods alternate, and medians of processor time are compared. A prediction is that of one task with 10 context
 points at 50 targets, adapting included: mean and deviation.
@@ -19,13 +20,19 @@ import torch
 from torch import nn
 
 import bayesmeta as bm
-from benchmarks._neural_processes import PROCESSES
+from benchmarks._neural_processes import PROCESSES, VARIANTS
 from benchmarks._report import interleaved, verdict
 from benchmarks._training import keep_memory
 from benchmarks.peers import Batch, installed
 
 SEED, CONTEXTS, TARGETS = 0, (0, 4, 8, 12, 18, 24, 30), 50
-PAIRS = {"ConvCNP": "ConvCNP, same sizes and lattice", "transformer": "ACNP, same width", "CNP": "CNP, same width"}
+LEARNERS = PROCESSES | {"CNP-attentive": VARIANTS["CNP-attentive"]}
+PAIRS = {
+    "ConvCNP": "ConvCNP, same sizes and lattice",
+    "CNP-attentive": "ACNP, same width",
+    "transformer": "ACNP, same width",
+    "CNP": "CNP, same width",
+}
 BAR = 2.0  # times as many tasks a second, for each pair
 
 
@@ -73,13 +80,13 @@ def theirs(
 def main() -> None:
     """Time training and prediction of ours and theirs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--learner", choices=list(PROCESSES), action="append", help="one alone; can be repeated")
+    parser.add_argument("--learner", choices=list(LEARNERS), action="append", help="one alone; can be repeated")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
     torch.manual_seed(SEED)
-    learners = {name: PROCESSES[name].make() for name in arguments.learner or PROCESSES}
+    learners = {name: LEARNERS[name].make() for name in arguments.learner or LEARNERS}
     found, absent = installed("neuralprocesses_models")
     models, peer = {}, None
     for package, peer in found.items():
