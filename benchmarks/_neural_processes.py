@@ -57,7 +57,9 @@ VARIANTS: dict[str, Recipe] = {
         lambda: bm.ConvCNP(points_per_unit=20.0, kernel_size=11), seconds=120.0, lr=4e-3, autoregressive=True
     ),
     "CNP-attentive": Recipe(
-        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), aggregation=bm.learners.CrossAttention(64, 4), layers=4)
+        lambda: bm.ConditionalNeuralProcess(
+            bm.Identity(1), aggregation=bm.learners.CrossAttention(64, 4), width=96, layers=4
+        )
     ),
 }
 """What one kind of function asks for, or another library has."""

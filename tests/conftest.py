@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
+import tests.shape_checks  # noqa: F401  (before the hook)
+
 with install_import_hook("bayesmeta", "beartype.beartype"):
     import bayesmeta  # noqa: F401
 

@@ -102,11 +102,10 @@ class SetConv(nn.Module):
     Example:
         >>> import bayesmeta as bm
         >>> layer, points = SetConv(4.0, 1), bm.Data.from_arrays([0.3, 0.4], [2.0, 2.0]).to(torch.float32)
-        >>> windows, channels = layer(points, margin=20)
+        >>> windows, channels = layer(points, margin=6)
         >>> channels.shape  # a density and a signal on each cell
-        torch.Size([1, 41, 2])
-        >>> nothing = torch.zeros(2)
-        >>> layer.read(channels, nothing, windows, torch.tensor([[[0.3], [99.0]]]))[..., 1].detach().round(decimals=1)
+        torch.Size([1, 13, 2])
+        >>> layer.read(channels, windows, torch.tensor([[[0.3], [99.0]]]))[..., 1].detach().round(decimals=1)
         tensor([[2., 0.]])
     """
 
@@ -120,12 +119,13 @@ class SetConv(nn.Module):
             Positive((), LENGTH_OUT, LENGTHS_OUT),
         )
 
-    def forward(self, points: Data, margin: int) -> tuple[Windows, Float[Tensor, "R L K"]]:
-        """The windows, and on their cells log(1 + density) and the signal; `R = B W` windows.
+    def forward(self, points: Data, margin: int) -> tuple[Windows, Float[Tensor, "R I K"]]:
+        """The windows, and log(1 + density) and the signal on those of their cells that points reach; `R = B W` windows.
 
         Args:
             points: a single input each.
-            margin: cells that are held beyond the points, at least `REACH_IN`.
+            margin: cells that are held beyond the points, at least `REACH_IN`. The first and last `margin - REACH_IN`
+                of a window are zero and left out.
         """
         places, cells = self.located(points.x)
         windows = Windows.around(cells, points.mask, margin)
@@ -138,20 +138,19 @@ class SetConv(nn.Module):
         each = (weight[..., None] * values[:, :, None]).flatten(0, 2)
         sums = each.new_zeros(total, each.shape[-1]).index_add(0, index.flatten(), each)
         density, signal = sums[:, :1], sums[:, 1:] / (sums[:, :1] + NOTHING)
-        return windows, torch.cat([density.log1p(), signal], -1).unflatten(0, (-1, windows.length))
+        channels = torch.cat([density.log1p(), signal], -1).unflatten(0, (-1, windows.length))
+        return windows, channels[:, margin - REACH_IN : windows.length - margin + REACH_IN]
 
     def read(
         self,
         values: Float[Tensor, "R L d"],
-        nothing: Float[Tensor, "d"],
         windows: Windows,
         x: Float[Tensor, "B M 1"],
     ) -> Float[Tensor, "B M d"]:
         """Weighted means of the cells around each query.
 
         Args:
-            values: on the cells that are held.
-            nothing: on all others.
+            values: on the cells that are held; all others are zero.
             windows: which cells are held.
             x: queries.
         """
@@ -159,9 +158,9 @@ class SetConv(nn.Module):
         near = cells[..., None] + torch.arange(1 - REACH_OUT, REACH_OUT + 1, device=cells.device)
         weight = torch.softmax(-0.5 * ((near - places[..., None]) / self.length_out()).square(), -1)
         index, held = windows.places(near.flatten(1))
-        found = values.flatten(0, 1).index_select(0, index.flatten()) - nothing  # what is different from nothing
+        found = values.flatten(0, 1).index_select(0, index.flatten())
         weight = torch.where(held.unflatten(1, near.shape[1:]), weight, 0.0)
-        return (weight[..., None] * found.unflatten(0, near.shape)).sum(-2) + nothing
+        return (weight[..., None] * found.unflatten(0, near.shape)).sum(-2)
 
     def located(self, x: Float[Tensor, "B N 1"]) -> tuple[Float[Tensor, "B N"], Int[Tensor, "B N"]]:
         """Places in units of the spacing, and the cell below each."""

@@ -37,12 +37,12 @@ MOST_LAYERS = 100
 
 @dataclass(frozen=True, eq=False)
 class OnLattice:
-    """What is kept of a support: the last map on the cells that points reach, and what it is everywhere else.
+    """What is kept of a support: the last map without points, and how it differs on the cells that points reach.
 
     Attributes:
         windows: the cells that are held.
-        values: the last map on them, for all windows of all tasks.
-        nothing: the last map far from all points.
+        values: by how much the last map differs on them, for all windows of all tasks.
+        nothing: the last map without points, everywhere.
     """
 
     windows: Windows
@@ -65,6 +65,7 @@ class ConvCNP(AmortizedLearner):
         kernel_size: cells, odd.
 
     Attributes:
+        margin: how many cells from a support point a map still tells of it.
         reach: how far away, in units of x, a support point can be that tells of a query.
 
     Raises:
@@ -99,28 +100,28 @@ class ConvCNP(AmortizedLearner):
         self.lift = nn.Linear(self.set_conv.num_channels, channels)
         self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, (1, kernel_size)) for _ in range(layers))
         self.decoder = nn.Sequential(nn.Linear(channels, channels), nn.ReLU(), nn.Linear(channels, self.head.size))
-        radius = layers * (kernel_size // 2)
-        self.margin = REACH_IN + radius + REACH_OUT
-        self.reach = self.margin / points_per_unit
+        self.margin = REACH_IN + layers * (kernel_size // 2)
+        self.reach = (self.margin + REACH_OUT) / points_per_unit
 
     @override
     def encode(self, points: Data) -> OnLattice:
         windows, channels = self.set_conv(points, self.margin)
-        # as images of height 1 whose channels come last in memory, which convolutions run through fastest
-        z = self.lift(channels)[:, None].permute(0, 3, 1, 2)  # R d 1 L
+        # What differs from a line without points, on the cells that points reach: the rest is zero, and every layer
+        # reaches a little farther. As images of height 1 whose channels come last in memory, which convolutions run
+        # through fastest.
+        differs = functional.linear(channels, self.lift.weight)[:, None].permute(0, 3, 1, 2)  # R d 1 I
         nothing: Tensor = self.lift.bias
         for layer in self.convolutions:
             assert isinstance(layer, nn.Conv2d)  # as it was made
             assert layer.bias is not None
-            # convolved is what differs from a line without points, which is zero beyond the window, too
-            before = functional.relu(nothing)
-            after = layer.weight.sum((2, 3)) @ before + layer.bias
-            differs = functional.relu(z) - before[:, None, None]
-            z = z + functional.conv2d(differs, layer.weight, after, padding=(0, layer.kernel_size[1] // 2))
-            nothing = nothing + after
-        return OnLattice(windows, z[:, :, 0].mT, nothing)
+            before, around = functional.relu(nothing), layer.kernel_size[1] // 2
+            seen = functional.relu(differs + nothing[:, None, None]) - before[:, None, None]
+            convolved = functional.conv2d(seen, layer.weight, padding=(0, 2 * around))
+            differs = functional.pad(differs, (around, around)) + convolved
+            nothing = nothing + layer.weight.sum((2, 3)) @ before + layer.bias
+        return OnLattice(windows, differs[:, :, 0].mT, nothing)
 
     @override
     def decode(self, kept: OnLattice, x: Float[Tensor, "L M 1"]) -> Float[Tensor, "L M K"]:
-        raw: Tensor = self.decoder(self.set_conv.read(kept.values, kept.nothing, kept.windows, x))
+        raw: Tensor = self.decoder(self.set_conv.read(kept.values, kept.windows, x) + kept.nothing)
         return raw

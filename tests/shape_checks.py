@@ -1,0 +1,45 @@
+"""Shapes and types are checked at every call of a named function of the library, at what little that can cost.
+
+jaxtyping's import hook puts `jaxtyping.jaxtyped` on every function. That checks arguments twice, once by themselves and
+once with the result, and compiles its checks anew each time that a function inside of a function is made: a third of
+the time of these tests. Here arguments and result are checked once, by the same checker in the same scope of axis
+names, and functions inside of functions are not: their callers are.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+from jaxtyping import config
+
+_of_classes = jaxtyping.jaxtyped
+
+
+def checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
+    """In the place of `jaxtyping.jaxtyped`, as its import hook uses it."""
+    if fn is None:
+        return functools.partial(checked, typechecker=typechecker)
+    if inspect.isclass(fn):  # fields of a dataclass, together
+        return _of_classes(fn, typechecker=typechecker)
+    if isinstance(fn, classmethod | staticmethod):
+        return type(fn)(checked(fn.__func__, typechecker=typechecker))
+    if isinstance(fn, property):
+        return property(*(each and checked(each, typechecker=typechecker) for each in (fn.fget, fn.fset, fn.fdel)))
+    if not inspect.isfunction(fn) or "<locals>" in fn.__qualname__ or not fn.__annotations__:
+        return fn
+    strict = typechecker(fn)
+
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if config.jaxtyping_disable:
+            return fn(*args, **kwargs)
+        with _of_classes("context"):
+            return strict(*args, **kwargs)
+
+    return wrapper
+
+
+jaxtyping.jaxtyped = checked
