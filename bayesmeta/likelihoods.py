@@ -305,7 +305,7 @@ class ScaledGaussian(Likelihood):
         >>> import bayesmeta as bm
         >>> likelihood = bm.likelihoods.ScaledGaussian(bm.noise.DiagonalNoise(1, initial=0.25))
         >>> f = torch.tensor([[[1.0, 0.0], [1.0, 2.0]]])  # two points of mean 1 and log scales 0 and 2
-        >>> likelihood(f).variance[0, :, 0]
+        >>> likelihood(f).variance[0, :, 0].detach()
         tensor([0.2500, 1.8473])
     """
 

@@ -24,9 +24,9 @@ def log_gamma_ratio(a: Tensor, h: Tensor | float) -> Tensor:
         h: not negative.
 
     Example:
-        >>> a = torch.tensor([4.0, 1e12], dtype=torch.float64)
-        >>> log_gamma_ratio(a, 2.0).tolist()  # Γ(a + 2) / (Γ(a) a²) = 1 + 1 / a
-        [0.22314355131421..., 1...e-12]
+        >>> a = torch.tensor([4.0, 1e9], dtype=torch.float64)
+        >>> log_gamma_ratio(a, 2.0).exp().tolist()  # Γ(a + 2) / (Γ(a) a²) = 1 + 1 / a
+        [1.25, 1.000000001]
     """
     h = torch.as_tensor(h, dtype=a.dtype, device=a.device)
     direct = (a + h).lgamma() - a.lgamma() - h * a.log()

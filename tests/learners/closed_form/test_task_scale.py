@@ -242,6 +242,39 @@ def test_a_split_prior_keeps_the_scale() -> None:
     assert mixture.scale.dof().item() == pytest.approx(7.0)
 
 
+def test_what_comes_after_a_prediction_takes_it_as_any_other() -> None:
+    """Scores, recalibration, conformal regions, averages over theta, units, frames and figures."""
+    import pandas as pd
+
+    tasks = bm.tasks.Sawtooth().dataset(8, 9, seed=0)
+    learner = bm.Standardized(bm.ALPaCA(bm.Polynomial(1, 2), scale=TaskScale())).double()
+    bm.fit(learner, tasks, steps=20, lr=0.02, progress=False)
+    table = bm.evaluate(learner, tasks, [0, 5], num_bootstrap=0).table()
+    assert bool(np.isfinite(table[["nll", "crps", "coverage", "width"]].to_numpy()).all())
+    bent, wider = (
+        method(learner, tasks, shots=(2, 5))
+        for method in (bm.calibration.isotonic_recalibration, bm.calibration.variance_scaling)
+    )
+    average = bm.HyperPosterior([learner, learner])
+    support, x = tasks.data.points(slice(4)), tasks.data.x[:, 4:]
+    same = learner.adapt(support).predict(x)
+    for other in (bent, wider, average):
+        predictive = other.adapt(support).predict(x)
+        lower, upper = predictive.interval(0.9)
+        assert bool((lower < upper).all())
+        assert bool(torch.isfinite(predictive.log_prob(tasks.data.y[:, 4:])).all())
+    for found, wanted in zip(average.adapt(support).predict(x).interval(0.9), same.interval(0.9), strict=True):
+        torch.testing.assert_close(found, wanted, **SHARP)
+    regions = bm.calibration.HierarchicalConformal(learner, tasks, shots=4).adapt(support)
+    lower, upper = regions.interval(x, 0.8)
+    assert bool((lower < upper).all())
+    frame = pd.DataFrame({"task": ["a", "a", "b"], "x": [0.0, 0.5, 1.0], "y": [0.1, 0.4, 1.0]})
+    named = bm.TaskDataset.from_frame(frame, task="task", x=["x"], y=["y"])
+    assert named.schema is not None
+    predicted = bm.predict_frame(learner, named.schema, frame, frame)
+    assert bool((predicted.lower < predicted.upper).all())
+
+
 # ------------------------------------------------------------------------------------------------ what it is made of
 
 
