@@ -142,8 +142,7 @@ class Untrainable(Wrapper):
 
     @override
     def remember(self, *data: Data) -> None:
-        """Raises UnsupportedError."""
-        raise _refusal(self)
+        """Do nothing: what the learner inside keeps is final, too."""
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:

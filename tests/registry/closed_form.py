@@ -23,6 +23,22 @@ COMPOSITE = bm.kernels.SumKernel(
 )
 
 
+COUPLED = {
+    "fit_lowers_the_loss": "its tasks are coupled: fit_evidence trains it, see test_hierarchical_process.py",
+    "compiles": "what it keeps is put side by side by its lengths, which only their values can say",
+}
+
+
+def _knowing(exact_rows: int = 2_000, num_inducing: int = 256) -> bm.HierarchicalProcess:
+    """One that knows five tasks, of different lengths."""
+    learner = bm.HierarchicalProcess(
+        bm.networks.Inputs(1), own_kernel=LEVEL_LINE_AND_WAVE, exact_rows=exact_rows, num_inducing=num_inducing
+    )
+    tasks = Case("curves", lambda: learner).batch(5, 6, 1, seed=7).support
+    learner.remember(learner.conform(tasks))
+    return learner
+
+
 def _classifier(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, **{"outcomes": bm.Labels(3), "num_inputs": 2, "examples": 6} | arguments)
 
@@ -148,6 +164,8 @@ CLOSED_FORM = [
         outcomes=bm.Numbers(2),
         num_inputs=2,
     ),
+    Case("hierarchical-process", _knowing, examples=4, calls=40, exceptions=COUPLED),
+    Case("hierarchical-process-inducing", lambda: _knowing(0, 7), examples=4, calls=40, exceptions=COUPLED),
     _classifier(
         "deep-kernel-classifier",
         lambda: bm.DeepKernelClassifier(bm.MLP(2, [16, 8]), num_classes=3),
