@@ -41,6 +41,11 @@ CLOSED_FORM = [
         lambda: bm.ALPaCA(bm.Spline([-1.0, 0.0, 1.0], 1), covariance=bm.priors.FullCovariance(5, varying=[0, 1])),
     ),
     Case("alpaca-known-noise", lambda: bm.ALPaCA(bm.MLP(1, [16, 8])), known_noise=True, examples=6),
+    Case(
+        "alpaca-heteroscedastic",
+        lambda: bm.ALPaCA(bm.MLP(1, [16, 8]), noise=bm.noise.HeteroscedasticNoise(bm.MLP(1, [4]))),
+        examples=6,
+    ),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",

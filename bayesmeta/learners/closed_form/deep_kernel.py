@@ -31,6 +31,7 @@ from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.learners.closed_form.linear_posterior import noise_root, relative_noise
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
@@ -137,7 +138,8 @@ class DeepKernelTransfer(Learner):
     def _theta(self) -> "_Theta":
         output_covariance = self.likelihood.noise.covariance().double()
         unit = (logdet(cholesky(output_covariance, "noise covariance")) / len(output_covariance)).exp()  # |Σ|^(1/C)
-        return _Theta(self.features, Gram(self.kernel), self.mean.double(), output_covariance, unit)
+        noise = self.likelihood.noise
+        return _Theta(self.features, Gram(self.kernel), self.mean.double(), output_covariance, unit, noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +151,7 @@ class _Theta:
     mean: Float[Tensor, "C"]
     output_covariance: Float[Tensor, "C C"]
     unit: Float[Tensor, ""]
+    noise: Noise
 
     def rows(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
         """Features."""
@@ -163,9 +166,9 @@ class _Theta:
         return self.kernel(a, b) / self.unit
 
     def gram_of(self, rows: Float[Tensor, "B N F"], data: Data) -> Float[Tensor, "B N N"]:
-        """The kernel matrix of points, and their known noise on its diagonal, in units of the noise."""
-        noise = None if data.noise is None else data.noise[..., 0].double() / self.output_covariance[0, 0]
-        return gaussian_process.with_known(self.gram(rows, rows), noise)
+        """The kernel matrix of points in units of the noise, and on its diagonal what their own noise is above 1."""
+        root = noise_root(data, self.output_covariance, self.noise)
+        return gaussian_process.with_noise(self.gram(rows, rows), None if root is None else root[..., 0].square())
 
     def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
         """k(x, x) in units of the noise."""
@@ -201,11 +204,13 @@ class DeepKernelPosterior(TaskPosterior):
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
+        relative = relative_noise(x, theta.noise)
         return GaussianPredictive(
             location=theta.mean + mean,
             latent_variance=variance,
             latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
+            noise=1.0 if relative is None else relative,
         )
 
     @override

@@ -132,7 +132,7 @@ class LinearLearner(LastLayerRegression):
         """log p(y | x, theta) of each task, W integrated out, in nats."""
         theta = self.theta()
         each = theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
-        return torch.cat(each) - log_jacobian(data, theta.output_covariance)
+        return torch.cat(each) - log_jacobian(data, theta.output_covariance, theta.noise)
 
     @override
     def condition(self, support: Data) -> LinearPosterior:
