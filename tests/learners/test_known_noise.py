@@ -245,7 +245,7 @@ def test_fit_evidence_finds_the_noise_that_is_not_known() -> None:
 
 def test_the_sampler_and_averages_over_theta_use_it() -> None:
     learner, data = _learner("alpaca"), _data(1, 4)
-    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 20, 20)).adapt(data)
+    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 10, 15)).adapt(data)
     exact = learner.adapt(data)
     gap = (drawn.mean["weight"] - exact.mean["weight"]).abs() / torch.stack([drawn.draws["weight"]]).std(1)
     assert gap.max() < 0.5
@@ -336,3 +336,44 @@ def test_noise_of_x_is_refused_where_it_has_no_place() -> None:
         bm.noise.HeteroscedasticNoise(torch.nn.Linear(1, 1))
     with pytest.raises(bm.DataError, match=r"range above 1, got 0\.5"):
         bm.noise.HeteroscedasticNoise(bm.Identity(1), range=0.5)
+
+
+# ---------------------------------------------------------------------------------------------------- published numbers
+
+# log relative risks of tuberculosis under BCG in 13 trials, and their variances (Colditz et al. 1994, as in metafor)
+RATIOS = (
+    -0.8893,
+    -1.5854,
+    -1.3481,
+    -1.4416,
+    -0.2175,
+    -0.7861,
+    -1.6209,
+    0.012,
+    -0.4694,
+    -1.3713,
+    -0.3394,
+    0.4459,
+    -0.0173,
+)
+VARIANCES = (0.3256, 0.1946, 0.4154, 0.02, 0.0512, 0.0069, 0.223, 0.004, 0.0564, 0.073, 0.0124, 0.5325, 0.0714)
+
+
+@pytest.mark.parametrize(
+    ("problem", "heterogeneity", "mean"),
+    [
+        (bm.training.RestrictedMaximumLikelihood(), 0.3132, -0.7145),
+        (bm.training.MaximumLikelihood(), 0.2800, -0.7112),
+    ],
+    ids=["REML", "ML"],
+)
+def test_random_effects_meta_analysis(problem: object, heterogeneity: float, mean: float) -> None:
+    """Variance between trials and mean effect as in metafor (Viechtbauer 2010): one row a task, its error known."""
+    trials = bm.TaskDataset.from_list([([0.0], [y], [v**0.5]) for y, v in zip(RATIOS, VARIANCES, strict=True)])
+    noise = bm.noise.DiagonalNoise(initial=1e-6).requires_grad_(False)
+    learner = bm.ALPaCA(bm.Polynomial(1, 0), noise=noise).double()
+    bm.fit_evidence(learner, trials, problem)
+    found = learner.prior.covariance.matrix().item() * learner.prior.noise.variance().item()
+    # published to four digits, of data that were rounded to four, and with 1e-6 of noise
+    assert abs(found - heterogeneity) < 2e-4
+    assert abs(learner.prior.location.item() - mean) < 2e-4
