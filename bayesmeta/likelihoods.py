@@ -6,7 +6,6 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import final
 
 import numpy as np
 import torch
@@ -20,11 +19,11 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.description import Described
-from bayesmeta.distributions import contrasts, normal_nodes
+from bayesmeta.distributions import contrasts, noisier, normal_nodes
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.left_censored import LeftCensored, log_below
 from bayesmeta.linalg import cholesky, solve_lower
-from bayesmeta.noise import DiagonalNoise, Noise, Positive, bounded
+from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise, Positive, bounded
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
@@ -129,7 +128,6 @@ class Likelihood(Described, nn.Module, ABC):
         """`curvature_root` of points with known noise. Arguments and errors are those of `noisy`."""
         raise UnsupportedError(f"{type(self).__name__} has no place for known noise (yerr)")
 
-    @final
     def of_points(self, f: Float[Tensor, "*s B N K"], data: Data) -> Distribution:
         """The distribution of the outcomes of these points, with what is known of their noise.
 
@@ -139,7 +137,6 @@ class Likelihood(Described, nn.Module, ABC):
         """
         return self.observed(f) if data.noise is None else self.noisy(f, data.noise)
 
-    @final
     def curvature_of(self, f: Float[Tensor, "*s B N K"], data: Data) -> Float[Tensor, "*s B N K K"]:
         """`curvature_root` at these points, with what is known of their noise.
 
@@ -148,6 +145,15 @@ class Likelihood(Described, nn.Module, ABC):
             data: the points.
         """
         return self.curvature_root(f) if data.noise is None else self.noisy_curvature_root(f, data.noise)
+
+    def at_inputs(self, f: Float[Tensor, "*b M K"], x: Float[Tensor, "B M *x"]) -> Distribution:
+        """The distribution of y at inputs, where it depends on them beside f; `forward(f)` elsewhere.
+
+        Args:
+            f: network outputs at the inputs.
+            x: the inputs.
+        """
+        return self.forward(f)
 
     def unit(self) -> Float[Tensor, ""]:
         """The square of the unit that inner step sizes are measured in.
@@ -208,7 +214,8 @@ class Likelihood(Described, nn.Module, ABC):
 class Gaussian(Likelihood):
     """y ~ N(f, Σ): regression with observation noise of one covariance everywhere.
 
-    Known noise of points (`Data.noise`) is added to the diagonal of Σ.
+    Known noise of points (`Data.noise`) is added to the diagonal of Σ. With `HeteroscedasticNoise` Σ depends on x,
+    which `log_prob` sees, and `forward` does not.
 
     Args:
         noise: Σ, any `Noise`; `DiagonalNoise(num_outputs)` by default, one learned variance for each output.
@@ -238,7 +245,7 @@ class Gaussian(Likelihood):
     def given(self, data: Data) -> Callable[[Tensor], Tensor]:
         """f -> log N(y; f, Σ), summed over the real points of each task, in nats."""
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
-            return super().given(data)
+            return super().given(data)  # also of noise that depends on x
         variance, real = self.noise.variance(), data.mask[..., None]
         variance = variance if data.noise is None else variance + torch.where(real, data.noise, 0.0)
         y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
@@ -253,16 +260,43 @@ class Gaussian(Likelihood):
         return log_prob
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """N(mean, diag(variance) + Σ)."""
+        """N(mean, diag(variance) + Σ). Raises UnsupportedError where Σ depends on x."""
+        self._require_constant()
         if isinstance(self.noise, DiagonalNoise):
             return Independent(Normal(mean, (variance + self.noise.variance()).sqrt(), validate_args=False), 1)
         factor = cholesky(torch.diag_embed(variance) + self.noise.covariance(), "observation covariance")
         return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
 
     def correlated_marginal(self, mean: Float[Tensor, "*b K"], covariance: Float[Tensor, "*b K K"]) -> Distribution:
-        """N(mean, covariance + Σ)."""
+        """N(mean, covariance + Σ). Raises UnsupportedError where Σ depends on x."""
+        self._require_constant()
         factor = cholesky(covariance + self.noise.covariance(), "observation covariance")
         return MultivariateNormal(mean.to(factor.dtype), scale_tril=factor, validate_args=False)
+
+    @override
+    def at_inputs(self, f: Float[Tensor, "*b M K"], x: Float[Tensor, "B M *x"]) -> Distribution:
+        relative = self.noise.relative(x)
+        if relative is None:
+            return self.forward(f)
+        if self.network_outputs == 1:
+            variance = (relative[..., None] * self.noise.variance()).expand(f.shape)
+            return Independent(Normal(f, variance.sqrt(), validate_args=False), 1)
+        factor = relative.sqrt()[..., None, None] * cholesky(self.noise.covariance(), "noise covariance")
+        return MultivariateNormal(f.to(factor.dtype), scale_tril=factor, validate_args=False)
+
+    @override
+    def of_points(self, f: Float[Tensor, "*s B N K"], data: Data) -> Distribution:
+        if not isinstance(self.noise, HeteroscedasticNoise):
+            return super().of_points(f, data)
+        distribution = self.at_inputs(f, data.x)
+        return distribution if data.noise is None else noisier(distribution, data.noise)
+
+    def _require_constant(self) -> None:
+        if isinstance(self.noise, HeteroscedasticNoise):
+            raise UnsupportedError(
+                "expected noise that is the same at every input, got HeteroscedasticNoise, which learners solved in "
+                "closed form can have: HeteroscedasticGaussian is the likelihood for others"
+            )
 
     @override
     def noisy(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Distribution:
@@ -270,6 +304,7 @@ class Gaussian(Likelihood):
 
     @override
     def noisy_curvature_root(self, f: Float[Tensor, "*b K"], noise: Float[Tensor, "*b C"]) -> Float[Tensor, "*b K K"]:
+        self._require_constant()
         if isinstance(self.noise, DiagonalNoise):
             return torch.diag_embed((self.noise.variance() + noise).rsqrt()).to(f.dtype).expand(*f.shape, -1)
         factor = cholesky(self.noise.covariance() + torch.diag_embed(noise), "noise covariance")
@@ -278,6 +313,7 @@ class Gaussian(Likelihood):
 
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """L⁻ᵀ with Σ = L Lᵀ, so that R Rᵀ = Σ⁻¹; the same at every f."""
+        self._require_constant()
         if isinstance(self.noise, DiagonalNoise):
             root = torch.diag(self.noise.variance().rsqrt())
         else:
@@ -484,8 +520,8 @@ class ProportionalGaussian(Likelihood):
         >>> import bayesmeta as bm
         >>> likelihood = bm.likelihoods.ProportionalGaussian(initial_additive=0.3, initial_proportional=0.1)
         >>> f = torch.tensor([[[0.0], [4.0], [100.0]]])
-        >>> likelihood(f).stddev.flatten()  # 0.3, the root of 0.3² + 0.4², and a tenth of 100
-        tensor([ 0.3000,  0.5000, 10.0004], grad_fn=<...>)
+        >>> likelihood(f).stddev.flatten().detach().round(decimals=2)  # 0.3, √(0.3² + 0.4²), and a tenth of 100
+        tensor([ 0.3000,  0.5000, 10.0000])
         >>> bm.MAML(bm.MLP(1, [8]), likelihood=likelihood).adapt(bm.Data.from_arrays([0.0], [0.5]))
         posterior of 1 task after 1 point
     """
@@ -572,7 +608,7 @@ class Censored(Likelihood):
         >>> data = bm.Data.from_arrays([0.0, 1.0], [1.0, 1.6])  # the first was not above 1
         >>> for f in (0.2, 1.0, 1.4):
         ...     print(round(likelihood.log_prob(torch.tensor([[[f], [1.5]]]), data).item(), 3))
-        0.566
+        0.565
         -0.128
         -3.218
         >>> learner = bm.IMAML(bm.MLP(1, [8]), likelihood=likelihood)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from bayesmeta.annotations import checked
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.linalg import cholesky, semidefinite_root
 
-__all__ = ["DiagonalNoise", "FullNoise", "Noise", "Positive"]
+__all__ = ["DiagonalNoise", "FullNoise", "HeteroscedasticNoise", "Noise", "Positive"]
 
 
 def bounded(raw: Tensor, lower: float, upper: float) -> Tensor:
@@ -144,6 +144,14 @@ class Noise(Described, nn.Module, ABC):
         """Assign Σ, or what is nearest to it within the bounds."""
         self.set_covariance(covariance)
 
+    def relative(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N"] | None:
+        """τ(x), what Σ is multiplied by at each input; None where it is the same everywhere.
+
+        Args:
+            x: the inputs.
+        """
+        return None
+
     def variance(self) -> Float[Tensor, "C"]:
         """The noise variance of each output."""
         return self.covariance().diagonal()
@@ -191,6 +199,60 @@ class DiagonalNoise(Noise):
     def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
         """Assign the diagonal of Σ, each variance within its bounds."""
         self.value.set_nearest(covariance.diagonal())
+
+
+class HeteroscedasticNoise(Noise):
+    """Σ(x) = τ(x) Σ with log τ(x) = a · g(x): noise whose size depends on the input, for all outputs alike.
+
+    Learners that are solved in closed form stay exact with it: rows are divided by √τ(x). At the start a is zero, and τ
+    is 1 everywhere. The size of τ is learned together with that of Σ, so that only their product means something.
+
+    Args:
+        features: g, a `Network` of inputs: `Identity(D)` makes log τ linear in x, an `MLP` any smooth function.
+        noise: Σ; `DiagonalNoise()` by default.
+        range: the largest factor that τ may be, and one over the smallest.
+
+    Raises:
+        UnsupportedError: features that are not a `Network`. DataError: a range that is not above 1.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> noise = bm.noise.HeteroscedasticNoise(bm.Identity(1), bm.noise.DiagonalNoise(initial=0.25))
+        >>> _ = noise.slope.data.copy_(torch.tensor([0.0, 1.0]))  # log τ(x) = x
+        >>> noise.relative(torch.tensor([[[0.0], [1.0]]])).detach().round(decimals=2)
+        tensor([[1.0000, 2.7200]])
+        >>> nothing = bm.Data.from_arrays([], [])
+        >>> wide = bm.ALPaCA(bm.Identity(1), noise=noise).adapt(nothing).predict([3.0])
+        >>> round((wide.variance - wide.noiseless.variance).item(), 1)  # e³ / 4
+        5.0
+    """
+
+    def __init__(self, features: nn.Module, noise: Noise | None = None, range: float = 1e4) -> None:
+        super().__init__()
+        num_features = getattr(features, "num_outputs", None)
+        if not isinstance(num_features, int):
+            raise UnsupportedError(f"expected features that are a Network, got {type(features).__name__}")
+        if not 1.0 < range < math.inf:
+            raise DataError(f"expected a range above 1, got {range}")
+        self.features, self.noise = features, DiagonalNoise() if noise is None else noise
+        self.num_outputs, self.range = self.noise.num_outputs, float(range)
+        self.slope = nn.Parameter(torch.zeros(num_features))
+
+    def covariance(self) -> Float[Tensor, "C C"]:
+        """Σ, where τ is 1."""
+        return self.noise.covariance()
+
+    def set_covariance(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ."""
+        self.noise.set_covariance(covariance)
+
+    def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
+        """Assign Σ, within its bounds."""
+        self.noise.set_nearest(covariance)
+
+    def relative(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N"]:
+        """τ(x): exp(a · g(x)) well inside the range, and flat outside of it."""
+        return bounded(self.features(x) @ self.slope, 1.0 / self.range, self.range)
 
 
 class FullNoise(Noise):

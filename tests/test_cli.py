@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import bayesmeta as bm
 from bayesmeta.cli import app, main
 from bayesmeta.recipes import RECIPES
 
@@ -681,3 +682,42 @@ def test_demo_prints_the_table_and_saves_the_figure(tmp_path: Path, capsys: pyte
     out = capsys.readouterr().out
     assert all(word in out for word in ("NLL", "RMSE", "coverage 90 %", "regret", "floor"))
     assert evaluation.shots == (0, 1, 2, 3, 5, 10, 20)
+
+
+def test_error_bars(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--yerr`: what is fitted, predicted and scored is what the library makes of the same rows."""
+    frame = pd.read_csv(table)
+    frame["error"] = np.where(frame.index % 3 == 0, 40.0, 2.0)
+    frame.to_csv(table, index=False)
+    code, out, err = run(
+        *(capsys, monkeypatch, "fit", table, "--task", "subject", "--x", "days", "--y", "reaction", "--yerr", "error"),
+        *("-o", tmp_path / "model", *QUICK),
+    )
+    assert (code, err) == (0, "")
+    assert "error: known noise of reaction, a number from 2 to 40" in out
+    assert "not used: arm" in out
+    learner = bm.load(tmp_path / "model")
+    schema = bm.tasks.Schema.from_json(json.loads((tmp_path / "model" / "model.json").read_text())["extra"]["schema"])
+    assert schema.yerr == ("error",)
+    known, query = frame[frame.days < 2], frame[frame.days == 2]
+    known.to_csv(tmp_path / "known.csv", index=False)
+    query[["subject", "days"]].to_csv(tmp_path / "query.csv", index=False)  # no error bars of what is not measured
+    paths = [tmp_path / name for name in ("model", "known.csv", "query.csv")]
+    assert run(capsys, monkeypatch, "predict", *paths, "-o", tmp_path / "out.csv")[0] == 0
+    found = pd.read_csv(tmp_path / "out.csv")
+    expected = bm.predict_frame(learner, schema, known, query[["subject", "days"]])
+    np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-6)
+    exact = bm.predict_frame(learner, schema, known.assign(error=0.0), query[["subject", "days"]])
+    assert (exact["mean"] - expected["mean"]).abs().max() > 1.0  # that the error bars are used
+    code, out, _ = run(
+        capsys, monkeypatch, "evaluate", tmp_path / "model", table, "--shots", "0,2", "--include-trained"
+    )
+    assert code == 0
+    code, _, err = run(
+        *(capsys, monkeypatch, "fit", table, "--task", "subject", "--x", "days", "--y", "reaction", "--yerr", "error"),
+        *("-o", tmp_path / "other", "--method", "cnp", "--steps", "5"),
+    )
+    assert code == 2
+    assert "without known noise" in err

@@ -25,7 +25,7 @@ from torch import Tensor
 from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, with_room
-from bayesmeta.learner import Learner
+from bayesmeta.learner import Learner, refusal_of_noise
 from bayesmeta.modes import settled
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
@@ -231,6 +231,8 @@ def _fitted(
         seed: as for `variance_scaling`.
         batch_size: as for `variance_scaling`.
     """
+    if tasks.flat.noise is not None:
+        raise refusal_of_noise(recalibrated.title)
     for place, shots in enumerate(recalibrated.shots):
         chosen, predictions, seen = with_room(tasks, shots, split, 2, "calibration"), list[HeldOut](), list[Tensor]()
         for _, part in chosen.by_length():

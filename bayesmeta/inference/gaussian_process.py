@@ -127,14 +127,14 @@ class GaussianProcess:
         return solve_lower(self.factor, torch.where(self.mask[..., None], cross, 0.0))
 
 
-def with_known(kernel: Float[Tensor, "B N N"], noise: Float[Tensor, "B N"] | None) -> Float[Tensor, "B N N"]:
-    """K of points that have known noise beside that which all have: their kernel, as all else is as it was.
+def with_noise(kernel: Float[Tensor, "B N N"], noise: Float[Tensor, "B N"] | None) -> Float[Tensor, "B N N"]:
+    """K of points that have noise of their own in place of I: so that K + I is what it should be.
 
     Args:
         kernel: K, in units of Σ.
-        noise: the known variance of each point, in units of Σ; None where none is known.
+        noise: the noise variance of each point, in units of Σ; None where it is 1 everywhere.
     """
-    return kernel if noise is None else kernel + torch.diag_embed(noise)
+    return kernel if noise is None else kernel + torch.diag_embed(noise - 1.0)
 
 
 def condition(

@@ -136,15 +136,15 @@ def to_arviz(
         groups["sample_stats"] = lp | _chain_stats(posterior)
         if not groups["sample_stats"]:
             del groups["sample_stats"]
-    groups["posterior_predictive"] = drawn(support, flat, lambda: posterior.predict(support.x))
+    groups["posterior_predictive"] = drawn(support, flat, lambda: posterior.predict(support.x, _yerr(support)))
     before = {} if explicit is None else explicit.prior_draws(support.num_tasks, chains[0] * chains[1], generator)
     if explicit is not None or learner.outcomes != Labels():  # whose classes an empty support does not show
-        prior = lambda: learner.adapt(Data.empty(support)).predict(support.x)
+        prior = lambda: learner.adapt(Data.empty(support)).predict(support.x, _yerr(support))
         groups["prior_predictive"] = drawn(support, before, prior)
     groups["observed_data"] = {"y": _flat(support.y, support)}
     groups["constant_data"] = _constant(support, names)
     if query is not None:
-        groups["predictions"] = drawn(query, flat, lambda: posterior.predict(query.x))
+        groups["predictions"] = drawn(query, flat, lambda: posterior.predict(query.x, _yerr(query)))
         groups["predictions_constant_data"] = _constant(query, names)
     return _from_dict(groups, *_labelled(groups, learner, names, schema))
 
@@ -262,7 +262,11 @@ class _Explicit:
 
 def _of_points(likelihood: Likelihood, data: Data, f: Tensor) -> Distribution:
     """Of the outcomes, given all that they are predicted from."""
-    return likelihood(f) if data.noise is None else likelihood.noisy(f, data.noise)
+    return likelihood.at_inputs(f, data.x) if data.noise is None else likelihood.of_points(f, data)
+
+
+def _yerr(data: Data) -> Tensor | None:
+    return None if data.noise is None else data.noise.sqrt()
 
 
 def _flat(value: Tensor, data: Data) -> np.ndarray:

@@ -28,11 +28,10 @@ class GaussianPredictive(JointGaussianPredictive):
         latent_variance: the diagonal of R, `B M`, in units of Σ.
         latent_covariance: computes R, `B M M`, in units of Σ; called only where the joint distribution is asked for.
         output_covariance: Σ, `C C`, squared units of y.
-        noise: 1 for observations, 0 for the noiseless f.
+        noise: the noise variance of observations in units of Σ: 1, or where points differ in it `B M`, one for each; 0
+            for the noiseless f.
         latent_root: computes a root Φ of R = Φ Φᵀ, `B M K`, where one with K < M columns is known; joint densities and
             draws then take K x K matrices in place of M x M ones. None where there is none.
-        known_noise: the known noise variance of each point beside `noise`, `B M`, in units of Σ; None where none is
-            known. For a single output.
 
     Example:
         >>> import bayesmeta as bm
@@ -49,15 +48,17 @@ class GaussianPredictive(JointGaussianPredictive):
     latent_variance: Float[Tensor, "B M"]
     latent_covariance: Callable[[], Tensor]
     output_covariance: Float[Tensor, "C C"]
-    noise: float = 1.0
+    noise: float | Float[Tensor, "B M"] = 1.0
     latent_root: Callable[[], Tensor] | None = None
-    known_noise: Float[Tensor, "B M"] | None = None
 
     @property
     def point_noise(self) -> Float[Tensor, "B M"]:
-        """The noise variance of each point, learned and known, in units of Σ."""
-        learned = torch.full_like(self.latent_variance, self.noise)
-        return learned if self.known_noise is None else learned + self.known_noise
+        """The noise variance of each point, in units of Σ."""
+        return self.noise if isinstance(self.noise, Tensor) else torch.full_like(self.latent_variance, self.noise)
+
+    @property
+    def _is_noisy(self) -> bool:
+        return isinstance(self.noise, Tensor) or self.noise > 0.0
 
     @property
     def point_variance(self) -> Float[Tensor, "B M"]:
@@ -104,7 +105,7 @@ class GaussianPredictive(JointGaussianPredictive):
         require_mask(mask, self.shape)
         residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
         output_covariance = cholesky(self.output_covariance, "noise covariance")
-        if self.latent_root is not None and self.noise > 0.0:
+        if self.latent_root is not None and self._is_noisy:
             white, of_points = self._low_rank_whitened(self.latent_root(), residual, mask)
         else:
             self._require_room()
@@ -147,11 +148,11 @@ class GaussianPredictive(JointGaussianPredictive):
             root = self.latent_root()
             weights = common_normals((*shape[:-2], root.shape[-1], shape[-1]), self.location, generator)
             draws = root @ weights
-            if self.noise > 0.0:
+            if self._is_noisy:
                 draws = draws + self.point_noise.sqrt()[..., None] * common_normals(shape, self.location, generator)
             return self.location + draws @ output_covariance.mT
         self._require_room()
-        if self.noise > 0.0:
+        if self._is_noisy:
             rows = cholesky(self.covariance(), "predictive covariance")
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular
             values, vectors = torch.linalg.eigh(self.latent_covariance())
@@ -164,9 +165,9 @@ class GaussianPredictive(JointGaussianPredictive):
         if self.output_covariance.shape[-1] > 1:
             raise UnsupportedError("known noise (yerr) of several outputs has no Kronecker form: give each a learner")
         known = noise[..., 0].to(self.latent_variance.dtype) / self.output_covariance[0, 0]
-        return replace(self, known_noise=known if self.known_noise is None else self.known_noise + known)
+        return replace(self, noise=self.point_noise + known)
 
     @property
     def noiseless(self) -> "GaussianPredictive":
         """The predictive of f."""
-        return replace(self, noise=0.0, known_noise=None)
+        return replace(self, noise=0.0)

@@ -100,7 +100,8 @@ class DrawsPosterior(TaskPosterior):
     def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
         first = next(iter(self.draws.values()))
         f = self.learner.forward(self.draws, x.to(first.dtype)).transpose(0, 1)  # B S M K
-        components = IndependentPredictive(self.learner.likelihood(f.flatten(0, 1)))
+        inputs = x.to(first.dtype).repeat_interleave(f.shape[1], 0)
+        components = IndependentPredictive(self.learner.likelihood.at_inputs(f.flatten(0, 1), inputs))
         return MixturePredictive(f.new_zeros(f.shape[:2]), components)
 
 

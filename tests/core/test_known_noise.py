@@ -182,6 +182,18 @@ def test_likelihoods_without_a_place_refuse_it_too() -> None:
             likelihood.curvature_of(f, data)
 
 
+def test_recalibration_and_conformal_regions_refuse_it() -> None:
+    learner, tasks = bm.ALPaCA(bm.Identity(1)).double(), _tasks()
+    with pytest.raises(UnsupportedError, match="without known noise"):
+        bm.calibration.variance_scaling(learner, tasks, shots=[2])
+    with pytest.raises(UnsupportedError, match="outcomes without known noise"):
+        bm.calibration.HierarchicalConformal(learner, tasks, shots=2)
+    known, unknown = bm.Data.from_arrays([0.0, 1.0], [0.1, 0.9], yerr=0.1), bm.Data.from_arrays([2.0], [2.1])
+    with pytest.raises(UnsupportedError, match="outcomes without known noise"):
+        bm.calibration.SplitConformal(learner).adapt(unknown, known)
+    assert bm.calibration.SplitConformal(learner).adapt(known, unknown) is not None  # what is adapted to may have it
+
+
 # ------------------------------------------------------------------------------------ likelihoods that add it, by hand
 
 LIKELIHOODS: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {

@@ -355,6 +355,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.noise.DiagonalNoise: (_noise, NOISE),
     bm.noise.FullNoise: (_noise, NOISE),
+    bm.noise.HeteroscedasticNoise: (
+        _noise,
+        {"features": lambda: bm.Identity(1), "noise": bm.noise.DiagonalNoise, "range": 1e4},
+    ),
     bm.noise.Positive: (_made, {"shape": (2,), "initial": 0.1, "bounds": (1e-8, 1e8)}),
     bm.priors.FullCovariance: (_covariance, COVARIANCE),
     bm.priors.DiagonalCovariance: (_covariance, COVARIANCE),

@@ -21,6 +21,17 @@ LINEAR: dict[str, Callable[[], bm.Learner]] = {
     "mixture": lambda: bm.MixtureALPaCA(bm.Polynomial(1, 2), num_components=3),
     "deep kernel": lambda: bm.DeepKernelTransfer(bm.Identity(1)),
 }
+CURVED: dict[str, Callable[[], bm.Learner]] = {  # noise of x
+    "alpaca, noise of x": lambda: bm.ALPaCA(bm.Polynomial(1, 2), noise=bm.noise.HeteroscedasticNoise(bm.Identity(1))),
+    "r2d2, noise of x": lambda: bm.R2D2Regressor(bm.MLP(1, [8]), noise=bm.noise.HeteroscedasticNoise(bm.MLP(1, [4]))),
+    "mixture, noise of x": lambda: bm.MixtureALPaCA(
+        bm.Polynomial(1, 2), num_components=2, noise=bm.noise.HeteroscedasticNoise(bm.Identity(1))
+    ),
+    "deep kernel, noise of x": lambda: bm.DeepKernelTransfer(
+        bm.Identity(1), noise=bm.noise.HeteroscedasticNoise(bm.Identity(1))
+    ),
+}
+EXACTLY = LINEAR | CURVED
 GRADIENT: dict[str, Callable[[], bm.Learner]] = {
     "maml": lambda: bm.MAML(bm.MLP(1, [4]), posterior=bm.Linearized()),
     "maml, a point": lambda: bm.MAML(bm.MLP(1, [4]), posterior=bm.PointEstimate()),
@@ -28,7 +39,7 @@ GRADIENT: dict[str, Callable[[], bm.Learner]] = {
     "bmaml": lambda: bm.BMAML(bm.MLP(1, [4])),
     "maml, proportional": lambda: bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.ProportionalGaussian()),
 }
-ALL = LINEAR | GRADIENT
+ALL = EXACTLY | GRADIENT
 pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # few steps, of learners at their start
 
 
@@ -53,6 +64,12 @@ def _data(tasks: int = 3, points: int = 5, seed: int = 0) -> bm.Data:
 
 def _brute(learner: bm.Learner, component: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, covariance of f and noise variance of one task's points, written out from theta."""
+    mean, covariance, noise = _brute_at_one(learner, component, x)
+    relative = (learner.likelihood.noise).relative(x[None])
+    return mean, covariance, noise.expand(len(x)) if relative is None else noise * relative[0]
+
+
+def _brute_at_one(learner: bm.Learner, component: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(learner, bm.DeepKernelTransfer):
         kernel = learner.kernel(x, x)
         kernel = kernel if isinstance(kernel, Tensor) else kernel.to_dense()
@@ -78,7 +95,7 @@ def _log_density(learner: bm.Learner, data: bm.Data, task: int) -> Tensor:
     return (weights + torch.stack(each)).logsumexp(0)
 
 
-@pytest.mark.parametrize("which", LINEAR)
+@pytest.mark.parametrize("which", EXACTLY)
 def test_evidence_and_predictive_are_those_of_rows_with_noise_of_their_own(which: str) -> None:
     learner, data, query = _learner(which), _data(), _data(3, 4, seed=1)
     query = replace(query, mask=torch.ones_like(query.mask))
@@ -165,7 +182,7 @@ def test_a_point_with_a_large_error_bar_counts_for_little(which: str) -> None:
     good = bm.Data.from_arrays([0.0, 1.0], [0.2, 0.4], yerr=[0.1, 0.1])
     bad = good.append(bm.Data.from_arrays([0.5], [50.0], yerr=1e5))
     a, b = (learner.adapt(each).predict([0.5]) for each in (good, bad))
-    tolerance = 1e-4 if which in LINEAR else 0.05  # steps and particles of the others are few
+    tolerance = 1e-4 if which in EXACTLY else 0.05  # steps and particles of the others are few
     torch.testing.assert_close(a.mean, b.mean, rtol=tolerance, atol=tolerance)
 
 
@@ -228,7 +245,7 @@ def test_fit_evidence_finds_the_noise_that_is_not_known() -> None:
 
 def test_the_sampler_and_averages_over_theta_use_it() -> None:
     learner, data = _learner("alpaca"), _data(1, 4)
-    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 20, 20)).adapt(data)
+    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 10, 15)).adapt(data)
     exact = learner.adapt(data)
     gap = (drawn.mean["weight"] - exact.mean["weight"]).abs() / torch.stack([drawn.draws["weight"]]).std(1)
     assert gap.max() < 0.5
@@ -245,3 +262,118 @@ def test_a_recorded_loss_is_the_loss() -> None:
     )
     assert len(result.losses) == 3
     assert bool(learner.meta_loss(tasks).isfinite().all())
+
+
+# ------------------------------------------------------------------------------------------------------- noise of x
+
+
+def test_a_prediction_is_as_noisy_as_its_input() -> None:
+    noise = bm.noise.HeteroscedasticNoise(bm.Identity(1), bm.noise.DiagonalNoise(initial=0.25)).double()
+    noise.slope.data.copy_(torch.tensor([0.5, 2.0]))
+    x = torch.tensor([[[-1.0], [0.0], [3.0]]], dtype=D)
+    torch.testing.assert_close(
+        noise.relative(x), (0.5 + 2.0 * x[..., 0]).exp(), rtol=0.1, atol=0.0
+    )  # the range bends it
+    assert noise.relative(1e3 * x).tolist()[0] == [1e-4, pytest.approx(1.6487, rel=1e-3), pytest.approx(1e4)]
+    for learner in (bm.ALPaCA(bm.Identity(1), noise=noise), bm.DeepKernelTransfer(bm.Identity(1), noise=noise)):
+        prediction = learner.double().adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7])).predict(x)
+        gap = (prediction.variance - prediction.noiseless.variance)[..., 0]
+        torch.testing.assert_close(gap, 0.25 * noise.relative(x), rtol=1e-7, atol=0.0)  # of DiagonalNoise's bounds
+        draws = prediction.sample((20_000,), torch.Generator().manual_seed(0))
+        torch.testing.assert_close(
+            draws.var(0), prediction.variance, rtol=0.06, atol=0.0
+        )  # six errors of √(2 / 20,000)
+
+
+def test_several_outputs_share_the_factor_and_stay_exact() -> None:
+    torch.manual_seed(0)
+    noise = bm.noise.HeteroscedasticNoise(bm.Identity(1), bm.noise.FullNoise(2))
+    learner = bm.ALPaCA(bm.Polynomial(1, 2), num_outputs=2, noise=noise).double()
+    learner.prior.noise.set_covariance(torch.tensor([[0.5, 0.2], [0.2, 0.4]], dtype=D))
+    noise.slope.data.copy_(torch.tensor([0.1, 0.7]))
+    x, y = torch.randn(1, 5, 1, dtype=D), torch.randn(1, 5, 2, dtype=D)
+    data = bm.Data.full(x, y)
+    with torch.no_grad():
+        h = learner.features(x)[0]
+        rows = h @ learner.prior.covariance.matrix() @ h.mT + torch.diag(noise.relative(x)[0])
+        whole = torch.kron(rows, noise.covariance())
+        mean = (h @ learner.prior.location).flatten()
+        expected = MultivariateNormal(mean, whole).log_prob(y.flatten())
+        torch.testing.assert_close(learner.log_evidence(data)[0], expected, **EXACT)
+        first, rest = data.points(slice(3)), data.points(slice(3, None))
+        chain = learner.log_evidence(first) + learner.adapt(first).predict(rest.x).log_prob(rest.y)
+        torch.testing.assert_close(chain[0], expected, **EXACT)
+        log_joint = learner.log_joint(data)({"weight": learner.prior.location[None]})
+        scale = noise.relative(x)[0].sqrt()[:, None, None] * torch.linalg.cholesky(noise.covariance())
+        at_mean = MultivariateNormal(h @ learner.prior.location, scale_tril=scale).log_prob(y[0]).sum()
+        prior = learner.prior.log_prob({"weight": learner.prior.location[None]})
+        torch.testing.assert_close(log_joint, at_mean + prior, **EXACT)
+
+
+def test_fit_evidence_finds_how_noise_grows_with_x() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 12, 1, generator=generator, dtype=D)
+    noise = 0.1 * (2.0 * x).exp() * torch.randn(60, 12, 1, generator=generator, dtype=D)  # log variance grows by 4 x
+    y = torch.randn(60, 1, 1, generator=generator, dtype=D) + 2.0 * x + noise
+    learner = bm.ALPaCA(bm.Identity(1), noise=bm.noise.HeteroscedasticNoise(bm.Identity(1))).double()
+    tasks = bm.TaskDataset(bm.Data.full(x, y))
+    bm.fit_evidence(learner, tasks)
+    # 720 squares of log variance π²/2 over x of deviation .29: an error of .29 or less
+    assert abs(learner.prior.noise.slope[1].item() - 4.0) < 0.7
+    plain = bm.ALPaCA(bm.Identity(1)).double()
+    bm.fit_evidence(plain, tasks)
+    assert bool(learner.log_evidence(tasks.data).sum() > plain.log_evidence(tasks.data).sum() + 50.0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_noise_of_x_is_refused_where_it_has_no_place() -> None:
+    noise = bm.noise.HeteroscedasticNoise(bm.Identity(1))
+    with pytest.raises(bm.UnsupportedError, match="HeteroscedasticGaussian"):
+        bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.Gaussian(noise))
+    with pytest.raises(bm.UnsupportedError, match="the same at every input"):
+        bm.likelihoods.Gaussian(noise)(torch.zeros(1, 1, 1))
+    with pytest.raises(bm.UnsupportedError, match="features that are a Network, got Linear"):
+        bm.noise.HeteroscedasticNoise(torch.nn.Linear(1, 1))
+    with pytest.raises(bm.DataError, match=r"range above 1, got 0\.5"):
+        bm.noise.HeteroscedasticNoise(bm.Identity(1), range=0.5)
+
+
+# ---------------------------------------------------------------------------------------------------- published numbers
+
+# log relative risks of tuberculosis under BCG in 13 trials, and their variances (Colditz et al. 1994, as in metafor)
+RATIOS = (
+    -0.8893,
+    -1.5854,
+    -1.3481,
+    -1.4416,
+    -0.2175,
+    -0.7861,
+    -1.6209,
+    0.012,
+    -0.4694,
+    -1.3713,
+    -0.3394,
+    0.4459,
+    -0.0173,
+)
+VARIANCES = (0.3256, 0.1946, 0.4154, 0.02, 0.0512, 0.0069, 0.223, 0.004, 0.0564, 0.073, 0.0124, 0.5325, 0.0714)
+
+
+@pytest.mark.parametrize(
+    ("problem", "heterogeneity", "mean"),
+    [
+        (bm.training.RestrictedMaximumLikelihood(), 0.3132, -0.7145),
+        (bm.training.MaximumLikelihood(), 0.2800, -0.7112),
+    ],
+    ids=["REML", "ML"],
+)
+def test_random_effects_meta_analysis(problem: object, heterogeneity: float, mean: float) -> None:
+    """Variance between trials and mean effect as in metafor (Viechtbauer 2010): one row a task, its error known."""
+    trials = bm.TaskDataset.from_list([([0.0], [y], [v**0.5]) for y, v in zip(RATIOS, VARIANCES, strict=True)])
+    noise = bm.noise.DiagonalNoise(initial=1e-6).requires_grad_(False)
+    learner = bm.ALPaCA(bm.Polynomial(1, 0), noise=noise).double()
+    bm.fit_evidence(learner, trials, problem)
+    found = learner.prior.covariance.matrix().item() * learner.prior.noise.variance().item()
+    # published to four digits, of data that were rounded to four, and with 1e-6 of noise
+    assert abs(found - heterogeneity) < 2e-4
+    assert abs(learner.prior.location.item() - mean) < 2e-4

@@ -89,6 +89,11 @@ CLOSED_FORM = [
         num_inputs=2,
         examples=6,
     ),
+    Case(
+        "alpaca-heteroscedastic",
+        lambda: bm.ALPaCA(bm.MLP(1, [16, 8]), noise=bm.noise.HeteroscedasticNoise(bm.MLP(1, [4]))),
+        examples=6,
+    ),
     Case("mixture-alpaca", lambda: bm.MixtureALPaCA(bm.MLP(1, [16, 8]), num_components=3)),
     Case(
         "mixture-alpaca-two-outputs",

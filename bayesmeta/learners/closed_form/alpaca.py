@@ -116,7 +116,9 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
         there = replace(theta, location=location)
         profile = torch.stack([torch.cat(there.in_chunks(log_evidence, each)).sum() for each in groups]).sum()
-        profile = profile - torch.stack([log_jacobian(each, output_covariance).sum() for each in groups]).sum()
+        profile = (
+            profile - torch.stack([log_jacobian(each, output_covariance, theta.noise).sum() for each in groups]).sum()
+        )
         size_f, size_c = location.shape
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹, and K_0 = B K'
         determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
@@ -184,6 +186,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             factor=factor,
             scale=factor.diagonal() if is_diagonal else None,
             output_covariance=self.prior.noise.covariance().double(),
+            noise=self.prior.noise,
         )
 
     def _least_squares(self, groups: list[Data]) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,7 +210,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         basis = spanning_basis(torch.cat([d[each.mask].detach() for d, each in zip(designs, groups, strict=True)]))
         sums = []
         for design, each in zip(designs, groups, strict=True):
-            root = noise_root(each, theta.output_covariance)
+            root = noise_root(each, theta.output_covariance, theta.noise)
             rows, common, y = theta.rows(design), design @ basis, each.y.double()
             if root is not None:
                 rows, common, y = rows / root, common / root, y / root

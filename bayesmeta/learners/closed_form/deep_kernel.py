@@ -90,6 +90,7 @@ class DeepKernelTransfer(ProcessLearner):
             features=self.features,
             mean=self.mean,
             output_covariance=self.likelihood.noise.covariance().double(),
+            noise=self.likelihood.noise,
             kernel=Gram(self.kernel),
         )
 

@@ -36,6 +36,7 @@ from bayesmeta.inference.coupled_tasks import (
 from bayesmeta.kernels import Kernel, RBFKernel
 from bayesmeta.kernels.kernel import Gram, build, log_prior
 from bayesmeta.learners.closed_form.process import ProcessLearner, ProcessTheta
+from bayesmeta.learners.closed_form.scale import require_even
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.torch_private import Growing
@@ -93,6 +94,7 @@ class HierarchicalProcess(Growing, ProcessLearner):
         num_inducing: int = 256,
     ) -> None:
         super().__init__(features, num_outputs, mean, noise)
+        require_even(self.likelihood.noise)
         self.known_noise = False  # what the tasks say of the mean weighs their points alike
         if exact_rows < 0 or num_inducing < 1:
             raise DataError(
@@ -197,6 +199,7 @@ class HierarchicalProcess(Growing, ProcessLearner):
             features=self.features,
             mean=self.mean,
             output_covariance=self.likelihood.noise.covariance().double(),
+            noise=self.likelihood.noise,
             shared=Gram(self.shared_kernel),
             own=Gram(self.own_kernel),
             known=None,
@@ -238,6 +241,7 @@ class _HierarchicalTheta(ProcessTheta):
             features=self.features,
             mean=self.mean,
             output_covariance=self.output_covariance,
+            noise=self.noise,
             shared=self.shared,
             own=self.own,
             known=known,

@@ -17,7 +17,7 @@ from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
 from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta, log_jacobian
-from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
+from bayesmeta.learners.closed_form.scale import is_untouched, require_even, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian, ScaledGaussian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -73,6 +73,8 @@ class LastLayerRegression(ExplicitLearner):
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
+        if scale is not None:
+            require_even(noise)
         self.features, self.prior, self.scale = features, prior(noise), scale
         self.likelihood = Gaussian(noise) if scale is None else ScaledGaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
@@ -155,7 +157,7 @@ class LinearLearner(LastLayerRegression):
         if self.scale is not None:
             return self.scale.belief(data.num_tasks).log_evidence(*theta.quadratic_form(data))
         each = theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
-        return torch.cat(each) - log_jacobian(data, theta.output_covariance)
+        return torch.cat(each) - log_jacobian(data, theta.output_covariance, theta.noise)
 
     @override
     def condition(self, support: Data) -> LinearPosterior:

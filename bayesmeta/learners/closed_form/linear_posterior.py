@@ -20,6 +20,7 @@ from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
+from bayesmeta.noise import Noise
 from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
 from bayesmeta.typing import Params
 
@@ -38,6 +39,7 @@ class LinearTheta:
         scale: the diagonal of a factor that is diagonal; None where it is not.
         output_covariance: Σ, squared units of y.
         intercept: b, a constant that is added to each output; None for none.
+        noise: what says how Σ depends on x; None where it is the same everywhere.
     """
 
     features: Network
@@ -46,6 +48,7 @@ class LinearTheta:
     scale: Float[Tensor, "F"] | None
     output_covariance: Float[Tensor, "C C"]
     intercept: Float[Tensor, "C"] | None = None
+    noise: Noise | None = None
 
     def design(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
         """The matrix of features Φ."""
@@ -61,12 +64,12 @@ class LinearTheta:
         return mean if self.intercept is None else mean + self.intercept
 
     def whitened(self, data: Data) -> tuple[Float[Tensor, "B N R"], Float[Tensor, "B N C"]]:
-        """Whitened features, and outcomes less their prior mean; both in units of the deviation of each point's noise,
-        where some of it is known: such rows have the noise Σ again.
+        """Whitened features, and outcomes less their prior mean; both divided by the relative deviation of each point's
+        noise (`noise_root`), where points differ in it: such rows have the noise Σ again.
         """
         design = self.design(data.x)
         rows, residual = self.rows(design), data.y.double() - self.prior_mean(design)
-        root = noise_root(data, self.output_covariance)
+        root = noise_root(data, self.output_covariance, self.noise)
         return (rows, residual) if root is None else (rows / root, residual / root)
 
     def quadratic_form(self, data: Data) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
@@ -94,35 +97,54 @@ class LinearTheta:
         return results
 
 
-def noise_root(data: Data, output_covariance: Float[Tensor, "C C"]) -> Float[Tensor, "B N 1"] | None:
-    """√(1 + s² / σ²) of each point of a single output, with s² its known noise; None where none is known.
+def relative_noise(x: Float[Tensor, "B N *x"], noise: Noise | None) -> Float[Tensor, "B N"] | None:
+    """τ(x), the noise variance at inputs in units of Σ, in float64; None where it is 1 everywhere.
 
-    A row that is divided by it has the noise σ², as all others: weighted least squares (Aitken 1935).
+    Args:
+        x: the inputs.
+        noise: what says how Σ depends on x; None where it does not.
+    """
+    relative = None if noise is None else noise.relative(x)
+    return None if relative is None else relative.double()
+
+
+def noise_root(
+    data: Data, output_covariance: Float[Tensor, "C C"], noise: Noise | None = None
+) -> Float[Tensor, "B N 1"] | None:
+    """√(τ(x) + s² / σ²) of each point, with s² its known noise, of a single output; None where it is 1 everywhere.
+
+    A row that is divided by it has the noise Σ, as all others: weighted least squares (Aitken 1935).
 
     Args:
         data: the points.
-        output_covariance: σ², squared units of y.
+        output_covariance: Σ, squared units of y.
+        noise: what says how Σ depends on x; None where it does not.
 
     Example:
         >>> data = Data.from_arrays([0.0, 1.0], [0.1, 0.9], yerr=[0.0, 3.0])
         >>> noise_root(data, torch.ones(1, 1, dtype=torch.float64)).flatten().round(decimals=4).tolist()
         [1.0, 3.1623]
     """
-    return None if data.noise is None else (1.0 + data.noise.double() / output_covariance[0, 0]).sqrt()
+    relative = relative_noise(data.x, noise)
+    if data.noise is None:
+        return None if relative is None else relative.sqrt()[..., None]
+    known = data.noise.double() / output_covariance[0, 0]
+    return (known + (1.0 if relative is None else relative[..., None])).sqrt()
 
 
-def log_jacobian(data: Data, output_covariance: Float[Tensor, "C C"]) -> Float[Tensor, "B"]:
-    """Σ_n log √(1 + s_n² / σ²) of the real points: by how much a log density of rows divided by `noise_root` is too
-    high, in nats.
+def log_jacobian(data: Data, output_covariance: Float[Tensor, "C C"], noise: Noise | None = None) -> Float[Tensor, "B"]:
+    """C Σ_n log root_n of the real points: by how much a log density of rows divided by `noise_root` is too high, in
+    nats.
 
     Args:
         data: the points.
-        output_covariance: σ², squared units of y.
+        output_covariance: Σ, squared units of y.
+        noise: what says how Σ depends on x; None where it does not.
     """
-    root = noise_root(data, output_covariance)
+    root = noise_root(data, output_covariance, noise)
     if root is None:
         return output_covariance.new_zeros(data.num_tasks)
-    return torch.where(data.mask, root[..., 0].log(), 0.0).sum(-1)
+    return len(output_covariance) * torch.where(data.mask, root[..., 0].log(), 0.0).sum(-1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -204,11 +226,13 @@ class LinearPosterior(TaskPosterior):
             mean, variance = belief.predict(rows[-1])
             means.append(self.theta.prior_mean(design) + mean)
             variances.append(variance)
+        relative = relative_noise(x, self.theta.noise)
         return GaussianPredictive(
             location=torch.cat(means),
             latent_variance=torch.cat(variances),
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
+            noise=1.0 if relative is None else relative,
             latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[1] else None,
         )
 

@@ -29,6 +29,7 @@ from bayesmeta.inference.shared_effects import SharedRows, Sums, sums
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
+from bayesmeta.learners.closed_form.scale import require_even
 from bayesmeta.linalg import cholesky, logdet, spanning_basis
 from bayesmeta.networks.level_features import LevelFeatures
 from bayesmeta.networks.network import Network
@@ -116,6 +117,8 @@ class MixedEffects(LinearLearner, LinearMixedModel):
                 f"expected at most {MOST_SHARED:,} effects of known levels, got {effects:,}: take the grouping with "
                 "the most levels as the task, whose number is not limited, or fewer varying features"
             )
+        if noise is not None:
+            require_even(noise)
         expanded = LevelFeatures(features, levels, [each.varying for each in shared])
         super().__init__(expanded, num_outputs, noise, lambda noise: SharedEffects(covariance, shared, levels, noise))
         first = features.x_shape[0]

@@ -32,7 +32,7 @@ from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
-from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root
+from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root, relative_noise
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
@@ -148,6 +148,7 @@ class MixtureALPaCA(LastLayerRegression):
             factor=torch.stack([c.covariance.factor() for c in components]).double(),
             output_covariance=self.prior.noise.covariance().double(),
             scale=self.scale,
+            noise=self.prior.noise,
         )
 
 
@@ -161,6 +162,7 @@ class _Theta:
     factor: Float[Tensor, "S F R"]
     output_covariance: Float[Tensor, "C C"]
     scale: TaskScale | None
+    noise: Noise
 
     def design(self, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "BS N R"], Float[Tensor, "BS N C"]]:
         """Whitened features Φ L_s, and prior means Φ K_s, of every task under every component."""
@@ -172,7 +174,7 @@ class _Theta:
         count = len(self.log_prior)
         rows, mean = self.design(data.x)
         residual = data.y.double().repeat_interleave(count, 0) - mean
-        root = noise_root(data, self.output_covariance)
+        root = noise_root(data, self.output_covariance, self.noise)
         if root is not None:
             root = root.repeat_interleave(count, 0)
             rows, residual = rows / root, residual / root
@@ -192,7 +194,7 @@ class _Theta:
                 scale = self.scale.belief(len(form[0]))
                 each, scale = scale.log_evidence(*form), scale.after(*form[:2])
         # how the rows are weighted is the same under every component, but the evidence is of the outcomes
-        jacobian = log_jacobian(data, self.output_covariance)[:, None]
+        jacobian = log_jacobian(data, self.output_covariance, self.noise)[:, None]
         return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))) - jacobian, scale
 
 
@@ -263,11 +265,13 @@ class MixtureALPaCAPosterior(TaskPosterior):
     def _components(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         rows, prior_mean = self.theta.design(x)
         mean, variance = self.belief.predict(rows)
+        relative = relative_noise(x, self.theta.noise)
         return GaussianPredictive(
             location=prior_mean + mean,
             latent_variance=variance,
             latent_covariance=partial(self.belief.covariance, rows),
             output_covariance=self.theta.output_covariance,
+            noise=1.0 if relative is None else relative.repeat_interleave(self.log_weights.shape[1], 0),
             latent_root=partial(self.belief.spread, rows) if rows.shape[1] > rows.shape[2] else None,
         )
 

@@ -20,7 +20,8 @@ from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
+from bayesmeta.learners.closed_form.linear_posterior import noise_root, relative_noise
+from bayesmeta.learners.closed_form.scale import is_untouched, require_even, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
@@ -39,11 +40,13 @@ class ProcessTheta(ABC):
         features: h.
         mean: the prior mean of f, a constant for each output or a network.
         output_covariance: Σ.
+        noise: what Σ is the covariance of; it may depend on x.
     """
 
     features: Network
     mean: Float[Tensor, "C"] | Network
     output_covariance: Float[Tensor, "C C"]
+    noise: Noise
 
     @property
     def unit(self) -> Float[Tensor, ""]:
@@ -68,9 +71,9 @@ class ProcessTheta(ABC):
         """Prior covariances of f at points of a task, in units of the noise."""
 
     def gram_of(self, rows: Float[Tensor, "B N E"], data: Data) -> Float[Tensor, "B N N"]:
-        """Prior covariances of points, and their known noise on the diagonal, in units of the noise."""
-        noise = None if data.noise is None else data.noise[..., 0].double() / self.output_covariance[0, 0]
-        return gaussian_process.with_known(self.gram(rows, rows), noise)
+        """Prior covariances of points in units of the noise, and on the diagonal what their own noise is above 1."""
+        root = noise_root(data, self.output_covariance, self.noise)
+        return gaussian_process.with_noise(self.gram(rows, rows), None if root is None else root[..., 0].square())
 
     @abstractmethod
     def diagonal(self, a: Float[Tensor, "B M E"]) -> Float[Tensor, "B M"]:
@@ -106,6 +109,8 @@ class ProcessLearner(Learner):
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
+        if scale is not None:
+            require_even(noise)
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.mean = _prior_mean(mean, features, num_outputs)
         self.likelihood, self.scale = Gaussian(noise), scale
@@ -197,11 +202,13 @@ class ProcessPosterior(TaskPosterior):
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
+        relative = relative_noise(x, theta.noise)
         gaussian = GaussianPredictive(
             location=theta.location(x, rows) + mean,
             latent_variance=variance,
             latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
+            noise=1.0 if relative is None else relative,
         )
         scale = self.scale
         return gaussian if scale is None else StudentTPredictive(gaussian, scale)

@@ -82,4 +82,5 @@ class R2D2Regressor(LinearLearner):
             scale=scale,
             output_covariance=self.prior.noise.covariance().double(),
             intercept=self.intercept.double(),
+            noise=self.prior.noise,
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bayesmeta.data import Data
 from bayesmeta.errors import InferenceError, UnsupportedError
 from bayesmeta.learner import Learner
-from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
 from bayesmeta.priors import FeatureCovariance, Ridge
 
 PRIOR_RATE = 10.0  # times the learning rate of the features
@@ -89,12 +89,24 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
     learner.load_state_dict(before)
 
 
+def require_even(noise: Noise) -> None:
+    """Raise UnsupportedError where the noise depends on x, for learners that take it to be the same at every input."""
+    if isinstance(noise, HeteroscedasticNoise):
+        raise UnsupportedError(
+            "expected noise that is the same at every input where tasks have scales or share effects, got "
+            "HeteroscedasticNoise: give the one or the other"
+        )
+
+
 def two_speeds(learner: nn.Module, features: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Adam: `lr` for the weights of the features, and `PRIOR_RATE` times it for all else.
+    """Adam: `lr` for the weights of the features (and of those of the noise), and `PRIOR_RATE` times it for all else.
 
     The factor of a prior covariance, whose numbers are no logarithms, is learned in units of its own size.
     """
     slow = {id(parameter) for parameter in features.parameters()}
+    for module in learner.modules():
+        if isinstance(module, HeteroscedasticNoise):
+            slow |= {id(parameter) for parameter in module.features.parameters()}
     sizes: dict[int, float] = {}
     for module in learner.modules():
         if isinstance(module, FeatureCovariance) and module.varying:

@@ -31,7 +31,7 @@ from bayesmeta.linalg import flattened
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
-from bayesmeta.noise import DiagonalNoise, Positive
+from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
 from bayesmeta.outcomes import Labels
 from bayesmeta.priors import IndependentGaussian
 from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
@@ -117,6 +117,11 @@ class GradientLearner(LinearizableLearner):
             raise ShapeError(
                 f"expected num_outputs as {type(likelihood).__name__} has it, {likelihood.outcomes.count}, "
                 f"got {num_outputs}: leave num_outputs out"
+            )
+        if isinstance(likelihood, Gaussian) and isinstance(likelihood.noise, HeteroscedasticNoise):
+            raise UnsupportedError(
+                "expected noise that is the same at every input, got HeteroscedasticNoise: with the likelihood "
+                "HeteroscedasticGaussian the network gives the noise, too"
             )
         try:
             self.network = network.with_outputs(likelihood.network_outputs)
