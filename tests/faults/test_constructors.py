@@ -340,6 +340,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         _made,
         {"covariance": lambda: bm.priors.FullCovariance(4), "noise": bm.noise.DiagonalNoise},
     ),
+    bm.priors.SharedEffects: (
+        _made,
+        {
+            "covariance": lambda: bm.priors.FullCovariance(2),
+            "shared": lambda: [bm.priors.FullCovariance(2)],
+            "levels": lambda: [2],
+            "noise": bm.noise.DiagonalNoise,
+        },
+    ),
     bm.priors.MatrixNormalMixture: (
         _made,
         {"num_features": 4, "num_components": 2, "noise": bm.noise.DiagonalNoise},
