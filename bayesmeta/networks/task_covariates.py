@@ -53,10 +53,11 @@ class TaskCovariates(Network):
         super().__init__()
         self.features = features
         self.effects = covariates if isinstance(covariates, Network) else None
-        shapes = [features.x_shape, (covariates,) if self.effects is None else self.effects.x_shape]
+        of_covariates = covariates.x_shape if isinstance(covariates, Network) else (covariates,)
+        shapes = [features.x_shape, of_covariates]
         if any(len(shape) != 1 for shape in shapes):
             raise ShapeError(f"expected features and covariates of vectors, got inputs of shapes {shapes}")
-        (num_inputs,), (self.num_covariates,) = shapes
+        num_inputs, self.num_covariates = features.x_shape[0], of_covariates[0]
         if self.num_covariates < 1:
             raise DataError(f"expected at least one covariate, got {self.num_covariates}")
         size = features.num_outputs

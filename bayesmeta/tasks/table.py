@@ -99,8 +99,11 @@ class Schema:
         for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
-        *within, task = [task] if isinstance(task, str) or not isinstance(task, Sequence) or not task else task
-        named = [task, *x, *y, *covariates, *within, *groups]
+        nested = [task] if isinstance(task, str) or not isinstance(task, Sequence) else list(task)
+        if not nested:
+            raise DataError("expected the column with the task's name, got none")
+        within = nested[:-1]
+        named = [nested[-1], *x, *y, *covariates, *within, *groups]
         for name in named:
             if not isinstance(name, str):
                 raise DataError(f"expected column names to be text, got {name!r}: rename the column")
@@ -112,12 +115,12 @@ class Schema:
             raise DataError("expected at least one outcome column y, got none")
         used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
-        tasks = _tasks(used, [*within, task])[0] if texts else np.zeros(len(used), dtype=np.int64)
+        tasks = _tasks(used, nested)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
         found |= {name: tuple(text_of(_tasks(used, within[: i + 1])[1])) for i, name in enumerate(within)}
         found |= {name: tuple(text_of(_tasks(used.dropna(subset=[name]), [name])[1])) for name in groups}
         classes = _classes(used, y, outcomes)
-        return cls(task, tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups))
+        return cls(nested[-1], tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups))
 
     @property
     def outcome_kind(self) -> Outcomes:
