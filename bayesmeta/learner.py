@@ -428,8 +428,13 @@ class Learner(Described, nn.Module, ABC):
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
 
     def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
-        """log p of all tasks together given theta, of data that are checked, in nats: the sum of the evidence of each,
-        unless tasks share more than theta.
+        """log p of all these tasks together given theta alone, in nats, of data that are checked.
+
+        It is the sum of `evidence`, as tasks are independent given theta, unless a subclass couples them: then it
+        forgets what `remember` has kept. `fit_evidence` maximises it.
+
+        Args:
+            data: the tasks; where they differ in length, in several batches.
         """
         sums, seen = [], 0
         for each in data:
@@ -439,8 +444,8 @@ class Learner(Described, nn.Module, ABC):
         return torch.stack(sums).sum()
 
     def remember(self, *data: Data) -> None:
-        """Called by `fit_evidence` at its end with all meta-training points (checked), for what tasks share that is no
-        parameter: beliefs that a new task starts from.
+        """Called by whoever trains on `joint_evidence`, with all meta-training tasks (checked): for learners to whom
+        they say more than theta can hold. Tasks that were kept before are forgotten.
         """
 
     def log_hyperprior(self) -> Float[Tensor, ""]:

@@ -99,9 +99,8 @@ class Schema:
         for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
-        nested = [task] if isinstance(task, str) or not isinstance(task, Sequence) else list(task)
-        if not nested:
-            raise DataError("expected the column with the task's name, got none")
+        several = isinstance(task, Sequence) and not isinstance(task, str) and len(task) > 1
+        nested: list[str] = list(task) if several else [task]  # type: ignore[list-item]
         within = nested[:-1]
         named = [nested[-1], *x, *y, *covariates, *within, *groups]
         for name in named:

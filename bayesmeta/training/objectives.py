@@ -205,9 +205,9 @@ class EvidenceProblem(ABC):
 
 
 class MaximumLikelihood(EvidenceProblem):
-    """log p of all tasks given theta: empirical Bayes, and the ML fit of a linear mixed model.
+    """log p(all tasks | theta), which is Σ_t log p(y_t | theta) for all learners but those that couple tasks.
 
-    It is Σ_t log p(y_t | theta) where tasks share nothing but theta.
+    It is empirical Bayes, and the ML fit of a linear mixed model.
 
     Example:
         >>> import bayesmeta as bm
