@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.networks.network import Network
+from bayesmeta.networks.network import Network, WholeNetwork
 
 
 class TaskCovariates(Network):
@@ -77,3 +77,48 @@ class TaskCovariates(Network):
         effects = task if self.effects is None else self.effects(task)
         products = effects[..., :, None] * features[..., None, list(self.shifted)]
         return torch.cat([features, products.flatten(-2)], -1)
+
+    @override
+    def with_outputs(self, num_outputs: int) -> "SplitOutput":
+        """This network followed by two dense layers, `output` and `shared`: see `SplitOutput`."""
+        return SplitOutput(self, num_outputs)
+
+
+class SplitOutput(WholeNetwork):
+    """A dense layer `output` on the features of the point, and one named `shared` on the products with covariates.
+
+    A learner whose weights adapt by layers can leave the second one to theta: `adapted=["output"]`.
+
+    Args:
+        features: gives features of the point and products.
+        num_outputs: K.
+
+    Raises:
+        DataError: no outputs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> features = bm.networks.TaskCovariates(bm.Identity(1), 2, shifted=[0])
+        >>> learner = bm.LLAMA(features, likelihood=bm.likelihoods.Categorical(2), adapted=["output"])
+        >>> learner.adapted  # a logistic mixed model, in which covariates have fixed effects
+        ('output.weight', 'output.bias')
+    """
+
+    def __init__(self, features: TaskCovariates, num_outputs: int) -> None:
+        super().__init__()
+        if num_outputs < 1:
+            raise DataError(f"expected at least one output, got {num_outputs}")
+        self.features = features
+        self.count = len(features.varying)
+        output = nn.Linear(self.count, num_outputs)
+        shared = nn.Linear(features.num_outputs - self.count, num_outputs, bias=False)
+        like = next(features.parameters(), None)
+        self.output, self.shared = (layer if like is None else layer.to(like) for layer in (output, shared))
+        self.x_shape, self.num_outputs, self.pointwise = features.x_shape, num_outputs, features.pointwise
+
+    @override
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N K"]:
+        """The sum of both layers."""
+        features = self.features(x)
+        out: Tensor = self.output(features[..., : self.count]) + self.shared(features[..., self.count :])
+        return out

@@ -254,6 +254,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
     bm.networks.TaskCovariates: (_features, {"features": _network, "covariates": 2, "shifted": lambda: [0]}),
+    bm.networks.SplitOutput: (
+        _features,
+        {"features": lambda: bm.networks.TaskCovariates(bm.Identity(1), 1), "num_outputs": 2},
+    ),
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),
