@@ -210,7 +210,10 @@ def describe_tasks(
                 values[2, places] = shrinkage(learner, support).numpy()
     columns = dict(zip(("p_value", "smallest_p_value", "shrinkage"), values, strict=True))
     first = np.unique(rows, return_index=True)[1]
-    index = pd.MultiIndex.from_tuples(names) if schema.within else pd.Index(query[schema.task].iloc[first])
+    if schema.within:
+        index = pd.MultiIndex.from_frame(query[[*schema.within, schema.task]].iloc[first])
+    else:
+        index = pd.Index(query[schema.task].iloc[first])
     return pd.DataFrame({"points": known.counts.numpy(), **columns}, index=index)
 
 

@@ -375,6 +375,14 @@ CLASS_RECIPES: dict[str, Recipe] = {
             LLAMA(Identity(num_inputs), solver=LevenbergMarquardt(20), likelihood=Categorical(num_classes))
         ),
         ByGradients(),
+        lambda num_inputs, k, num_classes: Standardized(
+            LLAMA(
+                _shifting(Identity(num_inputs - k), k),
+                steps=20,
+                likelihood=Categorical(num_classes),
+                adapted=["output"],
+            )
+        ),
     ),
     "bmaml": Recipe(
         "BMAML: 5 particles of a network, moved together",

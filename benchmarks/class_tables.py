@@ -133,7 +133,7 @@ def compare(name: str, folder: Path) -> list[str]:
         for method in METHODS:
             torch.manual_seed(0)
             chosen = recipe(method, bm.Labels(classes))
-            learners[method] = chosen.build(len(tasks.schema.x_names), classes)
+            learners[method] = chosen.for_table(tasks.schema)
             chosen.train(learners[method], train, Training(steps=STEPS, progress=False))
         for label, learner in learners.items():
             evaluation = bm.evaluate(learner, test, shots, num_bootstrap=0)

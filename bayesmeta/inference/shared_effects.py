@@ -9,8 +9,10 @@ the levels that the point belongs to. The effects of the tasks go out first, a t
     Z | R ~ MN((I + M)⁻¹ m, (I + M)⁻¹, Σ)
     log p(R) = Σ_t log N(R_t; 0, S_t ⊗ Σ) - ½ C log|I + M| + ½ tr(Σ⁻¹ mᵀ (I + M)⁻¹ m)
 
-so that the cost is that of the tasks one by one, and of one matrix over the shared effects. This is the elimination by
-which lme4 factors its cross-products (Bates et al. 2015, "Fitting linear mixed-effects models using lme4", section 5).
+which is how lme4 factors its cross-products (Bates et al. 2015, "Fitting linear mixed-effects models using lme4",
+section 5). Effects that no task has in common are independent: M has a block for each set of effects that tasks
+connect. Where groupings are nested these are the levels of the outermost one, and small; where they are crossed there
+is one.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,81 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from bayesmeta.linalg import cholesky, require_matrix, solve_lower, unit_gram
+from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower, unit_gram
+
+MOST_NUMBERS = 2**24  # float64 numbers of the products of some tasks: 128 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Which of Q shared effects belong together: those that a task sees, and all that are so connected.
+
+    Attributes:
+        block: of each effect.
+        place: of each effect in its block.
+        seen: whether any point sees the effect; of the others, block and place are 0.
+        count: how many blocks there are, one at least.
+        size: effects of the largest block.
+
+    Example:
+        >>> columns = torch.tensor([[[0], [2]], [[1], [1]]])  # the first task connects 0 and 2
+        >>> blocks = Blocks.of([(columns, torch.ones(2, 2, 1, dtype=torch.bool))], 4)
+        >>> blocks.block.tolist(), blocks.place.tolist(), blocks.seen.tolist()
+        ([0, 1, 0, 0], [0, 0, 1, 0], [True, True, True, False])
+    """
+
+    block: Int[Tensor, "Q"]
+    place: Int[Tensor, "Q"]
+    seen: Bool[Tensor, "Q"]
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, batches: "Sequence[tuple[Tensor, Tensor]]", num_effects: int) -> "Blocks":
+        """Read off what tasks see.
+
+        Args:
+            batches: of each batch of tasks the columns of the numbers of X, `B N E`, and which of them are real.
+            num_effects: Q.
+        """
+        device = batches[0][0].device
+        label = torch.arange(num_effects, device=device)
+        seen = torch.zeros(num_effects, dtype=torch.bool, device=device)
+        while True:  # the smallest number among all that are connected
+            lowest = label
+            for columns, real in batches:
+                seen[columns[real]] = True
+                of_task = torch.where(real, label[columns], num_effects).flatten(1).amin(1)
+                of_task = of_task[:, None, None].expand(columns.shape)
+                lowest = lowest.scatter_reduce(0, columns[real], of_task[real], "amin")
+            lowest = lowest[lowest]
+            if torch.equal(lowest, label):
+                break
+            label = lowest
+        effects = seen.nonzero().flatten()
+        roots, block = label[effects].unique(return_inverse=True)
+        counts = torch.bincount(block, minlength=1)
+        order = block.argsort(stable=True)
+        place = torch.empty_like(block)
+        place[order] = torch.arange(len(block), device=device) - (counts.cumsum(0) - counts)[block[order]]
+        zeros = torch.zeros_like(label)
+        return cls(
+            zeros.index_put((effects,), block),
+            zeros.index_put((effects,), place),
+            seen,
+            max(len(roots), 1),
+            int(counts.max()),
+        )
+
+    def dense(self, values: Float[Tensor, "K q *k"]) -> Float[Tensor, "Q *k"]:
+        """Rows in blocks as rows of all effects, zeros for those that no point sees."""
+        shape = (-1, *[1] * (values.ndim - 2))
+        return torch.where(self.seen.reshape(shape), values[self.block, self.place], 0.0)
+
+    def dense_matrix(self, values: Float[Tensor, "K q q"]) -> Float[Tensor, "Q Q"]:
+        """A matrix in blocks as one between all effects."""
+        same = (self.block[:, None] == self.block) & self.seen[:, None] & self.seen
+        return torch.where(same, values[self.block[:, None], self.place[:, None], self.place], 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,37 +105,72 @@ class SharedRows:
 
     Attributes:
         columns: of each number of a row, which of the Q shared effects it belongs to.
-        values: the numbers; zero at padding, and where a point belongs to no known level.
-        size: Q.
+        values: the numbers.
+        real: which of them are; the others are at padding, or of levels that are not known.
     """
 
     columns: Int[Tensor, "B N E"]
     values: Float[Tensor, "B N E"]
+    real: Bool[Tensor, "B N E"]
+
+    def in_blocks(self, blocks: Blocks) -> "BlockRows":
+        """The same by the block of each task."""
+        found = torch.where(self.real, blocks.block[self.columns], 0).flatten(1)
+        of_task = found.amax(1) if found.shape[1] else found.new_zeros(len(found))
+        places = torch.where(self.real, blocks.place[self.columns], 0)
+        return BlockRows(of_task, places, torch.where(self.real, self.values, 0.0), blocks.count, blocks.size)
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRows:
+    """X, whose rows of a task are those of a block of effects.
+
+    Attributes:
+        block: of each task.
+        places: of each number of a row, which effect of the block it belongs to.
+        values: the numbers, zero where there is none.
+        count: how many blocks there are.
+        size: effects of the largest block.
+    """
+
+    block: Int[Tensor, "B"]
+    places: Int[Tensor, "B N E"]
+    values: Float[Tensor, "B N E"]
+    count: int
     size: int
 
-    def gram(self) -> Float[Tensor, "Q Q"]:
+    def gram(self) -> Float[Tensor, "K q q"]:
         """Σ_t X_tᵀ X_t."""
-        count = self.columns.shape[-1]
-        first, second = self.columns[..., :, None].expand(*self.columns.shape, count), self.columns[..., None, :]
-        places = first * self.size + second
+        rows = self.block[:, None, None] * self.size + self.places
+        cells = rows[..., :, None] * self.size + self.places[..., None, :]
         products = self.values[..., :, None] * self.values[..., None, :]
-        flat = products.new_zeros(self.size * self.size)
-        return flat.index_add(0, places.flatten(), products.flatten()).unflatten(0, (self.size, self.size))
+        flat = products.new_zeros(self.count * self.size**2).index_add(0, cells.flatten(), products.flatten())
+        return flat.reshape(self.count, self.size, self.size)
 
-    def times(self, left: Float[Tensor, "B R N"]) -> Float[Tensor, "B R Q"]:
+    def times(self, left: Float[Tensor, "B R N"]) -> Float[Tensor, "B R q"]:
         """A_t X_t of each task."""
         require_matrix(left.shape[0] * left.shape[1], self.size)
         product = left.new_zeros(*left.shape[:2], self.size)
-        for columns, values in zip(self.columns.unbind(-1), self.values.unbind(-1), strict=True):
-            places = columns[:, None].expand(-1, left.shape[1], -1)
-            product = product.scatter_add(2, places, left * values[:, None])
+        for places, values in zip(self.places.unbind(-1), self.values.unbind(-1), strict=True):
+            product = product.scatter_add(2, places[:, None].expand(-1, left.shape[1], -1), left * values[:, None])
         return product
 
-    def moments(self, right: Float[Tensor, "B N K"]) -> Float[Tensor, "Q K"]:
+    def moments(self, right: Float[Tensor, "B N J"]) -> Float[Tensor, "K q J"]:
         """Σ_t X_tᵀ Y_t."""
-        products = self.values[..., None] * right[..., None, :]
-        flat = products.new_zeros(self.size, right.shape[-1])
-        return flat.index_add(0, self.columns.flatten(), products.flatten(0, 2))
+        rows = (self.block[:, None, None] * self.size + self.places).flatten()
+        products = (self.values[..., None] * right[..., None, :]).flatten(0, 2)
+        flat = products.new_zeros(self.count * self.size, right.shape[-1]).index_add(0, rows, products)
+        return flat.reshape(self.count, self.size, right.shape[-1])
+
+    def summed(self, left: Float[Tensor, "B R q"], right: Float[Tensor, "B R J"]) -> Float[Tensor, "K q J"]:
+        """Σ_t A_tᵀ B_t, by block."""
+        if self.count == 1:
+            return (left.flatten(0, 1).mT @ right.flatten(0, 1))[None]
+        total = left.new_zeros(self.count, self.size, right.shape[-1])
+        step = max(1, MOST_NUMBERS // max(self.size * right.shape[-1], 1))
+        for part in zip(self.block.split(step), left.split(step), right.split(step), strict=True):
+            total = total.index_add(0, part[0], part[1].mT @ part[2])
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,15 +178,15 @@ class Sums:
     """What all tasks together say, their own effects integrated out, of shared effects and of further columns Y.
 
     Attributes:
-        shared: M = Σ_t X_tᵀ S_t⁻¹ X_t.
-        cross: Σ_t X_tᵀ S_t⁻¹ Y_t.
+        shared: M = Σ_t X_tᵀ S_t⁻¹ X_t, in blocks.
+        cross: Σ_t X_tᵀ S_t⁻¹ Y_t, in blocks.
         products: Σ_t Y_tᵀ S_t⁻¹ Y_t.
         log_determinant: Σ_t log|S_t|.
     """
 
-    shared: Float[Tensor, "Q Q"]
-    cross: Float[Tensor, "Q K"]
-    products: Float[Tensor, "K K"]
+    shared: Float[Tensor, "K q q"]
+    cross: Float[Tensor, "K q J"]
+    products: Float[Tensor, "J J"]
     log_determinant: Float[Tensor, ""]
 
     @staticmethod
@@ -88,23 +199,20 @@ class Sums:
             torch.stack([each.log_determinant for each in parts]).sum(),
         )
 
-    def factor(self) -> Float[Tensor, "Q Q"]:
-        """The Cholesky factor of I + M."""
-        eye = torch.eye(len(self.shared), dtype=self.shared.dtype, device=self.shared.device)
-        return cholesky(self.shared + eye, "precision of shared effects")
+    def explained(self) -> tuple[Float[Tensor, "J J"], Float[Tensor, ""]]:
+        """Yᵀ S⁻¹ Y of all points together, and log|S|, the shared effects integrated out, too.
 
-    def explained(self, factor: Float[Tensor, "Q Q"]) -> Float[Tensor, "K K"]:
-        """Σ Yᵀ S⁻¹ Y of all points together, the shared effects integrated out, too.
-
-        Args:
-            factor: that of I + M.
+        Raises:
+            InferenceError: numbers that are not finite.
         """
-        white = solve_lower(factor, self.cross)
-        return self.products - white.mT @ white
+        eye = torch.eye(self.shared.shape[-1], dtype=self.shared.dtype, device=self.shared.device)
+        factor = cholesky(self.shared + eye, "precision of shared effects")
+        white = solve_lower(factor, self.cross).flatten(0, 1)
+        return self.products - white.mT @ white, self.log_determinant + logdet(factor).sum()
 
 
 def sums(
-    rows: Float[Tensor, "B N R"], shared: SharedRows, right: Float[Tensor, "B N K"], mask: Bool[Tensor, "B N"]
+    rows: Float[Tensor, "B N R"], shared: BlockRows, right: Float[Tensor, "B N J"], mask: Bool[Tensor, "B N"]
 ) -> Sums:
     """What the tasks of a batch say of the shared effects, and of further columns.
 
@@ -119,21 +227,20 @@ def sums(
 
     Example:
         >>> rows, mask = torch.zeros(1, 2, 1).double(), torch.ones(1, 2, dtype=torch.bool)
-        >>> shared = SharedRows(torch.tensor([[[0], [1]]]), torch.ones(1, 2, 1).double(), 3)  # two of three levels
-        >>> found = sums(rows, shared, torch.tensor([[[4.0], [6.0]]]).double(), mask)
-        >>> found.shared.diagonal().tolist(), found.cross.flatten().tolist()
-        ([1.0, 1.0, 0.0], [4.0, 6.0, 0.0])
+        >>> columns, real = torch.tensor([[[0], [1]]]), torch.ones(1, 2, 1, dtype=torch.bool)  # two levels
+        >>> shared = SharedRows(columns, torch.ones(1, 2, 1).double(), real)
+        >>> found = sums(rows, shared.in_blocks(Blocks.of([(columns, real)], 2)), 4.0 * shared.values, mask)
+        >>> found.shared.tolist(), found.cross.flatten().tolist()
+        ([[[1.0, 0.0], [0.0, 1.0]]], [4.0, 4.0])
     """
-    real = mask[..., None]
-    rows, right = torch.where(real, rows, 0.0), torch.where(real, right, 0.0)
-    shared = SharedRows(shared.columns, torch.where(real, shared.values, 0.0), shared.size)
+    rows, right = torch.where(mask[..., None], rows, 0.0), torch.where(mask[..., None], right, 0.0)
     factor = cholesky(unit_gram(rows.mT), "posterior precision")
     own = solve_lower(factor, rows.mT)  # S⁻¹ = I - (C⁻¹ Φᵀ)ᵀ (C⁻¹ Φᵀ)
-    seen, solved = shared.times(own).flatten(0, 1), (own @ right).flatten(0, 1)
-    flat = right.flatten(0, 1)
+    seen, solved = shared.times(own), own @ right
+    flat, flat_solved = right.flatten(0, 1), solved.flatten(0, 1)
     return Sums(
-        shared.gram() - seen.mT @ seen,
-        shared.moments(right) - seen.mT @ solved,
-        flat.mT @ flat - solved.mT @ solved,
-        2.0 * factor.diagonal(dim1=-2, dim2=-1).log().sum(),
+        shared.gram() - shared.summed(seen, seen),
+        shared.moments(right) - shared.summed(seen, solved),
+        flat.mT @ flat - flat_solved.mT @ flat_solved,
+        logdet(factor).sum(),
     )

@@ -5,7 +5,7 @@ from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.network import DenseOutput
-from bayesmeta.networks.task_covariates import TaskCovariates
+from bayesmeta.networks.task_covariates import SplitOutput, TaskCovariates
 from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "DenseOutput",
     "FourierFeatures",
     "Inputs",
+    "SplitOutput",
     "TaskCovariates",
     "TaskNorm",
 ]

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.networks.network import Network
+from bayesmeta.networks.network import Network, WholeNetwork
 
 
 class TaskCovariates(Network):
@@ -53,10 +53,11 @@ class TaskCovariates(Network):
         super().__init__()
         self.features = features
         self.effects = covariates if isinstance(covariates, Network) else None
-        shapes = [features.x_shape, (covariates,) if self.effects is None else self.effects.x_shape]
+        of_covariates = covariates.x_shape if isinstance(covariates, Network) else (covariates,)
+        shapes = [features.x_shape, of_covariates]
         if any(len(shape) != 1 for shape in shapes):
             raise ShapeError(f"expected features and covariates of vectors, got inputs of shapes {shapes}")
-        (num_inputs,), (self.num_covariates,) = shapes
+        num_inputs, self.num_covariates = features.x_shape[0], of_covariates[0]
         if self.num_covariates < 1:
             raise DataError(f"expected at least one covariate, got {self.num_covariates}")
         size = features.num_outputs
@@ -76,3 +77,48 @@ class TaskCovariates(Network):
         effects = task if self.effects is None else self.effects(task)
         products = effects[..., :, None] * features[..., None, list(self.shifted)]
         return torch.cat([features, products.flatten(-2)], -1)
+
+    @override
+    def with_outputs(self, num_outputs: int) -> "SplitOutput":
+        """This network followed by two dense layers, `output` and `shared`: see `SplitOutput`."""
+        return SplitOutput(self, num_outputs)
+
+
+class SplitOutput(WholeNetwork):
+    """A dense layer `output` on the features of the point, and one named `shared` on the products with covariates.
+
+    A learner whose weights adapt by layers can leave the second one to theta: `adapted=["output"]`.
+
+    Args:
+        features: gives features of the point and products.
+        num_outputs: K.
+
+    Raises:
+        DataError: no outputs.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> features = bm.networks.TaskCovariates(bm.Identity(1), 2, shifted=[0])
+        >>> learner = bm.LLAMA(features, likelihood=bm.likelihoods.Categorical(2), adapted=["output"])
+        >>> learner.adapted  # a logistic mixed model, in which covariates have fixed effects
+        ('output.weight', 'output.bias')
+    """
+
+    def __init__(self, features: TaskCovariates, num_outputs: int) -> None:
+        super().__init__()
+        if num_outputs < 1:
+            raise DataError(f"expected at least one output, got {num_outputs}")
+        self.features = features
+        self.count = len(features.varying)
+        output = nn.Linear(self.count, num_outputs)
+        shared = nn.Linear(features.num_outputs - self.count, num_outputs, bias=False)
+        like = next(features.parameters(), None)
+        self.output, self.shared = (layer if like is None else layer.to(like) for layer in (output, shared))
+        self.x_shape, self.num_outputs, self.pointwise = features.x_shape, num_outputs, features.pointwise
+
+    @override
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N K"]:
+        """The sum of both layers."""
+        features = self.features(x)
+        out: Tensor = self.output(features[..., : self.count]) + self.shared(features[..., self.count :])
+        return out

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.linalg import cholesky, logdet, lower_root, solve_lower
 from bayesmeta.noise import Noise
 from bayesmeta.priors.feature_covariance import FeatureCovariance
@@ -31,6 +31,9 @@ class SharedEffects(Unrounded, Prior):
         levels: how many known levels each grouping has.
         noise: Σ.
 
+    Raises:
+        DataError: not as many `levels` as covariances of groupings. ShapeError: covariances over other features.
+
     Example:
         >>> import bayesmeta as bm
         >>> V = bm.priors.FullCovariance(2)
@@ -47,6 +50,10 @@ class SharedEffects(Unrounded, Prior):
         self, covariance: FeatureCovariance, shared: Sequence[FeatureCovariance], levels: Sequence[int], noise: Noise
     ) -> None:
         super().__init__()
+        if not len(shared) == len(levels) > 0:
+            raise DataError(f"expected levels for each covariance of a grouping, got {len(levels)} for {len(shared)}")
+        if any(each.num_features != covariance.num_features for each in shared):
+            raise ShapeError(f"expected covariances over {covariance.num_features} features, as that of tasks is")
         self.covariance, self.shared, self.levels = covariance, nn.ModuleList(shared), tuple(levels)
         self.noise = noise
         size_f, size_q = covariance.num_features, self.num_shared

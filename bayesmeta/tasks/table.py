@@ -105,8 +105,10 @@ class Schema:
         for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
             if isinstance(given, str):
                 raise DataError(f"expected {name} to be a list of column names, got the text {given!r}")
-        *within, task = [task] if isinstance(task, str) or not isinstance(task, Sequence) or not task else task
-        named = [task, *x, *y, *covariates, *within, *groups, *yerr]
+        several = isinstance(task, Sequence) and not isinstance(task, str) and len(task) > 1
+        nested: list[str] = list(task) if several else [task]  # type: ignore[list-item]
+        within = nested[:-1]
+        named = [nested[-1], *x, *y, *covariates, *within, *groups, *yerr]
         for name in named:
             if not isinstance(name, str):
                 raise DataError(f"expected column names to be text, got {name!r}: rename the column")
@@ -120,16 +122,15 @@ class Schema:
             raise DataError(f"expected a yerr column for each of the outcomes {list(y)}, got {list(yerr)}")
         used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
-        tasks = _tasks(used, [*within, task])[0] if texts else np.zeros(len(used), dtype=np.int64)
+        tasks = _tasks(used, nested)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
         found |= {name: tuple(text_of(_tasks(used, within[: i + 1])[1])) for i, name in enumerate(within)}
         found |= {name: tuple(text_of(_tasks(used.dropna(subset=[name]), [name])[1])) for name in groups}
         classes = _classes(used, y, outcomes)
         if classes and yerr:
             raise DataError(f"expected no known noise of classes, got the column {yerr[0]!r} for {y[0]!r}")
-        return cls(
-            task, tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups), tuple(yerr)
-        )
+        columns = (tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups), tuple(yerr))
+        return cls(nested[-1], *columns)
 
     @property
     def outcome_kind(self) -> Outcomes:

@@ -106,7 +106,7 @@ class Standardized(Unrounded, Wrapper):
     @override
     def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """The learner's own, as a density in the user's units, in nats."""
-        points = sum(each.counts.sum() for each in data)
+        points = sum(int(each.counts.sum()) for each in data)
         return self.learner.joint_evidence(*map(self.standard, data)) - points * self.y_scale.log().sum()
 
     @override

@@ -256,6 +256,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.networks.Inputs: (_features, {"num_inputs": 1}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
     bm.networks.TaskCovariates: (_features, {"features": _network, "covariates": 2, "shifted": lambda: [0]}),
+    bm.networks.SplitOutput: (
+        _features,
+        {"features": lambda: bm.networks.TaskCovariates(bm.Identity(1), 1), "num_outputs": 2},
+    ),
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),
@@ -375,6 +379,15 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "covariance": lambda: bm.priors.FullCovariance(4),
             "noise": bm.noise.DiagonalNoise,
             "scale": bm.priors.TaskScale,
+        },
+    ),
+    bm.priors.SharedEffects: (
+        _made,
+        {
+            "covariance": lambda: bm.priors.FullCovariance(2),
+            "shared": lambda: [bm.priors.FullCovariance(2)],
+            "levels": lambda: [2],
+            "noise": bm.noise.DiagonalNoise,
         },
     ),
     bm.priors.MatrixNormalMixture: (

@@ -94,6 +94,7 @@ class Probe(Learner):
     """Every hook has an answer that no other learner has, and remembers what it was given."""
 
     exchangeable = False
+    coded_inputs = (2,)
     x_shape = (3,)
     outcomes = bm.Numbers(2)
     model = Model()
@@ -116,10 +117,17 @@ class Probe(Learner):
         return torch.full((data.num_tasks,), 5.0)
 
     def joint_evidence(self, *data: bm.Data) -> Tensor:
+<<<<<<< HEAD
         return torch.tensor(8.0 * len(data))
 
     def remember(self, *data: bm.Data) -> None:
         self.given.append(data)
+=======
+        return torch.tensor(8.0)
+
+    def remember(self, *data: bm.Data) -> None:
+        self.given.append(len(data))
+>>>>>>> mixed
 
     def log_hyperprior(self) -> Tensor:
         return torch.tensor(6.0)
@@ -157,9 +165,10 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     assert (wrapper.title, wrapper.exchangeable, wrapper.x_shape) == ("Plain(a probe)", False, (3,))
     assert wrapper.outcomes == bm.Numbers(2)
     assert wrapper.mixed_model is Probe.model
+    assert wrapper.coded_inputs == (2,)
     batch = bm.TaskBatch(data, data)
-    answers = (wrapper.loss(batch), wrapper.evidence(data), wrapper.log_hyperprior())
-    assert [answer.max().item() for answer in answers] == [4.0, 5.0, 6.0]
+    answers = (wrapper.loss(batch), wrapper.evidence(data), wrapper.log_hyperprior(), wrapper.joint_evidence(data))
+    assert [answer.max().item() for answer in answers] == [4.0, 5.0, 6.0, 8.0]
     optimizer = wrapper.configure_optimizer(0.5)
     assert optimizer.param_groups[0]["lr"] == 3.5
     assert optimizer.param_groups[0]["params"][0] is probe.weight
@@ -169,7 +178,8 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     wrapper.prepare(data)
     wrapper.anneal(0.25)
     assert wrapper.conform(data).x.dtype == torch.float64
-    assert probe.given == [data, 0.25, "conform"]
+    wrapper.remember(data, data)
+    assert probe.given == [data, 0.25, "conform", 2]
     assert wrapper.placement() == (torch.float64, torch.device("cpu"))
 
 

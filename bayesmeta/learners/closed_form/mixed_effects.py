@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
-from bayesmeta.inference.shared_effects import SharedRows, Sums, sums
+from bayesmeta.inference.shared_effects import Blocks, SharedRows, Sums, sums
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
@@ -172,9 +172,9 @@ class MixedEffects(LinearLearner, LinearMixedModel):
             self.maximise_location(*data)
         if any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
             groups = [self.conform(each) for each in data]
-            found = Sums.total([self._sums(each, self._residual(each, self.prior.location)) for each in groups])
+            found, _ = self._sums(groups, [self._residual(each, self.prior.location) for each in groups])
             points = sum(int(each.counts.sum()) for each in groups)
-            self.prior.noise.set_nearest(found.explained(found.factor()) / max(points, 1))
+            self.prior.noise.set_nearest(found.explained()[0] / max(points, 1))
 
     @override
     @torch.no_grad()
@@ -186,16 +186,16 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         """
         groups, prior = [self.conform(each) for each in data], self.prior
         basis = self._basis(groups)
-        size_c = prior.location.shape[1]
-        found, inner = self._normal_equations(groups, basis), basis.shape[1]
-        eye = torch.eye(len(found.shared), dtype=basis.dtype, device=basis.device)
+        (found, blocks), inner = self._normal_equations(groups, basis), basis.shape[1]
+        shared, cross = blocks.dense_matrix(found.shared), blocks.dense(found.cross)
+        eye = torch.eye(len(shared), dtype=basis.dtype, device=basis.device)
         precision = torch.cat(
             [
-                torch.cat([found.products[:inner, :inner], found.cross[:, :inner].mT], 1),
-                torch.cat([found.cross[:, :inner], found.shared + eye], 1),
+                torch.cat([found.products[:inner, :inner], cross[:, :inner].mT], 1),
+                torch.cat([cross[:, :inner], shared + eye], 1),
             ]
         )
-        moment = torch.cat([found.products[:inner, inner:], found.cross[:, inner:]])
+        moment = torch.cat([found.products[:inner, inner:], cross[:, inner:]])
         factor = cholesky(precision, "precision of shared effects")
         mean = torch.cholesky_solve(moment, factor)
         whole = torch.eye(len(factor), dtype=basis.dtype, device=basis.device)
@@ -203,7 +203,7 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         root = torch.cat([basis @ root[:inner], root[inner:]])
         padding = root.new_zeros(len(root), len(root) - root.shape[1])  # directions of K_0 that no point sees
         prior.location.copy_(basis @ mean[:inner])
-        prior.shared_mean.copy_(mean[inner:].reshape(-1, size_c))
+        prior.shared_mean.copy_(mean[inner:])
         prior.shared_root.copy_(torch.cat([root, padding], 1))
 
     def level_effects(self, grouping: int = 0) -> tuple[Float[Tensor, "L F C"], Float[Tensor, "L F C"]]:
@@ -252,44 +252,54 @@ class MixedEffects(LinearLearner, LinearMixedModel):
     def _residual(self, data: Data, location: Tensor) -> Float[Tensor, "B N C"]:
         return data.y.double() - self._design(data) @ location.double()
 
-    def _sums(self, data: Data, right: Float[Tensor, "B N K"]) -> Sums:
-        """What the tasks say of the effects of known levels; levels not known are a further effect of each task."""
+    def _rows(self, data: Data) -> tuple[Float[Tensor, "B N R"], SharedRows]:
+        """What points see of the effects of their task, and of those of known levels, whitened.
+
+        The effect of a level that is not known is one more of the task.
+        """
         design, codes = self._design(data), self.features.codes(data.x)
-        own, columns, values, start = [design @ self.prior.covariance.factor().double()], [], [], 0
+        own, columns, values, real, start = [design @ self.prior.covariance.factor().double()], [], [], [], 0
         for group, (count, each) in enumerate(zip(self.prior.levels, self.prior.groupings, strict=True)):
             size = len(each.varying)
             rows = design[..., list(each.varying)] @ each.square_factor().double()
             known = (codes[..., group] < count)[..., None]
             own.append(torch.where(known, 0.0, rows))
-            values.append(torch.where(known, rows, 0.0))
+            values.append(rows)
+            real.append((known & data.mask[..., None]).expand(rows.shape))
             places = codes[..., group, None].clamp(max=count - 1) * size + torch.arange(size, device=codes.device)
             columns.append(start + places)
             start += count * size
-        shared = SharedRows(torch.cat(columns, -1), torch.cat(values, -1), start)
-        return sums(torch.cat(own, -1), shared, right, data.mask)
+        shared = SharedRows(torch.cat(columns, -1), torch.cat(values, -1), torch.cat(real, -1))
+        return torch.cat(own, -1), shared
+
+    def _sums(self, groups: list[Data], rights: list[Tensor]) -> tuple[Sums, Blocks]:
+        """What all tasks say of shared effects and of further columns Y, and which effects belong together."""
+        rows = [self._rows(each) for each in groups]
+        blocks = Blocks.of([(shared.columns, shared.real) for _, shared in rows], self.prior.num_shared)
+        parts = [
+            sums(own, shared.in_blocks(blocks), right, each.mask)
+            for (own, shared), right, each in zip(rows, rights, groups, strict=True)
+        ]
+        return Sums.total(parts), blocks
 
     def _evidence(self, groups: list[Data], location: Tensor) -> Float[Tensor, ""]:
-        found = Sums.total([self._sums(each, self._residual(each, location)) for each in groups])
-        factor, noise = found.factor(), cholesky(self.prior.noise.covariance().double(), "noise covariance")
-        size_c = len(noise)
-        points = sum(int(each.counts.sum()) for each in groups)
-        quadratic = torch.cholesky_solve(found.explained(factor), noise).trace()
-        determinant = size_c * (found.log_determinant + logdet(factor)) + points * logdet(noise)
+        scatter, determinant = self._sums(groups, [self._residual(each, location) for each in groups])[0].explained()
+        noise = cholesky(self.prior.noise.covariance().double(), "noise covariance")
+        points, size_c = sum(int(each.counts.sum()) for each in groups), len(noise)
+        quadratic = torch.cholesky_solve(scatter, noise).trace()
+        determinant = size_c * determinant + points * logdet(noise)
         return -0.5 * (quadratic + determinant + points * size_c * math.log(2.0 * math.pi))
 
     def _basis(self, groups: list[Data]) -> Float[Tensor, "F R"]:
         """B, where K_0 = B K': wherever the origin of the inputs is, the equations of K' are well conditioned."""
         return spanning_basis(torch.cat([self._design(each)[each.mask].detach() for each in groups]))
 
-    def _normal_equations(self, groups: list[Data], basis: Tensor) -> Sums:
+    def _normal_equations(self, groups: list[Data], basis: Tensor) -> tuple[Sums, Blocks]:
         """What all tasks say of the shared effects, of K', and of the outcomes."""
-        return Sums.total(
-            [self._sums(each, torch.cat([self._design(each) @ basis, each.y.double()], -1)) for each in groups]
-        )
+        return self._sums(groups, [torch.cat([self._design(each) @ basis, each.y.double()], -1) for each in groups])
 
     def _least_squares(self, groups: list[Data], basis: Tensor) -> tuple[Tensor, Tensor]:
         """K_0 = B K' by generalised least squares, and the precision of K' in units of the noise."""
-        found = self._normal_equations(groups, basis)
-        products, inner = found.explained(found.factor()), basis.shape[1]
+        products, inner = self._normal_equations(groups, basis)[0].explained()[0], basis.shape[1]
         precision = products[:inner, :inner]
         return basis @ torch.linalg.solve(precision, products[:inner, inner:]), precision
