@@ -275,9 +275,7 @@ def test_too_few_steps_for_a_mixed_model_are_told() -> None:
         likelihood=bm.likelihoods.Bernoulli(),
         adapted=["layer.bias"],
     ).double()
-    with pytest.warns(
-        ConvergenceWarning, match=r"LLAMA stopped short of the mode in \d+ of 60 tasks .*: give the"
-    ):
+    with pytest.warns(ConvergenceWarning, match=r"LLAMA stopped short of the mode in \d+ of 60 tasks .*: give the"):
         bm.fit_evidence(learner, tasks, max_iterations=3)
     with pytest.warns(ConvergenceWarning, match="LLAMA stopped short of the mode"):
         learner.adapt(tasks.data)
