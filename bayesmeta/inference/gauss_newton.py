@@ -30,6 +30,7 @@ from bayesmeta.linalg import cholesky, flattened
 from bayesmeta.typing import Params
 
 DAMPINGS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)  # that GaussNewton tries, over the trace of AAᵀ: the last ascends the gradient
+VISIBLE = 1e-2  # nats that more damping must gain over less
 
 
 class PosteriorCovariance:
@@ -302,8 +303,9 @@ def _highest(
     for share in DAMPINGS:
         step = covariance.damped(share * covariance.information).times(gradient)
         value = problem.log_joint(_moved(phi, step))
-        # less damping where two are as good: a linear network takes the whole step
-        higher = value > torch.where(best.isfinite(), best + rounding * best.abs(), best)  # false for NaN
+        # less damping where two are about as good: a linear network takes the whole step, in float32 as in float64
+        margin = torch.where(best.isfinite(), (rounding * best.abs()).clamp(min=VISIBLE), 0.0)
+        higher = value > best + margin  # false for NaN
         best, chosen = torch.where(higher, value, best), torch.where(higher, share, chosen)
     return chosen, best >= before - rounding * before.abs()
 
