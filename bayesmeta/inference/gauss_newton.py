@@ -16,10 +16,11 @@ LevenbergMarquardt   until the mode: where the log joint does not rise μ grows 
 arrived.
 """
 
+import copy
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from bayesmeta.errors import DataError, UnsupportedError
@@ -28,7 +29,8 @@ from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver, two_lo
 from bayesmeta.linalg import cholesky, flattened
 from bayesmeta.typing import Params
 
-SHARES = (1.0, 0.5, 0.25, 0.125, 0.03, 0.01)  # of a step that are tried
+DAMPINGS = (0.0, 1e-3, 1e-2, 1e-1, 1.0)  # that GaussNewton tries, over the trace of AAᵀ: the last ascends the gradient
+VISIBLE = 1e-2  # nats that more damping must gain over less
 
 
 class PosteriorCovariance:
@@ -52,18 +54,27 @@ class PosteriorCovariance:
     """
 
     def __init__(self, curvature: Curvature, damping: Float[Tensor, "B"] | None = None) -> None:
-        squares = curvature.scale().square()
-        share = torch.ones_like(squares[:, :1]) if damping is None else 1.0 / (1.0 + damping[:, None])
-        self._rows, self._squares, self._scale = curvature.rows, squares * share, (squares * share).sqrt()
-        self._by_points = curvature.rows.num_rows <= squares.shape[1]
+        self._rows, self._prior = curvature.rows, curvature.scale().square()
+        self._by_points = curvature.rows.num_rows <= self._prior.shape[1]
         if self._by_points:
-            kernel = curvature.kernel()
+            self._kernel = curvature.kernel()
         else:  # many points and a small phi
             white = curvature.white()
-            kernel = white.mT @ white
-        self.information = kernel.diagonal(dim1=1, dim2=2).sum(1)
-        eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
-        self._factor = cholesky(eye + kernel * share[..., None], "posterior precision")
+            self._kernel = white.mT @ white
+        self.information = self._kernel.diagonal(dim1=1, dim2=2).sum(1)
+        self._damp(damping)
+
+    def damped(self, damping: Float[Tensor, "B"]) -> "PosteriorCovariance":
+        """The same with another μ."""
+        other = copy.copy(self)
+        other._damp(damping)
+        return other
+
+    def _damp(self, damping: Float[Tensor, "B"] | None) -> None:
+        share = torch.ones_like(self._prior[:, :1]) if damping is None else 1.0 / (1.0 + damping[:, None])
+        self._squares, self._scale = self._prior * share, (self._prior * share).sqrt()
+        eye = torch.eye(self._kernel.shape[-1], dtype=self._kernel.dtype, device=self._kernel.device)
+        self._factor = cholesky(eye + self._kernel * share[..., None], "posterior precision")
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B P"]:
         """The product with a vector, in float64."""
@@ -115,9 +126,9 @@ class GaussNewton(Solver):
     """A few Gauss-Newton steps, each the exact posterior mean of the network that is linearised where it begins.
 
     They are differentiated through, as MAML's steps are: what is meta-trained is what a task gets, also where so few
-    steps do not arrive at the mode. Each task takes that share of a step, between all and a hundredth of it, which
-    leads highest, and stays where all of them lead downhill. Train with these on predictions (`IMAML`'s meta-loss, or
-    `MarginalPredictive`): the Laplace evidence means something at the mode alone.
+    steps do not arrive at the mode. Of a few dampings μ, from none to one with which the step is gradient ascent,
+    each task takes the one that leads highest, and stays where all of them lead downhill. Train with these on
+    predictions (`IMAML`'s meta-loss, or `MarginalPredictive`): the Laplace evidence means something at the mode alone.
 
     Args:
         steps: how many.
@@ -148,28 +159,11 @@ class GaussNewton(Solver):
         """`steps` steps, with their graph where gradients are enabled."""
         curvature, phi = _curvature_of(problem, self), problem.start
         for _ in range(self.steps):
-            step = self._step(problem, curvature, phi)
-            size = _largest_gain(problem, phi, step)
-            phi = {name: value + _spread(size, value) * step[name] for name, value in phi.items()}
+            gradient, covariance = _flat_gradient(problem, phi), PosteriorCovariance(curvature(phi))
+            share, moves = _highest(problem, phi, gradient, covariance)
+            step = covariance.damped(share * covariance.information).times(gradient)
+            phi = _moved(phi, torch.where(moves[:, None], step, 0.0))
         return phi
-
-    def _step(self, problem: MapProblem, curvature: Callable[[Params], Curvature], phi: Params) -> Params:
-        """(D⁻¹ + G)⁻¹ g at phi."""
-        keep = torch.is_grad_enabled()
-        with torch.enable_grad():
-            here = {
-                name: value if keep and value.requires_grad else value.detach().requires_grad_()
-                for name, value in phi.items()
-            }
-            value = problem.log_joint(here).sum()
-            parts = torch.autograd.grad(value, list(here.values()), create_graph=keep, materialize_grads=True)
-        gradient = torch.cat([flattened(part) for part in parts], 1)
-        flat = PosteriorCovariance(curvature(phi)).times(gradient)
-        sizes = [value[0].numel() for value in phi.values()]
-        return {
-            name: part.reshape(value.shape).to(value.dtype)
-            for (name, value), part in zip(phi.items(), flat.split(sizes, 1), strict=True)
-        }
 
 
 class LevenbergMarquardt(Solver):
@@ -285,18 +279,40 @@ def _curvature_of(problem: MapProblem, solver: Solver) -> Callable[[Params], Cur
     return problem.curvature
 
 
+def _flat_gradient(problem: MapProblem, phi: Params) -> Float[Tensor, "B P"]:
+    """That of the log joint, with its graph where gradients are enabled."""
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        here = {
+            name: value if keep and value.requires_grad else value.detach().requires_grad_()
+            for name, value in phi.items()
+        }
+        value = problem.log_joint(here).sum()
+        parts = torch.autograd.grad(value, list(here.values()), create_graph=keep, materialize_grads=True)
+    return torch.cat([flattened(part) for part in parts], 1)
+
+
 @torch.no_grad()
-def _largest_gain(problem: MapProblem, phi: Params, step: Params) -> Float[Tensor, "B"]:
-    """Which of `SHARES` of its step takes each task highest, and 0 where none of them climbs."""
+def _highest(
+    problem: MapProblem, phi: Params, gradient: Float[Tensor, "B P"], covariance: PosteriorCovariance
+) -> tuple[Float[Tensor, "B"], Bool[Tensor, "B"]]:
+    """Which of `DAMPINGS` takes each task highest, and whether that is not below where it is, to rounding."""
     before = problem.log_joint(phi)
     rounding = 100.0 * torch.finfo(before.dtype).eps
-    best, size = torch.full_like(before, -torch.inf), torch.zeros_like(before)
-    for share in SHARES:
-        value = problem.log_joint({name: each + share * step[name] for name, each in phi.items()})
-        higher = value > best + torch.where(best.isfinite(), rounding * best.abs(), 0.0)  # false for NaN
-        best, size = torch.where(higher, value, best), torch.where(higher, share, size)
-    return torch.where(best >= before - rounding * before.abs(), size, 0.0)
+    best, chosen = torch.full_like(before, -torch.inf), torch.zeros_like(covariance.information)
+    for share in DAMPINGS:
+        step = covariance.damped(share * covariance.information).times(gradient)
+        value = problem.log_joint(_moved(phi, step))
+        # less damping where two are about as good: a linear network takes the whole step, in float32 as in float64
+        margin = torch.where(best.isfinite(), (rounding * best.abs()).clamp(min=VISIBLE), 0.0)
+        higher = value > best + margin  # false for NaN
+        best, chosen = torch.where(higher, value, best), torch.where(higher, share, chosen)
+    return chosen, best >= before - rounding * before.abs()
 
 
-def _spread(size: Float[Tensor, "B"], value: Tensor) -> Tensor:
-    return size.reshape(-1, *[1] * (value.ndim - 1))
+def _moved(phi: Params, step: Float[Tensor, "B P"]) -> Params:
+    parts = step.split([value[0].numel() for value in phi.values()], 1)
+    return {
+        name: value + part.reshape(value.shape).to(value.dtype)
+        for (name, value), part in zip(phi.items(), parts, strict=True)
+    }

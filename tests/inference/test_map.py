@@ -12,6 +12,7 @@ from scipy import optimize
 from torch import Tensor, nn
 
 import bayesmeta as bm
+from bayesmeta.inference import MapProblem
 from bayesmeta.inference.map import implicit_map, unrolled_map
 from bayesmeta.linalg import conjugate_gradient, matrix_function
 from bayesmeta.training.compiled import CompiledStep
@@ -205,7 +206,7 @@ def _rosenbrock() -> tuple[LogJoint, Params, list[Callable[[np.ndarray], float]]
 )
 def test_solvers_reach_scipys_optimum(problem: Callable[[], tuple], solver: bm.inference.Solver) -> None:
     joint, start, losses = problem()
-    found = solver.solve(bm.inference.MapProblem(joint, start))
+    found = solver.solve(MapProblem(joint, start))
     flat = torch.cat([value.flatten(1) for value in found.values()], 1)
     for b, loss in enumerate(losses):
         first = np.concatenate([value[b].flatten().numpy() for value in start.values()])
@@ -222,14 +223,14 @@ def test_solvers_reach_scipys_optimum(problem: Callable[[], tuple], solver: bm.i
 def test_every_task_stops_on_its_own(problem: Callable[[], tuple], solver: bm.inference.Solver) -> None:
     """Tasks of very different curvature: a batch is a loop, also where some stop early."""
     joint, start, _ = problem()
-    together = solver.solve(bm.inference.MapProblem(joint, start))
+    together = solver.solve(MapProblem(joint, start))
     for b in range(3):
 
         def alone(phi: Params, b: int = b) -> Tensor:
             rows = {name: torch.cat([value] * 3) for name, value in phi.items()}
             return joint(rows)[b : b + 1]
 
-        single = solver.solve(alone, {name: value[b : b + 1] for name, value in start.items()})
+        single = solver.solve(MapProblem(alone, {name: value[b : b + 1] for name, value in start.items()}))
         for name, value in single.items():
             torch.testing.assert_close(together[name][b : b + 1], value, rtol=1e-9, atol=1e-9)  # rounding, amplified
 
@@ -245,7 +246,7 @@ def test_a_tolerance_saves_evaluations_and_is_kept() -> None:
                 calls[0] += 1
                 return joint(phi)
 
-            found = make(tolerance).solve(counted, start)
+            found = make(tolerance).solve(MapProblem(counted, start))
             leaves = {name: value.requires_grad_() for name, value in found.items()}
             gradients = torch.autograd.grad(joint(leaves).sum(), list(leaves.values()))
             assert max(g.abs().max().item() for g in gradients) <= tolerance
@@ -255,9 +256,9 @@ def test_a_tolerance_saves_evaluations_and_is_kept() -> None:
 
 def test_at_the_optimum_nothing_moves() -> None:
     joint, start, _ = _logistic()
-    optimum = bm.inference.LBFGS(100, 1e-12).solve(joint, start)
+    optimum = bm.inference.LBFGS(100, 1e-12).solve(MapProblem(joint, start))
     for solver in (bm.inference.LBFGS(50, 1e-6), bm.inference.GradientAscent(50, 0.01, 0.9, tolerance=1e-6)):
-        again = solver.solve(joint, optimum)
+        again = solver.solve(MapProblem(joint, optimum))
         assert all(torch.equal(again[name], value) for name, value in optimum.items())
 
 

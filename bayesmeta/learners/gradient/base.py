@@ -442,7 +442,7 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
     A subclass gives `mode`, and sets `prior` in its constructor. Its arguments are those of `WeightLearner`.
 
     Attributes:
-        prior: N(theta, I / precision).
+        prior: N(theta, D), in which one precision is learned, or more.
 
     Example:
         >>> import bayesmeta as bm

@@ -6,11 +6,12 @@ Rajeswaran, Finn, Kakade, Levine 2019 (arXiv:1909.04630), eqs. 3-6, with λ = pr
     dphi_hat/dtheta = (I + ∇²(-log p(D | phi_hat)) / precision)⁻¹
 
     phi         the network's parameters, or a named part of them
-    prior       N(theta, I / precision), explicit
+    prior       N(theta, I / precision), explicit; or deviations learned a layer, or a row and a column of each weight
     likelihood  any; Gaussian with learned noise by default
     inference   MAP by an inner solver, implicit gradient by conjugate gradients; linearised Laplace around it
 
-Memory does not grow with the steps of the inner solver.
+Memory does not grow with the steps of the inner solver. (Not the paper's are a few Gauss-Newton steps, which are
+differentiated through: `GaussNewton`.)
 """
 
 from collections.abc import Callable, Sequence
@@ -32,14 +33,17 @@ from bayesmeta.typing import Params
 class IMAML(ExplicitWeightLearner):
     """MAP under an explicit Gaussian prior around theta, differentiated through the optimum.
 
-    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, and the observation
-    noise.
+    theta = the parameters of the network with its output layer (the prior mean), the deviations of `prior`, and the
+    observation noise.
 
     Args:
         network: gives the features; its parameters and those of the output layer are the prior mean.
         precision: starting precision of the prior, the same for every number of phi.
-        solver: finds the optimum; `LBFGS()` by default, or `GradientAscent(...)`. Its rates and tolerances are in units
-            of the noise per point (a rate is a step size on half the mean squared error for a Gaussian likelihood).
+        prior: which deviations are learned: one by default (`IsotropicGaussian`), or `LayerwiseGaussian`,
+            `FactoredGaussian`, `DiagonalGaussian`.
+        solver: finds the optimum; `LBFGS()` by default, or `GradientAscent(...)`, `LevenbergMarquardt(...)`. Rates and
+            tolerances are in units of the noise per point (a rate is a step size on half the mean squared error for a
+            Gaussian likelihood). With `GaussNewton(...)` phi is where a few steps end, and what follows is not used.
         gauss_newton: use Gauss-Newton products for the implicit gradient in place of the Hessian's: an approximation
             that is positive semi-definite wherever the solver stopped.
         solve_steps: largest number of conjugate-gradient steps for the implicit gradient (the paper's is 5).
@@ -61,6 +65,10 @@ class IMAML(ExplicitWeightLearner):
         torch.Size([1, 1, 1])
         >>> posterior.sample(20)["features.layers.0.bias"].shape
         torch.Size([20, 1, 16])
+        >>> solver, prior = bm.inference.GaussNewton(steps=2), bm.priors.FactoredGaussian
+        >>> learner = bm.IMAML(bm.MLP(1, [16, 16]), precision=100.0, prior=prior, solver=solver)
+        >>> learner.prior.variance()["output.weight"].shape
+        torch.Size([1, 16])
     """
 
     def __init__(

@@ -6,12 +6,14 @@ place of their Kronecker-factored Hessian:
     phi_hat = argmax log p(D, phi | theta)
     log p(D | theta) ≈ log p(D | phi_hat) - precision/2 |phi_hat - theta|² - ½ log det(I + G / precision)
 
+(for other prior variances D than I / precision, with D⁻¹ in the place of the precision).
+
 D is all points of a task, and the determinant has the weight that Laplace's approximation gives it; the paper scores
 query points at the phi_hat of the support, and weighs the determinant by a hyperparameter. Its phi_hat is where a few
 steps of ascent end; here it is the mode, as both the evidence and the posterior around it are only right there.
 
     phi         the network's parameters, or a named part of them
-    prior       N(theta, I / precision), explicit
+    prior       N(theta, I / precision), explicit; or other deviations, as in iMAML
     likelihood  any; Gaussian with learned noise by default
     inference   MAP by damped Gauss-Newton steps, implicit gradient; linearised Laplace around it
 """
@@ -39,14 +41,16 @@ from bayesmeta.typing import Params
 class LLAMA(ExplicitWeightLearner):
     """Lightweight Laplace approximation for meta-adaptation.
 
-    theta = the parameters of the network with its output layer (the prior mean), `prior.precision`, and the observation
-    noise.
+    theta = the parameters of the network with its output layer (the prior mean), the deviations of `prior`, and the
+    observation noise.
 
     Args:
         network: gives the features; its parameters and those of the output layer are the prior mean.
-        steps: largest number of steps of the solver (`inference.gauss_newton`), which has no step size. A task stops on
-            its own where it has arrived; `adapt` warns of tasks that have not.
         precision: starting precision of the prior, the same for every number of phi.
+        prior: which deviations are learned, as for `IMAML`.
+        solver: finds the mode; `LevenbergMarquardt()` by default, which has no step size. A task stops on its own where
+            it has arrived; `adapt` warns of tasks that have not. With `GaussNewton(...)` phi_hat need not be the mode,
+            and the evidence means little: meta-train with `MarginalPredictive()`.
         num_outputs: C; 1 by default, or what the likelihood says.
         likelihood: p(y | f); Gaussian with learned noise by default.
         posterior: `Linearized()` by default, `LinearizedDiagonal()` or `PointEstimate()`.
@@ -54,7 +58,7 @@ class LLAMA(ExplicitWeightLearner):
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
-        DataError: no steps, a precision out of range, a prefix that no name has.
+        DataError: a precision out of range, a prefix that no name has.
 
     Example:
         >>> import bayesmeta as bm
