@@ -28,6 +28,7 @@ WRAPPERS = [
     bm.Sampled,
     bm.HyperPosterior,
     bm.wrappers.TaskQuadrature,
+    bm.wrappers.Stacked,
 ]
 
 
