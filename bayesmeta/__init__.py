@@ -14,6 +14,7 @@ Here are the verbs, the core types, the learners, their networks and the errors.
     calibration   recalibration, conformal prediction   kernels, heads         what learners are made of
     checks        sbc, fidelity, surprise               inference, predictives NUTS, solvers; what predictions are
     plotting      figures                               networks, learners, wrappers   base classes to inherit
+    selection     candidates, cross-validation, stacking
 """
 
 from bayesmeta import (
@@ -32,6 +33,7 @@ from bayesmeta import (
     plotting,
     predictives,
     priors,
+    selection,
     tasks,
     training,
     wrappers,
@@ -87,6 +89,8 @@ from bayesmeta.networks.resnet12 import ResNet12
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.predictives import Predictive
 from bayesmeta.reporting.report import report
+from bayesmeta.selection.comparison import compare
+from bayesmeta.selection.stack import stack
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.checkpoint import load, save
 from bayesmeta.training.evidence import fit_evidence
@@ -167,6 +171,7 @@ __all__ = [
     "WholeNetwork",
     "calibration",
     "checks",
+    "compare",
     "evaluate",
     "evaluation",
     "fit",
@@ -187,6 +192,8 @@ __all__ = [
     "priors",
     "report",
     "save",
+    "selection",
+    "stack",
     "tasks",
     "training",
     "wrappers",

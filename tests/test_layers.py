@@ -34,7 +34,10 @@ LAYERS = [
     ("training and trust", ["training", "checks", "calibration"]),
     (
         "people",
-        ["recipes", "frames", "csv_text", "table_files", "table_cells", "table_account", "outputs", "unlike_tasks"],
+        [
+            *("recipes", "selection", "frames", "csv_text", "table_files", "table_cells", "table_account", "outputs"),
+            "unlike_tasks",
+        ],
     ),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
 ]

@@ -501,7 +501,7 @@ def _gaussians(predictive: Predictive) -> tuple[Tensor, Tensor, Tensor] | None:
         base = _gaussians(predictive.base)
         if base is None:
             return None
-        shift, scale = predictive.shift[:, None], predictive.scale[:, None]
+        shift, scale = predictive.shift[..., None], predictive.scale[..., None]
         return base[0], shift + scale * base[1], scale * base[2]
     if isinstance(predictive, EnsemblePredictive):
         each = [_gaussians(component) for component in predictive.components]

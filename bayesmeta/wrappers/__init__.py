@@ -1,10 +1,11 @@
-"""Learners that wrap a learner: other units, joint or corrected predictives, uncertain theta, scales of tasks."""
+"""Learners that wrap a learner: other units, joint or corrected predictives, uncertain theta, tasks with own scales."""
 
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.task_hyperparameters import (
     InputHyperparameter,
     InputScale,
@@ -30,6 +31,7 @@ __all__ = [
     "Recalibrated",
     "ScaleHyperparameter",
     "SignalScale",
+    "Stacked",
     "TaskHyperparameter",
     "TaskQuadrature",
     "TemperatureScaled",

@@ -82,6 +82,13 @@ def _affine(base: Predictive) -> AffinePredictive:
     return AffinePredictive(base, torch.tensor([100.0, -3.0], dtype=D), torch.tensor([10.0, 0.1], dtype=D))
 
 
+def _affine_by_point(base: Predictive) -> AffinePredictive:
+    """Each point has its own shift, each task its own scale."""
+    shift = torch.linspace(-3.0, 3.0, base.shape.numel(), dtype=D).view(base.shape)
+    scale = torch.linspace(0.5, 2.0, base.shape[0], dtype=D)[:, None, None].expand(-1, 1, base.shape[2])
+    return AffinePredictive(base, shift, scale)
+
+
 REGRESSION: dict[str, Callable[[], Predictive]] = {
     "gaussian": _gaussian,
     "dense gaussian": _dense,
@@ -104,6 +111,7 @@ REGRESSION: dict[str, Callable[[], Predictive]] = {
     "affine mixture of dense gaussians": lambda: _affine(_mixture(_dense(6))),
     "affine mixture of normals": lambda: _affine(_mixture(_normal(6))),
     "mixture of affine gaussians": lambda: _mixture(_affine(_gaussian(6))),
+    "mixture of gaussians with scales": lambda: _mixture(_affine_by_point(_gaussian(6))),
 }
 LABELS: dict[str, Callable[[], Predictive]] = {
     "bernoulli": lambda: IndependentPredictive(Bernoulli(torch.rand(2, 3, dtype=D))),
@@ -348,7 +356,8 @@ def test_zero_query_points(which: str) -> None:
 def _crop(predictive: Predictive) -> Predictive:
     """The same predictive at no points."""
     if isinstance(predictive, AffinePredictive):
-        return AffinePredictive(_crop(predictive.base), predictive.shift, predictive.scale)
+        shift = predictive.shift if predictive.shift.ndim == 1 else predictive.shift[:, :0]
+        return AffinePredictive(_crop(predictive.base), shift, predictive.scale)
     if isinstance(predictive, MixturePredictive):
         return MixturePredictive(predictive.log_weights, _crop(predictive.components))
     if isinstance(predictive, GaussianPredictive):

@@ -270,6 +270,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.wrappers.NoiseScale: (_made, {"deviation": 0.3}),
     bm.wrappers.SignalScale: (_made, {"deviation": 0.3}),
     bm.wrappers.InputScale: (_made, {"deviation": 0.3}),
+    bm.wrappers.Stacked: (
+        _adapt,
+        {"learners": lambda: {"a": _alpaca(), "b": _alpaca()}, "weights": lambda: {"a": 1.0, "b": 2.0}},
+    ),
     bm.wrappers.Given: (_order, {}),
     bm.wrappers.LeftToRight: (_order, {}),
     bm.wrappers.Random: (_order, {"num_orders": 2, "seed": 0}),

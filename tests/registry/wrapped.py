@@ -64,6 +64,11 @@ def _input_scale() -> bm.Learner:
     return bm.wrappers.TaskQuadrature(bm.DeepKernelTransfer(bm.Identity(1)), bm.wrappers.InputScale(0.1), nodes=15)
 
 
+def _stacked() -> bm.Learner:
+    learners = {"features": bm.ALPaCA(bm.MLP(1, [8, 4])), "process": bm.DeepKernelTransfer(bm.Identity(1))}
+    return bm.wrappers.Stacked(learners, {"features": 0.75, "process": 0.25})
+
+
 WRAPPED = [
     Case("autoregressive-alpaca", _autoregressive, examples=6),
     Case("autoregressive-r2d2", _autoregressive_labels, outcomes=bm.Labels(3), num_inputs=2, examples=6),
@@ -79,6 +84,7 @@ WRAPPED = [
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
     Case("task-quadrature-alpaca", _noise_scale, examples=2, calls=20, steps=30),
     Case("task-quadrature-dkt", _input_scale, examples=2, calls=20, steps=30, exceptions=COMPARES),
+    Case("stacked", _stacked, examples=3, calls=20, exceptions=FROZEN | DRAWN_THETA),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),

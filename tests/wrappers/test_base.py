@@ -28,7 +28,11 @@ WRAPPERS = [
     bm.Sampled,
     bm.HyperPosterior,
     bm.wrappers.TaskQuadrature,
+<<<<<<< HEAD
     bm.wrappers.WithHyperprior,
+=======
+    bm.wrappers.Stacked,
+>>>>>>> quad
 ]
 
 

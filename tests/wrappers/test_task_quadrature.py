@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.evaluation import metrics
 from bayesmeta.inference import quadrature
 from bayesmeta.wrappers import InputScale, NoiseScale, SignalScale, TaskHyperparameter, TaskQuadrature
 
@@ -137,6 +138,22 @@ def test_more_queries_than_are_predicted_at_once() -> None:
     x = torch.linspace(-2.0, 2.0, 150, dtype=torch.float64)[None, :, None]
     together = posterior.predict(x)
     torch.testing.assert_close(together.mean[:, 100:], posterior.predict(x[:, 100:]).mean)
+
+
+def test_it_is_evaluated_as_any_learner() -> None:
+    """Two outputs: each task has its own scale, which every score has to follow."""
+    data = _tasks(outputs=2)
+    learner = bm.Standardized(TaskQuadrature(_alpaca(2), [NoiseScale(0.5), InputScale(0.2)], nodes=3))
+    learner.prepare(data)
+    predictive = learner.adapt(data).predict(data.x)
+    draws = predictive.sample((20_000,), torch.Generator().manual_seed(0))
+    y = data.y[:1]
+    exact = metrics.crps(predictive, data.y, data.mask)[0]
+    first, second = draws[::2, :1], draws[1::2, :1]
+    sampled = (draws[:, :1] - y).abs().mean(0) - 0.5 * (first - second).abs().mean(0)
+    assert exact.item() == pytest.approx(sampled.mean().item(), rel=0.03)  # deviations of 20,000 draws
+    table = bm.evaluate(learner, bm.TaskDataset(_tasks(2, outputs=2).points(slice(4))), [0, 2], num_bootstrap=0).table()
+    assert np.isfinite(table[["nll", "joint_nll", "crps", "coverage", "width"]].to_numpy()).all()
 
 
 def test_draws_of_phi() -> None:

@@ -1,0 +1,18 @@
+"""Choosing among learners without test tasks: cross-validation over tasks, stacking, candidates that are always worth a
+try. The verbs are `bayesmeta.compare` and `bayesmeta.stack`.
+"""
+
+from bayesmeta.selection.candidates import Candidate, fresh_process, pooled
+from bayesmeta.selection.comparison import Comparison
+from bayesmeta.selection.cross_validation import HeldOutDensities
+from bayesmeta.selection.stack import stacked, stacking_weights
+
+__all__ = [
+    "Candidate",
+    "Comparison",
+    "HeldOutDensities",
+    "fresh_process",
+    "pooled",
+    "stacked",
+    "stacking_weights",
+]

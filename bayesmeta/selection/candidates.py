@@ -1,0 +1,131 @@
+"""Candidates of a comparison: how one is written down, and two that are always worth a try.
+
+Candidate        a learner that is made anew, and how it is trained
+pooled           one regression for all tasks: nothing is learned of a task from its own points
+fresh_process    a Gaussian process for each task alone: nothing is learned of a task from other tasks
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bayesmeta.arguments import generator_of
+from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.kernels import MaternKernel
+from bayesmeta.learner import Learner
+from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.networks.bases import Identity
+from bayesmeta.networks.mlp import MLP
+from bayesmeta.noise import DiagonalNoise
+from bayesmeta.outcomes import Numbers
+from bayesmeta.priors import FullCovariance
+from bayesmeta.recipes import ByGradients, Training
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.training.objectives import Evidence
+from bayesmeta.wrappers.standardized import Standardized
+from bayesmeta.wrappers.task_hyperparameters import InputScale, NoiseScale, SignalScale
+from bayesmeta.wrappers.task_quadrature import TaskQuadrature
+
+WIDTH = 64  # of the two hidden layers of a pooled fit
+NOISE = 0.01  # variance that a fresh process expects, in units of the variance of all outcomes
+DEVIATION = 0.7  # of the logarithms of what it does not know: 95 % within a factor of four
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A learner that is made anew for every fold, and how it is trained.
+
+    Attributes:
+        make: makes an untrained learner.
+        train: trains it in place on tasks: `bm.fit_evidence`, or a function that calls `bm.fit` with arguments.
+
+    Example:
+        >>> from functools import partial
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sawtooth().dataset(8, 6, seed=0)
+        >>> line = Candidate(lambda: bm.ALPaCA(bm.Identity(1)).double(), partial(bm.fit_evidence, max_iterations=5))
+        >>> network = Candidate(lambda: bm.ALPaCA(bm.MLP(1, [8])), partial(bm.fit, steps=10, progress=False))
+        >>> line(tasks).title, network(tasks).title
+        ('ALPaCA', 'ALPaCA')
+    """
+
+    make: Callable[[], Learner]
+    train: Callable[[Learner, TaskDataset], Any]
+
+    def __call__(self, tasks: TaskDataset) -> Learner:
+        """A trained learner."""
+        learner = self.make()
+        if not isinstance(learner, Learner):
+            raise DataError(f"expected make to return a learner, got {type(learner).__name__}")
+        self.train(learner, tasks)
+        return learner
+
+
+def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
+    """One regression for all tasks together, by a network of two layers: a support changes nothing.
+
+    What cannot beat it does not learn anything from a task's own points that is worth having.
+
+    Args:
+        tasks: to learn from, with outcomes that are numbers.
+        steps: of the training, which a fifth of the tasks may stop before.
+
+    Raises:
+        UnsupportedError: outcomes are labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = pooled(bm.tasks.Sawtooth().dataset(12, 6, seed=0), steps=10)
+        >>> before, after = (learner.adapt(bm.Data.from_arrays(x, x)) for x in ([], [0.1, 0.9]))
+        >>> bool(before.predict([0.5]).mean == after.predict([0.5]).mean)
+        True
+        >>> candidates.
+    """
+    num_inputs, num_outputs = _sizes(tasks, "pooled")
+    shared = FullCovariance(WIDTH, varying=[])
+    learner = Standardized(ALPaCA(MLP(num_inputs, [WIDTH, WIDTH]), num_outputs=num_outputs, covariance=shared))
+    ByGradients(Evidence())(learner, tasks, Training(steps=steps, progress=False))
+    return learner
+
+
+def fresh_process(tasks: TaskDataset) -> Learner:
+    """A Gaussian process for each task alone; its scales of noise, signal and inputs are integrated out.
+
+    Of other tasks it knows the units: means and deviations of inputs and outcomes. What cannot beat it does not learn
+    anything from other tasks that is worth having.
+
+    Args:
+        tasks: to take the units of, with outcomes that are numbers.
+
+    Raises:
+        UnsupportedError: outcomes are labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.GPFunctions.eq().dataset(12, 6, seed=0)
+        >>> learner = fresh_process(tasks)
+        >>> learner.title
+        'Standardized(TaskQuadrature(DeepKernelTransfer))'
+        >>> learner.adapt(tasks.data.select([0]))
+        posterior of 1 task after 6 points
+    """
+    num_inputs, num_outputs = _sizes(tasks, "fresh_process")
+    process = DeepKernelTransfer(
+        Identity(num_inputs),
+        num_outputs=num_outputs,
+        kernel=MaternKernel(2.5, lengthscale=math.sqrt(max(num_inputs, 1))),
+        noise=DiagonalNoise(num_outputs, initial=NOISE),
+    )
+    unknown = [NoiseScale(2.0 * DEVIATION), SignalScale(DEVIATION), InputScale(DEVIATION)]
+    learner = Standardized(TaskQuadrature(process, unknown, nodes=5)).double()
+    learner.prepare(tasks.pooled(generator_of(0)))
+    return learner
+
+
+def _sizes(tasks: TaskDataset, whose: str) -> tuple[int, int]:
+    outcomes = tasks.flat.folded().outcomes
+    if not isinstance(outcomes, Numbers):
+        raise UnsupportedError(f"expected outcomes that are numbers for {whose}, got labels")
+    return int(tasks.flat.x[0].numel()), outcomes.count

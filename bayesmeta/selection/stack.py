@@ -1,0 +1,131 @@
+"""Bayesian stacking of learners, with weights that predict held-out tasks best.
+
+    max_w Σ_i ω_i log Σ_k w_k p_k(y_i | x_i, support without i),   w on the simplex
+
+Yao, Vehtari, Simpson, Gelman 2018, eq. 4, with tasks left out in the place of points. The problem is concave, and
+solved by expectation maximisation: a mixture whose components are known.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bayesmeta.errors import DataError
+from bayesmeta.selection.comparison import Comparison, compare
+from bayesmeta.selection.cross_validation import Factory, HeldOutDensities, trained_on
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.source import RandomSplit, Split
+from bayesmeta.wrappers.stacked import Stacked
+
+GAP = 1e-6  # nats per point that may be left to gain
+ROUNDS = 20_000
+LEAST = 0.01  # a weight below this costs more than it brings: the learner is left out
+
+
+def stacking_weights(held_out: HeldOutDensities) -> dict[str, float]:
+    """The weight of each candidate under which held-out points are predicted best, by name.
+
+    Numbers of shots count alike, tasks of one count alike, and points of one task.
+
+    Args:
+        held_out: the densities.
+
+    Example:
+        >>> one = np.log([[0.8, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.2]])  # right three times out of four, and one
+        >>> place = np.arange(4)
+        >>> held_out = HeldOutDensities(("a", "b"), (5,), (0, 1, 2, 3), 0 * place, place, one, (0.0, 0.0))
+        >>> {name: round(weight, 2) for name, weight in stacking_weights(held_out).items()}
+        {'a': 0.92, 'b': 0.08}
+    """
+    log_density = held_out.log_density
+    highest = log_density.max(1, keepdims=True)
+    if not np.isfinite(highest).all():
+        raise DataError("expected a candidate that gives each held-out point a density, got points without any")
+    density, share = np.exp(log_density - highest), held_out.weights()
+    weights = np.full(density.shape[1], 1.0 / density.shape[1])
+    for _ in range(ROUNDS):
+        # the slope of the objective along each corner of the simplex; none is steeper than 1 at the maximum, and by how
+        # much the steepest is bounds what is left to gain
+        slope = share @ (density / (density @ weights)[:, None])
+        if slope.max() <= 1.0 + GAP:
+            break
+        weights = weights * slope
+        weights /= weights.sum()
+    return dict(zip(held_out.candidates, weights.tolist(), strict=True))
+
+
+def stacked(comparison: Comparison, learners: Mapping[str, Factory], tasks: TaskDataset) -> Stacked:
+    """The candidates of a comparison, trained on all tasks and mixed with the weights that it finds.
+
+    Candidates with a weight below .01 are left out.
+
+    Args:
+        comparison: of these candidates on these tasks.
+        learners: by name, what makes a trained learner of tasks.
+        tasks: all tasks.
+
+    Raises:
+        DataError: the candidates are not those of the comparison.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks, learner = bm.tasks.Sawtooth().dataset(8, 6, seed=0), bm.ALPaCA(bm.Identity(1))
+        >>> learners = {"line": lambda tasks: learner, "same": lambda tasks: learner}  # as if trained
+        >>> comparison = bm.compare(learners, tasks, shots=[4], folds=2)
+        >>> stacked(comparison, learners, tasks)
+        Stacked: .50 line + .50 same
+    """
+    if set(learners) != set(comparison.held_out.candidates):
+        raise DataError(
+            f"expected the candidates of the comparison, {list(comparison.held_out.candidates)}, got {list(learners)}"
+        )
+    weights = {name: weight for name, weight in stacking_weights(comparison.held_out).items() if weight >= LEAST}
+    return Stacked({name: trained_on(learners[name], tasks, comparison.seed) for name in weights}, weights)
+
+
+def stack(
+    learners: Mapping[str, Factory],
+    tasks: TaskDataset,
+    shots: Sequence[int],
+    folds: int = 5,
+    *,
+    split: type[Split] = RandomSplit,
+    query: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Stacked:
+    """Mix learners with the weights under which held-out tasks are predicted best, and train them on all tasks.
+
+    The mixture is not worse than the best of them but by what a few tasks leave open about the weights, and often
+    better: learners that are wrong in different places help each other out. Where a comparison has been made already,
+    `bm.selection.stacked` spares its folds.
+
+    Args:
+        learners: by name, what makes a trained learner of tasks, as for `bm.compare`; give it `bm.selection.pooled` and
+            `bm.selection.fresh_process`, too, which are what is left where learning across tasks fails.
+        tasks: all tasks that there are to learn from.
+        shots: support points that there will be in use; all of them have one set of weights.
+        folds: into how many parts the tasks are divided; each learner is trained so many times, and once more.
+        split: what divides the points of a task.
+        query: largest number of query points of a task; None takes all that are left.
+        seed: of the folds, the divisions and the training.
+        batch_size: tasks adapted to at once.
+
+    Raises:
+        DataError: as `bm.compare`. InferenceError: a density is not a number; the candidate is named.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sawtooth().dataset(8, 6, seed=0)
+        >>> make = lambda: bm.ALPaCA(bm.Identity(1), covariance=bm.priors.IsotropicCovariance(2)).double()
+        >>> line, flat = bm.selection.Candidate(make, bm.fit_evidence), bm.ALPaCA(bm.Identity(1)).double()
+        >>> learner = bm.stack({"line": line, "untrained": lambda tasks: flat}, tasks, shots=[4], folds=2)
+        >>> bool((learner.weights.sum() - 1.0).abs() < 1e-9)
+        True
+        >>> learner.adapt(tasks.data.select([0]).points(slice(4))).predict([0.5]).shape
+        torch.Size([1, 1, 1])
+    """
+    comparison = compare(
+        learners, tasks, shots, folds, split=split, query=query, num_bootstrap=0, seed=seed, batch_size=batch_size
+    )
+    return stacked(comparison, learners, tasks)
