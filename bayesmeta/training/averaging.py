@@ -48,6 +48,7 @@ MOST_BY_IMPORTANCE = 20  # of theta, that are drawn without chains
 TASKS_A_NUMBER = 20  # above so many tasks for each number of theta its best value is as good
 ENOUGH = 50.0  # effective draws
 DISTINCT = 0.01  # nats: maxima that are nearer to each other in height, and in place, are one
+SHOULDER = 3.0  # times as wide as the curvature says, for half of the first draws
 NEGLIGIBLE = 12.0  # nats below the best: a maximum, or a draw, of no weight
 FOLDS = 6
 
@@ -240,7 +241,9 @@ class _Posterior:
             roots.append(root)
             heights.append(float(ends.values[row]) + height)
         weights = 0.5 * torch.tensor(heights, dtype=torch.float64)  # halved: maxima may be wider than they are curved
-        return StudentMixture(ends.points[kept], torch.stack(roots), weights.log_softmax(0))
+        weights, spread = weights.log_softmax(0) - math.log(2.0), torch.stack(roots)
+        # each once more, wider: where a variance is nearly zero the density has a shoulder that no curvature shows
+        return StudentMixture(ends.points[kept].repeat(2, 1), torch.cat([spread, SHOULDER * spread]), weights.repeat(2))
 
     def _width(self, point: Float[Tensor, "P"]) -> tuple[Float[Tensor, "P P"], float]:
         """The root of the inverse of minus the Hessian, from differences of gradients, and its log determinant."""

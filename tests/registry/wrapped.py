@@ -4,7 +4,6 @@ import torch
 
 import bayesmeta as bm
 from tests.registry.case import Case
-from tests.registry.closed_form import COMPARES
 
 FROZEN = {
     "fit_lowers_the_loss": "a recalibrated learner refuses to be trained",
@@ -78,7 +77,7 @@ WRAPPED = [
     ),
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
     Case("task-quadrature-alpaca", _noise_scale, examples=2, calls=20, steps=30),
-    Case("task-quadrature-dkt", _input_scale, examples=2, calls=20, steps=30, exceptions=COMPARES),
+    Case("task-quadrature-dkt", _input_scale, examples=2, calls=20, steps=30),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
