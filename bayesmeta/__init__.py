@@ -56,6 +56,7 @@ from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
+from bayesmeta.learners.closed_form.hierarchical_process import HierarchicalProcess
 from bayesmeta.learners.closed_form.lrd2 import LRD2
 from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
@@ -119,6 +120,7 @@ __all__ = [
     "ExplicitLearner",
     "FirstOrderMAML",
     "GraphNetwork",
+    "HierarchicalProcess",
     "HyperPosterior",
     "Identity",
     "InferenceError",

@@ -24,7 +24,7 @@ from typing_extensions import override
 from bayesmeta.arguments import generator_of, some
 from bayesmeta.data import Data, DataSpec, TaskBatch
 from bayesmeta.description import Described
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError
+from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
 from bayesmeta.networks.network import Network
@@ -424,6 +424,27 @@ class Learner(Described, nn.Module, ABC):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """What `log_evidence` returns, of data that are checked. Raises UnsupportedError where it has no form."""
         raise UnsupportedError(f"{type(self).__name__} has no closed form of the evidence: use a predictive objective")
+
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        """log p of all these tasks together given theta alone, in nats, of data that are checked.
+
+        It is the sum of `evidence`, as tasks are independent given theta, unless a subclass couples them: then it
+        forgets what `remember` has kept. `fit_evidence` maximises it.
+
+        Args:
+            data: the tasks; where they differ in length, in several batches.
+        """
+        sums, seen = [], 0
+        for each in data:
+            with retelling(lambda task, seen=seen: seen + task):  # type: ignore[misc]
+                sums.append(self.evidence(each).sum())
+            seen += each.num_tasks
+        return torch.stack(sums).sum()
+
+    def remember(self, *data: Data) -> None:
+        """Called by whoever trains on `joint_evidence`, with all meta-training tasks (checked): for learners to whom
+        they say more than theta can hold. Tasks that were kept before are forgotten.
+        """
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""

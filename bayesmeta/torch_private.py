@@ -72,6 +72,26 @@ class Unrounded(nn.Module):
         return self
 
 
+class Growing(nn.Module):
+    """A module some of whose own buffers may have any length: loading a state gives them the length that is loaded.
+
+    `load_state_dict` calls `_load_from_state_dict` of each module. The public hook before it
+    (`register_load_state_dict_pre_hook`) is an attribute that copies of a module would share with it.
+
+    Attributes:
+        growing: names of these buffers. Shapes agree but for the first axis.
+    """
+
+    growing: tuple[str, ...] = ()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any) -> None:
+        for name in self.growing:
+            stored, own = state_dict.get(prefix + name), getattr(self, name)
+            if stored is not None and stored.shape[1:] == own.shape[1:] and len(stored) != len(own):
+                setattr(self, name, own.new_zeros(stored.shape))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
 class Budget(TorchDispatchMode):
     """A block of code may ask for so much memory for tensors, and for so many operations; for more it is refused.
 

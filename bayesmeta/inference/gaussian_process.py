@@ -59,7 +59,7 @@ class GaussianProcess:
             cross: K*, between support and queries.
             prior: k(x, x) at each query.
         """
-        white = self._whiten(cross)
+        white = self.whiten(cross)
         # not negative for a kernel that is positive semi-definite; the clamp only removes rounding below zero
         return white.mT @ self.white, (prior - white.square().sum(-2)).clamp(min=0.0)
 
@@ -70,7 +70,7 @@ class GaussianProcess:
             cross: K*, between support and queries.
             kernel: K**, of the queries.
         """
-        white = self._whiten(cross)
+        white = self.whiten(cross)
         return kernel - white.mT @ white
 
     def append(
@@ -94,7 +94,7 @@ class GaussianProcess:
         Raises:
             InferenceError: the matrix of all points is not positive definite.
         """
-        white = torch.where(mask[:, None], self._whiten(cross), 0.0)  # V
+        white = torch.where(mask[:, None], self.whiten(cross), 0.0)  # V
         corner = _factor(kernel, mask, white.mT @ white)
         above = torch.cat([self.factor, torch.zeros_like(cross)], -1)
         factor = torch.cat([above, torch.cat([white.mT, corner], -1)], -2)
@@ -102,7 +102,12 @@ class GaussianProcess:
         both = torch.cat([self.white, solve_lower(corner, innovation)], 1)
         return GaussianProcess(factor, both, torch.cat([self.mask, mask], 1))
 
-    def _whiten(self, cross: Tensor) -> Tensor:
+    def whiten(self, cross: Float[Tensor, "B N M"]) -> Float[Tensor, "B N M"]:
+        """L⁻¹ K*.
+
+        Args:
+            cross: K*, between support and other points.
+        """
         return solve_lower(self.factor, torch.where(self.mask[..., None], cross, 0.0))
 
 

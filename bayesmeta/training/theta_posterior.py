@@ -92,6 +92,7 @@ def nuts_hyper_posterior(
     num_members = whole(num_members, "num_members", 1, total)  # as many as there are draws
     seed = seed_of(seed)
     problem = MaximumLikelihood() if problem is None else problem
+    learner.remember(data)
     theta = _trained(learner)
 
     def joint() -> Tensor:

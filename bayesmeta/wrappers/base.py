@@ -67,6 +67,14 @@ class Wrapper(Learner):
         return self.learner.evidence(data)
 
     @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return self.learner.joint_evidence(*data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        self.learner.remember(*data)
+
+    @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
         return self.learner.log_hyperprior()
 

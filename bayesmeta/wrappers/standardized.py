@@ -100,6 +100,16 @@ class Standardized(Unrounded, Wrapper):
         """The learner's own evidence, as a density in the user's units, in nats."""
         return self.learner.evidence(self.standard(data)) - data.counts * self.y_scale.log().sum()
 
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        """The learner's own, as a density in the user's units, in nats."""
+        points = sum(int(each.counts.sum()) for each in data)
+        return self.learner.joint_evidence(*map(self.standard, data)) - points * self.y_scale.log().sum()
+
+    @override
+    def remember(self, *data: Data) -> None:
+        self.learner.remember(*map(self.standard, data))
+
     @property
     @override
     def mixed_model(self) -> "StandardizedMixedModel | None":

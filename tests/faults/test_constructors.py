@@ -227,6 +227,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
     bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
     bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
+    bm.HierarchicalProcess: (
+        _adapt,
+        LAYER
+        | {"shared_kernel": bm.kernels.RBFKernel, "own_kernel": bm.kernels.RBFKernel, "mean": _network}
+        | {"exact_rows": 100, "num_inducing": 10},
+    ),
     bm.DeepKernelTransfer: (_adapt, LAYER | {"kernel": bm.kernels.RBFKernel, "mean": _network}),
     bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
     bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),

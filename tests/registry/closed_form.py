@@ -21,6 +21,17 @@ COMPOSITE = bm.kernels.SumKernel(
 )
 
 
+COUPLED = {"fit_lowers_the_loss": "its tasks are coupled: fit_evidence trains it, see test_hierarchical_process.py"}
+
+
+def _knowing(**arguments: Any) -> bm.HierarchicalProcess:
+    """One that knows five tasks, of different lengths."""
+    learner = bm.HierarchicalProcess(bm.networks.Inputs(1), own_kernel=LEVEL_LINE_AND_WAVE, **arguments)
+    tasks = Case("curves", lambda: learner).batch(5, 6, 1, seed=7).support
+    learner.remember(learner.conform(tasks))
+    return learner
+
+
 def _classifier(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, **{"outcomes": bm.Labels(3), "num_inputs": 2, "examples": 6} | arguments)
 
@@ -98,6 +109,15 @@ CLOSED_FORM = [
         ),
         outcomes=bm.Numbers(2),
         num_inputs=2,
+    ),
+    _kernel("hierarchical-process", lambda: _knowing(exact_rows=2_000), exceptions=COUPLED),
+    _kernel("hierarchical-process-inducing", lambda: _knowing(exact_rows=0, num_inducing=7), exceptions=COUPLED),
+    _kernel(
+        "hierarchical-process-two-outputs",
+        lambda: bm.HierarchicalProcess(bm.MLP(2, [4, 2]), num_outputs=2, mean=bm.MLP(2, [3])),  # that knows of no task
+        outcomes=bm.Numbers(2),
+        num_inputs=2,
+        exceptions=COUPLED,
     ),
     _classifier(
         "deep-kernel-classifier",

@@ -16,32 +16,20 @@ of ALPaCA. So all outputs have one kernel matrix and one Cholesky factor, and on
 that is not so, give each a learner of its own.
 """
 
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import ShapeError
-from bayesmeta.inference import gaussian_process
-from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.kernels import Kernel, RBFKernel
 from bayesmeta.kernels.kernel import Gram, build, log_prior
-from bayesmeta.learner import Learner, TaskPosterior
-from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
-from bayesmeta.likelihoods import Gaussian
-from bayesmeta.linalg import cholesky, logdet
+from bayesmeta.learners.closed_form.process import ProcessLearner, ProcessTheta
 from bayesmeta.networks.network import Network
-from bayesmeta.networks.requirements import require_pointwise
-from bayesmeta.noise import DiagonalNoise, Noise
-from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import GaussianPredictive
+from bayesmeta.noise import Noise
 
 
-class DeepKernelTransfer(Learner):
+class DeepKernelTransfer(ProcessLearner):
     """Exact Gaussian process regression on features that all tasks share.
 
     theta is the weights of the features, the parameters of the kernel (`kernel`), m (`mean`) and Σ
@@ -82,158 +70,34 @@ class DeepKernelTransfer(Learner):
         mean: Network | None = None,
         noise: Noise | None = None,
     ) -> None:
-        super().__init__()
-        require_pointwise(features)
-        self.noise_is_given = noise is not None
-        noise = DiagonalNoise(num_outputs) if noise is None else noise
-        if noise.num_outputs != num_outputs:
-            raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
+        super().__init__(features, num_outputs, mean, noise)
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
-        self.mean = prior_mean(mean, features, num_outputs)
-        self.likelihood = Gaussian(noise)
 
     @override
-    def prepare(self, tasks: Data) -> None:
-        """Start the noise, where none was given and it has not been trained, from the tasks: where their evidence is
-        largest, with the features and the kernel as they are.
-        """
-        if not self.noise_is_given and is_untouched(self.likelihood.noise):
-            start_noise(self, self.likelihood.noise, self.conform(tasks))
-
-    @override
-    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Adam; the numbers of kernel, mean and noise, which set the scale of all else, go 10 times as fast."""
-        networks = [each for each in (self.features, self.mean) if isinstance(each, Network)]
-        return two_speeds(self, nn.ModuleList(networks), lr)
-
-    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """-log p(support and query | theta) of each whole task, in nats per point (the paper's eq. 6)."""
-        data = tasks.joined()
-        return -self.evidence(data) / data.counts.clamp(min=1)
-
-    def evidence(self, data: Data) -> Float[Tensor, "B"]:
-        """log p(y | x, theta) of each task, f integrated out, in nats.
-
-        Raises:
-            InferenceError: the kernel matrix plus noise is not positive definite.
-        """
-        theta = self._theta()
-        rows = _zero_padding(theta.rows(data.x), data.mask)
-        return gaussian_process.log_evidence(
-            theta.gram(rows, rows), theta.residual(data), data.mask, theta.output_covariance
-        )
-
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p of the kernel's parameters under the priors that it has registered, in nats."""
         return log_prior(self.kernel)
 
     @override
-    def condition(self, support: Data) -> "DeepKernelPosterior":
-        theta = self._theta()
-        rows = _zero_padding(theta.rows(support.x), support.mask)
-        belief = gaussian_process.condition(theta.gram(rows, rows), theta.residual(support), support.mask)
-        return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief)
-
-    def _theta(self) -> "_Theta":
-        output_covariance = self.likelihood.noise.covariance().double()
-        unit = (logdet(cholesky(output_covariance, "noise covariance")) / len(output_covariance)).exp()  # |Σ|^(1/C)
-        return _Theta(self.features, Gram(self.kernel), self.mean, output_covariance, unit)
-
-
-@dataclass(frozen=True, eq=False)
-class _Theta:
-    """theta as inference uses it, in float64."""
-
-    features: Network
-    kernel: "Gram"
-    mean: Float[Tensor, "C"] | Network
-    output_covariance: Float[Tensor, "C C"]
-    unit: Float[Tensor, ""]
-
-    def rows(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
-        """Features."""
-        return self.features(x).double()
-
-    def residual(self, data: Data) -> Float[Tensor, "B N C"]:
-        """Outcomes less their prior mean."""
-        return data.y.double() - self.location(data.x)
-
-    def location(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "... C"]:
-        """The prior mean."""
-        return (self.mean(x) if isinstance(self.mean, Network) else self.mean).double()
-
-    def gram(self, a: Float[Tensor, "B N F"], b: Float[Tensor, "B M F"]) -> Float[Tensor, "B N M"]:
-        """The kernel matrix in units of the noise."""
-        return self.kernel(a, b) / self.unit
-
-    def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
-        """k(x, x) in units of the noise."""
-        return self.kernel.diagonal(a) / self.unit
+    def theta(self) -> "_KernelTheta":
+        return _KernelTheta(
+            features=self.features,
+            mean=self.mean,
+            output_covariance=self.likelihood.noise.covariance().double(),
+            kernel=Gram(self.kernel),
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class DeepKernelPosterior(TaskPosterior):
-    """f | D, theta: the exact Gaussian process posterior.
+class _KernelTheta(ProcessTheta):
+    """theta with one kernel on the features."""
 
-    Attributes:
-        theta: theta as it was when the task was adapted to.
-        rows: features of the support, zero where padded.
-        belief: the Gaussian process in units of the noise.
-    """
-
-    theta: _Theta
-    rows: Float[Tensor, "B N F"]
-    belief: GaussianProcess
-
-    @property
-    @override
-    def points_seen(self) -> Int[Tensor, "B"]:
-        return self.belief.mask.sum(-1)
+    kernel: Gram
 
     @override
-    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
-        theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
-        cross = theta.gram(self.rows, rows)
-        mean, variance = belief.predict(cross, theta.diagonal(rows))
-        return GaussianPredictive(
-            location=theta.location(x) + mean,
-            latent_variance=variance,
-            latent_covariance=partial(_covariance, theta, belief, cross, rows),
-            output_covariance=theta.output_covariance,
-        )
+    def gram(self, a: Float[Tensor, "B N E"], b: Float[Tensor, "B M E"]) -> Float[Tensor, "B N M"]:
+        return self.kernel(a, b) / self.unit
 
     @override
-    def selected(self, tasks: Int[Tensor, "K"]) -> "DeepKernelPosterior":
-        spec = self.spec.of_tasks(len(tasks))
-        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks))
-
-    @override
-    def extended(self, data: Data) -> "DeepKernelPosterior":
-        rows = _zero_padding(self.theta.rows(data.x), data.mask)
-        cross, kernel = self.theta.gram(self.rows, rows), self.theta.gram(rows, rows)
-        belief = self.belief.append(cross, kernel, self.theta.residual(data), data.mask)
-        return replace(self, rows=torch.cat([self.rows, rows], 1), belief=belief)
-
-
-def prior_mean(mean: Network | None, features: Network, num_outputs: int) -> nn.Parameter | Network:
-    """m as a learner keeps it: a constant for each output, or a network and its last layer.
-
-    Raises:
-        ShapeError: a mean of other inputs than the features'. UnsupportedError: one that is no `Network`, or not of
-            each point on its own.
-    """
-    if mean is None:
-        return nn.Parameter(torch.zeros(num_outputs))
-    require_pointwise(mean)
-    if mean.x_shape != features.x_shape:
-        raise ShapeError(f"expected a mean of inputs of shape {features.x_shape}, got {mean.x_shape}")
-    return mean.with_outputs(num_outputs)
-
-
-def _covariance(theta: _Theta, belief: GaussianProcess, cross: Tensor, rows: Tensor) -> Float[Tensor, "B M M"]:
-    return belief.covariance(cross, theta.gram(rows, rows))
-
-
-def _zero_padding(rows: Float[Tensor, "B N F"], mask: Bool[Tensor, "B N"]) -> Float[Tensor, "B N F"]:
-    return torch.where(mask[..., None], rows, 0.0)
+    def diagonal(self, a: Float[Tensor, "B M E"]) -> Float[Tensor, "B M"]:
+        return self.kernel.diagonal(a) / self.unit

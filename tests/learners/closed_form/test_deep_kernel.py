@@ -228,7 +228,7 @@ def test_a_mean_network_is_what_outcomes_deviate_from(tmp_path: object) -> None:
 def test_parameters_in_float32_give_matrices_in_float64() -> None:
     learner, (support, query) = _learner().float(), _tasks()
     rows = learner.features(support.x.float()).double().detach()
-    kernel = learner._theta().gram(rows, rows)
+    kernel = learner.theta().gram(rows, rows)
     assert kernel.dtype == D
     assert torch.linalg.eigvalsh(kernel.detach()).min() > -1e-12  # float32 matrices have eigenvalues of -1e-6
     assert learner.adapt(support).predict(query).mean.dtype == D
