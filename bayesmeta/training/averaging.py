@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.arguments import generator_of, seed_of, shot_counts, whole
+from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
 from bayesmeta.hyperpriors import DeviationHyperprior, Hyperprior, LogNormalHyperprior
 from bayesmeta.inference.importance import StudentMixture, WeightedDraws, importance_draws
