@@ -3,8 +3,8 @@
     q = Σ_r N_r q_r / N,   w_i ∝ p(θ_i) / q(θ_i)
 
 Cornuet, Marin, Mira, Robert 2012 (arXiv:0907.1254), "Adaptive multiple importance sampling": proposals are mixtures of
-Student t, the first around known modes (Laplace's approximation with heavier tails), later ones with the weighted
-mean and covariance of all draws so far, and all draws are weighted by all proposals together. It needs no gradients and
+Student t, the first around known modes (Laplace's approximation with heavier tails), later ones adapted to the weighted
+draws so far, and all draws are weighted by all proposals together. It needs no gradients and
 no chain: a few thousand densities, as many at a time as memory allows. For up to about 20 numbers; the effective number
 of draws tells whether it has worked.
 """
@@ -21,7 +21,9 @@ from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import logdet, solve_lower
 
 DOF = 5.0  # of the proposals: tails that are heavier than a Gaussian's, with a finite covariance
-WIDENED = 1.2  # times the deviations
+WIDENED = 1.1  # times the deviations
+DEFENSIVE = 0.1  # share of the first proposal in all later ones: modes that a round has missed stay seen
+LEAST_SHARE = 1e-3  # of the draws, of a component that is kept
 NARROWEST = 1e-8  # of the variances of the first proposals that a later one has at least
 
 LogDensities = Callable[[Float[Tensor, "N P"]], Float[Tensor, "N"]]
@@ -101,11 +103,15 @@ class StudentMixture:
 
     def log_prob(self, points: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:
         """Log densities, in nats."""
+        return self.of_components(points).logsumexp(0)
+
+    def of_components(self, points: Float[Tensor, "N P"]) -> Float[Tensor, "K N"]:
+        """Log densities of each component, its weight in them."""
         size = self.means.shape[1]
         white = solve_lower(self.roots, (points - self.means[:, None]).mT)  # K P N
         constant = math.lgamma(0.5 * (DOF + size)) - math.lgamma(0.5 * DOF) - 0.5 * size * math.log(DOF * math.pi)
         each = -0.5 * (DOF + size) * (white.square().sum(-2) / DOF).log1p()
-        return (each + (constant - 0.5 * logdet(self.roots) + self.log_weights)[:, None]).logsumexp(0)
+        return each + (constant - 0.5 * logdet(self.roots) + self.log_weights)[:, None]
 
 
 def importance_draws(
@@ -113,8 +119,8 @@ def importance_draws(
     first: StudentMixture,
     generator: torch.Generator,
     *,
-    rounds: int = 5,
-    draws: int = 400,
+    rounds: int = 8,
+    draws: int = 500,
 ) -> WeightedDraws:
     """Weighted draws from a density.
 
@@ -134,6 +140,7 @@ def importance_draws(
         (True, True)
     """
     proposals, parts, values = [first], [], []
+    last = first
     while True:
         points = proposals[-1].draw(draws, generator)
         parts.append(points)
@@ -146,20 +153,36 @@ def importance_draws(
         found = WeightedDraws(every, log_weights - total, float(total) - math.log(len(every)))
         if len(parts) == rounds:
             return found
-        proposals.append(_matched(found, first))
+        proposals.append(_adapted(found, last, first))
+        last = proposals[-1]
 
 
-def _matched(found: WeightedDraws, first: StudentMixture) -> StudentMixture:
-    """The t with the weighted mean and covariance, and the first proposal beside it: modes it has missed stay seen."""
+def _adapted(found: WeightedDraws, last: StudentMixture, first: StudentMixture) -> StudentMixture:
+    """Each component with the weighted mean and covariance of the draws that are likely its own, and the first beside.
+
+    One step of expectation maximisation of the mixture on weighted draws (Cappé, Douc, Guillin, Marin, Robert 2008,
+    arXiv:0710.4242).
+    """
     # weights to a power of at most one: a covariance of two points would end the search
-    power = 1.0 if found.effective > 20.0 * (1.0 + found.points.shape[1]) else 0.5
-    weights = (power * found.log_weights).softmax(0)
-    mean = weights @ found.points
-    centred = (found.points - mean) * weights.sqrt()[:, None]
-    floor = NARROWEST * first.roots.square().sum(-1).amin(0)
-    covariance = centred.mT @ centred + torch.diag(floor)
-    root, info = torch.linalg.cholesky_ex(WIDENED**2 * covariance * (DOF - 2.0) / DOF)
+    size = found.points.shape[1]
+    power = 1.0 if found.effective > 10.0 * (1.0 + size) else 0.5
+    log_weights = (power * found.log_weights).log_softmax(0)
+    log_shares = last.of_components(found.points).log_softmax(0) + log_weights  # K N
+    shares = log_shares.logsumexp(1)
+    weights = (log_shares - shares[:, None]).exp()
+    used = (shares.exp() > LEAST_SHARE) & (1.0 / weights.square().sum(1) > size + 2.0)
+    if not bool(used.any()):
+        return first
+    weights, shares = weights[used], shares[used]
+    means = weights @ found.points
+    centred = found.points - means[:, None]  # K N P
+    floor = torch.diag(NARROWEST * first.roots.square().sum(-1).amin(0))
+    covariances = (weights[..., None] * centred).mT @ centred + floor
+    roots, info = torch.linalg.cholesky_ex(WIDENED**2 * covariances)
     if bool(info.any()):
         return first
-    shares = torch.cat([first.log_weights + math.log(0.2), first.log_weights.new_tensor([math.log(0.8)])])
-    return StudentMixture(torch.cat([first.means, mean[None]]), torch.cat([first.roots, root[None]]), shares)
+    return StudentMixture(
+        torch.cat([first.means, means]),
+        torch.cat([first.roots, roots]),
+        torch.cat([first.log_weights + math.log(DEFENSIVE), shares.log_softmax(0) + math.log(1.0 - DEFENSIVE)]),
+    )

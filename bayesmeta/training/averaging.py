@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.arguments import generator_of, seed_of, shot_counts, whole
+from bayesmeta.data import Data
 from bayesmeta.errors import ConvergenceWarning
 from bayesmeta.hyperpriors import DeviationHyperprior, Hyperprior, LogNormalHyperprior
 from bayesmeta.inference.importance import StudentMixture, WeightedDraws, importance_draws
@@ -48,8 +49,10 @@ MOST_BY_IMPORTANCE = 20  # of theta, that are drawn without chains
 TASKS_A_NUMBER = 20  # above so many tasks for each number of theta its best value is as good
 ENOUGH = 50.0  # effective draws
 DISTINCT = 0.01  # nats: maxima that are nearer to each other in height, and in place, are one
+SHOULDER = 3.0  # times as wide as the curvature says, for half of the first draws
 NEGLIGIBLE = 12.0  # nats below the best: a maximum, or a draw, of no weight
 FOLDS = 6
+REWEIGHTED = 400  # draws, for held-out tasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +147,7 @@ def average(
     if hyperprior is None:
         hyperprior = _usual(learner)
     posterior = _Posterior(learner, tasks, hyperprior)
+    learner.remember(*posterior.data)
     size, count = len(posterior.total.here), len(tasks)
     chosen = _refusal(size, count)
     with silently():
@@ -165,7 +169,7 @@ def average(
         members = posterior.members(draws.resampled(num_members))
         most = int(tasks.counts.max())
         shots = tuple(each for each in shots if each < most)
-        gains = posterior.gains(draws, shots)
+        gains = posterior.gains(draws.resampled(REWEIGHTED), shots)
         clock.append(time.perf_counter())
     means = tuple(float(each.mean()) for each in gains)
     errors = tuple(float(each.std() / max(len(each), 1) ** 0.5) for each in gains)
@@ -197,19 +201,13 @@ def _laps(clock: list[float]) -> tuple[float, float, float]:
 
 
 class _Posterior:
-    """p(theta | tasks) of one learner, by the evidences of single tasks."""
+    """p(theta | tasks) of one learner."""
 
     def __init__(self, learner: Learner, tasks: TaskDataset, hyperprior: Hyperprior | None) -> None:
         self.learner, self.tasks, self.hyperprior = learner, tasks, hyperprior
-        groups = tasks.by_length()
-        self.order = torch.tensor([int(i) for indices, _ in groups for i in indices]).argsort()
-        self.data = [learner.conform(part.data) for _, part in groups]
+        self.data = _checked(learner, tasks)
         self.points = max(int(tasks.counts.sum()), 1)
-        self.total = ThetaMap(learner, lambda: self._evidences().sum() + self._log_prior(), self.data)
-        self.apart = ThetaMap(learner, lambda: torch.cat([self._evidences(), self._log_prior().reshape(1)]), self.data)
-
-    def _evidences(self) -> Float[Tensor, "T"]:
-        return torch.cat([self.learner.evidence(each) for each in self.data]).double()
+        self.total = ThetaMap(learner, lambda: learner.joint_evidence(*self.data) + self._log_prior(), self.data)
 
     def _log_prior(self) -> Float[Tensor, ""]:
         own = self.learner.log_hyperprior()
@@ -240,7 +238,9 @@ class _Posterior:
             roots.append(root)
             heights.append(float(ends.values[row]) + height)
         weights = 0.5 * torch.tensor(heights, dtype=torch.float64)  # halved: maxima may be wider than they are curved
-        return StudentMixture(ends.points[kept], torch.stack(roots), weights.log_softmax(0))
+        weights, spread = weights.log_softmax(0) - math.log(2.0), torch.stack(roots)
+        # each once more, wider: where a variance is nearly zero the density has a shoulder that no curvature shows
+        return StudentMixture(ends.points[kept].repeat(2, 1), torch.cat([spread, SHOULDER * spread]), weights.repeat(2))
 
     def _width(self, point: Float[Tensor, "P"]) -> tuple[Float[Tensor, "P P"], float]:
         """The root of the inverse of minus the Hessian, from differences of gradients, and its log determinant."""
@@ -274,36 +274,49 @@ class _Posterior:
             found.append(member)
         return found
 
-    def gains(self, draws: WeightedDraws, shots: Sequence[int]) -> list[Float[Tensor, "T"]]:
-        """Of each number of shots, the gain of every task that has more points."""
-        counts = self.tasks.counts
-        counts_here = counts.to(torch.long)
-        weighty = draws.log_weights > draws.log_weights.max() - NEGLIGIBLE
-        points, log_weights = draws.points[weighty], draws.log_weights[weighty]
-        whole_tasks = self.apart(points)[:, :-1][:, self.order]
-        folds = min(len(counts), FOLDS)
-        fold = torch.arange(len(counts)) % folds
-        first = [self._first(points, each) for each in shots]
-        gains = [torch.zeros(len(counts), dtype=torch.float64) for _ in shots]
+    def gains(self, points: Float[Tensor, "S P"], shots: Sequence[int]) -> list[Float[Tensor, "T"]]:
+        """Of each number of shots, the gain of every task that has more points, by draws of theta of equal weight."""
+        count = len(self.tasks)
+        folds = min(count, FOLDS)
+        fold = torch.arange(count) % folds
+        everything = self._joint(self.learner, self.data)(points)
+        gains: list[list[Tensor]] = [[] for _ in shots]
         for each in range(folds):
-            out = fold == each
-            without = (log_weights - whole_tasks[:, out].sum(1)).log_softmax(0)
-            plug_in = copy.deepcopy(self.learner)
-            rest = self.tasks.select(torch.nonzero(~out).flatten().tolist())
+            rest, out = (
+                self.tasks.select(torch.nonzero(chosen).flatten().tolist()) for chosen in (fold != each, fold == each)
+            )
+            averaged, plug_in = copy.deepcopy(self.learner), copy.deepcopy(self.learner)
+            data = _checked(averaged, rest)
+            averaged.remember(*data)
+            log_weights = (self._joint(averaged, data)(points) - everything).log_softmax(0)
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
                 fit_evidence(plug_in, rest)
-            own = self.tasks.select(torch.nonzero(out).flatten().tolist()).data
-            own_whole = plug_in.log_evidence(own).detach().double()
+            ends = [self._evidences(averaged, plug_in, out, None, points, log_weights)]
             for place, n in enumerate(shots):
-                later = self._joint(without, whole_tasks[:, out]) - self._joint(without, first[place][:, out])
-                gains[place][out] = later - (own_whole - plug_in.log_evidence(own.points(slice(n))).detach().double())
-        return [gain[counts_here > n] for gain, n in zip(gains, shots, strict=True)]
+                begins = self._evidences(averaged, plug_in, out, n, points, log_weights)
+                has_more = out.counts > n
+                gains[place].append((ends[0] - begins)[has_more])
+        return [torch.cat(each) for each in gains]
 
-    def _joint(self, log_weights: Tensor, evidences: Tensor) -> Tensor:
-        return (log_weights[:, None] + evidences).logsumexp(0)
+    def _joint(self, learner: Learner, data: Sequence[Data]) -> ThetaMap:
+        return ThetaMap(learner, lambda: learner.joint_evidence(*data), data)
 
-    def _first(self, points: Tensor, count: int) -> Float[Tensor, "N T"]:
-        """Evidences of the first points of each task."""
-        data = [each.points(slice(count)) for each in self.data]
-        own = ThetaMap(self.learner, lambda: torch.cat([self.learner.evidence(each) for each in data]), data)
-        return own(points)[:, self.order]
+    def _evidences(
+        self,
+        averaged: Learner,
+        plug_in: Learner,
+        tasks: TaskDataset,
+        count: int | None,
+        points: Float[Tensor, "S P"],
+        log_weights: Float[Tensor, "S"],
+    ) -> Float[Tensor, "T"]:
+        """log p of the first points of each task, of the average less of the best theta."""
+        data = tasks.data.points(slice(count))
+        own = averaged.conform(data)
+        each = ThetaMap(averaged, lambda: averaged.evidence(own), [own])(points)  # S T
+        mean = (log_weights[:, None] + each).logsumexp(0)
+        return mean - plug_in.log_evidence(data).detach().double()
+
+
+def _checked(learner: Learner, tasks: TaskDataset) -> list[Data]:
+    return [learner.conform(part.data) for _, part in tasks.by_length()]

@@ -78,7 +78,9 @@ class ThetaMap:
         for part in points.split(self.chunk):
             leaf = part.detach().requires_grad_()
             value = self._each(leaf)
-            (gradient,) = torch.autograd.grad(value.nan_to_num().sum(), leaf, allow_unused=True)
+            gradient = None  # where nothing depends on theta, or nothing could be computed
+            if value.requires_grad:
+                (gradient,) = torch.autograd.grad(value.nan_to_num().sum(), leaf, allow_unused=True)
             values.append(value.detach())
             gradients.append(torch.zeros_like(part) if gradient is None else gradient)
         return torch.cat(values), torch.cat(gradients)

@@ -1,4 +1,4 @@
-"""Learners that wrap a learner: other units, joint or corrected predictives, uncertain theta, tasks with own scales."""
+"""Learners that wrap a learner: other units, joint or corrected predictives, uncertain theta, unlike tasks."""
 
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper

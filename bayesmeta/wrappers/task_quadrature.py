@@ -108,6 +108,10 @@ class TaskQuadrature(Wrapper):
         nodes = self._nodes(given, data)
         return quadrature.log_integral(nodes, given(nodes.z))
 
+    @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return Learner.joint_evidence(self, *data)  # not that of the learner inside
+
     def given(self, data: Data) -> Callable[[Float[Tensor, "B K D"]], Float[Tensor, "B K"]]:
         """z -> log p(D | z, theta) of each task, in nats, at K values of its D hyperparameters.
 

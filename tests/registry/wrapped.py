@@ -4,7 +4,6 @@ import torch
 
 import bayesmeta as bm
 from tests.registry.case import Case
-from tests.registry.closed_form import COMPARES
 
 FROZEN = {
     "fit_lowers_the_loss": "a recalibrated learner refuses to be trained",

@@ -28,11 +28,8 @@ WRAPPERS = [
     bm.Sampled,
     bm.HyperPosterior,
     bm.wrappers.TaskQuadrature,
-<<<<<<< HEAD
     bm.wrappers.WithHyperprior,
-=======
     bm.wrappers.Stacked,
->>>>>>> quad
 ]
 
 
@@ -121,17 +118,14 @@ class Probe(Learner):
         return torch.full((data.num_tasks,), 5.0)
 
     def joint_evidence(self, *data: bm.Data) -> Tensor:
-<<<<<<< HEAD
         return torch.tensor(8.0 * len(data))
 
     def remember(self, *data: bm.Data) -> None:
         self.given.append(data)
-=======
         return torch.tensor(8.0)
 
     def remember(self, *data: bm.Data) -> None:
         self.given.append(len(data))
->>>>>>> mixed
 
     def log_hyperprior(self) -> Tensor:
         return torch.tensor(6.0)
