@@ -32,7 +32,7 @@ LAYERS = [
             "swapped",
         ],
     ),
-    ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
+    ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods", "parametric"]),
     ("inference", ["inference"]),
     ("learner", ["learner"]),
     ("heads and tasks", ["heads", "tasks"]),

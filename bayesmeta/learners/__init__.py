@@ -17,6 +17,7 @@ from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
+from bayesmeta.learners.gradient.weighted_draws import WeightedDraws, WeightedDrawsPosterior
 from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
@@ -46,4 +47,6 @@ __all__ = [
     "Summary",
     "Sums",
     "WeightLearner",
+    "WeightedDraws",
+    "WeightedDrawsPosterior",
 ]

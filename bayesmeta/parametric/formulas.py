@@ -162,7 +162,8 @@ class LogisticGrowth(Formula):
 
     Example:
         >>> import bayesmeta as bm
-        >>> parameters = {"Asym": torch.tensor([[190.0]]), "xmid": torch.tensor([[700.0]]), "scal": torch.tensor([[350.0]])}
+        >>> values = {"Asym": 190.0, "xmid": 700.0, "scal": 350.0}
+        >>> parameters = {name: torch.tensor([[value]]) for name, value in values.items()}
         >>> bm.parametric.LogisticGrowth()(torch.tensor([[[700.0], [1050.0]]]), parameters)
         tensor([[ 95.0000, 138.9011]])
     """

@@ -6,13 +6,13 @@ data", Biometrics 46), with P parameters that a `Scale` puts on the real line, p
     η_t = location + L b_t,    b_t ~ N(0, I),    f(x; phi_t) = function(x, transform(η_t))
     log p(D | theta) ≈ log p(D, b_hat | theta) + R/2 log 2π - ½ log det(I + Jᵀ Λ J),    J = ∂f/∂b at b_hat
 
-b_hat is the mode and J = (∂f/∂η) L. With a Gaussian likelihood this is the evidence of the model linearised at b_hat: the
-objective of first-order conditional estimation ("FOCE"), of which nlme maximises a part at a time.
+b_hat is the mode and J = (∂f/∂η) L. With a Gaussian likelihood this is the evidence of the model linearised at b_hat:
+the objective of first-order conditional estimation ("FOCE"), of which nlme maximises a part at a time.
 
     phi         the effects b: R numbers, in units of what tasks differ by; `values` gives the parameters themselves
     prior       N(0, I); theta holds the location and the covariance L Lᵀ of the parameters on their scales
     likelihood  any; Gaussian with learned noise by default
-    inference   MAP by damped Gauss-Newton steps, implicit gradient; Laplace around it
+    inference   MAP by damped Gauss-Newton and Newton steps, implicit gradient; weighted draws from Laplace around it
 
 L may be singular, as where a fit finds that a parameter does not differ between tasks: b keeps its prior.
 """
@@ -27,12 +27,14 @@ from typing_extensions import override
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.inference.arrival import warn_of_distance
-from bayesmeta.inference.gauss_newton import distance_to_mode, gauss_newton_map
-from bayesmeta.inference.laplace import ExplicitPrior, Shrinkage, log_determinant
+from bayesmeta.inference.gauss_newton import distance_to_mode, gauss_newton, gauss_newton_map
+from bayesmeta.inference.laplace import ExplicitPrior, GaussNewton, Shrinkage, log_determinant
+from bayesmeta.inference.newton import polished
 from bayesmeta.inference.solvers import FlatLogJoint
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.learners.gradient.base import GradientLearner, over_draws, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
+from bayesmeta.learners.gradient.weighted_draws import WeightedDraws
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.noise import DiagonalNoise
 from bayesmeta.parametric import Curve, Scale
@@ -63,8 +65,8 @@ class Parametric(GradientLearner, ExplicitLearner):
             varies those whose deviation is not 0.
         num_inputs: D; that of the formula, or 1, by default.
         likelihood: p(y | f); Gaussian by default, with noise that starts from the tasks where `fit_evidence` trains.
-        posterior: the approximation of the posterior around the mode; `Linearized()` by default, `LinearizedDiagonal()`
-            or `PointEstimate()`.
+        posterior: how the mode becomes a posterior; `bm.learners.WeightedDraws()` by default, `Linearized()` (faster, and
+            Gaussian), `LinearizedDiagonal()` or `PointEstimate()`.
         steps: largest number of steps of the solver, for each task.
 
     Raises:
@@ -101,7 +103,7 @@ class Parametric(GradientLearner, ExplicitLearner):
     ) -> None:
         curve = Curve(function, parameters, num_inputs)
         own = Gaussian(DiagonalNoise(curve.num_outputs)) if likelihood is None else likelihood
-        super().__init__(curve, likelihood=own, posterior=posterior)
+        super().__init__(curve, likelihood=own, posterior=WeightedDraws() if posterior is None else posterior)
         self.steps = positive_steps(steps)
         deviations = [scale.stddev for scale in curve.scales.values()]
         varying = tuple(i for i, deviation in enumerate(deviations) if deviation > 0.0)
@@ -170,8 +172,13 @@ class Parametric(GradientLearner, ExplicitLearner):
 
     @override
     def mode(self, support: Data) -> Params:
-        start = self.start(support.num_tasks)
-        return gauss_newton_map(self.joint(support), start, lambda phi: self.curvature(support, phi), steps=self.steps)
+        def curvature(phi: Params) -> GaussNewton:
+            return self.curvature(support, phi)
+
+        joint, start = self.joint(support), self.start(support.num_tasks)
+        with torch.no_grad():
+            phi, _ = gauss_newton(joint, start, curvature, steps=self.steps)
+        return gauss_newton_map(joint, polished(joint, phi), curvature, steps=1)
 
     @override
     def shrinkage(self) -> Shrinkage:
@@ -215,8 +222,8 @@ class Parametric(GradientLearner, ExplicitLearner):
         if not bool(torch.isfinite(f).all()):
             task, point = (int(i) for i in (~torch.isfinite(f)).any(-1).nonzero()[0])
             raise DataError(
-                f"expected a curve that is finite at the starting parameters {self.typical}, got {f[task, point].tolist()} "
-                f"at x = {tasks.x[task, point].tolist()}"
+                f"expected a curve that is finite at the starting parameters {self.typical}, got "
+                f"{f[task, point].tolist()} at x = {tasks.x[task, point].tolist()}"
             )
         likelihood = self.likelihood
         if not self.starts_noise or not isinstance(likelihood, Gaussian) or not isinstance(likelihood.noise, nn.Module):
