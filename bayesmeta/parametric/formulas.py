@@ -33,8 +33,8 @@ class Formula(Described, ABC):
         ...         return self.floor + parameters["level"] * (-parameters["rate"] * x[..., 0]).exp()
         >>> scales = {"level": bm.parametric.Positive(2.0), "rate": bm.parametric.Positive(0.1)}
         >>> learner = bm.Parametric(Decay(floor=0.5), scales)
-        >>> round(learner.adapt(bm.Data.from_arrays([], [])).predict([0.0]).mean.item(), 2)
-        2.5
+        >>> learner.network(torch.tensor([[[0.0], [1e3]]])).flatten().round(decimals=3).tolist()  # the typical curve
+        [2.5, 0.5]
 
     Attributes:
         names: the names of the parameters; where it can be written in several, each of these lists.

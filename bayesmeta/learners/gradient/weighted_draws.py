@@ -132,6 +132,15 @@ class WeightedDrawsPosterior(GradientPosterior):
     Attributes:
         draws: each value `S B *shape`.
         log_weights: `B S`, normalised.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.CAVIA(bm.MLP(1, [8]), num_context=2, posterior=WeightedDraws(64))
+        >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.5, 0.7]))
+        >>> posterior.draws["context"].shape, posterior.log_weights.shape
+        (torch.Size([64, 1, 2]), torch.Size([1, 64]))
+        >>> posterior.sample(1000)["context"].shape
+        torch.Size([1000, 1, 2])
     """
 
     draws: Params

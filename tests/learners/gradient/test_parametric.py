@@ -398,8 +398,8 @@ def _place(learner: bm.Parametric, published: Published, correlation: Tensor) ->
 def test_theoph_is_as_in_nlme(real_data: Path, published: Published, correlation: list[list[float]]) -> None:
     """The evidence at nlme's estimates is what nlme says; the maximum is a little above and beside it.
 
-    nlme maximises the same linearised likelihood a part at a time, with the linearisation held still: its fixed point is
-    not quite the maximum.
+    nlme maximises the same linearised likelihood a part at a time, with the linearisation held still: its fixed point
+    is not quite the maximum.
     """
     full = published is FULL
     learner, tasks = _theoph(real_data, None if full else bm.priors.DiagonalCovariance(3))
