@@ -94,7 +94,7 @@ def run(
     for t in range(len(tasks)):
         train = tasks.select([i for i in range(len(tasks)) if i != t])
         learner = learner_for(name, proportional)
-        bm.fit_evidence(learner, train, tolerance=1e-5)
+        bm.fit_evidence(learner, train, tolerance=5e-6)
         own = bm.Data(tasks.data.x[t : t + 1], tasks.data.y[t : t + 1], tasks.data.mask[t : t + 1])
         fitted: dict[str, bm.Learner] = {"plug-in": learner}
         if average:
@@ -120,7 +120,7 @@ def run(
 def fidelity(name: str, tasks: bm.TaskDataset) -> None:
     """The posteriors of all subjects after a few points, beside NUTS: KL of the predictive, in nats a point."""
     learner = learner_for(name, proportional=False)
-    bm.fit_evidence(learner, tasks, tolerance=1e-5)
+    bm.fit_evidence(learner, tasks, tolerance=5e-6)
     sampler = bm.inference.NUTS(num_chains=8, num_draws=100, num_warmup=150, max_depth=6)
     support = tasks.data.points(slice(5))
     reference = bm.Sampled(learner, sampler, SEED).adapt(support)
