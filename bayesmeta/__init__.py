@@ -12,6 +12,7 @@ Here are the verbs, the core types, the learners, their networks and the errors.
     tasks         simulators, images, splits            likelihoods, noise     p(y | f)
     training      objectives, draws of theta            priors, hyperpriors    p(phi | theta), p(theta)
     calibration   recalibration, conformal prediction   kernels, heads         what learners are made of
+    parametric    formulas with named parameters
     checks        sbc, fidelity, surprise               inference, predictives NUTS, solvers; what predictions are
     plotting      figures                               networks, learners, wrappers   base classes to inherit
     selection     candidates, cross-validation, stacking

@@ -85,9 +85,12 @@ def describe(value: Any, where: str = "model") -> Any:
     if isinstance(value, Described):
         inner = {key: describe(item, f"{where}.{key}") for key, item in _arguments_of(value, where).items()}
         return {"class": value._description_name, "arguments": inner}
+    is_function = inspect.isroutine(value)
+    remedy = "write it as such a class, with a __call__, or " if is_function else ""
     raise UnsupportedError(
         f"expected {where} to be a number, a text, a list or a class that inherits bayesmeta.description.Described, "
-        f"got {type(value).__name__}: it cannot be written to a model folder (save the learner's state_dict yourself)"
+        f"got {type(value).__name__}: it cannot be written to a model folder ({remedy}save the learner's state_dict "
+        "yourself)"
     )
 
 

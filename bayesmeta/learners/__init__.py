@@ -18,6 +18,7 @@ from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, Linea
 from bayesmeta.learners.closed_form.mixed_effects import MixedEffects
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
+from bayesmeta.learners.gradient.weighted_draws import WeightedDraws, WeightedDrawsPosterior
 from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
@@ -48,4 +49,6 @@ __all__ = [
     "Summary",
     "Sums",
     "WeightLearner",
+    "WeightedDraws",
+    "WeightedDrawsPosterior",
 ]

@@ -98,40 +98,42 @@ class Curve(WholeNetwork):
         x = x.reshape(TRIAL_TASKS, TRIAL_POINTS, *self.x_shape)
         shifts = torch.linspace(-0.01, 0.01, TRIAL_TASKS * len(like)).to(like).reshape(-1, TRIAL_TASKS)
         leaves = [(each + shift).requires_grad_() for each, shift in zip(like, shifts, strict=True)]
-        real = torch.stack(leaves, -1)
-        f = self._called(real, x)
+        f = self._called(leaves, x)
         shape = tuple(f.shape)
         if shape[:2] != x.shape[:2] or f.ndim not in (2, 3) or 0 in shape:
             raise ShapeError(
-                f"expected f of shape (B, N), or (B, N, K) for K outputs, from x of shape {tuple(x.shape)} and parameters "
-                f"of shape {(len(x), 1)}, got {shape}: x[..., 0], of shape (B, N), is the first input of every point"
+                f"expected f of shape (B, N), or (B, N, K) for K outputs, from x of shape {tuple(x.shape)} and "
+                f"parameters of shape {(len(x), 1)}, got {shape}: x[..., 0], of shape (B, N), is the first "
+                "input of every point"
             )
-        for part, one in ((f[1:2], self._called(real[1:2], x[1:2])), (f[:, 2:3], self._called(real, x[:, 2:3]))):
+        first = self._called([leaf[:1] for leaf in leaves], x[:1])
+        for part, one in ((f[:1], first), (f[:, :1], self._called(leaves, x[:, :1]))):
             if one.shape != part.shape or not torch.allclose(one, part, rtol=1e-6, atol=0.0, equal_nan=True):
                 raise DataError(
-                    "expected f of a point to depend on that point and on the parameters of its task alone, got another "
-                    "value where it is asked for alone: work on whole arrays, without sums or loops over tasks or points"
+                    "expected f of a point to depend on that point and on the parameters of its task alone, got "
+                    "another value where it is asked for alone: work on whole arrays, without sums over tasks or points"
                 )
         none = (None,) * len(leaves)
         gradients = torch.autograd.grad(f.sum(), leaves, allow_unused=True) if f.requires_grad else none
         for name, gradient in zip(self.scales, gradients, strict=True):
             if gradient is None:
                 raise DataError(
-                    f"expected f to depend on the parameter {name!r}, got no derivative: is it used, and by torch alone "
-                    "(numpy and float() cut derivatives)?"
+                    f"expected f to depend on the parameter {name!r}, got no derivative: is it used, and by torch "
+                    "alone (numpy and float() cut derivatives)?"
                 )
         return 1 if f.ndim == 2 else shape[2]
 
-    def _called(self, real: Tensor, x: Tensor) -> Tensor:
-        parameters = {name: value[..., None] for name, value in self.values(real).items()}
+    def _called(self, real: list[Tensor], x: Tensor) -> Tensor:
+        pairs = zip(self.scales.items(), real, strict=True)
+        parameters = {name: scale.value(each)[..., None] for (name, scale), each in pairs}
         try:
             f = self.function(x, parameters)
         except BayesMetaError:
             raise
         except Exception as error:
             raise DataError(
-                f"expected f(x, parameters) to work with x of shape {tuple(x.shape)} and parameters {list(parameters)} of "
-                f"shape {(len(x), 1)}, got {type(error).__name__}: {error}"
+                f"expected f(x, parameters) to work with x of shape {tuple(x.shape)} and parameters "
+                f"{list(parameters)} of shape {(len(x), 1)}, got {type(error).__name__}: {error}"
             ) from error
         if not isinstance(f, Tensor) or not f.is_floating_point():
             raise DataError(f"expected f to return a tensor of floating numbers, got {type(f).__name__}")

@@ -33,8 +33,8 @@ class Formula(Described, ABC):
         ...         return self.floor + parameters["level"] * (-parameters["rate"] * x[..., 0]).exp()
         >>> scales = {"level": bm.parametric.Positive(2.0), "rate": bm.parametric.Positive(0.1)}
         >>> learner = bm.Parametric(Decay(floor=0.5), scales)
-        >>> round(learner.adapt(bm.Data.from_arrays([], [])).predict([0.0]).mean.item(), 2)
-        2.5
+        >>> learner.network(torch.tensor([[[0.0], [1e3]]])).flatten().round(decimals=3).tolist()  # the typical curve
+        [2.5, 0.5]
 
     Attributes:
         names: the names of the parameters; where it can be written in several, each of these lists.
@@ -162,7 +162,8 @@ class LogisticGrowth(Formula):
 
     Example:
         >>> import bayesmeta as bm
-        >>> parameters = {"Asym": torch.tensor([[190.0]]), "xmid": torch.tensor([[700.0]]), "scal": torch.tensor([[350.0]])}
+        >>> values = {"Asym": 190.0, "xmid": 700.0, "scal": 350.0}
+        >>> parameters = {name: torch.tensor([[value]]) for name, value in values.items()}
         >>> bm.parametric.LogisticGrowth()(torch.tensor([[[700.0], [1050.0]]]), parameters)
         tensor([[ 95.0000, 138.9011]])
     """

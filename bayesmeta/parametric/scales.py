@@ -80,7 +80,8 @@ class Positive(Scale):
     Example:
         >>> import bayesmeta as bm
         >>> clearance = bm.parametric.Positive(0.04, stddev=0.3)
-        >>> [round(value, 3) for value in clearance.value(clearance.start() + 0.3 * torch.tensor([-2.0, 0.0, 2.0])).tolist()]
+        >>> logarithms = clearance.start() + 0.3 * torch.tensor([-2.0, 0.0, 2.0])
+        >>> [round(value, 3) for value in clearance.value(logarithms).tolist()]
         [0.022, 0.04, 0.073]
     """
 
@@ -108,7 +109,8 @@ class Interval(Scale):
     Example:
         >>> import bayesmeta as bm
         >>> fraction = bm.parametric.Interval(0.0, 1.0, initial=0.8)
-        >>> [round(value, 3) for value in fraction.value(fraction.start() + torch.tensor([-1.0, 0.0, 1.0])).tolist()]
+        >>> logits = fraction.start() + torch.tensor([-1.0, 0.0, 1.0])
+        >>> [round(value, 3) for value in fraction.value(logits).tolist()]
         [0.595, 0.8, 0.916]
     """
 

@@ -112,6 +112,21 @@ def _order(order: bm.wrappers.Order) -> None:
     assert torch.isfinite(prediction.log_prob(NUMBERS.y.float())).all()
 
 
+def _scales() -> dict[str, bm.parametric.Scale]:
+    return {"Vmax": bm.parametric.Positive(1.0), "Km": bm.parametric.Positive(1.0)}
+
+
+def _scale(scale: bm.parametric.Scale) -> None:
+    _adapt(bm.Parametric(bm.parametric.MichaelisMenten(), _scales() | {"Km": scale}))
+
+
+def _formula(formula: bm.parametric.Formula) -> None:
+    scales = {name: bm.parametric.Positive(1.0) for name in formula.names[0]}
+    _adapt(
+        bm.Parametric(formula, scales), bm.Data(NUMBERS.x.expand(-1, -1, formula.num_inputs), NUMBERS.y, NUMBERS.mask)
+    )
+
+
 def _made(made: object) -> None:
     """It is enough that it was made."""
 
@@ -182,6 +197,34 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         },
     ),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
+    bm.Parametric: (
+        _adapt,
+        {
+            "function": bm.parametric.MichaelisMenten,
+            "parameters": _scales,
+            "covariance": lambda: bm.priors.DiagonalCovariance(2),
+            "num_inputs": 1,
+            "likelihood": bm.likelihoods.Gaussian,
+            "posterior": bm.Linearized,
+            "steps": 5,
+        },
+    ),
+    bm.parametric.Curve: (
+        _features,
+        {"function": bm.parametric.MichaelisMenten, "scales": _scales, "num_inputs": 1},
+    ),
+    bm.parametric.Positive: (_scale, {"initial": 1.0, "stddev": 0.5}),
+    bm.parametric.Real: (_scale, {"initial": 1.0, "stddev": 0.5}),
+    bm.parametric.Interval: (_scale, {"lower": 0.0, "upper": 2.0, "initial": 1.0, "stddev": 0.5}),
+    bm.parametric.Arrhenius: (_formula, {"reference": 298.0}),
+    bm.parametric.Biexponential: (_formula, {}),
+    bm.parametric.LogisticGrowth: (_formula, {}),
+    bm.parametric.MichaelisMenten: (_formula, {}),
+    bm.parametric.OneCompartment: (_formula, {"dose": 4.0}),
+    bm.learners.WeightedDraws: (
+        lambda posterior: _adapt(bm.Parametric(bm.parametric.MichaelisMenten(), _scales(), posterior=posterior)),
+        {"num_draws": 8},
+    ),
     bm.Linearized: (_belief, {"draws": 2}),
     bm.LinearizedDiagonal: (_belief, {"draws": 2}),
     bm.PointEstimate: (_belief, {}),

@@ -44,9 +44,14 @@ def _growth() -> bm.Parametric:
     return bm.Parametric(bm.parametric.LogisticGrowth(), scales)
 
 
-def _two_waves(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
-    wave = parameters["size"] * (x[..., 0] + parameters["phase"]).sin()
-    return torch.stack([wave, parameters["share"] * wave + x[..., 1]], -1)
+class TwoWaves(bm.parametric.Formula):
+    """A wave, and a share of it beside the second input."""
+
+    names, num_inputs = (("size", "phase", "share"),), 2
+
+    def __call__(self, x: Tensor, parameters: dict[str, Tensor]) -> Tensor:
+        wave = parameters["size"] * (x[..., 0] + parameters["phase"]).sin()
+        return torch.stack([wave, parameters["share"] * wave + x[..., 1]], -1)
 
 
 def _waves() -> bm.Parametric:
@@ -57,7 +62,7 @@ def _waves() -> bm.Parametric:
     }
     covariance = bm.priors.DiagonalCovariance(3, varying=[1, 2])
     noise = bm.likelihoods.Gaussian(bm.noise.FullNoise(2))
-    return bm.Parametric(_two_waves, scales, num_inputs=2, covariance=covariance, likelihood=noise)
+    return bm.Parametric(TwoWaves(), scales, covariance=covariance, likelihood=noise, posterior=bm.Linearized())
 
 
 def _mlp() -> bm.MLP:
