@@ -378,7 +378,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         lambda num_inputs, k, num_classes: Standardized(
             LLAMA(
                 _shifting(Identity(num_inputs - k), k),
-                steps=20,
+                solver=LevenbergMarquardt(20),
                 likelihood=Categorical(num_classes),
                 adapted=["output"],
             )

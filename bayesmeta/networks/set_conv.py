@@ -120,7 +120,7 @@ class SetConv(nn.Module):
         )
 
     def forward(self, points: Data, margin: int) -> tuple[Windows, Float[Tensor, "R I K"]]:
-        """The windows, and log(1 + density) and the signal on those of their cells that points reach; `R = B W` windows.
+        """The windows, and log(1 + density) and the signal on their cells that points reach; `R = B W` windows.
 
         Args:
             points: a single input each.

@@ -121,10 +121,6 @@ class Probe(Learner):
         return torch.tensor(8.0 * len(data))
 
     def remember(self, *data: bm.Data) -> None:
-        self.given.append(data)
-        return torch.tensor(8.0)
-
-    def remember(self, *data: bm.Data) -> None:
         self.given.append(len(data))
 
     def log_hyperprior(self) -> Tensor:

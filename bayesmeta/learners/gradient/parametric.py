@@ -27,10 +27,10 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
-from bayesmeta.inference.arrival import require_finite, warn_of_distance
+from bayesmeta.inference.arrival import warn_of_distance
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt, distance_to_mode, posterior_product
 from bayesmeta.inference.laplace import ExplicitPrior, Shrinkage, log_determinant
-from bayesmeta.inference.map import at_optimum
+from bayesmeta.inference.map import at_optimum, require_finite
 from bayesmeta.inference.newton import polished
 from bayesmeta.inference.solvers import FlatLogJoint, MapProblem
 from bayesmeta.learner import ExplicitLearner
