@@ -167,8 +167,6 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     assert optimizer.param_groups[0]["lr"] == 3.5
     assert optimizer.param_groups[0]["params"][0] is probe.weight
     assert wrapper.joint_evidence(data, data) == 16.0
-    wrapper.remember(data, data)
-    assert probe.given.pop() == (data, data)
     wrapper.prepare(data)
     wrapper.anneal(0.25)
     assert wrapper.conform(data).x.dtype == torch.float64
