@@ -43,7 +43,7 @@ class Comparison(OneLine):
         comparison of 2 learners on 20 tasks at 5 shots: truth is best
         >>> bool(comparison.table().loc[(5, "line"), "difference"] < 0.0)
         True
-        >>> print(comparison.conclusions[0].split(" by ")[0])
+        >>> print(comparison.conclusions[0].split(",")[0])
         At 5 shots truth predicts best
     """
 
@@ -127,7 +127,7 @@ class Comparison(OneLine):
             second = int(np.argsort(-self._means(place), kind="stable")[1])
             gap, low, high = self._gap(place, second)
             return (
-                f"At {shots} {name} predicts best by {gap:.3f} nats per point ({low:.3f} to {high:.3f}) before "
+                f"At {shots} {name} predicts best, {gap:.3f} nats per point ({low:.3f} to {high:.3f}) ahead of "
                 f"{candidates[second]}, on {tasks}."
             )
         parts = []

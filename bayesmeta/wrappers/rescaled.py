@@ -9,6 +9,7 @@ which is the process of the outcomes (y - m) / a with the ratio (b/a)² before i
 a look at how the learner holds its prior, at the price of a matrix over the points of a task.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +25,8 @@ from bayesmeta.learner import Learner
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import AffinePredictive, GaussianPredictive
 
-QUERIES = 64  # predicted at once: covariances among them are computed, and not wanted
+QUERIES = 8, 64  # predicted at once, at least and at most: covariances among them are computed, and not wanted
+NUMBERS = 2**24  # of covariances that are computed at once: 128 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +129,8 @@ class RescaledPosterior:
     def at(self, x: Float[Tensor, "T M *x"]) -> AffinePredictive:
         """The predictive at query points."""
         means, shifts, variances = [], [], []
-        for part in x.split(QUERIES, 1) if x.shape[1] else [x]:
+        room = math.isqrt(NUMBERS // max(len(x) // self.copies, 1)) - self.support.shape[1]
+        for part in x.split(min(max(room, QUERIES[0]), QUERIES[1]), 1) if x.shape[1] else [x]:
             prior = self._prior(part)
             cross, _ = self._kernels(prior)
             own = self._in_noise(prior.latent_variance[:, self.support.shape[1] :])

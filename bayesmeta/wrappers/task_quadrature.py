@@ -32,6 +32,7 @@ from bayesmeta.wrappers.rescaled import RescaledOutcomes, RescaledPosterior
 from bayesmeta.wrappers.task_hyperparameters import InputHyperparameter, ScaleHyperparameter, TaskHyperparameter
 
 MOST_NODES = 1_000  # of a task, in all
+NUMBERS = 2**24  # of covariances of points that are computed at once: 128 MB
 RATE = 10.0  # times the learning rate of the learner: a deviation of a logarithm, as the numbers of priors are
 
 
@@ -119,9 +120,12 @@ class TaskQuadrature(Wrapper):
             data: points of the tasks, as the learner has them (`conform`).
         """
         outcomes = RescaledOutcomes.of(self.learner, data) if self._rescales and not self._moves else None
+        at_once = max(1, NUMBERS // max(data.num_tasks * data.num_points**2, 1))
 
         def log_likelihood(z: Tensor) -> Tensor:
             count = z.shape[1]
+            if count > at_once:
+                return torch.cat([log_likelihood(part) for part in z.split(at_once, 1)], 1)
             with retelling(lambda position: position // count):
                 if not self._rescales:
                     flat = self.learner.evidence(self._copies(data, z)).double()

@@ -111,7 +111,7 @@ def test_the_truth_is_told_from_a_wrong_noise() -> None:
     comparison = bm.compare(learners, _lines(30), [2, 4], folds=3)
     assert comparison.best == "right"
     assert repr(comparison) == "comparison of 2 learners on 30 tasks at 2, 4 shots: right is best"
-    assert comparison.conclusions[0].startswith("At 2 shots right predicts best by ")
+    assert comparison.conclusions[0].startswith("At 2 shots right predicts best, ")
     table = comparison.table()
     assert (table.loc[(slice(None), "loud"), "high"] < 0.0).all()
     assert table.loc[(2, "right"), "difference"] == 0.0

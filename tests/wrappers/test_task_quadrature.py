@@ -11,7 +11,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta.evaluation import metrics
 from bayesmeta.inference import quadrature
-from bayesmeta.wrappers import InputScale, NoiseScale, SignalScale, TaskHyperparameter, TaskQuadrature
+from bayesmeta.wrappers import InputScale, NoiseScale, SignalScale, TaskHyperparameter, TaskQuadrature, task_quadrature
 
 GRID = torch.linspace(-9.0, 9.0, 61, dtype=torch.float64)  # .3: what is as wide as .5 is exact to e^{-2 π² (.5/.3)²}
 
@@ -132,9 +132,12 @@ def test_query_points_share_the_hyperparameter() -> None:
     torch.testing.assert_close(predictive.cdf(predictive.quantile(0.2)), torch.full_like(predictive.mean, 0.2))
 
 
-def test_more_queries_than_are_predicted_at_once() -> None:
+def test_more_than_is_computed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = _tasks(1)
-    posterior = TaskQuadrature(_alpaca(), NoiseScale(0.5)).adapt(data)
+    learner = TaskQuadrature(_alpaca(), NoiseScale(0.5))
+    posterior, evidence = learner.adapt(data), learner.log_evidence(data)
+    monkeypatch.setattr(task_quadrature, "NUMBERS", 100)  # two nodes of six points
+    torch.testing.assert_close(learner.log_evidence(data), evidence)
     x = torch.linspace(-2.0, 2.0, 150, dtype=torch.float64)[None, :, None]
     together = posterior.predict(x)
     torch.testing.assert_close(together.mean[:, 100:], posterior.predict(x[:, 100:]).mean)
