@@ -19,7 +19,10 @@ LAYERS = [
         ],
     ),
     ("data", ["outcomes", "snapshot", "data", "flat", "linalg", "smoothed_student_t", "distributions", "swapped"]),
-    ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),
+    (
+        "parts",
+        ["noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors", "likelihoods"],
+    ),
     ("inference", ["inference"]),
     ("learner", ["learner"]),
     ("heads and tasks", ["heads", "tasks"]),
