@@ -25,7 +25,13 @@ LAYERS = [
             *("multivariate_student_t", "inverse_gamma", "distributions"),
         ],
     ),
-    ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods", "parametric"]),
+    (
+        "parts",
+        [
+            *("noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors", "likelihoods"),
+            "parametric",
+        ],
+    ),
     ("inference", ["inference"]),
     ("learner", ["learner"]),
     ("heads and tasks", ["heads", "tasks"]),

@@ -151,25 +151,25 @@ def average(
     size, count = len(posterior.total.here), len(tasks)
     chosen = _refusal(size, count)
     with silently():
-        ends = None
-        if not learner.mixed_model or chosen is None:
+        ends: Ends | None = None
+        if size <= MOST_NUMBERS and (learner.mixed_model is None or chosen is None):
             ends = posterior.maxima(starts)
-        if learner.mixed_model is None:
+        if ends is not None and learner.mixed_model is None:
             posterior.total.place(ends.points[ends.best])
         fit = fit_evidence(learner, tasks)
         clock.append(time.perf_counter())
         if chosen is not None or ends is None:
             return Averaged(learner, f"the best theta alone: {chosen}", fit, _laps(clock), 0.0, (), (), ())
-        how, draws = "importance sampling", None
+        how, draws, first = "importance sampling", None, posterior.laplace(ends)
         if size <= MOST_BY_IMPORTANCE:
-            draws = posterior.draws(ends, generator_of(seed))
+            draws = importance_draws(posterior.total, first, generator_of(seed))
         if draws is None or draws.effective < ENOUGH:
             how, draws = "the no-U-turn sampler", posterior.chains(ends, num_members, seed)
         clock.append(time.perf_counter())
         members = posterior.members(draws.resampled(num_members))
         most = int(tasks.counts.max())
         shots = tuple(each for each in shots if each < most)
-        gains = posterior.gains(draws.resampled(REWEIGHTED), shots)
+        gains = posterior.gains(draws.resampled(REWEIGHTED), first, shots)
         clock.append(time.perf_counter())
     means = tuple(float(each.mean()) for each in gains)
     errors = tuple(float(each.std() / max(len(each), 1) ** 0.5) for each in gains)
@@ -207,11 +207,16 @@ class _Posterior:
         self.learner, self.tasks, self.hyperprior = learner, tasks, hyperprior
         self.data = _checked(learner, tasks)
         self.points = max(int(tasks.counts.sum()), 1)
-        self.total = ThetaMap(learner, lambda: learner.joint_evidence(*self.data) + self._log_prior(), self.data)
+        self.total = self.density(learner, self.data)
 
-    def _log_prior(self) -> Float[Tensor, ""]:
-        own = self.learner.log_hyperprior()
-        return own if self.hyperprior is None else own + self.hyperprior.of(self.learner)
+    def density(self, learner: Learner, data: Sequence[Data]) -> ThetaMap:
+        """log p(theta, tasks)."""
+
+        def joint() -> Tensor:
+            value = learner.joint_evidence(*data) + learner.log_hyperprior()
+            return value if self.hyperprior is None else value + self.hyperprior.of(learner)
+
+        return ThetaMap(learner, joint, data)
 
     def maxima(self, starts: Starts) -> Ends:
         places = self.total.flat(starts.draw(self.learner, self.total.names))
@@ -253,16 +258,11 @@ class _Posterior:
         covariance = vectors * deviations.square() @ vectors.mT
         return torch.linalg.cholesky(covariance), float(deviations.log().sum())
 
-    def draws(self, ends: Ends, generator: torch.Generator) -> WeightedDraws:
-        return importance_draws(self.total, self.laplace(ends), generator)
-
     def chains(self, ends: Ends, num_members: int, seed: int) -> WeightedDraws:
         learner = copy.deepcopy(self.learner)
         ThetaMap(learner, lambda: torch.zeros(()), self.data).place(ends.points[ends.best])
         sampler = NUTS(8, 50, 150, metric=DenseMetric())
-        found = nuts_hyper_posterior(
-            learner, self.tasks, self.hyperprior, sampler=sampler, num_members=max(200, num_members), seed=seed
-        )
+        found = nuts_hyper_posterior(learner, self.tasks, self.hyperprior, sampler=sampler, num_members=200, seed=seed)
         points = torch.stack([ThetaMap(m, lambda: torch.zeros(()), self.data).here for m in found.learners])
         return WeightedDraws(points, points.new_full((len(points),), -math.log(len(points))), math.nan)
 
@@ -274,12 +274,14 @@ class _Posterior:
             found.append(member)
         return found
 
-    def gains(self, points: Float[Tensor, "S P"], shots: Sequence[int]) -> list[Float[Tensor, "T"]]:
+    def gains(
+        self, points: Float[Tensor, "S P"], first: StudentMixture, shots: Sequence[int]
+    ) -> list[Float[Tensor, "T"]]:
         """Of each number of shots, the gain of every task that has more points, by draws of theta of equal weight."""
         count = len(self.tasks)
         folds = min(count, FOLDS)
         fold = torch.arange(count) % folds
-        everything = self._joint(self.learner, self.data)(points)
+        everything = self.total(points)
         gains: list[list[Tensor]] = [[] for _ in shots]
         for each in range(folds):
             rest, out = (
@@ -288,18 +290,19 @@ class _Posterior:
             averaged, plug_in = copy.deepcopy(self.learner), copy.deepcopy(self.learner)
             data = _checked(averaged, rest)
             averaged.remember(*data)
-            log_weights = (self._joint(averaged, data)(points) - everything).log_softmax(0)
+            here, density = points, self.density(averaged, data)
+            log_weights = (density(points) - everything).log_softmax(0)
+            if 1.0 / float(log_weights.exp().square().sum()) < 0.1 * len(points):  # theta is another without them
+                here = importance_draws(density, first, generator_of(each)).resampled(len(points))
+                log_weights = torch.full_like(log_weights, -math.log(len(points)))
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
                 fit_evidence(plug_in, rest)
-            ends = [self._evidences(averaged, plug_in, out, None, points, log_weights)]
+            ends = [self._evidences(averaged, plug_in, out, None, here, log_weights)]
             for place, n in enumerate(shots):
-                begins = self._evidences(averaged, plug_in, out, n, points, log_weights)
+                begins = self._evidences(averaged, plug_in, out, n, here, log_weights)
                 has_more = out.counts > n
                 gains[place].append((ends[0] - begins)[has_more])
         return [torch.cat(each) for each in gains]
-
-    def _joint(self, learner: Learner, data: Sequence[Data]) -> ThetaMap:
-        return ThetaMap(learner, lambda: learner.joint_evidence(*data), data)
 
     def _evidences(
         self,

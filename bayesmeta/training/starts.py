@@ -42,7 +42,7 @@ class Starts(Described):
 
     Example:
         >>> import bayesmeta as bm
-        >>> tasks = bm.tasks.GPFunctions(lengthscale=0.3, noise=0.1).dataset(num_tasks=8, num_points=6, seed=0)
+        >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=6, num_points=6, seed=0)
         >>> learner = bm.Standardized(bm.DeepKernelTransfer(bm.Identity(1))).double()
         >>> result = bm.fit_evidence(learner, tasks, starts=bm.training.Starts(8, seed=0))
         >>> len(result.ends), result.agreeing > 1

@@ -74,6 +74,61 @@ def test_the_mixture_over_theta_by_hand() -> None:
     assert prediction.marginals.log_prob(query.y).isfinite().all()
 
 
+def _processes() -> bm.HyperPosterior:
+    members = []
+    for lengthscale, noise in ((0.5, 0.1), (1.0, 0.3), (2.0, 0.02)):
+        kernel = bm.kernels.RBFKernel(lengthscale)
+        inner = bm.DeepKernelTransfer(bm.Identity(1), kernel=kernel, noise=bm.noise.DiagonalNoise(1, initial=noise))
+        members.append(bm.Standardized(inner).double())
+    learner = bm.HyperPosterior(members)
+    learner.prepare(bm.tasks.Sinusoid().dataset(num_tasks=4, num_points=6, seed=0).data)
+    return learner
+
+
+def test_members_in_one_pass_are_members_one_by_one() -> None:
+    """Processes and mixed models are mapped over; all that can be asked is as it is from S predictives."""
+    tasks = bm.tasks.Sinusoid().dataset(num_tasks=3, num_points=7, seed=1)
+    for learner in (_processes(), bm.HyperPosterior(_members())):
+        data = tasks.data if learner.x_shape == (1,) else _tasks(3, 7).data
+        data = learner.conform(data)
+        support, query = data.points(slice(3)), data.points(slice(3, None))
+        posterior = learner.adapt(support)
+        assert type(posterior).__name__ == "MappedBelief"
+        mapped = posterior.predict(query.x)
+        each = learner.one_by_one(support).at(query.x)
+        assert type(mapped).__name__ == "ThetaMixture"
+        torch.testing.assert_close(mapped.log_weights, each.log_weights)
+        for one, other in ((mapped, each), (mapped.noiseless, each.noiseless)):
+            torch.testing.assert_close(one.mean, other.mean)
+            torch.testing.assert_close(one.variance, other.variance)
+            torch.testing.assert_close(one.cdf(query.y), other.cdf(query.y))
+            torch.testing.assert_close(one.quantile(0.1), other.quantile(0.1))
+            torch.testing.assert_close(one.marginal_log_prob(query.y), other.marginal_log_prob(query.y))
+            torch.testing.assert_close(one.marginals.log_prob(query.y), other.marginals.log_prob(query.y))
+        torch.testing.assert_close(mapped.log_prob(query.y), each.log_prob(query.y))
+        mask = torch.arange(query.num_points).expand(3, -1) < torch.tensor([[4], [2], [0]])
+        torch.testing.assert_close(mapped.log_prob(query.y, mask), each.log_prob(query.y, mask))
+        draws = [p.sample((50,), torch.Generator().manual_seed(0)) for p in (mapped, each)]
+        torch.testing.assert_close(*draws)
+        # points that arrive later, and tasks that are chosen
+        later = posterior.update(query.points(slice(2))).select([2, 0])
+        whole_support = data.points(slice(5)).select(torch.tensor([2, 0]))
+        expected = learner.one_by_one(whole_support).at(query.x[[2, 0]])
+        torch.testing.assert_close(later.predict(query.x[[2, 0]]).mean, expected.mean)
+
+
+def test_a_member_that_fails_is_told_by_its_own_error() -> None:
+    """In one pass there is NaN and no name; so it is asked again alone."""
+    learner = _processes()
+    with torch.no_grad():
+        inner = learner.learners[1].learner
+        assert isinstance(inner, bm.DeepKernelTransfer)
+        inner.kernel.base_kernel.raw_lengthscale.fill_(math.nan)
+    data = bm.tasks.Sinusoid().dataset(num_tasks=2, num_points=4, seed=0).data
+    with pytest.raises(bm.InferenceError, match="kernel of task 0 has values that are not finite"):
+        learner.adapt(data)
+
+
 @pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # of chains that are far too short
 @pytest.mark.parametrize("case", [*(case for case in CASES if case.name != "sampled"), *NESTED], ids=lambda c: c.name)
 def test_every_learner_may_be_averaged_and_evaluated(case: Case) -> None:
