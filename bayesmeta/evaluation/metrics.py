@@ -565,8 +565,8 @@ def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: f
     """∫_{-∞}^y F² dz + ∫_y^∞ (1 - F)² dz by Gauss-Legendre in u, z = mean + scale sinh(u).
 
     The substitution is fine around the mean and goes `reach` deviations out; by Chebyshev's inequality what is cut off
-    is less than stddev / (3 reach³) a side. Where outcomes are censored below a limit F is zero up to it, and jumps: the
-    integral begins there. Heavy tails make the deviation much larger than the bulk: the scale is
+    is less than stddev / (3 reach³) a side. Where outcomes are censored below a limit F is zero up to it, and jumps:
+    the integral begins there. Heavy tails make the deviation much larger than the bulk: the scale is
     halved until the mean ± scale / 2 holds less than half of the probability.
     """
     points, weights = np.polynomial.legendre.leggauss(nodes)
