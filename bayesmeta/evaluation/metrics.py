@@ -20,6 +20,7 @@ from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal, S
 from bayesmeta.arguments import probability
 from bayesmeta.distributions import cdf, univariate
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.left_censored import LeftCensored
 from bayesmeta.multivariate_student_t import log_gamma_ratio, log_student_t
 from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
 from bayesmeta.smoothed_student_t import SmoothedStudentT
@@ -568,11 +569,24 @@ def _student_crps(marginals: StudentT, y: Tensor) -> Tensor:
     return scale * (z * (2.0 * cdf(standard, z) - 1.0) + 2.0 * (density * (dof + z.square()) - spread) / (dof - 1.0))
 
 
+def _limit(predictive: Predictive) -> Tensor | None:
+    """The limit below which outcomes are censored; None where there is none, or not one for all that is averaged."""
+    if isinstance(predictive, AffinePredictive):
+        limit = _limit(predictive.base)
+        return None if limit is None else predictive.shift + predictive.scale * limit
+    if isinstance(predictive, MixturePredictive):
+        limit = _limit(predictive.components)
+        return limit if limit is None or limit.ndim == 0 else None
+    marginals = univariate(predictive.marginals)
+    return marginals.limit if isinstance(marginals, LeftCensored) else None
+
+
 def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: float = 100.0) -> Tensor:
     """∫_{-∞}^y F² dz + ∫_y^∞ (1 - F)² dz by Gauss-Legendre in u, z = mean + scale sinh(u).
 
     The substitution is fine around the mean and goes `reach` deviations out; by Chebyshev's inequality what is cut off
-    is less than stddev / (3 reach³) a side. Heavy tails make the deviation much larger than the bulk: the scale is
+    is less than stddev / (3 reach³) a side. Where outcomes are censored below a limit F is zero up to it, and jumps:
+    the integral begins there. Heavy tails make the deviation much larger than the bulk: the scale is
     halved until the mean ± scale / 2 holds less than half of the probability.
     """
     points, weights = np.polynomial.legendre.leggauss(nodes)
@@ -587,8 +601,11 @@ def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: f
             break
         scale = torch.where(narrow, 0.5 * scale, scale)
     at_y, end = torch.asinh((y - mean) / scale), torch.asinh(reach * stddev / scale)
-    total = torch.zeros_like(mean)
-    for first, last, upper in ((at_y.clamp(max=0.0) - end, at_y, False), (at_y, at_y.clamp(min=0.0) + end, True)):
+    total, begin = torch.zeros_like(mean), at_y.clamp(max=0.0) - end
+    limit = _limit(predictive)
+    if limit is not None:
+        begin = torch.minimum(torch.maximum(begin, torch.asinh((limit - mean) / scale)), at_y)
+    for first, last, upper in ((begin, at_y, False), (at_y, at_y.clamp(min=0.0) + end, True)):
         half = 0.5 * (last - first)
         for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
             u = 0.5 * (first + last) + half * point

@@ -36,7 +36,8 @@ def predictive_bands(
     """Draw the predictive distribution along an input, one panel for each number of support points.
 
     A panel shows the predictive mean with the central 50 % and 90 % intervals of y, observation noise included, and
-    the points of the task: the support and those that were not seen.
+    the points of the task: the support and those that were not seen. Error bars are one deviation of the noise that is
+    known of a point (`Data.noise`), which the intervals leave out.
 
     Args:
         learner: adapted to the first points of the task.
@@ -88,6 +89,9 @@ def predictive_bands(
         if oracle is not None:
             _draw_oracle(ax, oracle.adapt(support).predict(grid[None]), grid[:, along], output)
         x, y = real.x[0, :, along], real.y[0, :, output]
+        if real.noise is not None:
+            bars = real.noise[0, :, output].sqrt()
+            ax.errorbar(x, y, yerr=bars, fmt="none", ecolor=GREY, elinewidth=0.8, alpha=0.7)
         ax.plot(x[shot:], y[shot:], ".", color=GREY, markersize=4, alpha=0.7, label="not seen")
         ax.plot(x[:shot], y[:shot], "o", color="black", markersize=5, label="support")
         ax.set_title(several(shot, "shot"), fontsize=10)

@@ -6,12 +6,14 @@ import pytest
 import torch
 from scipy import integrate, stats
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Independent, Normal
 
 import bayesmeta as bm
 from bayesmeta import distributions
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.evaluation import metrics
 from bayesmeta.left_censored import LeftCensored, log_below
+from bayesmeta.predictives import IndependentPredictive, MixturePredictive
 
 D = torch.float64
 
@@ -87,6 +89,40 @@ def test_changes_of_place_and_scale() -> None:
         here = seen.log_prob(torch.tensor(y, dtype=D)).item()
         jacobian = 0.0 if y == 0.5 else math.log(2.0)  # a probability stays, a density does not
         assert math.isclose(there, here - jacobian, rel_tol=1e-10)
+
+
+@pytest.mark.parametrize("loc", [-3.0, -1.0, 0.0, 0.4, 1.0, 3.0])
+def test_crps_begins_at_the_limit(loc: float) -> None:
+    """That of the Gaussian less ∫ Φ² up to the limit, s (z Φ² + 2 φ Φ - Φ(√2 z) / √π) with z = (limit - loc) / s."""
+    seen, z = _censored(loc), (0.5 - loc) / 1.3
+    below, density = stats.norm.cdf(z), stats.norm.pdf(z)
+    cut = 1.3 * (z * below**2 + 2.0 * density * below - stats.norm.cdf(math.sqrt(2.0) * z) / math.sqrt(math.pi))
+    plain = IndependentPredictive(Independent(seen.normal.expand((1, 1, 1)), 1))
+    alone = IndependentPredictive(Independent(seen.expand((1, 1, 1)), 1))
+    twice = IndependentPredictive(Independent(seen.expand((2, 1, 1)), 1))
+    mixture = MixturePredictive(torch.zeros(1, 2, dtype=D), twice)
+    for y in (0.5, 0.8, 2.5):
+        outcome = torch.full((1, 1, 1), y, dtype=D)
+        expected = metrics.crps(plain, outcome).item() - cut
+        for predictive in (alone, mixture):
+            assert math.isclose(metrics.crps(predictive, outcome).item(), expected, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def test_gradients_are_those_of_differences() -> None:
+    likelihoods = (
+        bm.likelihoods.ProportionalGaussian(2).double(),
+        bm.likelihoods.Censored(bm.likelihoods.ProportionalGaussian(2), limit=0.5).double(),
+    )
+    f = torch.tensor([[[-3.0, -0.4], [0.5, 2.0]]], dtype=D, requires_grad=True)
+    data = bm.Data.from_arrays([0.0, 1.0], [[0.5, 0.5], [0.5, 1.7]], yerr=0.2)
+    for likelihood in likelihoods:
+        parameters = list(likelihood.parameters())
+
+        def function(f: Tensor, *_: Tensor, likelihood: bm.likelihoods.Likelihood = likelihood) -> Tensor:
+            return likelihood.log_prob(f, data)
+
+        assert torch.autograd.gradcheck(function, (f, *parameters))
+        assert torch.autograd.gradgradcheck(function, (f, *parameters))
 
 
 def test_marginal_integrates_f_out() -> None:

@@ -171,6 +171,16 @@ def test_other_priors_and_likelihoods(
     torch.testing.assert_close(_trace(learner, data, phi), learner.log_joint(data)(phi).sum(), rtol=1e-12, atol=1e-10)
 
 
+def test_noise_of_each_row() -> None:
+    """Known noise, and noise that depends on x, are in the program as in the log joint."""
+    learner = bm.ALPaCA(bm.Identity(1), noise=bm.noise.HeteroscedasticNoise(bm.Identity(1))).double()
+    learner.prior.noise.slope.data.copy_(torch.tensor([0.1, 0.8]))
+    data = _points()
+    data = bm.Data(data.x, data.y, data.mask, torch.rand(data.y.shape, dtype=data.y.dtype))
+    phi = learner.prior.sample(3)
+    torch.testing.assert_close(_trace(learner, data, phi), learner.log_joint(data)(phi).sum(), rtol=1e-12, atol=1e-10)
+
+
 def test_an_adapted_classifier() -> None:
     learner = bm.IMAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.Categorical(3)).double()
     data, phi = _points(labels=3), learner.prior.sample(3)
