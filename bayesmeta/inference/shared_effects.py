@@ -62,7 +62,7 @@ class Blocks:
         device = batches[0][0].device
         label = torch.arange(num_effects, device=device)
         seen = torch.zeros(num_effects, dtype=torch.bool, device=device)
-        while True:  # the smallest number among all that are connected
+        while num_effects:  # the smallest number among all that are connected
             lowest = label
             for columns, real in batches:
                 seen[columns[real]] = True

@@ -50,7 +50,7 @@ class SharedEffects(Unrounded, Prior):
         self, covariance: FeatureCovariance, shared: Sequence[FeatureCovariance], levels: Sequence[int], noise: Noise
     ) -> None:
         super().__init__()
-        if not len(shared) == len(levels) > 0:
+        if len(shared) != len(levels):
             raise DataError(f"expected levels for each covariance of a grouping, got {len(levels)} for {len(shared)}")
         if any(each.num_features != covariance.num_features for each in shared):
             raise ShapeError(f"expected covariances over {covariance.num_features} features, as that of tasks is")

@@ -49,19 +49,22 @@ class MixedEffects(LinearLearner, LinearMixedModel):
     not known, from the prior of levels. A task of the training is taken for a new one, too, and its points would count
     twice: `remember` the others first.
 
+    Without groupings (`levels=[]`) it is `ALPaCA` whose K_0 is not certain: what few tasks do not determine of it is in
+    the predictive.
+
     Only the number of levels of the groupings is limited, not that of the tasks: where one has thousands of levels,
     take it as the task.
 
     Args:
         features: h, of the inputs before the levels.
-        levels: how many known levels each grouping has (`tasks.schema.group_sizes`).
+        levels: how many known levels each grouping has (`tasks.schema.group_sizes`); may be empty.
         num_outputs: C.
         covariance: V, of the weights of a task; all features by default, or those that the network says.
         shared: V_g, of the weights of each grouping's levels; like V by default.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
 
     Raises:
-        DataError: no groupings, a grouping without levels, or more than 3,000 effects of levels.
+        DataError: a grouping without levels, or more than 3,000 effects of levels.
         ShapeError: covariances or noise that do not have F features or C outputs.
         UnsupportedError: the features are not a `Network` of vectors, or a covariance is not one of features.
 
@@ -99,7 +102,7 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         require_network(features)
         if len(features.x_shape) != 1:
             raise UnsupportedError(f"expected features of vectors, got inputs of shape {features.x_shape}")
-        if not len(levels) or min(levels) < 1:
+        if any(count < 1 for count in levels):
             raise DataError(f"expected groupings of at least one level each, got {list(levels)}")
         size = features.num_outputs
         covariance = FullCovariance(size, varying=features.varying) if covariance is None else covariance
@@ -258,7 +261,9 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         The effect of a level that is not known is one more of the task.
         """
         design, codes = self._design(data), self.features.codes(data.x)
-        own, columns, values, real, start = [design @ self.prior.covariance.factor().double()], [], [], [], 0
+        none = codes.new_zeros(*codes.shape[:2], 0)
+        own, start = [design @ self.prior.covariance.factor().double()], 0
+        columns, values, real = [none], [none.to(design)], [none.bool()]
         for group, (count, each) in enumerate(zip(self.prior.levels, self.prior.groupings, strict=True)):
             size = len(each.varying)
             rows = design[..., list(each.varying)] @ each.square_factor().double()

@@ -222,7 +222,7 @@ def test_one_task_and_arguments() -> None:
     learner = MixedEffects(bm.Identity(1), [1]).double()
     learner.remember(one)
     assert learner.adapt(bm.Data.empty(one)).predict([[0.5, 0.0]]).mean.isfinite().all()
-    for levels in ([], [0], [3_001]):
+    for levels in ([0], [2, -1], [3_001]):
         with pytest.raises(bm.DataError, match="expected"):
             MixedEffects(bm.Identity(0), levels)
     with pytest.raises(bm.ShapeError, match="covariances over 2 features, got one over 3"):
@@ -231,6 +231,26 @@ def test_one_task_and_arguments() -> None:
         MixedEffects(bm.Identity(1), [2, 2], shared=[bm.priors.FullCovariance(2)])
     with pytest.raises(bm.InferenceError, match="determine the prior mean"):
         learner.restricted_log_evidence(one)
+
+
+def test_without_groupings_it_is_alpaca_with_an_uncertain_mean() -> None:
+    """Of few tasks: as ALPaCA, and wider by the variance of K_0 by generalised least squares."""
+    some = _points(5, 0)
+    data = bm.Data(some.x[..., :1], some.y, some.mask)
+    alpaca = bm.ALPaCA(bm.Identity(1)).double()
+    learner = MixedEffects(bm.Identity(1), []).double()
+    torch.testing.assert_close(learner.joint_evidence(data), alpaca.log_evidence(data).sum(), **EXACT)
+    torch.testing.assert_close(learner.restricted_log_evidence(data), alpaca.restricted_log_evidence(data), **EXACT)
+    learner.remember(data)
+    alpaca.maximise_location(data)
+    empty, query = bm.Data.empty(data.select([0])), [[0.0], [2.0]]
+    ours, theirs = (each.adapt(empty).predict(query) for each in (learner, alpaca))
+    torch.testing.assert_close(ours.mean, theirs.mean, **EXACT)
+    truth = Truth(learner, data)
+    precision = truth.design.mT @ torch.linalg.solve(truth.covariance, truth.design)
+    design = torch.tensor([[1.0, 0.0], [1.0, 2.0]]).double()
+    wider = (design @ torch.linalg.inv(precision) * design).sum(-1) * learner.prior.noise.variance()
+    torch.testing.assert_close(ours.variance[0, :, 0] - theirs.variance[0, :, 0], wider, **EXACT)
 
 
 def test_the_prior_has_a_density_where_all_features_vary() -> None:
