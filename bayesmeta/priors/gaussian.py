@@ -232,7 +232,7 @@ class FactoredGaussian(IndependentGaussian):
     @classmethod
     @override
     def around(cls, mean: dict[str, Tensor], precision: float) -> "FactoredGaussian":
-        return cls(mean, 1.0 / precision)
+        return cls(mean, _variance_of(precision))
 
     def diagonal(self) -> Diagonal:
         """r cᵀ of each weight, and the variances of each vector."""
@@ -271,7 +271,7 @@ class DiagonalGaussian(IndependentGaussian):
     @classmethod
     @override
     def around(cls, mean: dict[str, Tensor], precision: float) -> "DiagonalGaussian":
-        return cls(mean, 1.0 / precision)
+        return cls(mean, _variance_of(precision))
 
     def diagonal(self) -> Diagonal:
         """The variance of every number."""
@@ -359,3 +359,9 @@ class FullGaussian(Prior):
         like = self.location
         normal = common_normals((num_tasks, len(like)), like, generator)
         return {self.name: self.location + normal @ self.covariance.factor().mT}
+
+
+def _variance_of(precision: float) -> float:
+    if not precision > 0.0:
+        raise DataError(f"expected a positive precision, got {precision}")
+    return 1.0 / precision

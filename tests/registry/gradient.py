@@ -122,21 +122,8 @@ GRADIENT = [
         lambda: bm.IMAML(
             _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=2)
         ),
-        calls=50,
-    ),
-    _gradient(
-        "imaml-classes-gauss-newton",
-        lambda: bm.IMAML(
-            bm.MLP(2, [8]),
-            precision=5.0,
-            prior=bm.priors.LayerwiseGaussian,
-            solver=bm.inference.GaussNewton(steps=2),
-            likelihood=bm.likelihoods.Categorical(3),
-        ),
-        outcomes=bm.Labels(3),
-        num_inputs=2,
-        calls=50,
-        exceptions=NOT_EQUIVARIANT,
+        calls=20,
+        steps=40,
     ),
     _gradient(
         "llama",
@@ -149,10 +136,10 @@ GRADIENT = [
     _gradient(
         "llama-factored-gauss-newton",
         lambda: bm.LLAMA(
-            _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=3)
+            _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=2)
         ),
         calls=20,
-        steps=60,
+        steps=20,
         exceptions=LAPLACE_EVIDENCE,
     ),
     _gradient("parametric", _growth, calls=20, float32_tolerance=1e-3, exceptions=LAPLACE_EVIDENCE | ITERATES),
