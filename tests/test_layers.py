@@ -28,8 +28,8 @@ LAYERS = [
     (
         "parts",
         [
-            *("noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors", "likelihoods"),
-            "parametric",
+            *("noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors"),
+            *("likelihoods", "parametric"),
         ],
     ),
     ("inference", ["inference"]),

@@ -183,12 +183,12 @@ class MixturePredictive(_Mixture):
         return self.components.rsample((count,), generator).unflatten(1, self.log_weights.shape)
 
     @override
-    def with_noise(self, noise: Float[Tensor, "B M C"]) -> "MixturePredictive":
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> Predictive:
         each = noise.repeat_interleave(self.log_weights.shape[1], 0)
         return MixturePredictive(self.log_weights, self.components.with_noise(each))
 
     @property
-    def noiseless(self) -> "MixturePredictive":
+    def noiseless(self) -> Predictive:
         """The predictive of f."""
         return MixturePredictive(self.log_weights, self.components.noiseless)
 

@@ -333,10 +333,17 @@ class ThetaMixture(MixturePredictive):
         each = [self.view(posterior.at(self.x)).rsample((count,), generator) for posterior in self.belief.posteriors]
         return torch.stack(each, 2)
 
+    @override
+    def with_noise(self, noise: Float[Tensor, "B M C"]) -> Predictive:
+        return self._viewed(lambda predictive: predictive.with_noise(noise))
+
     @property
-    def noiseless(self) -> MixturePredictive | EnsemblePredictive:
+    def noiseless(self) -> Predictive:
         """The predictive of f."""
+        return self._viewed(lambda predictive: predictive.noiseless)
+
+    def _viewed(self, further: Callable[[Predictive], Predictive]) -> Predictive:
         try:
-            return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
+            return ThetaMixture.of(self.belief, self.x, lambda predictive: further(self.view(predictive)))
         except (RuntimeError, UnsupportedError):
-            return self.belief.learner.one_by_one(self.belief.support).at(self.x).noiseless
+            return further(self.view(self.belief.learner.one_by_one(self.belief.support).at(self.x)))
