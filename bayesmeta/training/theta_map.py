@@ -103,7 +103,9 @@ class ThetaMap:
 
     def _at(self, point: Tensor) -> Tensor:
         values = (part[0] for part in self._parts(point[None]))
-        replaced = {p: value.to(p.dtype) for p, value in zip(self.parameters, values, strict=True)}
+        replaced: dict[Tensor, Tensor] = {
+            p: value.to(p.dtype) for p, value in zip(self.parameters, values, strict=True)
+        }
         with swapped(self.learner, replaced):
             return self.function().double()
 

@@ -323,9 +323,7 @@ class ThetaMixture(MixturePredictive):
         return torch.stack(each, 2)
 
     @property
-    def noiseless(self) -> MixturePredictive | EnsemblePredictive:
+    @override
+    def noiseless(self) -> MixturePredictive:
         """The predictive of f."""
-        try:
-            return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
-        except (RuntimeError, UnsupportedError):
-            return self.belief.learner.one_by_one(self.belief.support).at(self.x).noiseless
+        return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
