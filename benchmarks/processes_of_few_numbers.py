@@ -98,7 +98,7 @@ def held_out_density(learner: bm.Learner, tasks: bm.TaskDataset, name: str) -> f
         fit(member, rest, name)
         half = int(out.counts.max()) // 2
         later = member.log_evidence(out.data) - member.log_evidence(out.data.points(slice(half)))
-        total, points = total + float(later.sum()), points + int((out.counts - half).sum())
+        total, points = total + float(later.detach().sum()), points + int((out.counts - half).sum())
     return total / points
 
 

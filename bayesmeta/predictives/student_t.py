@@ -61,7 +61,7 @@ class StudentTPredictive(Predictive):
         """Student's t distributions of batch shape (B, M) and event shape (C,)."""
         scale, gaussian = self.scale.of_points(1), self.gaussian
         if self.shape[-1] == 1:
-            return Independent(StudentT(*self._parameters(), validate_args=False), 1)
+            return Independent(StudentT(*self._of_outputs(), validate_args=False), 1)
         root = (scale.factor * gaussian.point_variance).sqrt()[..., None, None]
         factor = root * cholesky(gaussian.output_covariance, "noise covariance")
         return MultivariateStudentT(scale.dof.expand(self.shape[:2]), gaussian.mean, factor, validate_args=False)
@@ -89,15 +89,15 @@ class StudentTPredictive(Predictive):
     @override
     def cdf(self, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
         require_shape(y, self.shape)
-        return distributions.cdf(StudentT(*self._parameters(), validate_args=False), y)
+        return distributions.cdf(StudentT(*self._of_outputs(), validate_args=False), y)
 
-    def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _of_outputs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Degrees of freedom, location and scale of each output on its own."""
         scale = self.scale.of_points(2)
         return scale.dof, self.mean, (scale.factor * self.gaussian.variance).sqrt()
 
     def _quantile(self, q: float) -> Tensor:
-        dof, location, scale = self._parameters()  # of each task one standard quantile: they are slow
+        dof, location, scale = self._of_outputs()  # of each task one standard quantile: they are slow
         unit = torch.zeros_like(dof)
         return location + scale * distributions.quantile(StudentT(dof, unit, unit + 1.0, validate_args=False), q)
 

@@ -338,6 +338,7 @@ class ThetaMixture(MixturePredictive):
         return self._viewed(lambda predictive: predictive.with_noise(noise))
 
     @property
+<<<<<<< HEAD
     def noiseless(self) -> Predictive:
         """The predictive of f."""
         return self._viewed(lambda predictive: predictive.noiseless)
@@ -347,3 +348,9 @@ class ThetaMixture(MixturePredictive):
             return ThetaMixture.of(self.belief, self.x, lambda predictive: further(self.view(predictive)))
         except (RuntimeError, UnsupportedError):
             return further(self.view(self.belief.learner.one_by_one(self.belief.support).at(self.x)))
+=======
+    @override
+    def noiseless(self) -> MixturePredictive:
+        """The predictive of f."""
+        return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
+>>>>>>> evidence

@@ -346,6 +346,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.heads.SVMHead: (_head, {"penalty": 0.1}),
     bm.hyperpriors.DeviationHyperprior: (_made, {"scale": 2.5, "dof": 3.0}),
     bm.hyperpriors.GaussianHyperprior: (_made, {"scale": 1.0, "names": lambda: ["features"]}),
+    bm.hyperpriors.LogNormalHyperprior: (_made, {"median": 1.0, "scale": 2.3, "names": lambda: ["likelihood"]}),
     bm.inference.LBFGS: (_solver, {"steps": 5, "tolerance": 1e-5, "history": 10}),
     bm.inference.GaussNewton: (_solver, {"steps": 2}),
     bm.inference.LevenbergMarquardt: (_solver, {"steps": 5, "history": 10}),
@@ -487,6 +488,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         {"components": lambda: [bm.tasks.Sinusoid(), bm.tasks.Sawtooth()], "whole_batches": False},
     ),
     bm.training.Chaser: (_chaser, {"lead": 1}),
+    bm.training.Starts: (_made, {"count": 2, "seed": 0, "scale": 1.5, "halving": bm.training.Halving}),
+    bm.training.HyperpriorStarts: (
+        _made,
+        {"hyperprior": bm.hyperpriors.LogNormalHyperprior, "count": 2, "seed": 0, "scale": 1.5}
+        | {"halving": bm.training.Halving},
+    ),
     bm.calibration.SplitConformal: (
         _made,
         {"learner": _alpaca, "score": bm.calibration.StandardizedResidual},
