@@ -335,22 +335,9 @@ class ThetaMixture(MixturePredictive):
 
     @override
     def with_noise(self, noise: Float[Tensor, "B M C"]) -> Predictive:
-        return self._viewed(lambda predictive: predictive.with_noise(noise))
+        return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).with_noise(noise))
 
     @property
-<<<<<<< HEAD
     def noiseless(self) -> Predictive:
         """The predictive of f."""
-        return self._viewed(lambda predictive: predictive.noiseless)
-
-    def _viewed(self, further: Callable[[Predictive], Predictive]) -> Predictive:
-        try:
-            return ThetaMixture.of(self.belief, self.x, lambda predictive: further(self.view(predictive)))
-        except (RuntimeError, UnsupportedError):
-            return further(self.view(self.belief.learner.one_by_one(self.belief.support).at(self.x)))
-=======
-    @override
-    def noiseless(self) -> MixturePredictive:
-        """The predictive of f."""
         return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
->>>>>>> evidence
