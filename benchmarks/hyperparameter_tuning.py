@@ -221,7 +221,7 @@ def main() -> None:
     )
 
 
-HIDDEN, POINTS, LR, STEPS = [64, 64], 25, 3e-3, 700
+HIDDEN, POINTS, LR, STEPS = [64, 64], 25, 3e-3, 300
 
 if __name__ == "__main__":
     main()
