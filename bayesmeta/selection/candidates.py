@@ -81,7 +81,6 @@ def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
         >>> before, after = (learner.adapt(bm.Data.from_arrays(x, x)) for x in ([], [0.1, 0.9]))
         >>> bool(before.predict([0.5]).mean == after.predict([0.5]).mean)
         True
-        >>> candidates.
     """
     num_inputs, num_outputs = _sizes(tasks, "pooled")
     shared = FullCovariance(WIDTH, varying=[])

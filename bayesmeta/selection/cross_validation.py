@@ -86,9 +86,9 @@ def cross_validated(
     shots: Sequence[int],
     folds: int = 5,
     *,
+    seed: int = 0,
     split: type[Split] = RandomSplit,
     query: int | None = None,
-    seed: int = 0,
     batch_size: int = 64,
 ) -> HeldOutDensities:
     """The density of points of every task under learners that were trained on the tasks of the other folds.

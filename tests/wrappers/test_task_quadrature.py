@@ -106,7 +106,11 @@ def test_two_hyperparameters_by_brute_force() -> None:
 
 
 @pytest.mark.parametrize("kinds", [["noise"], ["signal"], ["inputs"], ["noise", "signal"]], ids=" ".join)
-@pytest.mark.parametrize("make", [_alpaca, lambda: _alpaca(2), _process], ids=["alpaca", "two outputs", "process"])
+@pytest.mark.parametrize(
+    "make",
+    [_alpaca, lambda: _alpaca(2), _process, lambda: bm.R2D2Regressor(bm.Polynomial(1, 2)).double()],
+    ids=["alpaca", "two outputs", "process", "r2d2"],
+)
 def test_without_deviation_it_is_the_learner_inside(make: Callable[[], bm.Learner], kinds: list[str]) -> None:
     inner = make()
     data = _tasks(outputs=inner.outcomes.count if isinstance(inner.outcomes, bm.Numbers) else 1)

@@ -1,4 +1,4 @@
-"""On real tables, learners chosen or stacked without test tasks are as good as the best of them in hindsight.
+"""On real tables, learners stacked without test tasks are within .02 nats per point of the best one in hindsight.
 
 Tasks of a table are divided into three parts. On two of them `bm.compare` cross-validates five candidates (three
 folds) at 1 and 3 shots, the best one is chosen, and all are stacked; the third part judges. The candidates are the
@@ -27,6 +27,7 @@ from bayesmeta.wrappers import NoiseScale, TaskQuadrature
 from benchmarks._report import verdict
 
 SHOTS, OUTER, INNER = (1, 3), 3, 3
+NEAR = 0.02  # nats per point
 # inputs, outcome, whether its logarithm is taken
 TABLES = {
     "sleepstudy": (["Days"], "Reaction", False),
@@ -113,11 +114,10 @@ def main() -> None:
     folder = Path(os.environ["BAYESMETA_DATA"])
     names = arguments.table or list(TABLES)
     found = np.array([judged(name, folder, arguments.seed) for name in names])
-    worse = [(found[:, i] > 2.0 * found[:, i + 1]).sum() for i in (0, 2)]
+    near = int((found[:, 2] <= NEAR).sum())
     verdict(
-        f"on {len(names)} tables the chosen learner is worse than the best in hindsight by two standard errors in "
-        f"{worse[0]}, the stack in {worse[1]}; mean regret {found[:, 0].mean():.3f} and {found[:, 2].mean():.3f} nats "
-        "per point",
+        f"on {near} of {len(names)} tables the stack is within {NEAR:g} nats per point of the best learner in hindsight, or "
+        f"better; mean regret {found[:, 2].mean():.3f}, and {found[:, 0].mean():.3f} of the one that is chosen",
         arguments.seed,
     )
 
