@@ -109,7 +109,7 @@ class SplitOutput(WholeNetwork):
         if num_outputs < 1:
             raise DataError(f"expected at least one output, got {num_outputs}")
         self.features = features
-        self.count = len(features.varying)
+        self.count = features.features.num_outputs
         output = nn.Linear(self.count, num_outputs)
         shared = nn.Linear(features.num_outputs - self.count, num_outputs, bias=False)
         like = next(features.parameters(), None)
