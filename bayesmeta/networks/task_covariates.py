@@ -108,7 +108,8 @@ class SplitOutput(WholeNetwork):
         super().__init__()
         if num_outputs < 1:
             raise DataError(f"expected at least one output, got {num_outputs}")
-        self.features, self.count = features, len(features.varying or ())
+        self.features = features
+        self.count = features.features.num_outputs
         output = nn.Linear(self.count, num_outputs)
         shared = nn.Linear(features.num_outputs - self.count, num_outputs, bias=False)
         like = next(features.parameters(), None)
