@@ -189,10 +189,16 @@ def test_beginnings_are_those_of_whole_names(name: str) -> None:
     assert WEIGHTS[name](bm.Identity(0)).adapted == ("output.weight", "output.bias")
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "IMAML"])
+@pytest.mark.parametrize("solver", [bm.inference.GaussNewton, bm.inference.LevenbergMarquardt])
+def test_solvers_steps_out_of_range(solver: type[bm.inference.Solver]) -> None:
+    for steps in (0, -1):
+        with pytest.raises(bm.DataError, match=rf"one step, got {steps}|steps, history >= 1, got {steps}"):
+            solver(steps=steps)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("IMAML", "LLAMA")])
 def test_steps_and_rates_out_of_range(name: str) -> None:
-    rates = () if name == "LLAMA" else ({"lr": 0.0}, {"lr": -0.1}, {"lr": 1e9}, {"lr": math.nan})
-    for arguments in ({"steps": 0}, {"steps": -1}, *rates):
+    for arguments in ({"steps": 0}, {"steps": -1}, {"lr": 0.0}, {"lr": -0.1}, {"lr": 1e9}, {"lr": math.nan}):
         with pytest.raises(bm.DataError, match=r"one step|strictly between"):
             ALL[name](bm.MLP(1, [4]), **arguments)
 
