@@ -107,6 +107,8 @@ def run(
                 inside = ((rest.y >= low) & (rest.y <= high)).double().mean().item()
                 nll = -prediction.marginal_log_prob(rest.y).mean().item()
                 rows.append({"theta": kind, "shots": shots, "subject": t, "coverage": inside, "nll": nll})
+        covered = " ".join(f"{row['coverage']:.2f}" for row in rows if row["subject"] == t)
+        print(f"{name}, subject {t + 1} left out: coverage {covered}", flush=True)
         if axes is not None:
             kind = fitted["averaged" if average else "plug-in"]
             unit = "mg/L" if name == "theoph" else "mcg/mL"

@@ -142,14 +142,25 @@ GRADIENT = [
         steps=20,
         exceptions=LAPLACE_EVIDENCE,
     ),
-    _gradient("parametric", _growth, calls=20, float32_tolerance=1e-3, exceptions=LAPLACE_EVIDENCE | ITERATES),
-    _gradient(
+    # their solver takes second derivatives, and a mode a step: as few tries as say something
+    Case(
+        "parametric",
+        _growth,
+        float32_tolerance=1e-3,
+        examples=3,
+        calls=12,
+        steps=25,
+        exceptions=LAPLACE_EVIDENCE | ITERATES,
+    ),
+    Case(
         "parametric-two-outputs",
         _waves,
         outcomes=bm.Numbers(2),
         num_inputs=2,
-        calls=20,
         float32_tolerance=1e-3,
+        examples=3,
+        calls=12,
+        steps=25,
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
