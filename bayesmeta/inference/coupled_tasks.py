@@ -33,7 +33,7 @@ from bayesmeta.inference import gaussian_process
 from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
 from bayesmeta.predictives import LOG_2PI
 
-JITTER = 1e-9  # of the mean of the diagonal, added to that of K_zz: inducing points may be close to each other
+JITTER = 1e-10  # of the mean of the diagonal, added to that of K_zz: inducing points may be close to each other
 
 KernelMatrix = Callable[[Tensor, Tensor], Tensor]
 """Features `B N F` and `B M F` -> their covariances `B N M`, in units of Σ."""

@@ -53,7 +53,7 @@ class SumKernel(_Composite):
         """The sum of what the terms make."""
         from bayesmeta.kernels import modules
 
-        return modules.Sum(kernel.make(num_features) for kernel in self.kernels)
+        return modules.Sum(*(kernel.make(num_features) for kernel in self.kernels))
 
 
 class ProductKernel(_Composite):
@@ -85,7 +85,7 @@ class ProductKernel(_Composite):
         made = [kernel.make(num_features) for kernel in self.kernels]
         for factor in made[1:]:
             modules.hold_variance(factor)
-        return modules.Product(made)
+        return modules.Product(*made)
 
 
 class ScaledKernel(Kernel):

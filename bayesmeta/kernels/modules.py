@@ -190,18 +190,12 @@ class Scaled(gpytorch.kernels.ScaleKernel):  # type: ignore[misc]
 
 
 class Sum(gpytorch.kernels.AdditiveKernel):  # type: ignore[misc]
-    """A sum of kernels.
-
-    Args:
-        kernels: its terms.
+    """A sum of kernels: its arguments.
 
     Example:
-        >>> Sum([RBF(), Linear()])(torch.zeros(1, 2, 1)).to_dense().shape
+        >>> Sum(RBF(), Linear())(torch.zeros(1, 2, 1)).to_dense().shape
         torch.Size([1, 2, 2])
     """
-
-    def __init__(self, kernels: Iterable[gpytorch.kernels.Kernel]) -> None:
-        super().__init__(*kernels)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **arguments: Any) -> Tensor:
         """The matrix, or its diagonal."""
@@ -209,18 +203,12 @@ class Sum(gpytorch.kernels.AdditiveKernel):  # type: ignore[misc]
 
 
 class Product(gpytorch.kernels.ProductKernel):  # type: ignore[misc]
-    """A product of kernels.
-
-    Args:
-        kernels: its factors.
+    """A product of kernels: its arguments.
 
     Example:
-        >>> Product([RBF(), Linear()])(torch.zeros(1, 2, 1)).to_dense().shape
+        >>> Product(RBF(), Linear())(torch.zeros(1, 2, 1)).to_dense().shape
         torch.Size([1, 2, 2])
     """
-
-    def __init__(self, kernels: Iterable[gpytorch.kernels.Kernel]) -> None:
-        super().__init__(*kernels)
 
     def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, **arguments: Any) -> Tensor:
         """The matrix, or its diagonal."""

@@ -132,6 +132,14 @@ class Untrainable(Wrapper):
         return Learner.loss(self, tasks)
 
     @override
+    def joint_evidence(self, *data: Data) -> Float[Tensor, ""]:
+        return Learner.joint_evidence(self, *data)
+
+    @override
+    def remember(self, *data: Data) -> None:
+        """Do nothing: what the learner inside keeps is final, too."""
+
+    @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
         return Learner.log_hyperprior(self)
 

@@ -16,6 +16,7 @@ from bayesmeta.torch_private import (
     INSTANCE_NORMALISATION,
     NORMALISATION,
     Budget,
+    Growing,
     Unrounded,
     compile_graph,
     is_mapped,
@@ -242,3 +243,25 @@ def test_a_budget_changes_nothing_within_it() -> None:
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
         assert type(a) is type(b)
+
+
+def test_loading_gives_growing_buffers_their_length() -> None:
+    """Also deep inside, and only to buffers that may grow, whose other axes must agree."""
+
+    class Kept(Growing):
+        growing = ("rows",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("rows", torch.zeros(0, 2))
+            self.register_buffer("fixed", torch.zeros(2))
+
+    full, inner = Kept(), nn.Sequential(Kept(), nn.Linear(1, 1))
+    full.rows = torch.ones(3, 2)
+    inner.load_state_dict({**inner.state_dict(), "0.rows": full.rows})
+    assert torch.equal(inner[0].rows, full.rows)
+    full.load_state_dict(Kept().state_dict())
+    assert full.rows.shape == (0, 2)
+    for name, wrong in (("rows", torch.ones(3, 5)), ("fixed", torch.ones(3))):
+        with pytest.raises(RuntimeError, match=f"size mismatch for {name}"):
+            full.load_state_dict({**full.state_dict(), name: wrong})

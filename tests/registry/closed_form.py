@@ -21,12 +21,17 @@ COMPOSITE = bm.kernels.SumKernel(
 )
 
 
-COUPLED = {"fit_lowers_the_loss": "its tasks are coupled: fit_evidence trains it, see test_hierarchical_process.py"}
+COUPLED = {
+    "fit_lowers_the_loss": "its tasks are coupled: fit_evidence trains it, see test_hierarchical_process.py",
+    "compiles": "what it keeps is put side by side by its lengths, which only their values can say",
+}
 
 
-def _knowing(**arguments: Any) -> bm.HierarchicalProcess:
+def _knowing(exact_rows: int = 2_000, num_inducing: int = 256) -> bm.HierarchicalProcess:
     """One that knows five tasks, of different lengths."""
-    learner = bm.HierarchicalProcess(bm.networks.Inputs(1), own_kernel=LEVEL_LINE_AND_WAVE, **arguments)
+    learner = bm.HierarchicalProcess(
+        bm.networks.Inputs(1), own_kernel=LEVEL_LINE_AND_WAVE, exact_rows=exact_rows, num_inducing=num_inducing
+    )
     tasks = Case("curves", lambda: learner).batch(5, 6, 1, seed=7).support
     learner.remember(learner.conform(tasks))
     return learner
@@ -110,15 +115,8 @@ CLOSED_FORM = [
         outcomes=bm.Numbers(2),
         num_inputs=2,
     ),
-    _kernel("hierarchical-process", lambda: _knowing(exact_rows=2_000), exceptions=COUPLED),
-    _kernel("hierarchical-process-inducing", lambda: _knowing(exact_rows=0, num_inducing=7), exceptions=COUPLED),
-    _kernel(
-        "hierarchical-process-two-outputs",
-        lambda: bm.HierarchicalProcess(bm.MLP(2, [4, 2]), num_outputs=2, mean=bm.MLP(2, [3])),  # that knows of no task
-        outcomes=bm.Numbers(2),
-        num_inputs=2,
-        exceptions=COUPLED,
-    ),
+    Case("hierarchical-process", _knowing, examples=4, calls=40, exceptions=COUPLED),
+    Case("hierarchical-process-inducing", lambda: _knowing(0, 7), examples=4, calls=40, exceptions=COUPLED),
     _classifier(
         "deep-kernel-classifier",
         lambda: bm.DeepKernelClassifier(bm.MLP(2, [16, 8]), num_classes=3),

@@ -115,6 +115,12 @@ class Probe(Learner):
     def evidence(self, data: bm.Data) -> Tensor:
         return torch.full((data.num_tasks,), 5.0)
 
+    def joint_evidence(self, *data: bm.Data) -> Tensor:
+        return torch.tensor(8.0 * len(data))
+
+    def remember(self, *data: bm.Data) -> None:
+        self.given.append(data)
+
     def log_hyperprior(self) -> Tensor:
         return torch.tensor(6.0)
 
@@ -157,6 +163,9 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     optimizer = wrapper.configure_optimizer(0.5)
     assert optimizer.param_groups[0]["lr"] == 3.5
     assert optimizer.param_groups[0]["params"][0] is probe.weight
+    assert wrapper.joint_evidence(data, data) == 16.0
+    wrapper.remember(data, data)
+    assert probe.given.pop() == (data, data)
     wrapper.prepare(data)
     wrapper.anneal(0.25)
     assert wrapper.conform(data).x.dtype == torch.float64

@@ -220,7 +220,7 @@ class HierarchicalProcess(Growing, ProcessLearner):
     def _groups(self) -> list[tuple[Int[Tensor, "B"], Data]]:
         """The kept tasks, with their positions, in groups of similar length."""
         kept = self._kept()
-        return [(at, kept.padded(at)) for at in alike(self.counts)]
+        return [(at, kept.padded(at)) for at in alike(self.counts.cpu())]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
