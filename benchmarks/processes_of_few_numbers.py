@@ -29,6 +29,7 @@ CASES = {
     ("cauchy", 20): (0.55, 0.55),
 }
 FOLDS, NODES = 4, 25
+AVERAGED = {("sinusoid_easy", 5)}  # so few points that theta is averaged over; elsewhere its best value is used
 Make = Callable[[int], bm.Learner]
 
 
@@ -66,6 +67,13 @@ def two_smooth_levels(num_inputs: int) -> bm.Learner:
     """The same without level and line."""
     inputs = bm.networks.Inputs(num_inputs)
     return with_hyperprior(bm.HierarchicalProcess(inputs, shared_kernel=RBFKernel(), own_kernel=RBFKernel()))
+
+
+def waves_at_two_levels(num_inputs: int) -> bm.Learner:
+    """A wave that all tasks share, and a level, a line and a wave of each task's own: 9 numbers."""
+    inputs, each = bm.networks.Inputs(num_inputs), [ProductKernel([RBFKernel(), CosineKernel()]) for _ in range(2)]
+    own = SumKernel([ConstantKernel(), LinearKernel(), each[1]])
+    return with_hyperprior(bm.HierarchicalProcess(inputs, shared_kernel=each[0], own_kernel=own))
 
 
 def stretched(learner: bm.Learner) -> bm.Learner:
@@ -107,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[f"{name}:{context}" for name, context in CASES])
     parser.add_argument("--starts", type=int, default=16)
+    parser.add_argument("--seeds", type=int, default=3, help="of the generator")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     short = []
@@ -114,14 +123,14 @@ def main() -> None:
         if f"{name}:{context}" not in arguments.only:
             continue
         print(f"\n{name}, {context} context points; published best {max(v[0] for v in PUBLISHED[name].values()):.3f}")
-        for seed in SEEDS[name]:
+        for seed in SEEDS[name][: arguments.seeds]:
             start = time.perf_counter()
             train, test = bm.tasks.metal_benchmark(name, context=context, seed=seed)
             assert test.oracle is not None
             num_inputs = train.data.x.shape[-1]
             many = bm.training.Starts(arguments.starts, seed=0, halving=bm.training.Halving(survivors=4))
             learners: dict[str, bm.Learner] = {}
-            makes = {"wave": wave, **PLAIN} if num_inputs == 1 else PLAIN
+            makes = {"wave": wave, "waves at two levels": waves_at_two_levels, **PLAIN} if num_inputs == 1 else PLAIN
             for label, make in makes.items():
                 learners[label] = make(num_inputs)
                 fit(learners[label], train, label, many)
@@ -131,7 +140,10 @@ def main() -> None:
             chosen_by = {label: held_out_density(learner, train, label) for label, learner in learners.items()}
             for bar, candidates in zip(bars, (learners, PLAIN), strict=True):
                 chosen = max(candidates, key=chosen_by.__getitem__)
-                density, error, calibration = scores(learners[chosen], test, context)
+                learner = learners[chosen]
+                if (name, context) in AVERAGED:
+                    learner = bm.training.average(learner, train, starts=many, num_members=32, shots=()).learner
+                density, error, calibration = scores(learner, test, context)
                 kind = "any" if candidates is learners else "without waves"
                 print(
                     f"seed {seed}, {kind:<14}{chosen:<22}{density:>8.3f}{error:>8.3f}{calibration:>8.3f}"
