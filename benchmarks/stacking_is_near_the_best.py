@@ -116,8 +116,8 @@ def main() -> None:
     found = np.array([judged(name, folder, arguments.seed) for name in names])
     near = int((found[:, 2] <= NEAR).sum())
     verdict(
-        f"on {near} of {len(names)} tables the stack is within {NEAR:g} nats per point of the best learner in hindsight, or "
-        f"better; mean regret {found[:, 2].mean():.3f}, and {found[:, 0].mean():.3f} of the one that is chosen",
+        f"on {near} of {len(names)} tables the stack is within {NEAR:g} nats per point of the best in hindsight, "
+        f"or better; mean regret {found[:, 2].mean():.3f}, and {found[:, 0].mean():.3f} of the one that is chosen",
         arguments.seed,
     )
 
