@@ -24,6 +24,7 @@ from torch.distributions import (
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.left_censored import LeftCensored
 from bayesmeta.linalg import cholesky
+from bayesmeta.multivariate_student_t import MultivariateStudentT
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 _one_at_a_time = threading.RLock()
@@ -116,6 +117,8 @@ def univariate(distribution: Distribution) -> Distribution:
         return distribution.base_dist
     if isinstance(distribution, MultivariateNormal):
         return Normal(distribution.mean, distribution.variance.sqrt(), validate_args=False)
+    if isinstance(distribution, MultivariateStudentT):
+        return StudentT(distribution.df[..., None], distribution.loc, distribution.scale, validate_args=False)
     if isinstance(distribution, MixtureSameFamily) and isinstance(distribution.component_distribution, Independent):
         # batch (B, M, S) event (C,) -> batch (B, M, C, S)
         components = map_parameters(distribution.component_distribution.base_dist, lambda v: v.mT)
@@ -211,7 +214,11 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
     if isinstance(distribution, MultivariateNormal):
         factor = change(distribution.scale_tril)
         return MultivariateNormal(change(distribution.loc), scale_tril=factor, validate_args=False)
-    raise UnsupportedError(f"expected Normal, StudentT or MultivariateNormal components, got {type(distribution)}")
+    if isinstance(distribution, MultivariateStudentT):
+        df, loc, factor = (change(p) for p in (distribution.df, distribution.loc, distribution.scale_tril))
+        return MultivariateStudentT(df, loc, factor, validate_args=False)
+    known = "Normal, StudentT, MultivariateNormal or MultivariateStudentT"
+    raise UnsupportedError(f"expected {known} components, got {type(distribution)}")
 
 
 def stack(distributions: Sequence[Distribution], dim: int) -> Distribution:
@@ -278,6 +285,9 @@ def affine(distribution: Distribution, shift: Tensor, scale: Tensor) -> Distribu
     if isinstance(distribution, MultivariateNormal):
         factor = scale[:, None] * distribution.scale_tril
         return MultivariateNormal(shift + scale * distribution.loc, scale_tril=factor, validate_args=False)
+    if isinstance(distribution, MultivariateStudentT):
+        factor = scale[..., :, None] * distribution.scale_tril
+        return MultivariateStudentT(distribution.df, shift + scale * distribution.loc, factor, validate_args=False)
     if isinstance(distribution, MixtureSameFamily):
         if not distribution.event_shape:  # each output has its own mixture: components are the last axis
             shift, scale = shift[..., None], scale[..., None]

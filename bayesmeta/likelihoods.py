@@ -35,6 +35,7 @@ __all__ = [
     "HeteroscedasticGaussian",
     "Likelihood",
     "ProportionalGaussian",
+    "ScaledGaussian",
     "StudentT",
 ]
 
@@ -323,6 +324,65 @@ class Gaussian(Likelihood):
 
     def unit(self) -> Float[Tensor, ""]:
         """The geometric mean of the noise variances, squared units of y."""
+        return self.noise.variance().log().mean().exp()
+
+
+class ScaledGaussian(Likelihood):
+    """y ~ N(f_mean, exp(f_log_scale) Σ): regression whose noise has a factor λ that f brings along.
+
+    f has K = C + 1 columns: C means, then log λ. It is the likelihood of the learners that are given a `TaskScale`,
+    under which λ is one number for all points of a task.
+
+    Args:
+        noise: Σ, any `Noise` that is the same at every input; `DiagonalNoise(num_outputs)` by default, one learned
+            variance for each output.
+        num_outputs: C, where no noise is given.
+
+    Raises:
+        UnsupportedError: noise that depends on x.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> likelihood = bm.likelihoods.ScaledGaussian(bm.noise.DiagonalNoise(1, initial=0.25))
+        >>> f = torch.tensor([[[1.0, 0.0], [1.0, 2.0]]])  # two points of mean 1 and log scales 0 and 2
+        >>> likelihood(f).variance[0, :, 0].detach()
+        tensor([0.2500, 1.8473])
+    """
+
+    def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
+        super().__init__()
+        self.noise: Noise = DiagonalNoise(num_outputs) if noise is None else noise
+        if isinstance(self.noise, HeteroscedasticNoise):
+            raise UnsupportedError("expected noise that is the same at every input beside a TaskScale, got noise of x")
+        self.outcomes, self.network_outputs = Numbers(self.noise.num_outputs), self.noise.num_outputs + 1
+
+    def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
+        """N(mean, λ Σ), both from f."""
+        return self.marginal(f, torch.zeros_like(f))
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The Gaussian with the exact mean and variance of the mixture: Var y = Var f_mean + E λ Σ, λ log-normal."""
+        center, spread = mean[..., :-1], variance[..., :-1]
+        scale = (mean[..., -1:] + 0.5 * variance[..., -1:]).exp()
+        if isinstance(self.noise, DiagonalNoise):
+            return Independent(Normal(center, (spread + scale * self.noise.variance()).sqrt(), validate_args=False), 1)
+        covariance = torch.diag_embed(spread) + scale[..., None] * self.noise.covariance()
+        factor = cholesky(covariance, "observation covariance")
+        return MultivariateNormal(center.to(factor.dtype), scale_tril=factor, validate_args=False)
+
+    def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
+        """Block diagonal: L⁻ᵀ / √λ with Σ = L Lᵀ for the means, and √(C / 2) for log λ."""
+        num_outputs = self.network_outputs - 1
+        factor = cholesky(self.noise.covariance(), "noise covariance")
+        eye = torch.eye(num_outputs, dtype=factor.dtype, device=factor.device)
+        of_means = (-0.5 * f[..., -1:, None]).exp() * solve_lower(factor, eye).mT.to(f.dtype)
+        of_scale = torch.full_like(f[..., -1:, None], math.sqrt(0.5 * num_outputs))
+        above = torch.cat([of_means, torch.zeros_like(of_means[..., :1])], -1)
+        below = torch.cat([torch.zeros_like(of_means[..., :1, :]), of_scale], -1)
+        return torch.cat([above, below], -2)
+
+    def unit(self) -> Float[Tensor, ""]:
+        """The geometric mean of the noise variances at λ = 1, squared units of y."""
         return self.noise.variance().log().mean().exp()
 
 

@@ -21,15 +21,8 @@ LAYERS = [
     (
         "data",
         [
-            "outcomes",
-            "snapshot",
-            "data",
-            "flat",
-            "linalg",
-            "smoothed_student_t",
-            "left_censored",
-            "distributions",
-            "swapped",
+            *("outcomes", "snapshot", "data", "flat", "linalg", "swapped", "smoothed_student_t", "left_censored"),
+            *("multivariate_student_t", "inverse_gamma", "distributions"),
         ],
     ),
     ("parts", ["noise", "predictives", "networks", "hyperpriors", "kernels", "priors", "likelihoods"]),

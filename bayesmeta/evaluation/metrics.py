@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
-from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import MixtureSameFamily, MultivariateNormal, Normal, StudentT
 
 from bayesmeta.arguments import probability
-from bayesmeta.distributions import univariate
+from bayesmeta.distributions import cdf, univariate
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.left_censored import LeftCensored
+from bayesmeta.multivariate_student_t import log_gamma_ratio, log_student_t
 from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
@@ -114,7 +115,8 @@ def crps(
     """Continuous ranked probability score ∫ (F(z) - 1{y <= z})² dz, units of y; output by output.
 
     It is the absolute error when the predictive is a point. Gaussians and mixtures of them have a closed form (Grimit
-    et al. 2006); other predictives, and mixtures of more than 128 components, are integrated numerically.
+    et al. 2006), and so has Student's t (Jordan, Krüger, Lerch 2019); other predictives, and mixtures of more than 128
+    components, are integrated numerically.
 
     Example:
         >>> from torch.distributions import Independent
@@ -126,6 +128,9 @@ def crps(
     gaussians = _gaussians(predictive)
     if gaussians is not None and gaussians[0].shape[-1] <= _MOST_COMPONENTS:
         return average(_mixture_crps(*gaussians, y), _mask(y, mask))
+    marginals = univariate(predictive.marginals)
+    if isinstance(marginals, StudentT) and bool((marginals.df > 1.0).all()):
+        return average(_student_crps(marginals, y), _mask(y, mask))
     return average(_numerical_crps(predictive, y), _mask(y, mask))
 
 
@@ -559,6 +564,21 @@ def _limit(predictive: Predictive) -> Tensor | None:
         return limit if limit is None or limit.ndim == 0 else None
     marginals = univariate(predictive.marginals)
     return marginals.limit if isinstance(marginals, LeftCensored) else None
+
+
+def _student_crps(marginals: StudentT, y: Tensor) -> Tensor:
+    """s (z (2 F(z) - 1) + (2 f(z) (ν + z²) - 2 √ν B(½, ν - ½) / B(½, ν/2)²) / (ν - 1)) of ν > 1 degrees of freedom.
+
+    Jordan, Krüger and Lerch 2019, "Evaluating probabilistic forecasts with scoringRules", appendix A.
+    """
+    dof, loc, scale, y = (v.double() for v in (*(marginals.df, marginals.loc, marginals.scale), y))
+    z = (y - loc) / scale
+    standard = StudentT(dof, torch.zeros_like(loc), torch.ones_like(scale), validate_args=False)
+    # B(½, x) = √π Γ(x) / Γ(x + ½)
+    log_spread = 2.0 * log_gamma_ratio(0.5 * dof, 0.5) + (0.5 * dof).log() - log_gamma_ratio(dof - 0.5, 0.5)
+    spread = (log_spread - 0.5 * (dof - 0.5).log()).exp() * (dof / math.pi).sqrt()
+    density = log_student_t(0.5 * dof, 0.5 * dof, 1.0, z.square(), torch.zeros_like(z)).exp()
+    return scale * (z * (2.0 * cdf(standard, z) - 1.0) + 2.0 * (density * (dof + z.square()) - spread) / (dof - 1.0))
 
 
 def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: float = 100.0) -> Tensor:

@@ -50,6 +50,22 @@ class GaussianProcess:
         """Of the tasks at these positions."""
         return GaussianProcess(self.factor[tasks], self.white[tasks], self.mask[tasks])
 
+    def quadratic_form(
+        self, output_covariance: Float[Tensor, "C C"]
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """n, q = rᵀ K⁻¹ r and log|K| of the n = N C real numbers r of each support, K = S ⊗ Σ.
+
+        Args:
+            output_covariance: Σ, squared units of y.
+
+        Raises:
+            InferenceError: Σ is not positive definite.
+        """
+        outputs = cholesky(output_covariance, "noise covariance")
+        squares = solve_lower(outputs, self.white.mT).square().sum((-1, -2))
+        count, num_outputs = self.mask.sum(-1).to(self.white.dtype), output_covariance.shape[-1]
+        return count * num_outputs, squares, num_outputs * logdet(self.factor) + count * logdet(outputs)
+
     def predict(
         self, cross: Float[Tensor, "B N M"], prior: Float[Tensor, "B M"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:

@@ -252,14 +252,24 @@ def prefix_log_probs(
         >>> prefix_log_probs(rows, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
         tensor([[-1.2655, -1.1217]], dtype=torch.float64)
     """
+    white, spread = _innovations(rows, residual, mask, output_covariance)
+    each = -0.5 * (white.square().sum(-1) + spread + output_covariance.shape[-1] * LOG_2PI)
+    return torch.where(mask, each, 0.0)
+
+
+def _innovations(
+    rows: Float[Tensor, "B N R"],
+    residual: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+    output_covariance: Float[Tensor, "C C"],
+) -> tuple[Float[Tensor, "B N C"], Float[Tensor, "B N"]]:
+    """What each point adds to those before it, whitened over the outputs, and the log determinant of its variance."""
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows), "support covariance")
     outputs = cholesky(output_covariance, "noise covariance")
     white = solve_lower(outputs, solve_lower(factor, residual).mT).mT
-    num_outputs = output_covariance.shape[-1]
-    spread = 2.0 * num_outputs * factor.diagonal(dim1=-2, dim2=-1).log()
-    each = -0.5 * (white.square().sum(-1) + spread + logdet(outputs) + num_outputs * LOG_2PI)
-    return torch.where(mask, each, 0.0)
+    spread = 2.0 * output_covariance.shape[-1] * factor.diagonal(dim1=-2, dim2=-1).log()
+    return white, spread + logdet(outputs)
 
 
 def log_evidence(
@@ -279,19 +289,42 @@ def log_evidence(
         >>> log_evidence(rows, residual, torch.ones(1, 2, dtype=torch.bool), torch.eye(1).double())
         tensor([-2.3872], dtype=torch.float64)
     """
+    count, squares, determinant = quadratic_form(rows, residual, mask, output_covariance)
+    return -0.5 * (squares + determinant + count * LOG_2PI)
+
+
+def quadratic_form(
+    rows: Float[Tensor, "B N R"],
+    residual: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+    output_covariance: Float[Tensor, "C C"],
+) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
+    """n, q = rᵀ K⁻¹ r and log|K| of the n = N C real numbers r of each task, K = S ⊗ Σ: what a density is made of.
+
+    It is computed in the smaller of the two spaces.
+
+    Arguments and errors are those of `prefix_log_probs`.
+
+    Example:
+        >>> rows, residual = torch.ones(1, 2, 1).double(), torch.ones(1, 2, 1).double()
+        >>> count, squares, determinant = quadratic_form(rows, residual, torch.ones(1, 2).bool(), torch.eye(1).double())
+        >>> count.item(), round(squares.item(), 3), round(determinant.exp().item(), 3)  # of [[2, 1], [1, 2]]
+        (2.0, 0.667, 3.0)
+    """
+    num_outputs = output_covariance.shape[-1]
+    count = mask.sum(-1).to(rows.dtype)
     if rows.shape[1] < rows.shape[2]:
-        return prefix_log_probs(rows, residual, mask, output_covariance).sum(-1)
+        white, spread = _innovations(rows, residual, mask, output_covariance)
+        determinant = torch.where(mask, spread, 0.0).sum(-1)
+        return count * num_outputs, white.square().sum((-1, -2)), determinant
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows.mT), "posterior precision")
     mean = torch.cholesky_solve(rows.mT @ residual, factor)
     # Rᵀ S⁻¹ R = (R - Φm)ᵀ(R - Φm) + mᵀm: a sum of squares, where RᵀR - RᵀΦm would cancel
     stacked = torch.cat([residual - rows @ mean, mean], 1)
     outputs = cholesky(output_covariance, "noise covariance")
-    quadratic = solve_lower(outputs, stacked.mT).square().sum((-1, -2))
-    count = mask.sum(-1).to(rows.dtype)
-    num_outputs = output_covariance.shape[-1]
-    determinant = num_outputs * logdet(factor) + count * logdet(outputs)
-    return -0.5 * (quadratic + determinant + count * num_outputs * LOG_2PI)
+    squares = solve_lower(outputs, stacked.mT).square().sum((-1, -2))
+    return count * num_outputs, squares, num_outputs * logdet(factor) + count * logdet(outputs)
 
 
 def information(

@@ -85,47 +85,58 @@ class GaussianPredictive(JointGaussianPredictive):
 
     def log_prob(self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None) -> Float[Tensor, "B"]:
         """The joint log density of the real points, in nats."""
+        count, squares, determinant = self.quadratic_form(y, mask)
+        return -0.5 * (squares + determinant + count * LOG_2PI)
+
+    def quadratic_form(
+        self, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None
+    ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"], Float[Tensor, "B"]]:
+        """n, q and log|K| of the n = M C real numbers of each task: rᵀ K⁻¹ r with K their covariance, r = y - mean.
+
+        Args:
+            y: outcomes.
+            mask: True at the points that count; all of them when None.
+
+        Raises:
+            ShapeError: y or the mask does not have the shape of the prediction.
+        """
         require_shape(y, self.shape)
         mask = torch.ones(y.shape[:2], dtype=torch.bool, device=y.device) if mask is None else mask
         require_mask(mask, self.shape)
-        if self.latent_root is not None and self._is_noisy:
-            return self._low_rank_log_prob(self.latent_root(), y, mask)
-        self._require_room()
-        both = mask[..., :, None] & mask[..., None, :]
-        eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
-        rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
-        output_covariance = cholesky(self.output_covariance, "noise covariance")
         residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
-        white = solve_lower(output_covariance, solve_lower(rows, residual).mT)  # Lc⁻¹ (Lr⁻¹ R)ᵀ
+        output_covariance = cholesky(self.output_covariance, "noise covariance")
+        if self.latent_root is not None and self._is_noisy:
+            white, of_points = self._low_rank_whitened(self.latent_root(), residual, mask)
+        else:
+            self._require_room()
+            both = mask[..., :, None] & mask[..., None, :]
+            eye = torch.eye(mask.shape[-1], dtype=self.location.dtype, device=self.location.device)
+            rows = cholesky(torch.where(both, self.covariance(), eye), "predictive covariance")
+            white, of_points = solve_lower(rows, residual), logdet(rows)
+        squares = solve_lower(output_covariance, white.mT).square().sum((-1, -2))  # Lc⁻¹ (Lr⁻¹ R)ᵀ
         count = mask.sum(-1).to(self.location.dtype)
         num_outputs = self.output_covariance.shape[-1]
-        determinant = num_outputs * logdet(rows) + count * logdet(output_covariance)
-        return -0.5 * (white.square().sum((-1, -2)) + determinant + count * num_outputs * LOG_2PI)
+        return count * num_outputs, squares, num_outputs * of_points + count * logdet(output_covariance)
 
     def _require_room(self) -> None:
         """Raise InferenceError where the points are too many for a covariance between them, before any is made."""
         require_matrix(self.location.shape[1], self.location.shape[1])
 
-    def _low_rank_log_prob(self, root: Float[Tensor, "B M K"], y: Tensor, mask: Tensor) -> Float[Tensor, "B"]:
-        """The same by (Φ Φᵀ + I)⁻¹ = I - Φ A⁻¹ Φᵀ with A = I + Φᵀ Φ, where rows are divided by the deviation of their
-        noise.
+    def _low_rank_whitened(
+        self, root: Float[Tensor, "B M K"], residual: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"]
+    ) -> tuple[Float[Tensor, "B MK C"], Float[Tensor, "B"]]:
+        """Rows whose squares sum to those of Lr⁻¹ R, and the log determinant of the points' covariance.
+
+        By (Φ Φᵀ + I)⁻¹ = I - Φ A⁻¹ Φᵀ with A = I + Φᵀ Φ, where rows are divided by the deviation of their noise.
         """
         noise = torch.where(mask, self.point_noise, 1.0)
         root = torch.where(mask[..., None], root / noise.sqrt()[..., None], 0.0)
-        residual = torch.where(mask[..., None], y.to(self.location.dtype) - self.location, 0.0)
         residual = residual / noise.sqrt()[..., None]
         eye = torch.eye(root.shape[-1], dtype=root.dtype, device=root.device)
         factor = cholesky(root.mT @ root + eye, "predictive precision")
         mean = torch.cholesky_solve(root.mT @ residual, factor)
         # rᵀ S⁻¹ r = |r - Φ m|² + |m|²: a sum of squares, where a difference would cancel
-        stacked = torch.cat([residual - root @ mean, mean], 1)
-        output_covariance = cholesky(self.output_covariance, "noise covariance")
-        squares = solve_lower(output_covariance, stacked.mT).square().sum((-1, -2))
-        count = mask.sum(-1).to(self.location.dtype)
-        num_outputs = self.output_covariance.shape[-1]
-        of_points = logdet(factor) + noise.log().sum(-1)
-        determinant = num_outputs * of_points + count * logdet(output_covariance)
-        return -0.5 * (squares + determinant + count * num_outputs * LOG_2PI)
+        return torch.cat([residual - root @ mean, mean], 1), logdet(factor) + noise.log().sum(-1)
 
     def rsample(
         self, sample_shape: tuple[int, ...] | int = (), generator: torch.Generator | None = None

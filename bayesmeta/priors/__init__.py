@@ -7,8 +7,9 @@ from bayesmeta.priors.feature_covariance import (
     IsotropicCovariance,
 )
 from bayesmeta.priors.gaussian import DiagonalGaussian, FullGaussian, IsotropicGaussian, StandardNormal
-from bayesmeta.priors.matrix_normal import MatrixNormal, MatrixNormalMixture, Ridge
+from bayesmeta.priors.matrix_normal import LastLayerPrior, MatrixNormal, MatrixNormalMixture, Ridge
 from bayesmeta.priors.prior import Prior
+from bayesmeta.priors.task_scale import TaskScale
 
 __all__ = [
     "DiagonalCovariance",
@@ -18,9 +19,11 @@ __all__ = [
     "FullGaussian",
     "IsotropicCovariance",
     "IsotropicGaussian",
+    "LastLayerPrior",
     "MatrixNormal",
     "MatrixNormalMixture",
     "Prior",
     "Ridge",
     "StandardNormal",
+    "TaskScale",
 ]

@@ -1,8 +1,14 @@
-"""Priors of a last layer W in units of the observation noise: matrix normal, ridge, a mixture of matrix normals."""
+"""Priors of a last layer W in units of the observation noise: matrix normal, ridge, a mixture of matrix normals.
+
+Where tasks have a scale λ each (`TaskScale`), the noise of a task is λ Σ, and the prior of its W is in units of that.
+"""
+
+from abc import abstractmethod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError
@@ -10,16 +16,91 @@ from bayesmeta.linalg import cholesky, logdet, solve_lower
 from bayesmeta.noise import DiagonalNoise, Noise, Positive
 from bayesmeta.priors.feature_covariance import FeatureCovariance, FullCovariance
 from bayesmeta.priors.prior import LOG_2PI, Prior, value_of
+from bayesmeta.priors.task_scale import TaskScale
 from bayesmeta.typing import Params
 
 
-class MatrixNormal(Prior):
+class LastLayerPrior(Prior):
+    """A prior of W in units of the noise, with or without a scale of each task: p(W | λ) p(λ), phi = (W, log λ).
+
+    A subclass gives the mean of W and, given λ, its density and draws.
+
+    Attributes:
+        scale: p(λ); None where all tasks have λ = 1, and phi is W alone.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> noise, scale = bm.noise.DiagonalNoise(1), bm.priors.TaskScale()
+        >>> prior = bm.priors.Ridge(3, noise, scale=scale)
+        >>> isinstance(prior, bm.priors.LastLayerPrior), sorted(prior.mean)
+        (True, ['log_scale', 'weight'])
+        >>> joint = prior.log_prob(phi := prior.sample(2, torch.Generator().manual_seed(0)))
+        >>> bool((joint == scale.log_prob(phi) + prior.weight_log_prob(phi["weight"], phi["log_scale"])).all())
+        True
+    """
+
+    scale: TaskScale | None
+
+    @property
+    @abstractmethod
+    def weight_mean(self) -> Float[Tensor, "F C"]:
+        """E W, whatever λ is."""
+
+    @abstractmethod
+    def weight_log_prob(
+        self, weight: Float[Tensor, "*s F C"], log_scale: Float[Tensor, "*s"] | None
+    ) -> Float[Tensor, "*s"]:
+        """log p(W | λ), in nats.
+
+        Args:
+            weight: W.
+            log_scale: log λ; None where it is 0.
+        """
+
+    @abstractmethod
+    def draw_weight(
+        self, num_tasks: int, log_scale: Float[Tensor, "B"] | None, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B F C"]:
+        """Draws of W given λ.
+
+        Args:
+            num_tasks: B.
+            log_scale: log λ of every task; None where it is 0.
+            generator: torch's global one when None.
+        """
+
+    @property
+    def mean(self) -> Params:
+        """The prior mean of W, `F C`, and where tasks have scales that of log λ."""
+        return {"weight": self.weight_mean} | ({} if self.scale is None else self.scale.mean)
+
+    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
+        """The log density, in nats.
+
+        Raises:
+            UnsupportedError: it has none over all of W, as where a feature does not vary.
+        """
+        weight = value_of(phi, "weight", self.weight_mean)
+        if self.scale is None:
+            return self.weight_log_prob(weight, None)
+        return self.scale.log_prob(phi) + self.weight_log_prob(weight, phi["log_scale"])
+
+    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
+        """Draws of W, and before them of log λ where tasks have scales."""
+        if self.scale is None:
+            return {"weight": self.draw_weight(num_tasks, None, generator)}
+        scale = self.scale.sample(num_tasks, generator)
+        return {"weight": self.draw_weight(num_tasks, scale["log_scale"], generator)} | scale
+
+
+class MatrixNormal(LastLayerPrior):
     """W ~ MN(K_0, V, Σ): Cov(W_fc, W_f'c') = V_ff' Σ_cc' (Harrison et al. 2018, eq. 4, with V = Lambda_0⁻¹).
 
     Args:
         covariance: V, the prior covariance over the F features, relative to the observation noise.
         noise: Σ, the observation noise over the C outputs, the same object as the noise of the likelihood;
             `DiagonalNoise(1)` by default.
+        scale: p(λ), where every task has a scale of its own.
 
     Example:
         >>> import bayesmeta as bm
@@ -32,41 +113,44 @@ class MatrixNormal(Prior):
         torch.Size([2, 1])
     """
 
-    def __init__(self, covariance: FeatureCovariance, noise: Noise | None = None) -> None:
+    def __init__(
+        self, covariance: FeatureCovariance, noise: Noise | None = None, scale: TaskScale | None = None
+    ) -> None:
         super().__init__()
-        self.covariance = covariance
+        self.covariance, self.scale = covariance, scale
         self.noise = DiagonalNoise(1) if noise is None else noise
         self.location = nn.Parameter(torch.zeros(covariance.num_features, self.noise.num_outputs))
 
     @property
-    def mean(self) -> Params:
-        """The prior mean K_0, `F C`."""
-        return {"weight": self.location}
+    @override
+    def weight_mean(self) -> Float[Tensor, "F C"]:
+        return self.location
 
-    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The matrix-normal log density, in nats.
-
-        Raises:
-            UnsupportedError: a feature does not vary, or V is singular: there is no density over all of W.
-        """
-        factor = self.covariance.invertible_factor()
-        difference = value_of(phi, "weight", self.location) - self.location
+    @override
+    def weight_log_prob(
+        self, weight: Float[Tensor, "*s F C"], log_scale: Float[Tensor, "*s"] | None
+    ) -> Float[Tensor, "*s"]:
+        factor = self.covariance.invertible_factor()  # raises where V is singular
+        difference = weight - self.location
         factor = factor.to(difference.dtype)  # draws of an exact posterior are in float64
         noise = cholesky(self.noise.covariance().to(difference.dtype), "noise covariance")
         white = solve_lower(noise, solve_lower(factor, difference).mT)
         size_f, size_c = self.location.shape
         determinant = size_c * logdet(factor) + size_f * logdet(noise)
-        return -0.5 * (white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
+        return _log_normal(white.square().sum((-1, -2)), determinant, size_f * size_c, log_scale)
 
-    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """Draws K_0 + L Z Lcᵀ with standard normal Z and Σ = Lc Lcᵀ."""
+    @override
+    def draw_weight(
+        self, num_tasks: int, log_scale: Float[Tensor, "B"] | None, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B F C"]:
+        # K_0 + √λ L Z Lcᵀ with standard normal Z and Σ = Lc Lcᵀ
         factor, noise = self.covariance.factor(), cholesky(self.noise.covariance(), "noise covariance")
         shape = (num_tasks, factor.shape[1], noise.shape[0])
         normal = common_normals(shape, factor, generator)
-        return {"weight": self.location + factor @ normal @ noise.mT}
+        return self.location + _scaled(factor @ normal @ noise.mT, log_scale)
 
 
-class Ridge(Prior):
+class Ridge(LastLayerPrior):
     """W ~ MN(0, I / precision, Σ): the prior under which ridge regression is the posterior mean.
 
     Args:
@@ -74,6 +158,7 @@ class Ridge(Prior):
         noise: Σ, the observation noise over the C outputs; the same object as the noise of the likelihood.
         precision: the starting precision relative to the observation noise: the ridge.
         bounds: the smallest and the largest precision.
+        scale: p(λ), where every task has a scale of its own.
 
     Raises:
         DataError: bounds that are not positive and increasing, or a precision outside of them.
@@ -87,36 +172,45 @@ class Ridge(Prior):
     """
 
     def __init__(
-        self, num_features: int, noise: Noise, precision: float = 1.0, bounds: tuple[float, float] = (1e-8, 1e8)
+        self,
+        num_features: int,
+        noise: Noise,
+        precision: float = 1.0,
+        bounds: tuple[float, float] = (1e-8, 1e8),
+        scale: TaskScale | None = None,
     ) -> None:
         super().__init__()
-        self.num_features, self.noise = num_features, noise
+        self.num_features, self.noise, self.scale = num_features, noise, scale
         self.precision = Positive((), precision, bounds)
 
     @property
-    def mean(self) -> Params:
-        """The prior mean, zeros `F C`."""
-        return {"weight": self.precision.raw.new_zeros(self.num_features, self.noise.num_outputs)}
+    @override
+    def weight_mean(self) -> Float[Tensor, "F C"]:
+        return self.precision.raw.new_zeros(self.num_features, self.noise.num_outputs)
 
-    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The matrix-normal log density, in nats."""
-        weight = value_of(phi, "weight", self.mean["weight"])
+    @override
+    def weight_log_prob(
+        self, weight: Float[Tensor, "*s F C"], log_scale: Float[Tensor, "*s"] | None
+    ) -> Float[Tensor, "*s"]:
         noise = cholesky(self.noise.covariance().to(weight.dtype), "noise covariance")
         precision = self.precision().to(weight.dtype)
         white = solve_lower(noise, weight.mT)
         size_f, size_c = weight.shape[-2:]
         determinant = size_f * logdet(noise) - size_f * size_c * precision.log()
-        return -0.5 * (precision * white.square().sum((-1, -2)) + determinant + size_f * size_c * LOG_2PI)
+        return _log_normal(precision * white.square().sum((-1, -2)), determinant, size_f * size_c, log_scale)
 
-    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """Draws Z Lcᵀ / √precision with standard normal Z and Σ = Lc Lcᵀ."""
+    @override
+    def draw_weight(
+        self, num_tasks: int, log_scale: Float[Tensor, "B"] | None, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B F C"]:
+        # √λ Z Lcᵀ / √precision with standard normal Z and Σ = Lc Lcᵀ
         noise = cholesky(self.noise.covariance(), "noise covariance")
         shape = (num_tasks, self.num_features, len(noise))
         normal = common_normals(shape, noise, generator)
-        return {"weight": normal @ noise.mT / self.precision().sqrt()}
+        return _scaled(normal @ noise.mT / self.precision().sqrt(), log_scale)
 
 
-class MatrixNormalMixture(Prior):
+class MatrixNormalMixture(LastLayerPrior):
     """W ~ Σ_s π_s MN(K_s, V_s, Σ): a mixture of S matrix normals that share Σ.
 
     Args:
@@ -124,6 +218,7 @@ class MatrixNormalMixture(Prior):
         num_components: S.
         noise: Σ, the observation noise over the C outputs, the same object as the noise of the likelihood;
             `DiagonalNoise(1)` by default.
+        scale: p(λ), where every task has a scale of its own, whatever its component.
 
     Example:
         >>> import bayesmeta as bm
@@ -136,8 +231,11 @@ class MatrixNormalMixture(Prior):
         0.0
     """
 
-    def __init__(self, num_features: int, num_components: int, noise: Noise | None = None) -> None:
+    def __init__(
+        self, num_features: int, num_components: int, noise: Noise | None = None, scale: TaskScale | None = None
+    ) -> None:
         super().__init__()
+        self.scale = scale
         if num_features < 1 or num_components < 1:
             raise DataError(f"expected features and components, got {num_features} and {num_components}")
         self.noise = DiagonalNoise(1) if noise is None else noise
@@ -154,19 +252,35 @@ class MatrixNormalMixture(Prior):
         return [component for component in self.components if isinstance(component, MatrixNormal)]
 
     @property
-    def mean(self) -> Params:
-        """The prior mean Σ_s π_s K_s, `F C`."""
+    @override
+    def weight_mean(self) -> Float[Tensor, "F C"]:
         locations = torch.stack([component.location for component in self.matrix_normals])
-        return {"weight": torch.einsum("s,sfc->fc", self.logits.softmax(-1), locations)}
+        return torch.einsum("s,sfc->fc", self.logits.softmax(-1), locations)
 
-    def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
-        """The log density log Σ_s π_s MN(W; K_s, V_s, Σ), in nats."""
-        each = torch.stack([component.log_prob(phi) for component in self.matrix_normals], -1)
+    @override
+    def weight_log_prob(
+        self, weight: Float[Tensor, "*s F C"], log_scale: Float[Tensor, "*s"] | None
+    ) -> Float[Tensor, "*s"]:
+        each = torch.stack([component.weight_log_prob(weight, log_scale) for component in self.matrix_normals], -1)
         return (each + self.logits.log_softmax(-1)).logsumexp(-1)
 
-    def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
-        """Draws a component for each task, then W from it."""
+    @override
+    def draw_weight(
+        self, num_tasks: int, log_scale: Float[Tensor, "B"] | None, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B F C"]:
         weights = self.logits.softmax(-1)
         chosen = torch.multinomial(weights, num_tasks, replacement=True, generator=generator)
-        draws = torch.stack([c.sample(num_tasks, generator)["weight"] for c in self.matrix_normals])
-        return {"weight": draws[chosen, torch.arange(num_tasks, device=chosen.device)]}
+        draws = torch.stack([c.draw_weight(num_tasks, log_scale, generator) for c in self.matrix_normals])
+        return draws[chosen, torch.arange(num_tasks, device=chosen.device)]
+
+
+def _log_normal(squares: Tensor, log_determinant: Tensor, count: int, log_scale: Tensor | None) -> Tensor:
+    """log N of n numbers with the covariance λ K, in nats."""
+    if log_scale is not None:
+        squares, log_determinant = squares * (-log_scale).exp(), log_determinant + count * log_scale
+    return -0.5 * (squares + log_determinant + count * LOG_2PI)
+
+
+def _scaled(deviation: Float[Tensor, "B F C"], log_scale: Float[Tensor, "B"] | None) -> Float[Tensor, "B F C"]:
+    """√λ times the deviation from the mean."""
+    return deviation if log_scale is None else deviation * (0.5 * log_scale).exp()[:, None, None]

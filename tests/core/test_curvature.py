@@ -45,6 +45,7 @@ OTHERS: dict[str, Callable[[], bm.likelihoods.Likelihood]] = {
     "proportional": lambda: bm.likelihoods.ProportionalGaussian(2, initial_additive=0.4, initial_proportional=0.7),
     "heteroscedastic": lambda: bm.likelihoods.HeteroscedasticGaussian(2),
     "heteroscedastic near its bounds": lambda: bm.likelihoods.HeteroscedasticGaussian(2, bounds=(0.3, 2.0)),
+    "scaled": lambda: bm.likelihoods.ScaledGaussian(_diagonal_noise()),
     "student-t": _student,
     "student-t with heavy tails": lambda: _student(2.1),
     "student-t, nearly Gaussian": lambda: _student(150.0),
@@ -266,6 +267,7 @@ def test_unit_is_the_geometric_mean_of_the_variances() -> None:
         (bm.likelihoods.Bernoulli(), 1.0),
         (bm.likelihoods.Categorical(3), 1.0),
         (bm.likelihoods.HeteroscedasticGaussian(2), 1.0),
+        (bm.likelihoods.ScaledGaussian(_diagonal_noise()), math.sqrt(0.3 * 2.0)),
     ):
         assert likelihood.unit().shape == ()
         assert math.isclose(likelihood.unit().item(), expected, rel_tol=1e-9)  # `set` inverts the bounds, to rounding

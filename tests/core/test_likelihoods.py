@@ -49,6 +49,10 @@ def _censored(f: np.ndarray, y: np.ndarray) -> float:
     return np.where(y <= -0.3, normal.logcdf(-0.3), normal.logpdf(y)).sum()
 
 
+def _scaled(f: np.ndarray, y: np.ndarray) -> float:
+    return stats.multivariate_normal(f[:2], math.exp(f[2]) * np.array([[0.5, -0.3], [-0.3, 0.4]])).logpdf(y)
+
+
 def _heteroscedastic(f: np.ndarray, y: np.ndarray) -> float:
     return stats.norm(f[:2], np.exp(0.5 * f[2:])).logpdf(y).sum()
 
@@ -71,6 +75,12 @@ CASES = {  # likelihood, data, log density of one point
         _censored_data,
         _censored,
     ),
+    "scaled": (
+        lambda: bm.likelihoods.ScaledGaussian(num_outputs=2),
+        lambda: _regression(2),
+        lambda f, y: stats.norm(f[:2], math.sqrt(0.1 * math.exp(f[2]))).logpdf(y).sum(),
+    ),
+    "scaled-full": (lambda: bm.likelihoods.ScaledGaussian(_full_noise()), lambda: _regression(2), _scaled),
     "student-t": (
         lambda: bm.likelihoods.StudentT(2, initial_scale=0.4, initial_dof=3.5),
         lambda: _regression(2),

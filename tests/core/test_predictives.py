@@ -14,6 +14,7 @@ from torch.distributions import Bernoulli, Categorical, Independent, Multivariat
 
 import bayesmeta as bm
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.predictives import (
     AffinePredictive,
     DenseGaussianPredictive,
@@ -21,6 +22,7 @@ from bayesmeta.predictives import (
     IndependentPredictive,
     MixturePredictive,
     Predictive,
+    StudentTPredictive,
 )
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # float64: the same mathematics in another order
@@ -39,6 +41,12 @@ def _gaussian(
     return GaussianPredictive(
         location, diagonal, lambda: rows, columns @ columns.mT + torch.eye(outputs, dtype=D), noise
     )
+
+
+def _joint_student(num_tasks: int = 2, noise: float = 1.0) -> StudentTPredictive:
+    """A Gaussian whose scale is InvGamma(1.6 + task, 2): from 3.2 degrees of freedom on."""
+    scale = InverseGamma(1.6 + torch.arange(num_tasks, dtype=D), torch.full((num_tasks,), 2.0, dtype=D))
+    return StudentTPredictive(_gaussian(num_tasks, noise=noise), scale)
 
 
 def _dense(num_tasks: int = 2) -> DenseGaussianPredictive:
@@ -83,6 +91,10 @@ REGRESSION: dict[str, Callable[[], Predictive]] = {
     "mixture of gaussians": lambda: _mixture(_gaussian(6)),
     "mixture of dense gaussians": lambda: _mixture(_dense(6)),
     "mixture of normals": lambda: _mixture(_normal(6)),
+    "joint student-t": _joint_student,
+    "mixture of joint student-t": lambda: _mixture(_joint_student(6)),
+    "affine joint student-t": lambda: _affine(_joint_student()),
+    "affine mixture of joint student-t": lambda: _affine(_mixture(_joint_student(6))),
     "mixture of student-t": lambda: _mixture(_student(6)),
     "affine gaussian": lambda: _affine(_gaussian()),
     "affine dense gaussian": lambda: _affine(_dense()),
@@ -170,7 +182,15 @@ def test_a_noiseless_gaussian_may_be_singular() -> None:
 
 
 def test_noiseless_removes_the_noise_and_nothing_else() -> None:
-    with_noise = (_gaussian(), _dense(), _mixture(_gaussian(6)), _mixture(_dense(6)), _affine(_gaussian()), _normal())
+    with_noise = (
+        _gaussian(),
+        _dense(),
+        _mixture(_gaussian(6)),
+        _mixture(_dense(6)),
+        _affine(_gaussian()),
+        _normal(),
+        _joint_student(),
+    )
     for predictive in (*with_noise, _mixture(_normal(6))):
         f = predictive.noiseless
         torch.testing.assert_close(f.mean, predictive.mean, **CLOSE)
@@ -182,6 +202,43 @@ def test_noiseless_removes_the_noise_and_nothing_else() -> None:
     for predictive in (_student(), _affine(_student()), LABELS["categorical"]()):
         with pytest.raises(UnsupportedError, match="does not separate f from its noise"):
             _ = predictive.noiseless
+
+
+# ------------------------------------------------------------------------------------------------- joint Student's t
+
+
+def test_joint_student_density_is_scipys_multivariate_t() -> None:
+    predictive, mask = _joint_student(), torch.tensor([[True, True, True], [True, False, True]])
+    y = predictive.mean + torch.randn(predictive.mean.shape, dtype=D)
+    found, gaussian, scale = predictive.log_prob(y, mask), predictive.gaussian, predictive.scale
+    for b in range(2):
+        real = mask[b]
+        shape = np.kron(gaussian.covariance()[b][real][:, real], gaussian.output_covariance) * scale.factor[b].item()
+        joint = stats.multivariate_t(predictive.mean[b][real].flatten(), shape, df=scale.dof[b].item())
+        assert math.isclose(found[b].item(), joint.logpdf(y[b][real].flatten()), rel_tol=1e-9)
+    for m in range(3):  # a point on its own, of two correlated outputs
+        shape = gaussian.point_variance[0, m] * gaussian.output_covariance * scale.factor[0]
+        joint = stats.multivariate_t(predictive.mean[0, m], shape, df=scale.dof[0].item())
+        for density in (predictive.marginal_log_prob(y), predictive.marginals.log_prob(y)):
+            assert math.isclose(density[0, m].item(), joint.logpdf(y[0, m]), rel_tol=1e-9)
+
+
+def test_draws_of_a_joint_student_share_their_scale() -> None:
+    predictive = _joint_student(3)
+    draws = predictive.sample((40_000,), torch.Generator().manual_seed(0))
+    dof, deviation = (
+        predictive.scale.dof[2],
+        (predictive.scale.factor[:, None, None] * predictive.gaussian.variance).sqrt(),
+    )
+    one = stats.t(dof.item(), predictive.mean[2, 1, 1].item(), deviation[2, 1, 1].item())
+    assert stats.kstest(draws[:4_000, 2, 1, 1].numpy(), one.cdf).pvalue > 0.01
+    rows = predictive.gaussian.covariance()
+    white = torch.linalg.solve(torch.linalg.cholesky(rows), draws - predictive.mean)
+    squares = white[:, 2, :, 0].square()
+    # uncorrelated and still dependent: where one is large the others are, too
+    assert torch.corrcoef(squares.log().mT)[0, 1] > 0.05
+    again = predictive.sample((5,), torch.Generator().manual_seed(0))
+    assert torch.equal(again, predictive.sample((5,), torch.Generator().manual_seed(0)))
 
 
 # ------------------------------------------------------------------------------------------------ what all of them do

@@ -142,6 +142,7 @@ NEURAL: Arguments = {
     "hyperprior": bm.hyperpriors.GaussianHyperprior,
 }
 LAYER: Arguments = {"features": _network, "num_outputs": 1, "noise": bm.noise.DiagonalNoise}
+SCALED: Arguments = LAYER | {"scale": bm.priors.TaskScale}
 COVARIANCE: Arguments = {"num_features": 4, "variance": 1.0, "varying": lambda: [0, 1]}
 NOISE: Arguments = {"num_outputs": 1, "initial": 0.1, "bounds": (1e-8, 1e8)}
 SHOTS: Arguments = {"shots": 2, "score": bm.calibration.StandardizedResidual, "query": 2, "seed": 0, "batch_size": 4}
@@ -228,12 +229,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.InfiniteMixturePrototypes: (_adapt, METRIC | {"head": lambda: bm.heads.ClusterHead(4), "power": 1.0}),
     bm.GraphNetwork: (_adapt, METRIC | {"head": lambda: bm.heads.GraphHead(4)}),
-    bm.ALPaCA: (_adapt, LAYER | {"covariance": lambda: bm.priors.FullCovariance(4)}),
-    bm.MixtureALPaCA: (_adapt, LAYER | {"num_components": 2}),
-    bm.R2D2Regressor: (_adapt, LAYER | {"ridge": 1.0}),
+    bm.ALPaCA: (_adapt, SCALED | {"covariance": lambda: bm.priors.FullCovariance(4)}),
+    bm.MixtureALPaCA: (_adapt, SCALED | {"num_components": 2}),
+    bm.R2D2Regressor: (_adapt, SCALED | {"ridge": 1.0}),
     bm.DeepKernelTransfer: (
         _adapt,
-        LAYER | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
+        SCALED | {"kernel": bm.kernels.RBFKernel, "hyperprior": bm.hyperpriors.GaussianHyperprior},
     ),
     bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
     bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),
@@ -317,6 +318,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "proportional_bounds": (1e-4, 10.0),
         },
     ),
+    bm.likelihoods.ScaledGaussian: (_likelihood, {"noise": bm.noise.DiagonalNoise, "num_outputs": 1}),
     bm.likelihoods.StudentT: (
         _likelihood,
         {
@@ -343,16 +345,32 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.priors.StandardNormal: (_made, {"shapes": lambda: {"a": [2]}}),
     bm.priors.MatrixNormal: (
         _made,
-        {"covariance": lambda: bm.priors.FullCovariance(4), "noise": bm.noise.DiagonalNoise},
+        {
+            "covariance": lambda: bm.priors.FullCovariance(4),
+            "noise": bm.noise.DiagonalNoise,
+            "scale": bm.priors.TaskScale,
+        },
     ),
     bm.priors.MatrixNormalMixture: (
         _made,
-        {"num_features": 4, "num_components": 2, "noise": bm.noise.DiagonalNoise},
+        {
+            "num_features": 4,
+            "num_components": 2,
+            "noise": bm.noise.DiagonalNoise,
+            "scale": bm.priors.TaskScale,
+        },
     ),
     bm.priors.Ridge: (
         _made,
-        {"num_features": 4, "noise": bm.noise.DiagonalNoise, "precision": 1.0, "bounds": (1e-8, 1e8)},
+        {
+            "num_features": 4,
+            "noise": bm.noise.DiagonalNoise,
+            "precision": 1.0,
+            "bounds": (1e-8, 1e8),
+            "scale": bm.priors.TaskScale,
+        },
     ),
+    bm.priors.TaskScale: (_made, {"dof": 4.0, "bounds": (2.5, 100.0)}),
     bm.tasks.Cauchy: (_draws, {"noise": 0.05}),
     bm.tasks.GaussianBlobs: (_draws, {"ways": 3, "dimension": 2, "spread": 2.0, "noise": 1.0}),
     bm.tasks.GPFunctions: (

@@ -25,6 +25,11 @@ def _kernel(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case
     return Case(name, make, examples=6, **arguments)
 
 
+def _scale() -> bm.priors.TaskScale:
+    """Of tails that end where the quadrature of the contracts does; heavier ones have tests of their own."""
+    return bm.priors.TaskScale(dof=30.0)
+
+
 CLOSED_FORM = [
     Case("alpaca", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]))),
     Case("alpaca-many-points", lambda: bm.ALPaCA(bm.Identity(1))),  # more points than features: feature space
@@ -53,6 +58,15 @@ CLOSED_FORM = [
         outcomes=bm.Numbers(2),
         num_inputs=2,
     ),
+    # every task has a scale of its own
+    Case("alpaca-task-scale", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]), scale=_scale()), examples=6, calls=60),
+    Case(
+        "mixture-alpaca-task-scale",
+        lambda: bm.MixtureALPaCA(bm.Identity(1), num_components=2, scale=_scale()),
+        examples=3,
+        calls=60,
+    ),
+    Case("r2d2-regressor-task-scale", lambda: bm.R2D2Regressor(bm.MLP(1, [8]), scale=_scale()), examples=3, calls=60),
     Case("r2d2-regressor", lambda: bm.R2D2Regressor(bm.MLP(1, [16, 8]))),
     Case(
         "r2d2-regressor-two-outputs",
@@ -79,6 +93,12 @@ CLOSED_FORM = [
         "deep-kernel-known-noise",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])),
         known_noise=True,
+        exceptions=COMPARES,
+    ),
+    _kernel(
+        "deep-kernel-task-scale",
+        lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), scale=_scale()),
+        calls=60,
         exceptions=COMPARES,
     ),
     _kernel(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-from bayesmeta.priors import Prior
+from bayesmeta.priors import LastLayerPrior, Prior
 
 NO_SHAPE = torch.Size()
 
@@ -37,6 +37,29 @@ class OfPrior(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.prior.log_prob({self.name: value})
+
+
+class OfWeight(dist.TorchDistribution):
+    """p(W | λ) of a prior whose tasks have scales, as a distribution."""
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's name for it)
+    support = constraints.independent(constraints.real, 2)
+
+    def __init__(self, prior: LastLayerPrior, log_scale: Tensor) -> None:
+        self.prior, self.log_scale = prior, log_scale
+        super().__init__(log_scale.shape, prior.weight_mean.shape, validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "OfWeight":
+        return OfWeight(self.prior, self.log_scale.expand(batch_shape))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = NO_SHAPE) -> Tensor:
+        scales = self.log_scale.expand(torch.Size(sample_shape) + self.batch_shape)
+        draws = self.prior.draw_weight(scales.numel(), scales.flatten())
+        return draws.reshape(scales.shape + self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.prior.weight_log_prob(value, self.log_scale)
 
 
 class Flat(dist.TorchDistribution):

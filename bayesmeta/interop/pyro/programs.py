@@ -16,15 +16,18 @@ from torch.distributions import Distribution
 from bayesmeta.data import Data
 from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.hyperpriors import Hyperprior
-from bayesmeta.interop.pyro._distributions import for_pyro, kind_of_prior
+from bayesmeta.interop.pyro._distributions import OfWeight, for_pyro, kind_of_prior
 from bayesmeta.interop.pyro._theta import theta_sites
 from bayesmeta.learner import ExplicitLearner
 from bayesmeta.likelihoods import Likelihood
-from bayesmeta.priors import DiagonalGaussian, IsotropicGaussian, Prior, StandardNormal
+from bayesmeta.priors import DiagonalGaussian, IsotropicGaussian, LastLayerPrior, Prior, StandardNormal
 from bayesmeta.typing import Params
 
 Program = Callable[[Data], Tensor]
 """A Pyro program of the tasks' data, as `program` makes it: it returns y, `B N *c`."""
+
+OfPhi = dist.TorchDistribution | Callable[[Params], dist.TorchDistribution]
+"""The distribution of a tensor of phi, or that given those before it, `*s B *shape`: then of batch shape `*s B 1`."""
 
 
 def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | Hyperprior | None = None) -> Program:
@@ -69,8 +72,9 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
         data = learner.conform(data)
         drawn = theta.sample(learner)
         with pyro.plate("task", data.num_tasks, dim=-2):
-            phi = {}
-            for name, distribution in phi_distributions(drawn.prior).items():
+            phi: Params = {}
+            for name, each in phi_distributions(drawn.prior).items():
+                distribution = each if isinstance(each, dist.TorchDistribution) else each(phi)
                 value = pyro.sample(name, distribution)
                 phi[name] = value.squeeze(value.ndim - distribution.event_dim - 1)  # the place of points
             if data.num_points == 0:
@@ -110,8 +114,10 @@ class OwnHyperprior(Hyperprior):
 
 
 @singledispatch
-def phi_distributions(prior: Prior) -> dict[str, dist.TorchDistribution]:
+def phi_distributions(prior: Prior) -> dict[str, OfPhi]:
     """The distribution of each named tensor of phi under a prior, with gradients in its theta.
+
+    They are drawn in this order. One that depends on those before it is a function of them.
 
     `phi_distributions.register(YourPrior)` teaches it a prior over several tensors (`functools.singledispatch`). One
     over a single tensor is known.
@@ -141,7 +147,7 @@ def phi_distributions(prior: Prior) -> dict[str, dist.TorchDistribution]:
 
 @phi_distributions.register(IsotropicGaussian)
 @phi_distributions.register(DiagonalGaussian)
-def _gaussian(prior: IsotropicGaussian | DiagonalGaussian) -> dict[str, dist.TorchDistribution]:
+def _gaussian(prior: IsotropicGaussian | DiagonalGaussian) -> dict[str, OfPhi]:
     variances = prior.variance()
     return {
         name: dist.Normal(mean, variances[name].sqrt().expand(mean.shape)).to_event(mean.ndim)
@@ -150,8 +156,17 @@ def _gaussian(prior: IsotropicGaussian | DiagonalGaussian) -> dict[str, dist.Tor
 
 
 @phi_distributions.register(StandardNormal)
-def _standard_normal(prior: StandardNormal) -> dict[str, dist.TorchDistribution]:
+def _standard_normal(prior: StandardNormal) -> dict[str, OfPhi]:
     return {name: dist.Normal(mean, torch.ones_like(mean)).to_event(mean.ndim) for name, mean in prior.mean.items()}
+
+
+@phi_distributions.register(LastLayerPrior)
+def _last_layer(prior: LastLayerPrior) -> dict[str, OfPhi]:
+    kind = kind_of_prior(type(prior).__name__)
+    if prior.scale is None:
+        return {"weight": kind(prior, "weight", prior.weight_mean.shape)}
+    given = lambda phi: OfWeight(prior, phi["log_scale"][..., None])  # a place for points
+    return phi_distributions(prior.scale) | {"weight": given}
 
 
 def _traced(f: Tensor, phi: Params) -> Tensor:

@@ -184,7 +184,7 @@ class _Guide(nn.Module):
         super().__init__()
         self.family = family
         self.shapes = {name: value.shape for name, value in prior.mean.items()}
-        draws = torch.cat([value.flatten(1) for value in prior.sample(1_000).values()], 1)
+        draws = torch.cat([value.reshape(len(value), -1) for value in prior.sample(1_000).values()], 1)
         self.centre = torch.cat([value.flatten() for value in prior.mean.values()])
         self.scale = draws.std(0)
         start = family.start((num_tasks, 1), len(self.centre))

@@ -5,7 +5,9 @@ Harrison, Sharma, Pavone 2018 (arXiv:1807.08912), with V = Lambda_0⁻¹ in eq. 
     y = Wᵀ h(x) + ε,   ε ~ N(0, Σ),   W ~ MN(K_0, V, Σ)
     p(y* | x*, D) = N(K_nᵀ h*, (1 + h*ᵀ Lambda_n⁻¹ h*) Σ)
 
-    phi         W, the last layer, F x C
+With a `TaskScale` every task has λ Σ in place of Σ, λ ~ InvGamma(ν/2, (ν - 2)/2), and the predictive is Student's t.
+
+    phi         W, the last layer, F x C; with a task scale also log λ
     prior       matrix normal MN(K_0, V, Σ), explicit
     likelihood  Gaussian, noise covariance Σ over the outputs
     inference   exact, in float64 whatever the precision of the features
@@ -21,7 +23,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.errors import InferenceError, ShapeError
+from bayesmeta.errors import InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import LinearMixedModel, MixedModelParts
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
@@ -30,7 +32,14 @@ from bayesmeta.linalg import spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
-from bayesmeta.priors import DiagonalCovariance, FeatureCovariance, FullCovariance, IsotropicCovariance, MatrixNormal
+from bayesmeta.priors import (
+    DiagonalCovariance,
+    FeatureCovariance,
+    FullCovariance,
+    IsotropicCovariance,
+    MatrixNormal,
+    TaskScale,
+)
 
 
 class ALPaCA(LinearLearner, LinearMixedModel):
@@ -46,6 +55,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         covariance: V, the prior covariance over features; `FullCovariance(F)` by default, or `DiagonalCovariance`,
             `IsotropicCovariance`.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
+        scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks. With one
+            it is no linear mixed model of Gaussians: ML by gradients, no REML.
 
     Raises:
         ShapeError: `covariance` or `noise` do not have F features or C outputs.
@@ -73,6 +84,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         num_outputs: int = 1,
         covariance: FeatureCovariance | None = None,
         noise: Noise | None = None,
+        scale: TaskScale | None = None,
     ) -> None:
         require_network(features)
         covariance = FullCovariance(features.num_outputs) if covariance is None else covariance
@@ -80,14 +92,22 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             raise ShapeError(
                 f"expected a covariance over {features.num_outputs} features, got one over {covariance.num_features}"
             )
-        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(covariance, noise))
+        super().__init__(features, num_outputs, noise, lambda noise: MatrixNormal(covariance, noise, scale), scale)
+
+    @property
+    @override
+    def mixed_model(self) -> LinearMixedModel | None:
+        """Itself; None where tasks have scales, as the steps of ML and REML hold for Gaussians."""
+        return self if self.scale is None else None
 
     def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
 
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
+            UnsupportedError: tasks have scales.
         """
+        self._require_gaussian()
         groups, theta = [self.conform(each) for each in data], self.theta()
         basis, location, precision = self._least_squares(groups)
         output_covariance = theta.output_covariance
@@ -109,7 +129,9 @@ class ALPaCA(LinearLearner, LinearMixedModel):
 
         Raises:
             InferenceError: the features of all tasks together do not determine K_0.
+            UnsupportedError: tasks have scales.
         """
+        self._require_gaussian()
         self.prior.location.copy_(self._least_squares([self.conform(each) for each in data])[1])
 
     @torch.no_grad()
@@ -120,7 +142,11 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         A Σ outside the bounds of the noise, as of features that fit every point exactly, becomes one just inside. What
         does not require gradients stays as it is, and so does Σ where some of the noise is known: it is then not all of
         it.
+
+        Raises:
+            UnsupportedError: tasks have scales.
         """
+        self._require_gaussian()
         groups = [self.conform(each) for each in data]
         if self.prior.location.requires_grad:
             self.prior.location.copy_(self._location(*self._normal_equations(groups)))
@@ -133,6 +159,13 @@ class ALPaCA(LinearLearner, LinearMixedModel):
                 squares += linear_gaussian.information(rows, residual, residual, each.mask)[0]
             points = sum(int(each.counts.sum()) for each in groups)
             self.prior.noise.set_nearest(squares / max(points, 1))
+
+    def _require_gaussian(self) -> None:
+        if self.scale is not None:
+            raise UnsupportedError(
+                "expected tasks of one scale, got ALPaCA with a TaskScale: it has no closed form of the maximum or of "
+                "the restricted evidence. Use MaximumLikelihood, which goes by gradients"
+            )
 
     @override
     def parts(self, *data: Data) -> MixedModelParts:

@@ -14,6 +14,9 @@ Several outputs have Cov(f_c(x), f_c'(x')) = k(h(x), h(x')) Σ_cc' / σ̄², wit
 the geometric mean of its variances: for one output k itself, in squared units of y, and for more the matrix-normal form
 of ALPaCA. So all outputs have one kernel matrix and one Cholesky factor, and one with more noise has more signal; where
 that is not so, give each a learner of its own.
+
+With a `TaskScale` every task has λ k and λ Σ in place of k and Σ, λ ~ InvGamma(ν/2, (ν - 2)/2): a Student-t process
+(Shah, Wilson, Ghahramani 2014, arXiv:1402.4306).
 """
 
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ from bayesmeta.errors import ShapeError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
+from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.kernels import Gram, Kernel, RBFKernel, build, log_prior
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.linear_posterior import noise_root, relative_noise
@@ -39,7 +43,8 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import GaussianPredictive
+from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
+from bayesmeta.priors import TaskScale
 
 
 class DeepKernelTransfer(Learner):
@@ -56,6 +61,7 @@ class DeepKernelTransfer(Learner):
             model folder can store only the former: it holds no foreign objects.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
         hyperprior: p(theta) besides the priors that the gpytorch kernel has registered; none by default.
+        scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks.
 
     Raises:
         ShapeError: a kernel on another number of features, or noise over other outputs. UnsupportedError: features that
@@ -80,6 +86,7 @@ class DeepKernelTransfer(Learner):
         kernel: Kernel | nn.Module | None = None,
         noise: Noise | None = None,
         hyperprior: Hyperprior | None = None,
+        scale: TaskScale | None = None,
     ) -> None:
         super().__init__()
         require_pointwise(features)
@@ -90,9 +97,10 @@ class DeepKernelTransfer(Learner):
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.kernel = build(RBFKernel() if kernel is None else kernel, features.num_outputs)
         self.mean = nn.Parameter(torch.zeros(num_outputs))
-        self.likelihood = Gaussian(noise)
+        self.likelihood, self.scale = Gaussian(noise), scale
         self.hyperprior = hyperprior
-        self.known_noise = num_outputs == 1  # a diagonal beside that of Σ; several outputs share one
+        # a diagonal beside that of Σ: several outputs share one, and a task's scale leaves error bars as they are
+        self.known_noise = num_outputs == 1 and scale is None
 
     @override
     def prepare(self, tasks: Data) -> None:
@@ -120,8 +128,11 @@ class DeepKernelTransfer(Learner):
         """
         theta = self._theta()
         rows = _zero_padding(theta.rows(data.x), data.mask)
-        kernel = theta.gram_of(rows, data)
-        return gaussian_process.log_evidence(kernel, theta.residual(data), data.mask, theta.output_covariance)
+        kernel, residual = theta.gram_of(rows, data), theta.residual(data)
+        if self.scale is not None:
+            belief = gaussian_process.condition(kernel, residual, data.mask)
+            return self.scale.belief(data.num_tasks).log_evidence(*belief.quadratic_form(theta.output_covariance))
+        return gaussian_process.log_evidence(kernel, residual, data.mask, theta.output_covariance)
 
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats: the hyperprior, and the priors that the kernel has registered."""
@@ -133,7 +144,8 @@ class DeepKernelTransfer(Learner):
         theta = self._theta()
         rows = _zero_padding(theta.rows(support.x), support.mask)
         belief = gaussian_process.condition(theta.gram_of(rows, support), theta.residual(support), support.mask)
-        return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief)
+        scale = None if self.scale is None else self.scale.belief(support.num_tasks)
+        return DeepKernelPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief, prior_scale=scale)
 
     def _theta(self) -> "_Theta":
         output_covariance = self.likelihood.noise.covariance().double()
@@ -183,11 +195,21 @@ class DeepKernelPosterior(TaskPosterior):
         theta: theta as it was when the task was adapted to.
         rows: features of the support, zero where padded.
         belief: the Gaussian process in units of the noise.
+        prior_scale: p(λ) of each task; None where all tasks have λ = 1.
     """
 
     theta: _Theta
     rows: Float[Tensor, "B N F"]
     belief: GaussianProcess
+    prior_scale: InverseGamma | None = None
+
+    @property
+    def scale(self) -> InverseGamma | None:
+        """p(λ | D) of each task; None where all tasks have λ = 1."""
+        if self.prior_scale is None:
+            return None
+        count, squares, _ = self.belief.quadratic_form(self.theta.output_covariance)
+        return self.prior_scale.after(count, squares)
 
     @property
     @override
@@ -197,26 +219,29 @@ class DeepKernelPosterior(TaskPosterior):
     @property
     @override
     def known_noise(self) -> bool:
-        return len(self.theta.output_covariance) == 1
+        return len(self.theta.output_covariance) == 1 and self.prior_scale is None
 
     @override
-    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
+    def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive | StudentTPredictive:
         theta, belief, rows = self.theta, self.belief, self.theta.rows(x)
         cross = theta.gram(self.rows, rows)
         mean, variance = belief.predict(cross, theta.diagonal(rows))
         relative = relative_noise(x, theta.noise)
-        return GaussianPredictive(
+        gaussian = GaussianPredictive(
             location=theta.mean + mean,
             latent_variance=variance,
             latent_covariance=partial(_covariance, theta, belief, cross, rows),
             output_covariance=theta.output_covariance,
             noise=1.0 if relative is None else relative,
         )
+        scale = self.scale
+        return gaussian if scale is None else StudentTPredictive(gaussian, scale)
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "DeepKernelPosterior":
         spec = self.spec.of_tasks(len(tasks))
-        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks))
+        scale = None if self.prior_scale is None else self.prior_scale.select(tasks)
+        return replace(self, spec=spec, rows=self.rows[tasks], belief=self.belief.select(tasks), prior_scale=scale)
 
     @override
     def extended(self, data: Data) -> "DeepKernelPosterior":

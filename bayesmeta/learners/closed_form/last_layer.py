@@ -18,12 +18,12 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
 from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta, log_jacobian
 from bayesmeta.learners.closed_form.scale import is_untouched, start_noise, two_speeds
-from bayesmeta.likelihoods import Gaussian
+from bayesmeta.likelihoods import Gaussian, ScaledGaussian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, Noise
 from bayesmeta.outcomes import Numbers
-from bayesmeta.priors import Prior
+from bayesmeta.priors import Prior, TaskScale
 from bayesmeta.typing import Params
 
 
@@ -37,6 +37,8 @@ class LastLayerRegression(ExplicitLearner):
         num_outputs: C.
         noise: covariance of the observation noise over the outputs; `DiagonalNoise(C)` by default.
         prior: makes the prior of W from the noise, in whose units it is.
+        scale: p(λ), where every task has a scale of its own: the prior that is made has it, too, and phi has log λ
+            beside W.
 
     Raises:
         ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`.
@@ -55,10 +57,15 @@ class LastLayerRegression(ExplicitLearner):
         torch.Size([1])
     """
 
-    likelihood: Gaussian
+    likelihood: Gaussian | ScaledGaussian
 
     def __init__(
-        self, features: Network, num_outputs: int, noise: Noise | None, prior: Callable[[Noise], Prior]
+        self,
+        features: Network,
+        num_outputs: int,
+        noise: Noise | None,
+        prior: Callable[[Noise], Prior],
+        scale: TaskScale | None = None,
     ) -> None:
         super().__init__()
         require_network(features)
@@ -66,13 +73,27 @@ class LastLayerRegression(ExplicitLearner):
         noise = DiagonalNoise(num_outputs) if noise is None else noise
         if noise.num_outputs != num_outputs:
             raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        self.features, self.prior, self.likelihood = features, prior(noise), Gaussian(noise)
+        self.features, self.prior, self.scale = features, prior(noise), scale
+        self.likelihood = Gaussian(noise) if scale is None else ScaledGaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)
-        self.known_noise = num_outputs == 1  # rows are weighted; those of several outputs share one weight
+        # rows are weighted; those of several outputs share one weight, and a task's scale leaves error bars as they are
+        self.known_noise = num_outputs == 1 and scale is None
 
-    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
-        """h(x) W."""
-        weight = phi["weight"]
+    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_K"]:
+        """The mean of y at every point, and where tasks have scales log λ as a further column."""
+        mean = self.mean_given(phi["weight"], x)
+        if self.scale is None:
+            return mean
+        log_scale = phi["log_scale"][..., None, None].to(mean.dtype)
+        return torch.cat([mean, log_scale.expand(*mean.shape[:-1], 1)], -1)
+
+    def mean_given(self, weight: Float[Tensor, "*s B F C"], x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
+        """h(x) W.
+
+        Args:
+            weight: W.
+            x: inputs.
+        """
         return self.features(x).to(weight.dtype) @ weight
 
     @override
@@ -131,6 +152,8 @@ class LinearLearner(LastLayerRegression):
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log p(y | x, theta) of each task, W integrated out, in nats."""
         theta = self.theta()
+        if self.scale is not None:
+            return self.scale.belief(data.num_tasks).log_evidence(*theta.quadratic_form(data))
         each = theta.in_chunks(partial(linear_gaussian.log_evidence, output_covariance=theta.output_covariance), data)
         return torch.cat(each) - log_jacobian(data, theta.output_covariance, theta.noise)
 
@@ -138,4 +161,8 @@ class LinearLearner(LastLayerRegression):
     def condition(self, support: Data) -> LinearPosterior:
         theta = self.theta()
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
-        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs), seen=support.counts)
+        scale = None
+        if self.scale is not None:
+            count, squares, _ = theta.quadratic_form(support)
+            scale = self.scale.belief(support.num_tasks).after(count, squares)
+        return LinearPosterior(spec=support.spec, theta=theta, beliefs=tuple(beliefs), seen=support.counts, scale=scale)

@@ -7,7 +7,7 @@ ALPaCA's last layer (Harrison et al. 2018), so that everything stays exact:
     y = Wᵀ h(x) + ε,   ε ~ N(0, Σ),   W ~ Σ_s π_s MN(K_s, V_s, Σ)
     p(s | D) ∝ π_s p(D | s),   p(y* | x*, D) = Σ_s p(s | D) N(y*; ALPaCA's predictive under prior s)
 
-    phi         W, the last layer, F x C
+    phi         W, the last layer, F x C; with a task scale also log λ
     prior       a mixture of S matrix normals, explicit
     likelihood  Gaussian, noise covariance Σ over the outputs
     inference   exact, in float64 whatever the precision of the features
@@ -29,14 +29,15 @@ from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, retelling
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
+from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
 from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root, relative_noise
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
-from bayesmeta.predictives import GaussianPredictive, MixturePredictive
-from bayesmeta.priors import MatrixNormal, MatrixNormalMixture
+from bayesmeta.predictives import GaussianPredictive, MixturePredictive, StudentTPredictive
+from bayesmeta.priors import MatrixNormal, MatrixNormalMixture, TaskScale
 from bayesmeta.typing import Params
 
 
@@ -52,6 +53,8 @@ class MixtureALPaCA(LastLayerRegression):
         num_outputs: C.
         num_components: S; with 1 this is ALPaCA.
         noise: Σ; `DiagonalNoise(C)` by default, or `FullNoise`.
+        scale: p(λ), where every task has a scale of its own, whatever its component: `TaskScale()`. None for one scale
+            of all tasks.
 
     Raises:
         DataError: no components. ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a
@@ -73,18 +76,24 @@ class MixtureALPaCA(LastLayerRegression):
     prior: MatrixNormalMixture
 
     def __init__(
-        self, features: Network, *, num_outputs: int = 1, num_components: int = 4, noise: Noise | None = None
+        self,
+        features: Network,
+        *,
+        num_outputs: int = 1,
+        num_components: int = 4,
+        noise: Noise | None = None,
+        scale: TaskScale | None = None,
     ) -> None:
         if num_components < 1:
             raise DataError(f"expected at least one component, got {num_components}")
-        prior = lambda noise: MatrixNormalMixture(features.num_outputs, num_components, noise)
-        super().__init__(features, num_outputs, noise, prior)
+        prior = lambda noise: MatrixNormalMixture(features.num_outputs, num_components, noise, scale)
+        super().__init__(features, num_outputs, noise, prior, scale)
 
     @classmethod
     def split_prior(
         cls, features: Network, prior: MatrixNormal, num_components: int = 4, generator: torch.Generator | None = None
     ) -> "MixtureALPaCA":
-        """Begin where a trained ALPaCA ended: its features and noise are copied, and its prior is split.
+        """Begin where a trained ALPaCA ended: its features, noise and scale are copied, and its prior is split.
 
         The components are at draws from the prior, each with a quarter of its covariance.
 
@@ -101,12 +110,11 @@ class MixtureALPaCA(LastLayerRegression):
             >>> len(mixture.prior.matrix_normals)
             3
         """
-        noise = copy.deepcopy(prior.noise)
-        mixture = cls(
-            copy.deepcopy(features), num_outputs=noise.num_outputs, num_components=num_components, noise=noise
-        )
+        noise, scale = copy.deepcopy(prior.noise), copy.deepcopy(prior.scale)
+        features, outputs = copy.deepcopy(features), noise.num_outputs
+        mixture = cls(features, num_outputs=outputs, num_components=num_components, noise=noise, scale=scale)
         with torch.no_grad():
-            locations = prior.sample(num_components, generator)["weight"]
+            locations = prior.draw_weight(num_components, None, generator)
             for component, location in zip(mixture.prior.matrix_normals, locations, strict=True):
                 component.location.copy_(location)
                 component.covariance.set_matrix(0.25 * prior.covariance.matrix())
@@ -114,19 +122,21 @@ class MixtureALPaCA(LastLayerRegression):
 
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """log Σ_s π_s p(y | x, s) of each task, W integrated out, in nats."""
-        return self._theta().log_weights(data).logsumexp(-1)
+        return self._theta().weighed(data)[0].logsumexp(-1)
 
     @override
     def condition(self, support: Data) -> "MixtureALPaCAPosterior":
         theta = self._theta()
         with theta.telling_tasks():
             belief = linear_gaussian.condition(*theta.whitened(support))
+        log_weights, scale = theta.weighed(support)
         return MixtureALPaCAPosterior(
             spec=support.spec,
             theta=theta,
-            log_weights=theta.log_weights(support),
+            log_weights=log_weights,
             belief=belief,
             seen=support.counts,
+            scale=scale,
         )
 
     def _theta(self) -> "_Theta":
@@ -138,6 +148,7 @@ class MixtureALPaCA(LastLayerRegression):
             factor=torch.stack([c.covariance.factor() for c in components]).double(),
             output_covariance=self.prior.noise.covariance().double(),
             noise=self.prior.noise,
+            scale=self.scale,
         )
 
 
@@ -151,6 +162,7 @@ class _Theta:
     factor: Float[Tensor, "S F R"]
     output_covariance: Float[Tensor, "C C"]
     noise: Noise
+    scale: TaskScale | None
 
     def design(self, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "BS N R"], Float[Tensor, "BS N C"]]:
         """Whitened features Φ L_s, and prior means Φ K_s, of every task under every component."""
@@ -172,30 +184,37 @@ class _Theta:
         """Failures say whose they are, not which of B * S."""
         return retelling(lambda position: position // len(self.log_prior))
 
-    def log_weights(self, data: Data) -> Float[Tensor, "B S"]:
-        """log π_s p(D | s) of each task."""
+    def weighed(self, data: Data) -> tuple[Float[Tensor, "B S"], InverseGamma | None]:
+        """log π_s p(D | s) of each task, and where tasks have scales p(λ | D, s), B * S."""
         with self.telling_tasks():
-            each = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance)
+            if self.scale is None:
+                each, scale = linear_gaussian.log_evidence(*self.whitened(data), self.output_covariance), None
+            else:
+                form = linear_gaussian.quadratic_form(*self.whitened(data), self.output_covariance)
+                scale = self.scale.belief(len(form[0]))
+                each, scale = scale.log_evidence(*form), scale.after(*form[:2])
         # how the rows are weighted is the same under every component, but the evidence is of the outcomes
         jacobian = log_jacobian(data, self.output_covariance, self.noise)[:, None]
-        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))) - jacobian
+        return self.log_prior + each.unflatten(0, (data.num_tasks, len(self.log_prior))) - jacobian, scale
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class MixtureALPaCAPosterior(TaskPosterior):
-    """W | D, theta: the exact posterior, a mixture of matrix normals.
+    """W | D, theta: the exact posterior, a mixture of matrix normals (of matrix t's, where tasks have scales).
 
     Attributes:
         theta: theta as it was when the task was adapted to.
         log_weights: log π_s p(D | s), `B S`.
         belief: the posterior of the whitened weights under every component, B * S.
         seen: how many points of each task the posterior has been given.
+        scale: p(λ | D, s) under every component, B * S; None where all tasks have λ = 1.
     """
 
     theta: _Theta
     log_weights: Float[Tensor, "B S"]
     belief: LinearGaussian
     seen: Int[Tensor, "B"]
+    scale: InverseGamma | None = None
 
     @property
     @override
@@ -205,21 +224,25 @@ class MixtureALPaCAPosterior(TaskPosterior):
     @property
     @override
     def known_noise(self) -> bool:
-        return len(self.theta.output_covariance) == 1
+        return len(self.theta.output_covariance) == 1 and self.scale is None
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
-        """Draws of W, one for each of the `num_draws`: `num_draws B F C`."""
+        """Draws of W, one for each of the `num_draws`: `num_draws B F C`; where tasks have scales also of log λ."""
         num_draws = whole(num_draws, "num_draws")
         mean, root = self.belief.moments()
         tasks, count = self.log_weights.shape
         weights = self.log_weights.softmax(-1)  # torch's multinomial refuses to draw nothing
         chosen = torch.multinomial(weights, max(num_draws, 1), replacement=True, generator=generator).mT[:num_draws]
         index = chosen + count * torch.arange(tasks, device=chosen.device)  # position in B * S
+        scale = None if self.scale is None else self.scale.select(index).rsample((), generator)
         output_covariance = cholesky(self.theta.output_covariance, "noise covariance")
         shape = (*index.shape, *mean.shape[1:])
         normal = common_normals(shape, mean, generator)
-        draws = mean[index] + root[index] @ normal @ output_covariance.mT
-        return {"weight": self.theta.location[chosen] + self.theta.factor[chosen] @ draws}
+        deviation = root[index] @ normal @ output_covariance.mT
+        if scale is not None:
+            deviation = scale.sqrt()[..., None, None] * deviation
+        weight = self.theta.location[chosen] + self.theta.factor[chosen] @ (mean[index] + deviation)
+        return {"weight": weight} | ({} if scale is None else {"log_scale": scale.log()})
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "MixtureALPaCAPosterior":
@@ -231,11 +254,13 @@ class MixtureALPaCAPosterior(TaskPosterior):
             log_weights=self.log_weights[tasks],
             belief=self.belief.select(places),
             seen=self.seen[tasks],
+            scale=None if self.scale is None else self.scale.select(places),
         )
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> MixturePredictive:
-        return MixturePredictive(self.log_weights, self._components(x))
+        each = self._components(x)
+        return MixturePredictive(self.log_weights, each if self.scale is None else StudentTPredictive(each, self.scale))
 
     def _components(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive:
         rows, prior_mean = self.theta.design(x)
@@ -255,14 +280,19 @@ class MixtureALPaCAPosterior(TaskPosterior):
         rows, residual, mask = self.theta.whitened(data)
         count = len(self.theta.log_prior)
         with self.theta.telling_tasks():
-            components = self._components(data.x)
+            gaussian, y, scale = self._components(data.x), data.y.double().repeat_interleave(count, 0), self.scale
             if data.noise is not None:
-                components = components.with_noise(data.noise.repeat_interleave(count, 0))
-            density = components.log_prob(data.y.double().repeat_interleave(count, 0), mask)
+                gaussian = gaussian.with_noise(data.noise.repeat_interleave(count, 0))
+            if scale is None:
+                density = gaussian.log_prob(y, mask)
+            else:
+                form = gaussian.quadratic_form(y, mask)
+                density, scale = scale.log_evidence(*form), scale.after(*form[:2])
             belief = self.belief.update(rows, residual, mask)
         return replace(
             self,
             log_weights=self.log_weights + density.unflatten(0, self.log_weights.shape),
             belief=belief,
             seen=self.seen + data.counts,
+            scale=scale,
         )

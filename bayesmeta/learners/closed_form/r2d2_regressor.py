@@ -5,7 +5,7 @@ Bertinetto, Henriques, Torr, Vedaldi 2019 (arXiv:1805.08136), sec. 3.2, with λ 
     y = Wᵀ h(x) + b + ε,   ε ~ N(0, Σ),   W ~ MN(0, I / λ, Σ)
     E[W | D] = Φᵀ (Φ Φᵀ + λ I)⁻¹ (Y - b)                    eq. 6, in the space of points; that of features if smaller
 
-    phi         W, the last layer, F x C
+    phi         W, the last layer, F x C; with a task scale also log λ
     prior       matrix normal MN(0, I / ridge, Σ), explicit
     likelihood  Gaussian, noise covariance Σ over the outputs
     inference   exact, in float64 whatever the precision of the features
@@ -20,8 +20,7 @@ from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
-from bayesmeta.priors import Ridge
-from bayesmeta.typing import Params
+from bayesmeta.priors import Ridge, TaskScale
 
 RIDGE_BOUNDS = (1e-6, 1e6)
 
@@ -37,6 +36,7 @@ class R2D2Regressor(LinearLearner):
         num_outputs: C.
         ridge: starting λ, in units of the noise.
         noise: Σ, covariance of the observation noise; `DiagonalNoise(C)` by default, or `FullNoise`.
+        scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks.
 
     Raises:
         ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`. DataError: a
@@ -55,15 +55,21 @@ class R2D2Regressor(LinearLearner):
     prior: Ridge
 
     def __init__(
-        self, features: Network, *, num_outputs: int = 1, ridge: float = 1.0, noise: Noise | None = None
+        self,
+        features: Network,
+        *,
+        num_outputs: int = 1,
+        ridge: float = 1.0,
+        noise: Noise | None = None,
+        scale: TaskScale | None = None,
     ) -> None:
-        prior = lambda noise: Ridge(features.num_outputs, noise, ridge, RIDGE_BOUNDS)
-        super().__init__(features, num_outputs, noise, prior)
+        prior = lambda noise: Ridge(features.num_outputs, noise, ridge, RIDGE_BOUNDS, scale)
+        super().__init__(features, num_outputs, noise, prior, scale)
         self.intercept = nn.Parameter(torch.zeros(num_outputs))
 
-    def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
-        """h(x) W + b."""
-        out = super().forward(phi, x)
+    @override
+    def mean_given(self, weight: Float[Tensor, "*s B F C"], x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
+        out = super().mean_given(weight, x)
         return out + self.intercept.to(out.dtype)
 
     @override
