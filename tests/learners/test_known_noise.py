@@ -245,7 +245,7 @@ def test_fit_evidence_finds_the_noise_that_is_not_known() -> None:
 
 def test_the_sampler_and_averages_over_theta_use_it() -> None:
     learner, data = _learner("alpaca"), _data(1, 4)
-    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 10, 15)).adapt(data)
+    drawn = bm.Sampled(learner, bm.inference.NUTS(16, 10, 20)).adapt(data)
     exact = learner.adapt(data)
     gap = (drawn.mean["weight"] - exact.mean["weight"]).abs() / torch.stack([drawn.draws["weight"]]).std(1)
     assert gap.max() < 0.5
