@@ -334,8 +334,12 @@ class ScaledGaussian(Likelihood):
     under which λ is one number for all points of a task.
 
     Args:
-        noise: Σ, any `Noise`; `DiagonalNoise(num_outputs)` by default, one learned variance for each output.
+        noise: Σ, any `Noise` that is the same at every input; `DiagonalNoise(num_outputs)` by default, one learned
+            variance for each output.
         num_outputs: C, where no noise is given.
+
+    Raises:
+        UnsupportedError: noise that depends on x.
 
     Example:
         >>> import bayesmeta as bm
@@ -348,6 +352,8 @@ class ScaledGaussian(Likelihood):
     def __init__(self, noise: Noise | None = None, num_outputs: int = 1) -> None:
         super().__init__()
         self.noise: Noise = DiagonalNoise(num_outputs) if noise is None else noise
+        if isinstance(self.noise, HeteroscedasticNoise):
+            raise UnsupportedError("expected noise that is the same at every input beside a TaskScale, got noise of x")
         self.outcomes, self.network_outputs = Numbers(self.noise.num_outputs), self.noise.num_outputs + 1
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:

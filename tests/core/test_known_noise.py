@@ -142,6 +142,9 @@ def test_a_table_with_a_column_of_error_bars() -> None:
 REFUSING: dict[str, Callable[[], bm.Learner]] = {
     "alpaca of two outputs": lambda: bm.ALPaCA(bm.Identity(1), num_outputs=2),
     "deep kernel of two outputs": lambda: bm.DeepKernelTransfer(bm.Identity(1), num_outputs=2),
+    "task scale": lambda: bm.ALPaCA(bm.Identity(1), scale=bm.priors.TaskScale()),
+    "task scale of a process": lambda: bm.DeepKernelTransfer(bm.Identity(1), scale=bm.priors.TaskScale()),
+    "task scale of a mixture": lambda: bm.MixtureALPaCA(bm.Identity(1), scale=bm.priors.TaskScale()),
     "student-t": lambda: bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.StudentT()),
     "heteroscedastic": lambda: bm.MAML(bm.MLP(1, [4]), likelihood=bm.likelihoods.HeteroscedasticGaussian()),
     "neural process": lambda: bm.ConditionalNeuralProcess(bm.Identity(1)),
