@@ -74,7 +74,7 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
         with pyro.plate("task", data.num_tasks, dim=-2):
             phi: Params = {}
             for name, each in phi_distributions(drawn.prior).items():
-                distribution = each if isinstance(each, dist.TorchDistribution) else each(phi)
+                distribution = each if isinstance(each, Distribution) else each(phi)
                 value = pyro.sample(name, distribution)
                 phi[name] = value.squeeze(value.ndim - distribution.event_dim - 1)  # the place of points
             if data.num_points == 0:
