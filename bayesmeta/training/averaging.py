@@ -127,7 +127,7 @@ def average(
             `DeviationHyperprior` for linear mixed models and `LogNormalHyperprior` else.
         starts: of the search for maxima; `Starts(32)` by default.
         num_members: draws of theta that are kept: a prediction costs as many.
-        shots: numbers of first points from which held-out tasks are predicted.
+        shots: numbers of first points from which held-out tasks are predicted; none, and the gain is not asked for.
         seed: of the draws.
 
     Raises:
@@ -149,7 +149,8 @@ def average(
         (10, 3)
     """
     require_trainable(learner)
-    num_members, seed, shots = whole(num_members, "num_members", 1), seed_of(seed), shot_counts(shots)
+    num_members, seed = whole(num_members, "num_members", 1), seed_of(seed)
+    shots = shot_counts(shots) if len(shots) else ()
     starts = Starts(32, seed=seed) if starts is None else starts
     clock = [time.perf_counter()]
     prepare(learner, tasks.flat.folded())
