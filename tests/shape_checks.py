@@ -8,6 +8,7 @@ names, and functions inside of functions are not: their callers are.
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         return property(*(each and checked(each, typechecker=typechecker) for each in (fn.fget, fn.fset, fn.fdel)))
     if not inspect.isfunction(fn) or "<locals>" in fn.__qualname__ or not fn.__annotations__:
         return fn
-    strict = typechecker(fn)
+    strict = typechecker(_resolved(fn))
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -40,6 +41,23 @@ def checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
             return strict(*args, **kwargs)
 
     return wrapper
+
+
+def _resolved(fn: Any) -> Any:
+    """The same function, whose annotations in quotes are what they name; `Any` where it is not there yet, or never.
+
+    A class is not there while its methods are made, nor is what is imported for type checkers alone.
+    """
+    found = {}
+    for name, annotation in fn.__annotations__.items():
+        try:
+            found[name] = eval(annotation, fn.__globals__) if isinstance(annotation, str) else annotation
+        except (NameError, AttributeError, TypeError):
+            found[name] = Any
+    same = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    same.__kwdefaults__, same.__qualname__, same.__module__ = fn.__kwdefaults__, fn.__qualname__, fn.__module__
+    same.__annotations__ = found
+    return same
 
 
 jaxtyping.jaxtyped = checked
