@@ -290,7 +290,9 @@ class _Posterior:
     ) -> list[Float[Tensor, "T"]]:
         """Of each number of shots, the gain of every task that has more points, by draws of theta of equal weight."""
         count = len(self.tasks)
-        folds = min(count, FOLDS) if shots else 0
+        if not shots:
+            return []
+        folds = min(count, FOLDS)
         fold = torch.arange(count) % folds
         everything = self.total(points)
         gains: list[list[Tensor]] = [[] for _ in shots]
