@@ -273,7 +273,8 @@ class _Posterior:
         ThetaMap(learner, lambda: torch.zeros(()), self.data).place(ends.points[ends.best])
         sampler = NUTS(8, 50, 150, metric=DenseMetric())
         found = nuts_hyper_posterior(learner, self.tasks, self.hyperprior, sampler=sampler, num_members=200, seed=seed)
-        points = torch.stack([ThetaMap(m, lambda: torch.zeros(()), self.data).here for m in found.learners])
+        each = [dict(member.named_parameters()) for member in found.learners]  # frozen
+        points = self.total.flat({name: torch.stack([theta[name] for theta in each]) for name in self.total.names})
         return WeightedDraws(points, points.new_full((len(points),), -math.log(len(points))), math.nan)
 
     def members(self, points: Float[Tensor, "S P"]) -> list[Learner]:
@@ -289,7 +290,9 @@ class _Posterior:
     ) -> list[Float[Tensor, "T"]]:
         """Of each number of shots, the gain of every task that has more points, by draws of theta of equal weight."""
         count = len(self.tasks)
-        folds = min(count, FOLDS) if shots else 0
+        if not shots:
+            return []
+        folds = min(count, FOLDS)
         fold = torch.arange(count) % folds
         everything = self.total(points)
         gains: list[list[Tensor]] = [[] for _ in shots]

@@ -95,6 +95,7 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = repr(found)
     assert "effective draws" in shown
     assert "gain on held-out tasks from 2 points: " in shown
+    assert average(_normal_mean(), few, starts=FEW, shots=()).gains == ()
     monkeypatch.setattr(averaging, "MOST_NUMBERS", 0)
     found = average(_normal_mean(), few, starts=FEW)
     assert found.choice.startswith("the best theta alone: its 1 numbers are too many (svgd_hyper_posterior")
