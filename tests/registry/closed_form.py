@@ -136,13 +136,11 @@ CLOSED_FORM = [
         "deep-kernel-task-scale",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), scale=_scale()),
         calls=60,
-        exceptions=COMPARES,
     ),
     _kernel(
         "deep-kernel-known-noise",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8])),
         known_noise=True,
-        exceptions=COMPARES,
     ),
     _kernel(
         "deep-kernel-on-inputs",

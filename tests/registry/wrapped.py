@@ -82,7 +82,7 @@ WRAPPED = [
     ),
     Case("isotonic-recalibrated", _isotonic, examples=6, exceptions=FROZEN | JUMPS),
     Case("task-quadrature-alpaca", _noise_scale, examples=2, calls=10, steps=30),
-    Case("task-quadrature-dkt", _input_scale, examples=2, calls=10, steps=30, exceptions=COMPARES),
+    Case("task-quadrature-dkt", _input_scale, examples=2, calls=10, steps=30),
     Case("stacked", _stacked, examples=3, calls=20, exceptions=FROZEN | DRAWN_THETA),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
