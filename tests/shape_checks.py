@@ -30,17 +30,18 @@ def checked(fn: Any = None, *, typechecker: Callable[[Any], Any]) -> Any:
         return property(*(each and checked(each, typechecker=typechecker) for each in (fn.fget, fn.fset, fn.fdel)))
     if not inspect.isfunction(fn) or "<locals>" in fn.__qualname__ or not fn.__annotations__:
         return fn
-    strict = typechecker(_resolved(fn))
+    strict, scope, off = typechecker(_resolved(fn)), _of_classes, config
 
-    @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        if config.jaxtyping_disable:
+        if off.jaxtyping_disable:
             return fn(*args, **kwargs)
-        with _of_classes("context"):
+        with scope("context"):
             return strict(*args, **kwargs)
 
-    return wrapper
+    # a frame of the library, so that warnings name the line outside of it
+    own = types.FunctionType(wrapper.__code__, fn.__globals__, fn.__name__, None, wrapper.__closure__)
+    return functools.wraps(fn)(own)
 
 
 def _resolved(fn: Any) -> Any:

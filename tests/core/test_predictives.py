@@ -368,6 +368,8 @@ def _crop(predictive: Predictive) -> Predictive:
         joint = predictive.covariance()[:, :0, :0]
         location, blocks = predictive.location[:, :0], predictive.blocks[:, :0]
         return DenseGaussianPredictive(location, blocks, lambda: joint, predictive.noise_covariance)
+    if isinstance(predictive, StudentTPredictive):
+        return StudentTPredictive(_crop(predictive.gaussian), predictive.scale)
     size = len(predictive.mean)
     if isinstance(predictive.marginals.base_dist, StudentT):
         nothing = torch.zeros(size, 0, 2, dtype=D)
