@@ -309,6 +309,10 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.HyperPosterior: (_adapt, {"members": lambda: [_alpaca(), _alpaca()]}),
     bm.Sampled: (_made, {"learner": _alpaca, "sampler": bm.inference.NUTS, "seed": 0}),
     bm.wrappers.Autoregressive: (_adapt, {"learner": _alpaca, "order": bm.wrappers.LeftToRight}),
+    bm.wrappers.WithHyperprior: (
+        _adapt,
+        {"learner": _alpaca, "hyperprior": lambda: bm.hyperpriors.GaussianHyperprior(1.0, "prior")},
+    ),
     bm.wrappers.TaskQuadrature: (_adapt, {"learner": _alpaca, "vary": bm.wrappers.NoiseScale, "nodes": 3}),
     bm.wrappers.NoiseScale: (_made, {"deviation": 0.3}),
     bm.wrappers.SignalScale: (_made, {"deviation": 0.3}),
