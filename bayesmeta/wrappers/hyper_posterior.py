@@ -25,6 +25,7 @@ from typing_extensions import override
 
 from bayesmeta.arguments import whole
 from bayesmeta.data import Data
+from bayesmeta.description import describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
@@ -70,6 +71,7 @@ class HyperPosterior(Untrainable):
         first, *others = (member.frozen() for member in members)
         super().__init__(first)
         self.others = nn.ModuleList(others)
+        self._differ_in_theta_alone = all(_alike(first, other) for other in others)
 
     @property
     def learners(self) -> list[Learner]:
@@ -130,7 +132,9 @@ class HyperPosterior(Untrainable):
         Raises:
             RuntimeError: torch cannot map over it.
         """
-        first, *others = [dict([*learner.named_parameters(), *learner.named_buffers()]) for learner in self.learners]
+        if not self._differ_in_theta_alone:
+            raise RuntimeError("expected learners that differ in theta alone")
+        first, *others = [_tensors(learner) for learner in self.learners]
         names = [name for name, value in first.items() if not all(torch.equal(value, each[name]) for each in others)]
         stacked = {name: torch.stack([each[name] for each in (first, *others)]) for name in names}
 
@@ -149,6 +153,21 @@ class HyperPosterior(Untrainable):
         except (RuntimeError, UnsupportedError, ValueError):  # no rule, no evidence, nothing that differs
             return None
         return found.mT if bool(found.isfinite().all()) else None
+
+
+def _tensors(learner: Learner) -> dict[str, Tensor]:
+    return dict([*learner.named_parameters(), *learner.named_buffers()])
+
+
+def _alike(one: Learner, other: Learner) -> bool:
+    """Whether two learners differ in theta alone: each computes what the other does, with the other's theta."""
+    shapes = [{name: value.shape for name, value in _tensors(learner).items()} for learner in (one, other)]
+    if shapes[0] != shapes[1]:
+        return False
+    try:
+        return describe(one) == describe(other)
+    except UnsupportedError:  # it holds what cannot be described, such as a function
+        return True
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

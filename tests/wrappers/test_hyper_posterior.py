@@ -77,8 +77,11 @@ def test_the_mixture_over_theta_by_hand() -> None:
 def _processes() -> bm.HyperPosterior:
     members = []
     for lengthscale, noise in ((0.5, 0.1), (1.0, 0.3), (2.0, 0.02)):
-        kernel = bm.kernels.RBFKernel(lengthscale)
-        inner = bm.DeepKernelTransfer(bm.Identity(1), kernel=kernel, noise=bm.noise.DiagonalNoise(1, initial=noise))
+        inner = bm.DeepKernelTransfer(
+            bm.Identity(1), kernel=bm.kernels.RBFKernel(), noise=bm.noise.DiagonalNoise(1, initial=0.2)
+        )
+        inner.kernel.base_kernel.lengthscale = lengthscale
+        inner.likelihood.noise.set_covariance(torch.tensor([[noise]]))
         members.append(bm.Standardized(inner).double())
     learner = bm.HyperPosterior(members)
     learner.prepare(bm.tasks.Sinusoid().dataset(num_tasks=4, num_points=6, seed=0).data)
@@ -385,3 +388,14 @@ def test_the_deviation_hyperprior_is_a_density() -> None:
             constant = math.log(2.0) + 3.0 * (stats.t.logpdf(0.0, dof) - math.log(scale))
             expected = math.log(half_t) + sum(math.log(value) for value in each)
             assert math.isclose(prior.log_prob(theta).item() + constant, expected, rel_tol=1e-9)
+
+
+def test_learners_of_unlike_networks_are_asked_one_by_one() -> None:
+    """Theta of the same shapes means something else under another activation."""
+    torch.manual_seed(0)
+    members = [bm.ALPaCA(bm.MLP(1, [4], activation=activation)).double() for activation in ("tanh", "relu")]
+    members[1].load_state_dict(members[0].state_dict())
+    x, nothing = torch.tensor([[[0.3], [2.0]]], dtype=torch.float64), bm.Data.from_arrays([], [])
+    each = torch.stack([member.adapt(nothing).predict(x).variance for member in members])
+    assert not torch.allclose(each[0], each[1])
+    torch.testing.assert_close(bm.HyperPosterior(members).adapt(nothing).predict(x).variance, each.mean(0))
