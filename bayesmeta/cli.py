@@ -123,7 +123,7 @@ def fit(
     deviations = yerr or []
     frame = read_cells(read, task, [*numbers, *deviations], unknown, categories, classes, either)
     _note(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
-    schema = Schema.of(frame, task, inputs, y, covariates, asked, deviations)
+    schema = Schema.of(frame, task, inputs, y, covariates, asked, yerr=deviations)
     _warn(_missing_class(schema))
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     chosen = recipe(method, schema.outcome_kind)

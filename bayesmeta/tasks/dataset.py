@@ -134,7 +134,7 @@ class TaskDataset(TaskSource):
             >>> tasks.schema.classes, tasks.task("a").y.tolist()
             (('mild', 'none'), [[0, 1]])
         """
-        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, groups, yerr))
+        return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, groups=groups, yerr=yerr))
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
