@@ -69,17 +69,19 @@ METHODS = {
     ),
     "iMAML (layerwise)": Method(
         lambda _, __: _gauss_newton(bm.priors.LayerwiseGaussian),
-        6_000,
+        7_000,
         1e-2,
         bm.training.MarginalPredictive(),
+        compile=False,  # the graph of several dampings takes minutes to compile
         most=10,
         from_scratch=True,
     ),
     "iMAML (factored)": Method(
         lambda _, __: _gauss_newton(bm.priors.FactoredGaussian),
-        6_000,
+        7_000,
         1e-2,
         bm.training.MarginalPredictive(),
+        compile=False,  # the graph of several dampings takes minutes to compile
         most=10,
         from_scratch=True,
     ),
