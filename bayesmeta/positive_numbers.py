@@ -26,8 +26,8 @@ class PositiveNumbers:
     Example:
         >>> import bayesmeta as bm
         >>> numbers = positive_numbers(bm.DeepKernelTransfer(bm.Identity(1), kernel=bm.kernels.RBFKernel(2.0)))
-        >>> {name: round(each.value.item(), 3) for name, each in numbers.items()}  # variance, length, noise
-        {'kernel.raw_outputscale': 1.0, 'kernel.base_kernel.raw_lengthscale': 2.0, 'likelihood.noise.value.raw': 0.1}
+        >>> {name: round(numbers[name].value.item(), 3) for name in sorted(numbers)}  # length, variance, noise
+        {'kernel.base_kernel.raw_lengthscale': 2.0, 'kernel.raw_outputscale': 1.0, 'likelihood.noise.value.raw': 0.1}
     """
 
     raw: Tensor

@@ -202,7 +202,10 @@ def test_arguments_out_of_range() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: bm.LLAMA(bm.MLP(1, [4]), steps=3), lambda: bm.MixtureALPaCA(bm.Identity(1), num_components=2)],
+    [
+        lambda: bm.LLAMA(bm.MLP(1, [4]), solver=bm.inference.LevenbergMarquardt(3)),
+        lambda: bm.MixtureALPaCA(bm.Identity(1), num_components=2),
+    ],
     ids=["llama", "mixture"],
 )
 @pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # of an untrained network in three steps
