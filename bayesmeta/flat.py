@@ -146,8 +146,8 @@ class FlatData:
             return self.padded()
         width = max(1, -(-len(self.x) // self.num_tasks))
         pieces = -(-counts // width)
-        task = torch.arange(self.num_tasks).repeat_interleave(pieces)
-        piece = torch.arange(len(task)) - (pieces.cumsum(0) - pieces)[task]
+        task = torch.arange(self.num_tasks, device=counts.device).repeat_interleave(pieces)
+        piece = torch.arange(len(task), device=counts.device) - (pieces.cumsum(0) - pieces)[task]
         starts = self.offsets[:-1][task] + piece * width
         cuts = torch.cat([starts, self.offsets[-1:]])
         return FlatData(self.x, self.y, cuts, self.noise).padded()
@@ -183,7 +183,7 @@ def alike(counts: Int[Tensor, "T"], most_points: int = MOST_POINTS) -> list[Int[
     if not len(counts):
         return []
     if is_compact(counts) and len(counts) * int(counts.max()) <= most_points:
-        return [torch.arange(len(counts))]
+        return [torch.arange(len(counts), device=counts.device)]
     ordered, order = counts.sort(stable=True)
     groups, start = [], 0
     while start < len(order):

@@ -274,7 +274,7 @@ class MappedBelief(TaskPosterior):
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         try:
-            return ThetaMixture.of(self, x, lambda predictive: predictive)
+            return ThetaMixture.of(self, x, View())
         except (RuntimeError, UnsupportedError):
             return self.learner.one_by_one(self.support).at(x)
 
@@ -289,21 +289,42 @@ class MappedBelief(TaskPosterior):
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """What is made of each member's predictive, in this order: a value, which can be stored as a function cannot.
+
+    Attributes:
+        steps: known noise to be added, or None for what is without noise.
+    """
+
+    steps: tuple[Tensor | None, ...] = ()
+
+    def __call__(self, predictive: Predictive) -> Predictive:
+        """What is made of it."""
+        for noise in self.steps:
+            predictive = predictive.noiseless if noise is None else predictive.with_noise(noise)
+        return predictive
+
+    def then(self, noise: Tensor | None) -> "View":
+        """With one step more."""
+        return View((*self.steps, noise))
+
+
+@dataclass(frozen=True, eq=False)
 class ThetaMixture(MixturePredictive):
     """Σ_s w_s p(y | x, D, theta_s), the members computed in one pass: at single points here, jointly when asked for.
 
     Attributes:
         belief: of theta.
         x: where it predicts.
-        view: what of each member's predictive: all of it, or what is without noise.
+        view: what of each member's predictive.
     """
 
     belief: MappedBelief
     x: Float[Tensor, "B M *x"]
-    view: Callable[[Predictive], Predictive]
+    view: View
 
     @classmethod
-    def of(cls, belief: MappedBelief, x: Tensor, view: Callable[[Predictive], Predictive]) -> "ThetaMixture":
+    def of(cls, belief: MappedBelief, x: Tensor, view: View) -> "ThetaMixture":
         """The predictive at these points. Arguments are the attributes.
 
         Raises:
@@ -354,9 +375,9 @@ class ThetaMixture(MixturePredictive):
 
     @override
     def with_noise(self, noise: Float[Tensor, "B M C"]) -> Predictive:
-        return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).with_noise(noise))
+        return ThetaMixture.of(self.belief, self.x, self.view.then(noise))
 
     @property
     def noiseless(self) -> Predictive:
         """The predictive of f."""
-        return ThetaMixture.of(self.belief, self.x, lambda predictive: self.view(predictive).noiseless)
+        return ThetaMixture.of(self.belief, self.x, self.view.then(None))

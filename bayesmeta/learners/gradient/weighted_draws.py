@@ -104,7 +104,9 @@ class WeightedDraws(Approximation):
 
 def _normals(count: int, like: Tensor) -> Float[Tensor, "S P"]:
     """Standard normal numbers, evenly spread: the same for every task, so that a batch is as its tasks."""
-    uniform = SobolEngine(like.shape[1], scramble=True, seed=0).draw(count, dtype=torch.float64)
+    engine = SobolEngine(like.shape[1], scramble=True, seed=0)
+    first = engine.quasi.double() / 2**engine.MAXBIT  # torch divides this one in its default precision
+    uniform = torch.cat([first[None], engine.draw(count, dtype=torch.float64)[1:]])
     half = 0.5 / 2**30  # of the distance of Sobol's numbers from each other: none is 0 or 1
     normal = torch.special.ndtri(uniform.clamp(half, 1.0 - half))
     return normal.to(like)
