@@ -82,9 +82,7 @@ AMORTIZED = [
         lambda: _conv(bm.heads.CategoricalHead(3)),
         outcomes=bm.Labels(3),
         exceptions=LATTICE
-        | {
-            "every_theta_gets_a_finite_gradient": "the last bias is added to the scores of all classes, which changes nothing"
-        },
+        | {"every_theta_gets_a_finite_gradient": "the last bias moves the scores of all classes alike"},
     ),
     _case(
         "conv-cnp-own-classes",
