@@ -324,6 +324,7 @@ class Learner(Described, nn.Module, ABC):
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
         known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
+        coupled: whether tasks share more than theta (`joint_evidence`, `remember`): then their evidences do not add up.
         coded_inputs: positions of inputs that are codes and no quantities; `Standardized` leaves them as they are.
 
     Example:
@@ -361,6 +362,7 @@ class Learner(Described, nn.Module, ABC):
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
     known_noise: bool = False
+    coupled: bool = False
     coded_inputs: tuple[int, ...] = ()
 
     @property

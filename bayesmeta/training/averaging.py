@@ -282,6 +282,7 @@ class _Posterior:
         for point in points:
             member = copy.deepcopy(self.learner)
             ThetaMap(member, lambda: torch.zeros(()), self.data).place(point)
+            member.remember(*self.data)  # what tasks teach beside theta is another under each theta
             found.append(member)
         return found
 

@@ -21,7 +21,7 @@ from typing_extensions import override
 from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.data import TaskBatch
 from bayesmeta.distributions import common_normals
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.inference.svgd import stein_direction
@@ -119,7 +119,10 @@ def nuts_hyper_posterior(
     with silently():
         draws = sampler.chains(log_joint, start, generator).merged
     places = torch.linspace(0, total - 1, num_members).round().long().tolist()
-    return HyperPosterior([_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places])
+    members = [_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places]
+    for member in members:
+        member.remember(data)  # what tasks teach beside theta is another under each theta
+    return HyperPosterior(members)
 
 
 @trained
@@ -169,6 +172,8 @@ def svgd_hyper_posterior(
     """
     steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
     _require_rate(lr)
+    for learner in learners:
+        _require_uncoupled(learner)
     members = [copy.deepcopy(learner) for learner in learners]
     if len(members) < 2:
         raise DataError(f"expected at least two particles, got {len(members)}: one is what fit finds")
@@ -231,6 +236,7 @@ def vi_hyper_posterior(
         4
     """
     steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
+    _require_uncoupled(learner)
     num_members = whole(num_members, "num_members", 1)
     _require_rate(lr)
     if not 0.0 < initial_scale < math.inf:
@@ -246,6 +252,14 @@ def vi_hyper_posterior(
             _assign(learner, step.draw())
             members.append(copy.deepcopy(learner))
     return HyperPosterior(members)
+
+
+def _require_uncoupled(learner: Learner) -> None:
+    if learner.coupled:
+        raise UnsupportedError(
+            f"expected tasks that share theta alone, got {learner.title}, of which a batch of tasks says nothing "
+            "of what all have in common: use nuts_hyper_posterior"
+        )
 
 
 class _ThetaJoint:

@@ -47,7 +47,7 @@ class Wrapper(Learner):
         super().__init__()
         self.learner = learner
         self.x_shape, self.outcomes, self.exchangeable = learner.x_shape, learner.outcomes, learner.exchangeable
-        self.known_noise = learner.known_noise
+        self.known_noise, self.coupled = learner.known_noise, learner.coupled
         self.coded_inputs = learner.coded_inputs
 
     @property

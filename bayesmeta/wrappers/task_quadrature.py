@@ -80,6 +80,11 @@ class TaskQuadrature(Wrapper):
         self, learner: Learner, vary: TaskHyperparameter | Sequence[TaskHyperparameter], *, nodes: int = 9
     ) -> None:
         super().__init__(learner)
+        if learner.coupled:
+            raise UnsupportedError(
+                f"expected a learner whose tasks share theta alone, got {learner.title}: what it keeps of other tasks "
+                "was learned without scales of their own"
+            )
         each = [vary] if isinstance(vary, TaskHyperparameter) else list(vary)
         self.nodes = whole(nodes, "nodes", 1)
         if not each or self.nodes ** len(each) > MOST_NODES:

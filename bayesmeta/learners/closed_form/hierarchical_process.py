@@ -76,6 +76,8 @@ class HierarchicalProcess(Growing, ProcessLearner):
         >>> lower, upper = posterior.predict([0.0, 1.0]).interval(0.9)
     """
 
+    coupled = True
+
     growing = ("x", "y", "counts")
     x: Tensor
     y: Tensor

@@ -13,15 +13,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import ShapeError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import ExplicitLearner, marginal_loss
 from bayesmeta.learners.closed_form.linear_posterior import LinearPosterior, LinearTheta, log_jacobian
-from bayesmeta.learners.closed_form.scale import is_untouched, require_even, start_noise, two_speeds
+from bayesmeta.learners.closed_form.scale import is_untouched, noise_over, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian, ScaledGaussian
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
-from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.priors import Prior, TaskScale
 from bayesmeta.typing import Params
@@ -70,11 +69,7 @@ class LastLayerRegression(ExplicitLearner):
         super().__init__()
         require_network(features)
         self.noise_is_given = noise is not None
-        noise = DiagonalNoise(num_outputs) if noise is None else noise
-        if noise.num_outputs != num_outputs:
-            raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        if scale is not None:
-            require_even(noise)
+        noise = noise_over(num_outputs, noise, scale)
         self.features, self.prior, self.scale = features, prior(noise), scale
         self.likelihood = Gaussian(noise) if scale is None else ScaledGaussian(noise)
         self.x_shape, self.outcomes = features.x_shape, Numbers(num_outputs)

@@ -86,6 +86,8 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         [[61.9, 2.8], [56.2, 7.6]]
     """
 
+    coupled = True
+
     prior: SharedEffects
     features: LevelFeatures
 

@@ -21,12 +21,12 @@ from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.linear_posterior import noise_root, relative_noise
-from bayesmeta.learners.closed_form.scale import is_untouched, require_even, start_noise, two_speeds
+from bayesmeta.learners.closed_form.scale import is_untouched, noise_over, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
 from bayesmeta.linalg import cholesky, logdet
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
-from bayesmeta.noise import DiagonalNoise, Noise
+from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
 from bayesmeta.priors import TaskScale
@@ -106,11 +106,7 @@ class ProcessLearner(Learner):
         super().__init__()
         require_pointwise(features)
         self.noise_is_given = noise is not None
-        noise = DiagonalNoise(num_outputs) if noise is None else noise
-        if noise.num_outputs != num_outputs:
-            raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
-        if scale is not None:
-            require_even(noise)
+        noise = noise_over(num_outputs, noise, scale)
         self.features, self.x_shape, self.outcomes = features, features.x_shape, Numbers(num_outputs)
         self.mean = _prior_mean(mean, features, num_outputs)
         self.likelihood, self.scale = Gaussian(noise), scale

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from bayesmeta.data import Data
-from bayesmeta.errors import InferenceError, UnsupportedError
+from bayesmeta.errors import InferenceError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
-from bayesmeta.priors import FeatureCovariance, Ridge
+from bayesmeta.priors import FeatureCovariance, Ridge, TaskScale
 
 PRIOR_RATE = 10.0  # times the learning rate of the features
 SHARES = tuple(10.0 ** (-0.5 * i) for i in range(1, 13))  # of the spread that may be noise: from a third to a millionth
@@ -87,6 +87,20 @@ def start_noise(learner: Learner, noise: Noise, tasks: Data, features: nn.Module
         learner.load_state_dict(before)
         raise
     learner.load_state_dict(before)
+
+
+def noise_over(num_outputs: int, noise: Noise | None, scale: TaskScale | None) -> Noise:
+    """The observation noise of a learner: the one that is given, or a variance for each output.
+
+    Raises:
+        ShapeError: it is over other outputs. UnsupportedError: it depends on x, and tasks have scales.
+    """
+    noise = DiagonalNoise(num_outputs) if noise is None else noise
+    if noise.num_outputs != num_outputs:
+        raise ShapeError(f"expected noise over {num_outputs} outputs, got {noise.num_outputs}")
+    if scale is not None:
+        require_even(noise)
+    return noise
 
 
 def require_even(noise: Noise) -> None:

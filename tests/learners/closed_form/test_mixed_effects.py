@@ -265,3 +265,38 @@ def test_the_prior_has_a_density_where_all_features_vary() -> None:
     fixed = MixedEffects(bm.Identity(1), [2], covariance=bm.priors.FullCovariance(2, varying=[0]))
     with pytest.raises(bm.UnsupportedError, match="has no density"):
         fixed.prior.log_prob(fixed.prior.sample(2))
+
+
+def _shown(num_tasks: int) -> bm.Data:
+    """Tasks of which all have points."""
+    data = _points(num_tasks, seed=3, known=True)
+    return data.select(data.counts.nonzero().flatten())
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # of so few draws
+def test_each_theta_teaches_of_the_levels_what_it_says() -> None:
+    """The belief in the levels depends on theta: that of the learner before the chains is of another theta."""
+    torch.manual_seed(0)
+    learner = MixedEffects(bm.Identity(0), [2]).double()
+    level = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    data = bm.Data.full(level[:, None, None].expand(-1, 2, -1), torch.randn(4, 2, 1, dtype=torch.float64))
+    hyperprior, few = bm.hyperpriors.GaussianHyperprior(1.0, "prior"), bm.inference.NUTS(2, 4, 20)
+    full = bm.training.nuts_hyper_posterior(learner, bm.TaskDataset(data), hyperprior, sampler=few, num_members=2)
+    for member in full.learners:
+        again = MixedEffects(bm.Identity(0), [2]).double()
+        again.load_state_dict(member.state_dict())
+        again.remember(data)
+        assert isinstance(member, MixedEffects)
+        torch.testing.assert_close(again.prior.shared_mean, member.prior.shared_mean)
+        torch.testing.assert_close(again.prior.shared_root, member.prior.shared_root)
+    assert not torch.allclose(*(m.get_buffer("prior.shared_mean") for m in full.learners))
+
+
+def test_what_takes_tasks_one_by_one_refuses_coupled_ones() -> None:
+    tasks = bm.TaskDataset(_shown(8))
+    with pytest.raises(bm.UnsupportedError, match="tasks share theta alone"):
+        bm.wrappers.TaskQuadrature(bm.Standardized(_learner()), bm.wrappers.InputScale())
+    with pytest.raises(bm.UnsupportedError, match="tasks that share theta alone"):
+        bm.training.svgd_hyper_posterior([_learner(), _learner()], tasks)
+    with pytest.raises(bm.UnsupportedError, match="tasks that share theta alone"):
+        bm.training.vi_hyper_posterior(_learner(), tasks, bm.hyperpriors.GaussianHyperprior(names=["prior"]))
