@@ -12,6 +12,7 @@ from bayesmeta.heads.graph import GraphHead
 from bayesmeta.heads.head import Examples, Head, LogScores, OpenScores, Scores
 from bayesmeta.heads.kernel_counts import KernelCountsHead
 from bayesmeta.heads.logistic import LogisticHead
+from bayesmeta.heads.one_hot import ClassSlots, OneHotHead
 from bayesmeta.heads.output import (
     CategoricalHead,
     GaussianHead,
@@ -30,6 +31,7 @@ __all__ = [
     "BiLSTM",
     "CategoricalHead",
     "ClassPrior",
+    "ClassSlots",
     "Classes",
     "ClusterHead",
     "Context",
@@ -47,6 +49,7 @@ __all__ = [
     "LowRankGaussianHead",
     "MixtureHead",
     "NearestMeanHead",
+    "OneHotHead",
     "OpenScores",
     "OutputHead",
     "PairHead",

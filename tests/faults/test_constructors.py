@@ -253,6 +253,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.heads.MixtureHead: (_output, {"num_components": 2, "num_outputs": 2, "min_stddev": 1e-3}),
     bm.heads.LowRankGaussianHead: (_output, {"rank": 2, "num_outputs": 2, "min_stddev": 1e-3}),
     bm.heads.CategoricalHead: (_output, {"num_classes": 3}),
+    bm.heads.OneHotHead: (_output, {"num_classes": 3}),
+    bm.heads.ClassSlots: (_output, {"num_classes": 3}),
     bm.ConditionalNeuralProcess: (_adapt, NEURAL | {"aggregation": bm.learners.MeanPool}),
     bm.LatentNeuralProcess: (
         _adapt,

@@ -96,6 +96,24 @@ def test_labels_are_shown_class_by_class() -> None:
     assert shown.counts.tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
+def test_labels_as_unit_vectors() -> None:
+    """Padding is zero; of classes of their own, a task has those of its support, and no more than there are places."""
+    support = bm.Data.stack([bm.Data.from_labels([1.0, 2.0, 3.0], [0, 2, 1]), bm.Data.from_labels([4.0, 5.0], [1, 0])])
+    named, own = bm.heads.OneHotHead(4), bm.heads.ClassSlots(4)
+    expected = [[[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]]
+    assert named.shown(support).points.y.tolist() == own.shown(support).points.y.tolist() == expected
+    raw = _raw(named)
+    torch.testing.assert_close(named.predictive(raw, named.shown(support)).probs, raw.softmax(-1))
+    probs = own.predictive(raw, own.shown(support)).probs
+    torch.testing.assert_close(probs[0], raw[0, :, :3].softmax(-1))
+    torch.testing.assert_close(probs[1, :, :2], raw[1, :, :2].softmax(-1))
+    assert (probs[1, :, 2] == 0.0).all()
+    with pytest.raises(bm.DataError, match="at most 2 classes, got a task with 3"):
+        bm.heads.ClassSlots(2).shown(support)
+    with pytest.raises(bm.DataError, match="labels from 0 to 1"):
+        bm.heads.OneHotHead(2).shown(support)
+
+
 def test_frequencies_of_classes_with_names() -> None:
     """Without a point they are those of the training tasks; a network that says nothing leaves them."""
     learner = bm.ConvCNP(head=bm.heads.CategoricalHead(2), channels=4, layers=1)
@@ -112,6 +130,8 @@ def test_frequencies_of_classes_with_names() -> None:
         (lambda: bm.heads.LowRankGaussianHead(0), "rank"),
         (lambda: bm.heads.GaussianHead(0), "outputs"),
         (lambda: bm.heads.CategoricalHead(1), "2 classes"),
+        (lambda: bm.heads.OneHotHead(1), "2 classes"),
+        (lambda: bm.heads.ClassSlots(None), "got None"),  # type: ignore[arg-type]
     ],
 )
 def test_heads_that_make_no_sense(make: object, error: str) -> None:
