@@ -56,6 +56,7 @@ from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit,
 from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
 from bayesmeta.learners.amortized.latent import LatentNeuralProcess
+from bayesmeta.learners.amortized.meta_networks import MetaNetworks
 from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
@@ -140,6 +141,7 @@ __all__ = [
     "LinearizedDiagonal",
     "MAMLPlusPlus",
     "Matching",
+    "MetaNetworks",
     "MetaOptNet",
     "MetaSGD",
     "MixtureALPaCA",
