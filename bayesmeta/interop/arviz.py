@@ -32,6 +32,7 @@ from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
+from bayesmeta.wrappers.concept import ConceptLearner
 from bayesmeta.wrappers.sampled import ChainsPosterior, DrawsPosterior, Sampled
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
@@ -212,7 +213,7 @@ class _Explicit:
             shift, scale = inner.shift * learner.y_scale + learner.y_shift, inner.scale * learner.y_scale
             standard = lambda data: inner.standard(learner.standard(learner.conform(data)))
             return cls(inner.learner, standard, shift, scale)
-        if isinstance(learner, Sampled | WithHyperprior):
+        if isinstance(learner, Sampled | WithHyperprior | ConceptLearner):
             return cls.of(learner.learner)
         if not isinstance(learner, ExplicitLearner):
             return None

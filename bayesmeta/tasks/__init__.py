@@ -1,5 +1,6 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
+from bayesmeta.tasks.base_points import BasePoints
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
@@ -24,6 +25,7 @@ from bayesmeta.tasks.table import Schema
 __all__ = [
     "Affine",
     "Augmentation",
+    "BasePoints",
     "Cauchy",
     "ClassSplit",
     "Composed",

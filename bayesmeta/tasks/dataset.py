@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.arguments import generator_of, probability
 from bayesmeta.data import Data, TaskBatch, require_paddable, tensors_of
@@ -309,6 +310,11 @@ class TaskDataset(TaskSource):
         back = torch.cat([positions for positions, _ in parts]).argsort()
         supports, queries = zip(*(sides for _, sides in parts), strict=True)
         return TaskBatch(Data.stack(supports).select(back), Data.stack(queries).select(back), self.names)
+
+    @property
+    @override
+    def total_points(self) -> float:
+        return float(self.counts.sum())
 
     def pooled(self, generator: torch.Generator) -> Data:
         """All points of all tasks; where one task is much longer than others, cut into several."""

@@ -1,5 +1,6 @@
 """Where tasks come from, and how the points of a task are divided into support and query."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -366,3 +367,10 @@ class TaskSource(ABC):
     @abstractmethod
     def pooled(self, generator: torch.Generator) -> Data:
         """Points to take statistics of (all of a data set; a large sample of a simulator)."""
+
+    @property
+    def total_points(self) -> float:
+        """How many points there are to learn from, which a hyperprior is weighed against: infinitely many of a
+        simulator, and of images each once, however many episodes show it.
+        """
+        return math.inf

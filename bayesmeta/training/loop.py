@@ -22,7 +22,6 @@ from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, require_differentiable
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
-from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
@@ -84,7 +83,7 @@ class Batches:
     @property
     def total_points(self) -> float:
         """The number of points of all tasks, which a hyperprior is divided by; infinite for a simulator."""
-        return float(self.source.counts.sum()) if isinstance(self.source, TaskDataset) else math.inf
+        return self.source.total_points
 
 
 class Step(ABC):

@@ -18,6 +18,7 @@ from bayesmeta.heads.head import LogScores
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.modes import settled
+from bayesmeta.wrappers.concept import ConceptLearner
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
@@ -166,7 +167,7 @@ class VariationalBound(Objective):
         return each_part(partial(self._part, learner), tasks)
 
     def _part(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        if isinstance(learner, WithHyperprior):
+        if isinstance(learner, WithHyperprior | ConceptLearner):
             return self._part(learner.learner, tasks)
         if isinstance(learner, Standardized):
             inner = TaskBatch(learner.standard(tasks.support), learner.standard(tasks.query), tasks.names)

@@ -2,6 +2,7 @@
 
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
+from bayesmeta.wrappers.concept import ConceptLearner
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
@@ -19,6 +20,7 @@ from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 __all__ = [
     "Autoregressive",
+    "ConceptLearner",
     "DrawsPosterior",
     "Given",
     "InputHyperparameter",

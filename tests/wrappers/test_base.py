@@ -29,6 +29,7 @@ WRAPPERS = [
     bm.HyperPosterior,
     bm.wrappers.TaskQuadrature,
     bm.wrappers.WithHyperprior,
+    bm.wrappers.ConceptLearner,
     bm.wrappers.Stacked,
 ]
 

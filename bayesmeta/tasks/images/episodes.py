@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.annotations import checked
 from bayesmeta.arguments import generator_of, whole
@@ -139,9 +140,9 @@ class Episodes(TaskSource):
         places = distinct(self._counts[classes], width + query, generator)  # B ways K+Q
         rows = self._rows[classes[..., None], places]
         shown = mask[..., None] & (torch.arange(width) < given[..., None])
-        support = shuffled(self.images, rows[..., :width], shown, generator, augment)
+        support = shuffled(self.images.images, rows[..., :width], shown, generator, augment)
         asked = mask[..., None].expand_as(rows[..., width:])
-        return TaskBatch(support, shuffled(self.images, rows[..., width:], asked, generator, augment))
+        return TaskBatch(support, shuffled(self.images.images, rows[..., width:], asked, generator, augment))
 
     def _choose(self, num_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The classes of each task, `B ways` in a random order, and which of them are real."""
@@ -162,6 +163,11 @@ class Episodes(TaskSource):
                 tasks = ways == count
                 places[tasks, :count] = distinct(sizes[tasks], count, generator)
         return self._classes[pool[:, None], places], mask
+
+    @property
+    @override
+    def total_points(self) -> float:
+        return float(len(self.images.images))
 
     def pooled(self, generator: torch.Generator) -> Data:
         """One image of each class of 100 fresh tasks, changed as in training."""

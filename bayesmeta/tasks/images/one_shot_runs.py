@@ -1,6 +1,7 @@
 """One-shot runs within a group: one image of each class by one maker, others of the same classes by another."""
 
 import torch
+from typing_extensions import override
 
 from bayesmeta.annotations import checked
 from bayesmeta.arguments import generator_of, some
@@ -98,6 +99,11 @@ class OneShotRuns(TaskSource):
             )
         return self._draw(num_tasks, generator, self.augment)
 
+    @property
+    @override
+    def total_points(self) -> float:
+        return float(len(self.images.images))
+
     def pooled(self, generator: torch.Generator) -> Data:
         """The query images of 100 fresh runs, changed as in training."""
         return self._draw(100, generator, self.augment).query
@@ -125,5 +131,5 @@ class OneShotRuns(TaskSource):
             cell = maker[:, None], classes
             rows = self._order[self._starts[cell] + below(self._counts[cell], generator)][..., None]
             real = torch.ones_like(rows, dtype=torch.bool)
-            sides.append(shuffled(self.images, rows, real, generator, augment))
+            sides.append(shuffled(self.images.images, rows, real, generator, augment))
         return TaskBatch(sides[0], sides[1])

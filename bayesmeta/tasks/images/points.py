@@ -1,18 +1,17 @@
 """Images by their positions, as the support or query of tasks."""
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from bayesmeta.data import Data
 from bayesmeta.errors import ShapeError
 from bayesmeta.tasks.images.augment import Augmentation
 from bayesmeta.tasks.images.draws import uniform
-from bayesmeta.tasks.images.image_classes import ImageClasses
 
 
 def shuffled(
-    images: ImageClasses,
+    pixels: Shaped[Tensor, "n *x"],
     rows: Int[Tensor, "B ways k"],
     mask: Bool[Tensor, "B ways k"],
     generator: torch.Generator,
@@ -21,7 +20,7 @@ def shuffled(
     """Support or query of images, labelled by their way, in a random order with padding last, where the images are.
 
     Args:
-        images: what the rows count; pixels become float32 between 0 and 1.
+        pixels: the images that the rows count, uint8 or between 0 and 1; they become float32 between 0 and 1.
         rows: positions of images, on the CPU.
         mask: which of them are real.
         generator: the only source of randomness.
@@ -37,17 +36,17 @@ def shuffled(
     order = order[:, :width]
     real = real.gather(1, order)
     labels = torch.where(real, labels.gather(1, order), 0)
-    device = images.images.device
+    device = pixels.device
     chosen = rows.flatten(1).gather(1, order).to(device)
-    x = _unit(images.images.index_select(0, chosen.flatten()))
+    x = unit(pixels.index_select(0, chosen.flatten()))
     if augment is not None and len(x):
         changed = augment(x, generator)
         if changed.shape != x.shape:
             raise ShapeError(f"expected images of shape {tuple(x.shape)} of {augment}, got {tuple(changed.shape)}")
         x = changed
-    return Data(x.reshape(*chosen.shape, *images.shape), labels.to(device), real.to(device))
+    return Data(x.reshape(*chosen.shape, *pixels.shape[1:]), labels.to(device), real.to(device))
 
 
-def _unit(pixels: Tensor) -> Tensor:
-    """float32 between 0 and 1."""
+def unit(pixels: Tensor) -> Tensor:
+    """Pixels, uint8 or between 0 and 1, as float32 between 0 and 1."""
     return pixels.float() if pixels.is_floating_point() else pixels.float().mul_(1.0 / 255.0)

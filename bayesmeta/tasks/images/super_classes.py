@@ -1,6 +1,7 @@
 """Episodes whose classes are groups of classes: alphabets, each shown by some of its characters."""
 
 import torch
+from typing_extensions import override
 
 from bayesmeta.annotations import checked
 from bayesmeta.arguments import generator_of, some, whole
@@ -99,6 +100,11 @@ class SuperClassEpisodes(TaskSource):
         points = self._points(num_tasks, -(-(shots + query) // each), generator, self.augment)
         return TaskBatch(points.points(slice(0, shots)), points.points(slice(shots, shots + query)))
 
+    @property
+    @override
+    def total_points(self) -> float:
+        return float(len(self.images.images))
+
     def pooled(self, generator: torch.Generator) -> Data:
         """One image of each member of 20 fresh tasks, changed as in training."""
         return self._points(20, 1, generator, self.augment)
@@ -128,7 +134,7 @@ class SuperClassEpisodes(TaskSource):
         classes = self._classes[groups[..., None], members]
         rows = self._rows[classes[..., None], distinct(self._counts[classes], rounds, generator)]
         parts = [
-            shuffled(self.images, each, torch.ones_like(each, dtype=torch.bool), generator, augment)
+            shuffled(self.images.images, each, torch.ones_like(each, dtype=torch.bool), generator, augment)
             for each in rows.unbind(-1)
         ]
         return Data(*(torch.cat([getattr(part, name) for part in parts], 1) for name in ("x", "y", "mask")))
