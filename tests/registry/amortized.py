@@ -20,6 +20,7 @@ def _latent(features: bm.Network, **arguments: Any) -> bm.Learner:
 
 
 ATTENTIVE: dict[str, Any] = {"width": 8, "layers": 2, "num_heads": 2}
+PLACES = {"relabelling_permutes_the_probabilities": "each class has weights of its own: a place in a unit vector"}
 LATTICE = {"compiles": "which cells of the lattice are held depends on where the points are"}
 
 
@@ -111,5 +112,15 @@ AMORTIZED = [
         outcomes=bm.Labels(),
         num_inputs=2,
         exceptions=OWN_CLASSES,
+    ),
+    _case("mann-lstm", lambda: bm.MANN(bm.Identity(1), memory=bm.networks.LSTMMemory(8))),
+    _case(
+        "mann-lrua-classes",
+        lambda: bm.MANN(
+            bm.MLP(2, [8]), head=bm.heads.OneHotHead(3), memory=bm.networks.LRUA(slots=5, width=4, reads=2, size=4)
+        ),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        exceptions=PLACES,
     ),
 ]
