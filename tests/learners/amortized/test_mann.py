@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.networks.memory import LRUACell, State
 
 D = torch.float64
 SAME = {"rtol": 1e-9, "atol": 1e-9}  # float64: the same steps in batches of other sizes
@@ -100,13 +101,13 @@ def test_evidence_is_the_chain_of_predictions(
 def test_update_reads_the_new_points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made, data = learner(MEMORIES["lrua"]), curves(2, 6)
     posterior = made.adapt(data.points(slice(5)))
-    steps, forward = [], bm.networks.memory.LRUACell.forward
+    steps, forward = [], LRUACell.forward
 
-    def counted(self: bm.networks.memory.LRUACell, x: Tensor, state: bm.networks.memory.State) -> object:
+    def counted(self: LRUACell, x: Tensor, state: State) -> object:
         steps.append(len(x))
         return forward(self, x, state)
 
-    monkeypatch.setattr(bm.networks.memory.LRUACell, "forward", counted)
+    monkeypatch.setattr(LRUACell, "forward", counted)
     posterior.update(data.points(slice(5, None)))
     assert steps == [2]
 
