@@ -1,7 +1,7 @@
 """A memory-augmented network has learned a character of a new alphabet at its second presentation.
 
-Omniglot at 14 x 14 pixels. Episodes of 5 characters, 10 images of each in a random order, labels drawn anew; before each
-label is shown it is predicted. Trained for 900 processor seconds of one thread on 25 background alphabets and their
+Omniglot at 14 x 14 pixels. Episodes of 5 characters, 10 images of each in a random order, labels drawn anew; each label
+is predicted before it is shown. Trained for 900 processor seconds of one thread on 25 background alphabets and their
 rotations, scored on 400 episodes of 5 alphabets that are kept out (and not turned): accuracy at the k-th presentation of
 a character, with 95 % interval over episodes. The first is a guess. `BAYESMETA_DATA` names the folder that holds
 `omniglot/`.
