@@ -56,6 +56,7 @@ from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit,
 from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
 from bayesmeta.learners.amortized.latent import LatentNeuralProcess
+from bayesmeta.learners.amortized.mann import MANN
 from bayesmeta.learners.amortized.meta_networks import MetaNetworks
 from bayesmeta.learners.amortized.snail import SNAIL
 from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
@@ -112,6 +113,7 @@ __all__ = [
     "LLAMA",
     "LRD2",
     "MAML",
+    "MANN",
     "MLP",
     "R2D2",
     "SNAIL",

@@ -4,16 +4,21 @@ from bayesmeta.networks.bases import Inputs
 from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
+from bayesmeta.networks.memory import LRUA, LSTMMemory, Memory, MemoryCell
 from bayesmeta.networks.network import DenseOutput
 from bayesmeta.networks.task_covariates import SplitOutput, TaskCovariates
 from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
+    "LRUA",
     "Concatenated",
     "DenseNetwork",
     "DenseOutput",
     "FourierFeatures",
     "Inputs",
+    "LSTMMemory",
+    "Memory",
+    "MemoryCell",
     "SplitOutput",
     "TaskCovariates",
     "TaskNorm",
