@@ -60,6 +60,7 @@ from bayesmeta.learners.amortized.mann import MANN
 from bayesmeta.learners.amortized.meta_networks import MetaNetworks
 from bayesmeta.learners.amortized.snail import SNAIL
 from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
+from bayesmeta.learners.baselines.fine_tuned import FineTuned
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
@@ -130,6 +131,7 @@ __all__ = [
     "DeepKernelClassifier",
     "DeepKernelTransfer",
     "ExplicitLearner",
+    "FineTuned",
     "FirstOrderMAML",
     "GraphNetwork",
     "HierarchicalProcess",

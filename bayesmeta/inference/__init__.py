@@ -2,6 +2,7 @@
 
 from bayesmeta.inference.gauss_newton import GaussNewton, LevenbergMarquardt
 from bayesmeta.inference.implied_prior import ImpliedPrior
+from bayesmeta.inference.map import GradientSteps
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.inference.nuts_metric import DenseMetric, DiagonalMetric
 from bayesmeta.inference.solvers import LBFGS, GradientAscent, MapProblem, Solver
@@ -13,6 +14,7 @@ __all__ = [
     "DiagonalMetric",
     "GaussNewton",
     "GradientAscent",
+    "GradientSteps",
     "ImpliedPrior",
     "LevenbergMarquardt",
     "MapProblem",

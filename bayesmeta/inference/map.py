@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.inference.laplace import Curvature
@@ -75,6 +76,39 @@ def unrolled_map(
         values.append(value)
     require_finite(phi, values)
     return phi
+
+
+class GradientSteps(Solver):
+    """A number of gradient steps that need not arrive, differentiated through: `unrolled_map` on the log joint.
+
+    (`GradientAscent` goes to the optimum, and phi is differentiated as one.)
+
+    Args:
+        steps: how many.
+        lr: step size on the log joint, a sum over points, in the problem's unit: for the learners that take a solver, on
+            half the mean squared error, or on the mean negative log likelihood of labels.
+
+    Raises:
+        DataError: no steps, or a step size that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> log_joint = lambda phi: -0.5 * (phi["w"][:, 0] - 1.0).square()  # whose optimum is 1
+        >>> problem = bm.inference.MapProblem(log_joint, {"w": torch.zeros(1, 1)})
+        >>> bm.inference.GradientSteps(steps=2, lr=0.5).solve(problem)["w"].item()
+        0.75
+    """
+
+    unrolls = True
+
+    def __init__(self, steps: int = 10, lr: float = 0.01) -> None:
+        if steps < 1 or not 0.0 < lr < float("inf"):
+            raise DataError(f"expected at least one step and a positive lr, got {steps} and {lr}")
+        self.steps, self.lr = steps, lr
+
+    @override
+    def solve(self, problem: MapProblem) -> Params:
+        return unrolled_map(problem.log_joint, problem.start, steps=self.steps, lr=self.lr * problem.unit)
 
 
 def ascend(log_joint: LogJoint, phi: Params, lr: Rates, first_order: bool = False) -> tuple[Params, Float[Tensor, "B"]]:

@@ -2,6 +2,7 @@
 
 from bayesmeta.networks.bases import Inputs
 from bayesmeta.networks.concatenated import Concatenated
+from bayesmeta.networks.cosine import Cosine, CosineOutput
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.memory import LRUA, LSTMMemory, Memory, MemoryCell
@@ -12,6 +13,8 @@ from bayesmeta.networks.task_norm import TaskNorm
 __all__ = [
     "LRUA",
     "Concatenated",
+    "Cosine",
+    "CosineOutput",
     "DenseNetwork",
     "DenseOutput",
     "FourierFeatures",

@@ -187,9 +187,18 @@ class DenseOutput(WholeNetwork):
         return out
 
     def stacked(self, phi: Params, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N K"]:
-        """The same with weights of each task's own: the features in their own way, then one batched product."""
-        features, weight, bias = self.parts(phi, len(x))
-        return torch.baddbmm(bias[:, None], self.features.stacked(features, x), weight.mT)
+        """The same with weights of each task's own: the features in their own way, then `of_features`."""
+        return self.of_features(phi, self.features.stacked(beneath(phi), x))
+
+    def of_features(self, phi: Params, rows: Float[Tensor, "B N F"]) -> Float[Tensor, "B N K"]:
+        """The output at points whose features are known, with weights of each task's own: one batched product.
+
+        Args:
+            phi: as for `stacked`; of the output layer alone it matters.
+            rows: the features.
+        """
+        _, weight, bias = self.parts(phi, len(rows))
+        return torch.baddbmm(bias[:, None], rows, weight.mT)
 
     def with_context(self, size: int) -> Network:
         """Freshly initialised features that have the context among their inputs, and a layer of as many outputs."""
@@ -197,14 +206,22 @@ class DenseOutput(WholeNetwork):
 
     def parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
         """phi of the features by their own names; weight and bias of the output, `B K F` and `B K`."""
-        start = len(PREFIX)
-        features = {name[start:]: value for name, value in phi.items() if name.startswith(PREFIX)}
         weight, bias = phi.get("output.weight"), phi.get("output.bias")
         return (
-            features,
+            beneath(phi),
             self.output.weight.expand(size, -1, -1) if weight is None else weight,
             self.output.bias.expand(size, -1) if bias is None else bias,
         )
+
+
+def beneath(phi: Params) -> Params:
+    """The parameters of the network named `features`, by their own names.
+
+    Args:
+        phi: by the names of a network that has it.
+    """
+    start = len(PREFIX)
+    return {name[start:]: value for name, value in phi.items() if name.startswith(PREFIX)}
 
 
 @contextlib.contextmanager

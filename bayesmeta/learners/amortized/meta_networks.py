@@ -199,9 +199,7 @@ class MetaNetworks(AmortizedLearner):
         keys = self._keys(h, embedding, share)
         inner = self.hidden(h)
         score, above = self._scores(points, inner, self.output)
-        return AskedWeights(
-            mask, share, embedding, keys, self.rule(score, h), self.rule(above, _activation(inner))
-        )
+        return AskedWeights(mask, share, embedding, keys, self.rule(score, h), self.rule(above, _activation(inner)))
 
     @override
     def decode(self, kept: AskedWeights, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
