@@ -2,6 +2,7 @@
 
 from bayesmeta.networks.bases import Inputs
 from bayesmeta.networks.concatenated import Concatenated
+from bayesmeta.networks.conv4 import ConvNet
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.network import DenseOutput
@@ -10,6 +11,7 @@ from bayesmeta.networks.task_norm import TaskNorm
 
 __all__ = [
     "Concatenated",
+    "ConvNet",
     "DenseNetwork",
     "DenseOutput",
     "FourierFeatures",
