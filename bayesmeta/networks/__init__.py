@@ -2,6 +2,7 @@
 
 from bayesmeta.networks.bases import Inputs
 from bayesmeta.networks.concatenated import Concatenated
+from bayesmeta.networks.conv4 import ConvNet
 from bayesmeta.networks.cosine import Cosine, CosineOutput
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
@@ -13,6 +14,7 @@ from bayesmeta.networks.task_norm import TaskNorm
 __all__ = [
     "LRUA",
     "Concatenated",
+    "ConvNet",
     "Cosine",
     "CosineOutput",
     "DenseNetwork",

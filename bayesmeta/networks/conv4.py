@@ -1,4 +1,4 @@
-"""Convolutional network of the few-shot literature.
+"""Convolutional networks of the few-shot literature: blocks of convolution, normalisation, ReLU and pool.
 
 Vinyals et al. 2016 (Matching Networks, section 4.1.1); Snell et al. 2017 and Finn et al. 2017 use the same.
 """
@@ -16,12 +16,11 @@ from bayesmeta.networks.pooling import max_pool
 from bayesmeta.networks.task_norm import TaskNorm
 from bayesmeta.typing import Params
 
-BLOCKS = 4
 TOGETHER = 200_000  # numbers in a task's first map up to which tasks go together: measured, from 0.6 to 0.9 of the time
 
 
-class Conv4(Network):
-    """Four blocks of 3x3 convolution, normalisation, ReLU and 2x2 max-pool; the flattened last map is the output.
+class ConvNet(Network):
+    """Blocks of a convolution, normalisation, ReLU and 2x2 max-pool; the flattened last map is the output.
 
     An odd row or column is dropped by the pool, and an axis of size 1 is not pooled further.
 
@@ -32,29 +31,31 @@ class Conv4(Network):
     Args:
         x_shape: channels, height and width of an image.
         channels: channels of each block.
+        blocks: how many there are.
+        kernel: height and width of the convolutions, an odd number.
         norm: "group" (GroupNorm) or "task" (TaskNorm).
         num_groups: groups of channels with statistics in common, for `norm="group"`; it divides `channels`.
 
     Raises:
         ShapeError: an `x_shape` that is not three positive sizes; images of another shape in `forward`.
-        DataError: sizes that are not positive, an unknown norm, or groups that do not divide the channels or hold a
-            single number.
+        DataError: sizes that are not positive, an even kernel, an unknown norm, or groups that do not divide the
+            channels or hold a single number.
 
     Attributes:
         map_shape: channels, height and width of the last map: `features.unflatten(-1, network.map_shape)`.
 
     Example:
-        >>> network = Conv4((3, 84, 84), channels=16)
-        >>> network.num_outputs, network.map_shape
-        (400, (16, 5, 5))
-        >>> network(torch.zeros(1, 2, 3, 84, 84)).shape
-        torch.Size([1, 2, 400])
+        >>> network = ConvNet((1, 14, 14), channels=16, blocks=2, kernel=5)
+        >>> network.map_shape, network(torch.zeros(1, 2, 1, 14, 14)).shape
+        ((16, 3, 3), torch.Size([1, 2, 144]))
     """
 
     def __init__(
         self,
         x_shape: tuple[int, int, int],
         channels: int = 64,
+        blocks: int = 4,
+        kernel: int = 3,
         norm: str = "group",
         num_groups: int = 8,
     ) -> None:
@@ -62,22 +63,25 @@ class Conv4(Network):
         depth, *size = shape = tuple(x_shape)
         if len(shape) != 3 or min(shape) < 1:
             raise ShapeError(f"expected x_shape (channels, height, width) with sizes >= 1, got {shape}")
-        if channels < 1:
-            raise DataError(f"expected at least one channel, got {channels}")
+        if channels < 1 or blocks < 1:
+            raise DataError(f"expected at least one channel and one block, got {channels} and {blocks}")
+        if kernel < 1 or kernel % 2 == 0:
+            raise DataError(f"expected a kernel of an odd size, got {kernel}")
         if norm not in ("group", "task"):
             raise DataError(f"expected a norm among ['group', 'task'], got {norm!r}")
         if norm == "group" and (num_groups < 1 or channels % num_groups):
             raise DataError(f"expected a number of groups that divides {channels} channels, got {num_groups}")
-        blocks: list[nn.Module] = []
-        for _ in range(BLOCKS):
+        made: list[nn.Module] = []
+        for _ in range(blocks):
             if norm == "group" and channels * math.prod(size) == num_groups:
                 raise DataError(
                     f"expected groups of more than one number, got {num_groups} groups of {channels} channels with a "
                     "1x1 map: a single number has no variance, take fewer groups"
                 )
-            blocks.append(_Block(depth, channels, nn.GroupNorm(num_groups, channels) if norm == "group" else None))
+            groups = nn.GroupNorm(num_groups, channels) if norm == "group" else None
+            made.append(_Block(depth, channels, kernel, groups))
             depth, size = channels, [max(n // 2, 1) for n in size]
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(made)
         height, width = size
         self.x_shape, self.channels, self.pointwise = shape, channels, norm == "group"
         self.map_shape: tuple[int, int, int] = (channels, height, width)
@@ -106,12 +110,47 @@ class Conv4(Network):
         )
 
 
+class Conv4(ConvNet):
+    """Four blocks of 3x3 convolutions: the `ConvNet` of the few-shot literature.
+
+    Args:
+        x_shape: channels, height and width of an image.
+        channels: channels of each block.
+        norm: "group" (GroupNorm), or "task" (TaskNorm): statistics of the points of a task at this very call.
+        num_groups: groups of channels with statistics in common, for `norm="group"`; it divides `channels`.
+
+    Raises:
+        ShapeError: an `x_shape` that is not three positive sizes; images of another shape in `forward`.
+        DataError: sizes that are not positive, an unknown norm, or groups that do not divide the channels or hold a
+            single number.
+
+    Attributes:
+        map_shape: channels, height and width of the last map: `features.unflatten(-1, network.map_shape)`.
+
+    Example:
+        >>> network = Conv4((3, 84, 84), channels=16)
+        >>> network.num_outputs, network.map_shape
+        (400, (16, 5, 5))
+        >>> network(torch.zeros(1, 2, 3, 84, 84)).shape
+        torch.Size([1, 2, 400])
+    """
+
+    def __init__(
+        self,
+        x_shape: tuple[int, int, int],
+        channels: int = 64,
+        norm: str = "group",
+        num_groups: int = 8,
+    ) -> None:
+        super().__init__(x_shape, channels, norm=norm, num_groups=num_groups)
+
+
 class _Block(nn.Module):
     """Convolution, normalisation, ReLU, max-pool; task norm unless a group norm is given."""
 
-    def __init__(self, depth: int, channels: int, norm: nn.GroupNorm | None) -> None:
+    def __init__(self, depth: int, channels: int, kernel: int, norm: nn.GroupNorm | None) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(depth, channels, 3, padding=1, bias=norm is not None)
+        self.convolution = nn.Conv2d(depth, channels, kernel, padding=kernel // 2, bias=norm is not None)
         self.norm = TaskNorm(channels) if norm is None else norm
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,11 @@
-"""Meta-training: objectives, compiled steps, draws of theta. Its verbs, `fit` and `fit_evidence`, are at the root."""
+"""Meta-training: objectives, compiled steps, draws of theta, architectures. The root has its verbs, such as `fit`."""
 
+from bayesmeta.training.architectures.budgets import Budget, Seconds, Steps
+from bayesmeta.training.architectures.result import SearchResult
+from bayesmeta.training.architectures.search import ArchitectureSearch
+from bayesmeta.training.architectures.spaces import Architecture, ConvSpace, DenseSpace, Space
+from bayesmeta.training.architectures.surrogate import Surrogate
+from bayesmeta.training.architectures.trials import Trial
 from bayesmeta.training.averaging import Averaged, average
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep
@@ -20,9 +26,14 @@ from bayesmeta.training.starts import HyperpriorStarts, Starts
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 
 __all__ = [
+    "Architecture",
+    "ArchitectureSearch",
     "Averaged",
+    "Budget",
     "Chaser",
     "CompiledStep",
+    "ConvSpace",
+    "DenseSpace",
     "Evidence",
     "EvidenceProblem",
     "FitResult",
@@ -33,8 +44,14 @@ __all__ = [
     "MaximumLikelihood",
     "Objective",
     "RestrictedMaximumLikelihood",
+    "SearchResult",
+    "Seconds",
+    "Space",
     "SquaredMatchError",
     "Starts",
+    "Steps",
+    "Surrogate",
+    "Trial",
     "VariationalBound",
     "average",
     "nuts_hyper_posterior",
