@@ -29,6 +29,10 @@ def _alpaca() -> bm.ALPaCA:
     return bm.ALPaCA(bm.Identity(1))
 
 
+def _base_points() -> bm.tasks.BasePoints:
+    return bm.tasks.BasePoints.from_labels(CLASSES.x[0], CLASSES.y[0])
+
+
 def _tasks() -> bm.TaskDataset:
     return bm.TaskDataset.from_list([([0.0, 1.0, 2.0, 3.0], [0.1, 1.2, 1.8, 3.1])] * 10)
 
@@ -316,6 +320,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         _adapt,
         {"learner": _alpaca, "hyperprior": lambda: bm.hyperpriors.GaussianHyperprior(1.0, "prior")},
     ),
+    bm.wrappers.ConceptLearner: (
+        _adapt,
+        {"learner": lambda: bm.R2D2(bm.MLP(2, [4]), num_classes=3), "points": _base_points, "weight": 1.0}
+        | {"batch_size": 4},
+    ),
+    bm.tasks.BasePoints: (_made, {"num_classes": 3, "x_shape": (2,), "seed": 0}),
     bm.wrappers.TaskQuadrature: (_adapt, {"learner": _alpaca, "vary": bm.wrappers.NoiseScale, "nodes": 3}),
     bm.wrappers.NoiseScale: (_made, {"deviation": 0.3}),
     bm.wrappers.SignalScale: (_made, {"deviation": 0.3}),

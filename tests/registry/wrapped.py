@@ -68,7 +68,22 @@ def _stacked() -> bm.Learner:
     return bm.wrappers.Stacked(learners, {"features": 0.75, "process": 0.25})
 
 
+def _concept() -> bm.Learner:
+    points = bm.tasks.BasePoints.from_labels(torch.randn(24, 2), torch.arange(24) % 6)
+    return bm.wrappers.ConceptLearner(bm.R2D2(bm.MLP(2, [16, 8]), num_classes=3), points, weight=0.1, batch_size=8)
+
+
 WRAPPED = [
+    Case(
+        "concept-r2d2",
+        _concept,
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        examples=3,
+        calls=20,
+        steps=60,
+        exceptions={"every_theta_gets_a_finite_gradient": "the discriminator is in the hyperprior, not in the loss"},
+    ),
     Case("autoregressive-alpaca", _autoregressive, examples=6),
     Case("autoregressive-r2d2", _autoregressive_labels, outcomes=bm.Labels(3), num_inputs=2, examples=6),
     Case("variance-scaled", _variance_scaled, examples=6, exceptions=FROZEN),
