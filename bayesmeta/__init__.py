@@ -56,6 +56,7 @@ from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit,
 from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
 from bayesmeta.learners.amortized.conv_cnp import ConvCNP
 from bayesmeta.learners.amortized.latent import LatentNeuralProcess
+from bayesmeta.learners.amortized.snail import SNAIL
 from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
@@ -112,6 +113,7 @@ __all__ = [
     "MAML",
     "MLP",
     "R2D2",
+    "SNAIL",
     "ALPaCA",
     "AdditiveRadialBasis",
     "AlphaMAML",

@@ -196,6 +196,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "relative": bm.learners.RelativeBias,
         },
     ),
+    bm.SNAIL: (_adapt, {"features": _network, "head": bm.heads.GaussianHead, "max_points": 5, "width": 8}),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Parametric: (
         _adapt,

@@ -36,6 +36,14 @@ def _relative(num_inputs: int, **arguments: Any) -> bm.Learner:
     return bm.TransformerNeuralProcess(bm.Identity(num_inputs), relative=relative, **ATTENTIVE, **arguments)
 
 
+PLACES = {"relabelling_permutes_the_probabilities": "labels enter in a place for each class, with weights of its own"}
+FAR_BACK = {"every_theta_gets_a_finite_gradient": "the convolution that reaches 8 steps back has nothing to read of 6"}
+
+
+def _snail(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
+    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, width=8)
+
+
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, examples=4, calls=80, steps=100, **arguments)
 
@@ -111,5 +119,20 @@ AMORTIZED = [
         outcomes=bm.Labels(),
         num_inputs=2,
         exceptions=OWN_CLASSES,
+    ),
+    _case("snail", lambda: _snail(1), exceptions=FAR_BACK),
+    _case(
+        "snail-classes",
+        lambda: _snail(2, bm.heads.OneHotHead(3)),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        exceptions=FAR_BACK | PLACES,
+    ),
+    _case(
+        "snail-own-classes",
+        lambda: _snail(2, bm.heads.ClassSlots(3)),
+        outcomes=bm.Labels(),
+        num_inputs=2,
+        exceptions=OWN_CLASSES | FAR_BACK | PLACES,
     ),
 ]
