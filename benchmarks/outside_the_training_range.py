@@ -10,8 +10,9 @@ supports of 0 to 20 points. Tested are sinusoids with 10 support points and
 
 at the inputs of the training. Two ranges that adjoin and do not overlap, as wide as (phase), or wider than (amplitude)
 the training's: they, the number of tasks and the recipes were written down before anything was measured. MAML is
-trained with 5 steps; theta as it is then, it is tested with 1, 2, 5, 10 and 20. The bar is for both: the mean squared error of
-MAML with 10 steps is at most half of SNAIL's and of the neural process's. Errors are standard errors over tasks.
+trained with 5 steps; theta as it is then, it is tested with 1, 2, 5, 10 and 20. The bar is for both: the mean squared
+error of MAML with 10 steps is at most half of SNAIL's and of the neural process's. Errors are standard errors over
+tasks.
 """
 
 import argparse
