@@ -1,5 +1,12 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
+from bayesmeta.tasks.bandits.bandit import Bandits
+from bayesmeta.tasks.bandits.bernoulli import BernoulliBandits
+from bayesmeta.tasks.bandits.gittins import Gittins
+from bayesmeta.tasks.bandits.linear import GaussianBandits, LinearBandits
+from bayesmeta.tasks.bandits.play import Play, play
+from bayesmeta.tasks.bandits.policy import Policy, RandomArms
+from bayesmeta.tasks.bandits.thompson import Thompson, drawn_rewards
 from bayesmeta.tasks.base_points import BasePoints
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
 from bayesmeta.tasks.images.episodes import Episodes
@@ -25,7 +32,9 @@ from bayesmeta.tasks.table import Schema
 __all__ = [
     "Affine",
     "Augmentation",
+    "Bandits",
     "BasePoints",
+    "BernoulliBandits",
     "Cauchy",
     "ClassSplit",
     "Composed",
@@ -33,13 +42,19 @@ __all__ = [
     "EqualSplit",
     "FunctionSimulator",
     "GPFunctions",
+    "GaussianBandits",
     "GaussianBlobs",
+    "Gittins",
     "ImageClasses",
+    "LinearBandits",
     "OneShotRuns",
     "Oracle",
     "OrderedSplit",
     "Pendulum",
+    "Play",
+    "Policy",
     "PrefixSplit",
+    "RandomArms",
     "RandomSplit",
     "Sawtooth",
     "Schema",
@@ -52,8 +67,11 @@ __all__ = [
     "SuperClassEpisodes",
     "TaskMixture",
     "TaskSource",
+    "Thompson",
     "download_omniglot",
+    "drawn_rewards",
     "metal_benchmark",
     "omniglot",
     "omniglot_runs",
+    "play",
 ]

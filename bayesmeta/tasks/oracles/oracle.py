@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.data import Data
-from bayesmeta.learner import Learner, Refit
+from bayesmeta.learner import Learner, Refit, TaskPosterior
 
 
 class Oracle(Learner):
@@ -44,7 +44,7 @@ class Oracle(Learner):
     """
 
     @abstractmethod
-    def condition(self, support: Data) -> "OraclePosterior":
+    def condition(self, support: Data) -> TaskPosterior:
         """The posterior given float64 data."""
 
     @abstractmethod
