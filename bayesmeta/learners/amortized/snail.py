@@ -72,7 +72,8 @@ class SNAIL(AmortizedLearner):
     Example:
         >>> import bayesmeta as bm
         >>> learner = bm.SNAIL(bm.Identity(1), max_points=10)
-        >>> _ = bm.fit(learner, bm.tasks.Sinusoid(), steps=2, progress=False)
+        >>> split = bm.tasks.RandomSplit((0, 10))
+        >>> _ = bm.fit(learner, bm.tasks.Sinusoid(), steps=2, split=split, progress=False)
         >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
         >>> posterior.predict([0.5, 3.0]).stddev.shape
         torch.Size([1, 2, 1])
