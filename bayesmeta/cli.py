@@ -1,4 +1,4 @@
-"""The command line: fit, predict, evaluate and report on table files, without writing Python."""
+"""The command line: fit, search, predict, evaluate and report on table files, without writing Python."""
 
 import sys
 import warnings
@@ -15,6 +15,8 @@ from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
 from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
 from bayesmeta.learner import Learner
+from bayesmeta.network_methods import network_method, network_methods
+from bayesmeta.networks.network import Network
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
 from bayesmeta.recipes import Training, recipe, recipes
@@ -26,8 +28,12 @@ from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
+from bayesmeta.training.architectures.budgets import Steps
+from bayesmeta.training.architectures.search import ArchitectureSearch
+from bayesmeta.training.architectures.spaces import DenseSpace
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
 from bayesmeta.unlike_tasks import reference_tasks, unlike
+from bayesmeta.wrappers.stacked import Stacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +50,16 @@ app = typer.Typer(
 )
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
+Task = Annotated[str, typer.Option(help="Column with the task's name.")]
+Y = Annotated[list[str], typer.Option(help="Outcome column; repeat for several.")]
+X = Annotated[list[str] | None, typer.Option(help="Input column; repeat for several.")]
+Categorical = Annotated[
+    list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
+]
+Yerr = Annotated[
+    list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
+]
+Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
 Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
 Outcome = Annotated[str | None, typer.Option(help="What the outcome is: classes, or numbers; found out by default.")]
@@ -78,10 +94,10 @@ def demo(
 @app.command()
 def fit(
     table: TableFile,
-    task: Annotated[str, typer.Option(help="Column with the task's name.")],
-    y: Annotated[list[str], typer.Option(help="Outcome column; repeat for several.")],
+    task: Task,
+    y: Y,
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
-    x: Annotated[list[str] | None, typer.Option(help="Input column; repeat for several.")] = None,
+    x: X = None,
     covariate: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,17 +105,13 @@ def fit(
             "name it by --x for one that differs."
         ),
     ] = None,
-    categorical: Annotated[
-        list[str] | None, typer.Option(help="Input column of categories, whatever its cells look like.")
-    ] = None,
-    yerr: Annotated[
-        list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
-    ] = None,
+    categorical: Categorical = None,
+    yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
         str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")] = 0.0,
+    holdout: Holdout = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     sep: Separator = None,
@@ -112,19 +124,7 @@ def fit(
     """
     import torch
 
-    asked = _asked(outcome, len(y))
-    read = read_table(table, sep)
-    covariates, categories = covariate or [], categorical or []
-    inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
-    unknown = [name for name in (*inputs, *covariates) if name not in categories]
-    numbers = y if len(y) > 1 or isinstance(asked, Numbers) or yerr else []
-    classes = y if isinstance(asked, Labels) else []
-    either = [] if numbers or classes else y
-    deviations = yerr or []
-    frame = read_cells(read, task, [*numbers, *deviations], unknown, categories, classes, either)
-    _note(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
-    schema = Schema.of(frame, task, inputs, y, covariates, asked, yerr=deviations)
-    _warn(_missing_class(schema))
+    schema, frame = _training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     chosen = recipe(method, schema.outcome_kind)
     tasks = TaskDataset.from_schema(frame, schema)
@@ -133,22 +133,80 @@ def fit(
     learner = chosen.for_table(schema)
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
-    taken = [name for name in (task, *inputs, *covariates) if name in result_columns(schema)]
+    taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
     _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
     for line in (*account(frame, schema), purposes(*chosen.train.divided(train, training), held_out)):
         typer.echo(line)
     result = chosen.train(learner, train, training)
-    extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
-    try:
-        calibrated = reference_tasks(learner, tasks, held_out, seed)
-    except BayesMetaError as error:  # the model is worth keeping without it
-        calibrated = None
-        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
-    save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
+    _save(learner, output, schema, method, train, tasks, held_out, seed)
     typer.echo(f"{method} on {train!r}: {result!r}")
-    if held_out is not None:
-        typer.echo(f"{len(held_out)} tasks were held out: bayesmeta evaluate {output} {table}")
-    typer.echo(f"model written to {output}")
+    _say_model(output, table, held_out)
+
+
+@app.command()
+def search(
+    table: TableFile,
+    task: Task,
+    y: Y,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File of trials to write, a line of JSON each; one there is gone on with."),
+    ],
+    x: X = None,
+    categorical: Categorical = None,
+    outcome: Outcome = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="alpaca, r2d2, maml, first-order-maml or meta-sgd for numbers; maml, first-order-maml, meta-sgd, r2d2 "
+            "or lrd2 for classes; the first by default."
+        ),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder for the average of the networks found.")] = None,
+    layers: Annotated[int, typer.Option(help="Largest number of hidden layers.")] = 3,
+    widths: Annotated[str, typer.Option(help="Widths of layers, separated by commas.")] = "10,20,40,80",
+    activations: Annotated[str, typer.Option(help="tanh, relu, silu, gelu, separated by commas.")] = "tanh,relu",
+    steps: Annotated[
+        str, typer.Option(help="Gradient steps of a trial: a few for all networks, more for the best of them.")
+    ] = "200,600,1800",
+    candidates: Annotated[int, typer.Option(help="Networks to try for each number of layers but one.")] = 8,
+    validation: Annotated[float, typer.Option(help="Share of the tasks that networks are scored on.")] = 0.25,
+    holdout: Holdout = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    sep: Separator = None,
+) -> None:
+    """Look for the network with which a method predicts tasks best that it was not trained on.
+
+    It starts with one layer and adds one to the best, round by round; a Gaussian process over networks says which are
+    worth a trial. A search that was stopped goes on where it was when it is run again. The report says which
+    differences are within noise.
+    """
+    require_outputs({"--output": output}, {"TABLE": table}, {} if model is None else {"--model": model})
+    counts, sizes = _whole_numbers(steps, "--steps 100,300"), _whole_numbers(widths, "--widths 20,40")
+    schema, frame = _training_table(table, sep, task, x, y, None, categorical, None, outcome)
+    offered = network_methods(schema.outcome_kind)
+    name = next(iter(offered)) if method is None else method
+    chosen = network_method(name, schema.outcome_kind)
+    tasks = TaskDataset.from_schema(frame, schema)
+    kept, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
+    train, judged = kept.split(validation, seed)
+    space = DenseSpace(len(schema.x_names), range(1, layers + 1), sizes, activations.split(","))
+    outputs = len(schema.classes) or len(schema.y)
+
+    def make(network: Network) -> Learner:
+        return chosen.make(network, outputs)
+
+    if model is not None:
+        require_savable(Stacked({"a": make(space.network(space.all()[0]))}, {"a": 1.0}), model)
+    typer.echo(f"{len(train)} tasks to train on, {len(judged)} to score networks on, {len(space.all())} networks")
+    found = ArchitectureSearch(
+        space, make, Steps(tuple(counts)), candidates=candidates, objective=chosen.objective, seed=seed
+    ).run(train, judged, output, progress=sys.stderr.isatty())
+    typer.echo(str(found))
+    typer.echo(f"{len(found.trials)} trials written to {output}")
+    if model is not None:
+        _save(found.averaged(), model, schema, name, kept, tasks, held_out, seed)
+        _say_model(model, table, held_out)
 
 
 @app.command()
@@ -280,6 +338,61 @@ def _asked(outcome: str | None, count: int) -> Outcomes | None:
     return kinds[outcome]
 
 
+def _training_table(
+    table: Path,
+    sep: str | None,
+    task: str,
+    x: list[str] | None,
+    y: list[str],
+    covariate: list[str] | None,
+    categorical: list[str] | None,
+    yerr: list[str] | None,
+    outcome: str | None,
+) -> "tuple[Schema, pd.DataFrame]":
+    """What the columns of a table to learn from are, and its cells; what is unusual in the file is said."""
+    asked = _asked(outcome, len(y))
+    read = read_table(table, sep)
+    covariates, categories = covariate or [], categorical or []
+    inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
+    unknown = [name for name in (*inputs, *covariates) if name not in categories]
+    numbers = y if len(y) > 1 or isinstance(asked, Numbers) or yerr else []
+    classes = y if isinstance(asked, Labels) else []
+    either = [] if numbers or classes else y
+    deviations = yerr or []
+    frame = read_cells(read, task, [*numbers, *deviations], unknown, categories, classes, either)
+    _note(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
+    schema = Schema.of(frame, task, inputs, y, covariates, asked, yerr=deviations)
+    _warn(_missing_class(schema))
+    return schema, frame
+
+
+def _save(
+    learner: Learner,
+    output: Path,
+    schema: Schema,
+    method: str,
+    train: TaskDataset,
+    tasks: TaskDataset,
+    held_out: TaskDataset | None,
+    seed: int,
+) -> None:
+    """Write a model folder, with what predict and evaluate want to know."""
+    extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
+    try:
+        calibrated = reference_tasks(learner, tasks, held_out, seed)
+    except BayesMetaError as error:  # the model is worth keeping without it
+        calibrated = None
+        typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
+    save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
+
+
+def _say_model(output: Path, table: Path, held_out: TaskDataset | None) -> None:
+    """Where a model is, and what to do with the tasks that were held out."""
+    if held_out is not None:
+        typer.echo(f"{len(held_out)} tasks were held out: bayesmeta evaluate {output} {table}")
+    typer.echo(f"model written to {output}")
+
+
 def _missing_class(schema: Schema) -> str:
     """What is probably wrong where a class is called like a missing number; empty where none is."""
     word = next((name for name in schema.classes if name in MISSING and name.lower() != "none"), None)
@@ -289,10 +402,14 @@ def _missing_class(schema: Schema) -> str:
 
 
 def _counts(shots: str) -> list[int]:
+    return _whole_numbers(shots, "numbers of support points like 0,1,3")
+
+
+def _whole_numbers(text: str, expected: str) -> list[int]:
     try:
-        return [int(part) for part in shots.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise DataError(f"expected numbers of support points like 0,1,3, got {shots!r}") from error
+        raise DataError(f"expected {expected}, got {text!r}") from error
 
 
 def _tasks(table: Table, schema: Schema, extra: dict[str, Any], include_trained: bool) -> tuple[TaskDataset, str]:

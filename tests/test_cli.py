@@ -92,6 +92,40 @@ def test_fit_evaluate_predict(table: Path, tmp_path: Path) -> None:
     assert np.abs(known["mean"].to_numpy() - truth.to_numpy()).max() < 20  # four noise deviations
 
 
+def test_search_is_gone_on_with_and_its_model_predicts(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, model = tmp_path / "trials.jsonl", tmp_path / "model"
+    arguments = ["search", table, "--task", "subject", "--x", "days", "--y", "reaction", "-o", trials, "--model", model]
+    arguments += ["--steps", "2,4", "--layers", "2", "--widths", "4,8", "--activations", "relu", "--candidates", "2"]
+    code, out, err = run(capsys, monkeypatch, *arguments, "--holdout", "0.25")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert "22 tasks to train on, 8 to score networks on, 10 networks" in lines
+    assert "8 trials written to" in out  # 2 + 2 of one layer, 2 + 2 of two
+    assert any(line.startswith("best of 4 finalists: ") for line in lines)
+    assert lines[-2] == f"10 tasks were held out: bayesmeta evaluate {model} {table}"
+    before = trials.read_bytes()
+    assert run(capsys, monkeypatch, *arguments, "--holdout", "0.25")[1] == out
+    assert trials.read_bytes() == before
+    scored = run(capsys, monkeypatch, "evaluate", model, table, "--shots", "2")
+    assert scored[0] == 0
+    assert "30 of the 40 tasks are of the training and left out" in scored[1]
+
+    for more, message in (
+        (["--widths", "4,x"], "expected --widths 20,40, got '4,x'"),
+        (["--steps", "4,2"], "expected budgets that increase from rung to rung"),
+        (["--activations", "sine"], "expected an activation among"),
+        (["--method", "dkt"], "expected a method among ['alpaca', "),
+        (["--seed", "1"], "expected the trials of this search, got those of one with another seed"),
+    ):
+        code, _, err = run(capsys, monkeypatch, *arguments, *more)
+        assert code == 2
+        assert err.startswith("error: ")
+        assert message in err
+        assert len(err.splitlines()) == 1
+
+
 def test_predictions_are_those_of_the_library(table: Path, tmp_path: Path) -> None:
     import bayesmeta as bm
 

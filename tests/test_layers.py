@@ -15,7 +15,7 @@ LAYERS = [
         "foundations",
         [
             *("errors", "typing", "version", "torch_private", "annotations", "arguments", "description", "one_line"),
-            *("modes", "rounding", "task_names"),
+            *("modes", "rounding", "task_names", "outputs"),
         ],
     ),
     (
@@ -41,8 +41,8 @@ LAYERS = [
     (
         "people",
         [
-            *("recipes", "selection", "frames", "csv_text", "table_files", "table_cells", "table_account", "outputs"),
-            "unlike_tasks",
+            *("recipes", "selection", "frames", "csv_text", "table_files", "table_cells", "table_account"),
+            *("unlike_tasks", "network_methods"),
         ],
     ),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),

@@ -63,8 +63,10 @@ class ConvNet(Network):
         depth, *size = shape = tuple(x_shape)
         if len(shape) != 3 or min(shape) < 1:
             raise ShapeError(f"expected x_shape (channels, height, width) with sizes >= 1, got {shape}")
-        if channels < 1 or blocks < 1:
-            raise DataError(f"expected at least one channel and one block, got {channels} and {blocks}")
+        if channels < 1:
+            raise DataError(f"expected at least one channel, got {channels}")
+        if blocks < 1:
+            raise DataError(f"expected at least one block, got {blocks}")
         if kernel < 1 or kernel % 2 == 0:
             raise DataError(f"expected a kernel of an odd size, got {kernel}")
         if norm not in ("group", "task"):

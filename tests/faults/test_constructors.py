@@ -303,7 +303,14 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         | {"exact_rows": 100, "num_inducing": 10},
     ),
     bm.DeepKernelTransfer: (_adapt, SCALED | {"kernel": bm.kernels.RBFKernel, "mean": _network}),
-    bm.MLP: (_features, {"num_inputs": 1, "hidden": lambda: [4], "activation": "tanh"}),
+    bm.MLP: (
+        _features,
+        {"num_inputs": 1, "hidden": lambda: [4, 4], "activation": "tanh", "norm": "layer", "skip": True},
+    ),
+    bm.networks.ConvNet: (
+        _features,
+        {"x_shape": (1, 8, 8), "channels": 8, "blocks": 2, "kernel": 3, "norm": "group", "num_groups": 4},
+    ),
     bm.Conv4: (_features, {"x_shape": (1, 8, 8), "channels": 8, "norm": "group", "num_groups": 4}),
     bm.ResNet12: (_features, {"x_shape": (1, 8, 8), "channels": (4, 4, 4, 4), "average": False, "num_groups": 2}),
     bm.Identity: (_features, {"num_inputs": 1}),

@@ -92,6 +92,19 @@ def test_stacked_is_a_loop_over_tasks(norm: str, reference: Callable[..., Tensor
         torch.testing.assert_close(a, b, **CLOSE)
 
 
+def test_other_numbers_of_blocks_and_kernels() -> None:
+    network = bm.networks.ConvNet((1, 9, 6), channels=4, blocks=2, kernel=5, num_groups=2).double()
+    x = _images(2, 3, 1, 9, 6)
+    z = x.flatten(0, 1)
+    for block in network.blocks:
+        z = F.conv2d(z, block.convolution.weight, block.convolution.bias, padding=2)
+        z = F.max_pool2d(F.relu(F.group_norm(z, 2, block.norm.weight, block.norm.bias)), 2)
+    assert network.map_shape == z.shape[1:] == (4, 2, 1)
+    torch.testing.assert_close(network(x), z.flatten(1).unflatten(0, (2, 3)), **CLOSE)
+    with pytest.raises(bm.DataError, match="expected at least one block, got 0"):
+        bm.networks.ConvNet((1, 9, 6), channels=4, blocks=0, num_groups=2)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_forward_shares_its_weights(norm: str) -> None:
     network = _network(norm)

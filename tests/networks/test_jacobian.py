@@ -12,6 +12,7 @@ from bayesmeta.networks.jacobian import (
     Jacobian,
     OuterProduct,
     flat_diagonal,
+    jacobian,
 )
 from bayesmeta.typing import Params
 
@@ -51,6 +52,19 @@ def pair(request: pytest.FixtureRequest) -> tuple[Params, Jacobian, Jacobian]:
 def _dense(left: Tensor, diagonal: Diagonal, phi: Params, right: Tensor) -> Tensor:
     spread = flat_diagonal(diagonal, {name: value.shape[1:] for name, value in phi.items()})
     return torch.einsum("bnkp,bp,bmlp->bnkml", left, spread.expand(TASKS, -1), right).flatten(3).flatten(1, 2)
+
+
+@pytest.mark.parametrize(("norm", "skip"), [(None, True), ("layer", False), ("layer", True)])
+def test_the_way_back_through_normalisation_and_skips(norm: str | None, skip: bool) -> None:
+    network = bm.MLP(2, [4, 4, 4], "silu", norm, skip).with_outputs(2).double()
+    phi = {name: torch.randn(TASKS, *value.shape, dtype=torch.float64) for name, value in network.named_parameters()}
+    x = torch.randn(TASKS, 5, 2, dtype=torch.float64)
+    expected = jacobian(network.stacked, phi, x, theta=network.parameters(), pointwise=True).dense()
+    torch.testing.assert_close(network.jacobian(phi, x).dense(), expected, **CLOSE)
+    alone = torch.cat(
+        [torch.func.functional_call(network, {n: v[t] for n, v in phi.items()}, x[t : t + 1]) for t in range(TASKS)]
+    )
+    torch.testing.assert_close(network.stacked(phi, x), alone, **CLOSE)
 
 
 KINDS = ["one number", "one a task", "shared by tasks", "every number", "outer products", "a mixture"]

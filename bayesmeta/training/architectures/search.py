@@ -140,9 +140,10 @@ class ArchitectureSearch:
             require_writable(path)
         run = _Run(self, tasks, _Validation(validation, self.split, self.seed), path, progress)
         parents: list[Architecture] = []
-        for number in range(len(self.space.choices[self.space.blocks])):
-            chosen = self.space.smallest() if number == 0 else self._children(parents, run)
-            parents = [trial.architecture for trial in self._halving(chosen, number, run)][: self.survivors]
+        with run.bar:
+            for number in range(len(self.space.choices[self.space.blocks])):
+                chosen = self.space.smallest() if number == 0 else self._children(parents, run)
+                parents = [trial.architecture for trial in self._halving(chosen, number, run)][: self.survivors]
         result = run.result()
         _ = result.finalists  # raises where there are none
         return result

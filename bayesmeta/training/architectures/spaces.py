@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from bayesmeta.errors import DataError
@@ -72,11 +73,11 @@ class Space(ABC):
         for name, values in choices.items():
             if isinstance(values, str) or not len(values) or len({repr(value) for value in values}) < len(values):
                 raise DataError(f"expected distinct values of {name}, at least one of them, got {values!r}")
-        numbers = list(choices[blocks])
+        self.choices = {name: tuple(map(_plain, values)) for name, values in choices.items()}
+        numbers = list(self.choices[blocks])
         if any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in numbers) or numbers != sorted(numbers):  # type: ignore[type-var]
             raise DataError(f"expected increasing whole numbers of {blocks}, from 1 on, got {numbers}")
         self.x_shape, self.blocks = tuple(x_shape), blocks
-        self.choices = {name: tuple(values) for name, values in choices.items()}
 
     @abstractmethod
     def network(self, architecture: Architecture) -> Network:
@@ -131,7 +132,7 @@ class Space(ABC):
         return Architecture(tuple((name, choices[name]) for name in self.choices))
 
     def features(self, architecture: Architecture) -> list[float]:
-        """Numbers that describe an architecture: of numbers the logarithm, from 0 to 1; of names one for each but one.
+        """Numbers that describe an architecture: of positive numbers the logarithm, from 0 to 1; of names one for each.
 
         Example:
             >>> space = DenseSpace(1, depths=(1, 2, 4), widths=(10, 40), activations=("tanh", "relu"))
@@ -142,7 +143,7 @@ class Space(ABC):
         found: list[float] = []
         for name, values in self.choices.items():
             value = architecture[name]
-            if all(isinstance(each, int) and not isinstance(each, bool) for each in values):
+            if all(isinstance(each, int) and not isinstance(each, bool) and each > 0 for each in values):
                 low, high = math.log(min(values)), math.log(max(values))  # type: ignore[type-var, arg-type]
                 found.append((math.log(value) - low) / (high - low) if high > low else 0.0)  # type: ignore[arg-type]
             else:
@@ -248,6 +249,11 @@ class ConvSpace(Space):
         """A freshly initialised network of convolutions."""
         blocks, channels, kernel = (architecture[name] for name in self.choices)
         return ConvNet(self.x_shape, channels, blocks, kernel)  # type: ignore[arg-type]
+
+
+def _plain(value: Choice) -> Choice:
+    """numpy's numbers as Python's, which JSON knows."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _said(name: str, value: Choice) -> str:
