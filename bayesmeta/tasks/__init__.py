@@ -2,12 +2,14 @@
 
 from bayesmeta.tasks.base_points import BasePoints
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
+from bayesmeta.tasks.images.corruptions import Erased, PixelNoise
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
 from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
 from bayesmeta.tasks.oracles.oracle import Oracle
+from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.simulators.gp_functions import GPFunctions
@@ -25,12 +27,15 @@ from bayesmeta.tasks.table import Schema
 __all__ = [
     "Affine",
     "Augmentation",
+    "AugmentedTasks",
     "BasePoints",
     "Cauchy",
     "ClassSplit",
+    "ClusteredTasks",
     "Composed",
     "Episodes",
     "EqualSplit",
+    "Erased",
     "FunctionSimulator",
     "GPFunctions",
     "GaussianBlobs",
@@ -39,6 +44,7 @@ __all__ = [
     "Oracle",
     "OrderedSplit",
     "Pendulum",
+    "PixelNoise",
     "PrefixSplit",
     "RandomSplit",
     "Sawtooth",
@@ -52,6 +58,7 @@ __all__ = [
     "SuperClassEpisodes",
     "TaskMixture",
     "TaskSource",
+    "UnlabelledTasks",
     "download_omniglot",
     "metal_benchmark",
     "omniglot",
