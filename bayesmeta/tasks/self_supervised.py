@@ -296,16 +296,16 @@ def k_means(rows: Float[Tensor, "n F"], clusters: int, generator: torch.Generato
     """
     from scipy.cluster.vq import kmeans2
 
-    chosen = below(torch.tensor([len(rows)]), generator)
-    centers = rows[chosen]
-    nearest = (rows - centers).square().sum(-1)  # squared distance to the nearest center so far
-    draws = uniform((clusters,), generator)
-    for draw in draws[1:]:
+    rows = rows - rows.mean(0)
+    squares = rows.square().sum(-1)
+    place = int(below(torch.tensor(len(rows)), generator))
+    chosen, nearest = [place], torch.full_like(squares, torch.inf)  # squared distance to the nearest start so far
+    for draw in uniform((clusters - 1,), generator).double():
+        nearest = torch.minimum(nearest, squares - 2.0 * (rows @ rows[place]) + squares[place]).clamp(min=0.0)
         total = nearest.double().cumsum(-1)
-        place = int(torch.searchsorted(total, draw.double() * total[-1], right=True).clamp(max=len(rows) - 1))
-        centers = torch.cat([centers, rows[place][None]])
-        nearest = torch.minimum(nearest, (rows - rows[place]).square().sum(-1))
+        place = min(int(torch.searchsorted(total, draw * total[-1], right=True)), len(rows) - 1)
+        chosen.append(place)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of an empty cluster, which no episode draws
-        labels = kmeans2(rows.numpy(), centers.numpy(), iter=ITERATIONS, minit="matrix")[1]
+        labels = kmeans2(rows.numpy(), rows[chosen].numpy(), iter=ITERATIONS, minit="matrix")[1]
     return torch.from_numpy(labels.astype("int64"))
