@@ -9,12 +9,14 @@ from bayesmeta.tasks.bandits.policy import Policy, RandomArms
 from bayesmeta.tasks.bandits.thompson import Thompson, drawn_rewards
 from bayesmeta.tasks.base_points import BasePoints
 from bayesmeta.tasks.images.augment import Affine, Augmentation, Composed, StrokeWidth
+from bayesmeta.tasks.images.corruptions import Erased, PixelNoise
 from bayesmeta.tasks.images.episodes import Episodes
 from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
 from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
 from bayesmeta.tasks.oracles.oracle import Oracle
+from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.simulators.gp_functions import GPFunctions
@@ -32,14 +34,17 @@ from bayesmeta.tasks.table import Schema
 __all__ = [
     "Affine",
     "Augmentation",
+    "AugmentedTasks",
     "Bandits",
     "BasePoints",
     "BernoulliBandits",
     "Cauchy",
     "ClassSplit",
+    "ClusteredTasks",
     "Composed",
     "Episodes",
     "EqualSplit",
+    "Erased",
     "FunctionSimulator",
     "GPFunctions",
     "GaussianBandits",
@@ -51,6 +56,7 @@ __all__ = [
     "Oracle",
     "OrderedSplit",
     "Pendulum",
+    "PixelNoise",
     "Play",
     "Policy",
     "PrefixSplit",
@@ -68,6 +74,7 @@ __all__ = [
     "TaskMixture",
     "TaskSource",
     "Thompson",
+    "UnlabelledTasks",
     "download_omniglot",
     "drawn_rewards",
     "metal_benchmark",

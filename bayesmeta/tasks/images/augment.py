@@ -82,10 +82,10 @@ class Affine(Augmentation):
 
     def __post_init__(self) -> None:
         """Check the strengths."""
-        _require_strength(self.degrees, "degrees")
-        _require_strength(self.shear, "shear", below=1.0)
-        _require_strength(self.scale, "scale")
-        _require_strength(self.shift, "shift")
+        require_strength(self.degrees, "degrees")
+        require_strength(self.shear, "shear", below=1.0)
+        require_strength(self.scale, "scale")
+        require_strength(self.shift, "shift")
 
     def __call__(
         self, images: Float[Tensor, "n channels height width"], generator: torch.Generator
@@ -136,7 +136,7 @@ class StrokeWidth(Augmentation):
 
     def __post_init__(self) -> None:
         """Check the amount."""
-        _require_strength(self.amount, "amount", most=1.0)
+        require_strength(self.amount, "amount", most=1.0)
 
     def __call__(
         self, images: Float[Tensor, "n channels height width"], generator: torch.Generator
@@ -224,7 +224,15 @@ def _matrix(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     return torch.stack([torch.stack([a, b], -1), torch.stack([c, d], -1)], -2)
 
 
-def _require_strength(value: float, name: str, most: float = math.inf, below: float = math.inf) -> None:
+def require_strength(value: float, name: str, most: float = math.inf, below: float = math.inf) -> None:
+    """Raise DataError for what is no finite number of 0 or more, or is beyond its bounds.
+
+    Args:
+        value: of an augmentation.
+        name: of it, for the message.
+        most: the largest that is accepted.
+        below: what it must be less than.
+    """
     is_number = isinstance(value, Real) and not isinstance(value, bool)
     if not is_number or not (0.0 <= value <= most and value < below):  # NaN compares as False
         room = f" below {below:g}" if below < math.inf else f" up to {most:g}" if most < math.inf else ""

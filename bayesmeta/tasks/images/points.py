@@ -16,6 +16,7 @@ def shuffled(
     mask: Bool[Tensor, "B ways k"],
     generator: torch.Generator,
     augment: Augmentation | None = None,
+    changed: Bool[Tensor, "B ways k"] | None = None,
 ) -> Data:
     """Support or query of images, labelled by their way, in a random order with padding last, where the images are.
 
@@ -25,6 +26,7 @@ def shuffled(
         mask: which of them are real.
         generator: the only source of randomness.
         augment: how each image is changed.
+        changed: which images are; all of them by default.
 
     Raises:
         ShapeError: the augmentation gives images of another shape.
@@ -40,10 +42,13 @@ def shuffled(
     chosen = rows.flatten(1).gather(1, order).to(device)
     x = unit(pixels.index_select(0, chosen.flatten()))
     if augment is not None and len(x):
-        changed = augment(x, generator)
-        if changed.shape != x.shape:
-            raise ShapeError(f"expected images of shape {tuple(x.shape)} of {augment}, got {tuple(changed.shape)}")
-        x = changed
+        other = augment(x, generator)
+        if other.shape != x.shape:
+            raise ShapeError(f"expected images of shape {tuple(x.shape)} of {augment}, got {tuple(other.shape)}")
+        if changed is not None:
+            which = changed.flatten(1).gather(1, order).flatten().to(device)
+            other = torch.where(which.view(-1, *[1] * (x.ndim - 1)), other, x)
+        x = other
     return Data(x.reshape(*chosen.shape, *pixels.shape[1:]), labels.to(device), real.to(device))
 
 
