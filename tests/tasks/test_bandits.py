@@ -321,7 +321,6 @@ def test_shorter_bandits_are_padded() -> None:
 
 def test_a_prior_is_learned_from_the_logs_of_a_policy() -> None:
     torch.manual_seed(0)
-    assert LINEAR.oracle is not None
     logs = bm.tasks.play(LINEAR, bm.tasks.Thompson(LINEAR.oracle.adapt(LINEAR.nothing(400))), 400, 8).tasks()
     learner = bm.ALPaCA(bm.Identity(2))
     bm.fit_evidence(learner, logs)
@@ -394,7 +393,5 @@ def test_a_posterior_without_draws_is_refused() -> None:
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
         bm.tasks.play(GAUSSIAN, bm.tasks.Thompson(process.adapt(GAUSSIAN.nothing(2))), 2, 1)
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
-        bm.tasks.drawn_rewards(
-            bm.R2D2(bm.Identity(3), num_classes=2).adapt(BERNOULLI.dataset(2, 3).data),
-            BERNOULLI.options(2, generator()),
-        )
+        posterior = bm.R2D2(bm.Identity(3), num_classes=2).adapt(BERNOULLI.nothing(2))
+        bm.tasks.drawn_rewards(posterior, BERNOULLI.options(2, generator()))
