@@ -38,6 +38,7 @@ class BernoulliBandits(Bandits):
     """
 
     outcomes = Labels(2)
+    oracle: BetaBernoulliOracle
 
     def __init__(self, num_arms: int = 5, alpha: float = 1.0, beta: float = 1.0) -> None:
         super().__init__(num_arms)

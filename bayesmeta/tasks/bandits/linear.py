@@ -45,6 +45,7 @@ class LinearBandits(Bandits):
     """
 
     outcomes = Numbers(1)
+    oracle: LinearRewardsOracle
 
     def __init__(
         self,

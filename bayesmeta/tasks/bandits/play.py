@@ -70,7 +70,8 @@ class Play:
 
     def tasks(self) -> TaskDataset:
         """The logs as tasks. Arms were chosen by what had been observed, which the likelihood need not know of: given
-        the points, no posterior and no evidence depends on how their inputs were chosen.
+        the points, no posterior and no evidence depends on how their inputs were chosen from earlier ones. Train by
+        `fit_evidence`, or with `PrefixSplit`: a random split predicts rewards from later choices, which tell of them.
 
         Raises:
             DataError: a bandit without steps.

@@ -117,9 +117,9 @@ def drawn_rewards(
     drawn = _drawn(predictive, generator)
     learner = getattr(posterior, "learner", None)
     if drawn is None and isinstance(learner, ExplicitLearner):
-        phi = {name: value[0] for name, value in posterior.sample(1, generator).items()}
-        f = learner.forward(phi, posterior.spec.queries(x))
-        drawn = _expected(IndependentPredictive(learner.likelihood(f)))
+        x = posterior.spec.queries(x)
+        phi = {name: value[0].to(x.dtype) for name, value in posterior.sample(1, generator).items()}
+        drawn = _expected(IndependentPredictive(learner.likelihood(learner.forward(phi, x))))
     if drawn is None:
         raise UnsupportedError(
             f"expected a posterior with draws of the function, got {type(posterior).__name__}: its predictive is of "
