@@ -1,4 +1,10 @@
-"""Learners that see the world in other units."""
+"""Learners that see the world in other units.
+
+    phi         the learner's, in standard units
+    prior       the learner's, in standard units
+    likelihood  the learner's, in standard units
+    inference   the learner's
+"""
 
 from dataclasses import dataclass, replace
 

@@ -64,7 +64,7 @@ def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
 
 
 def _losses_and_gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """The losses of the tasks; the gradient of their sum in every parameter, none of a learner whose theta is frozen."""
+    """The losses of the tasks; the gradient of their sum in every parameter, none where theta is frozen."""
     losses = learner.meta_loss(tasks)
     if not any(p.requires_grad for p in learner.parameters()):
         return losses, []
