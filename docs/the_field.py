@@ -208,7 +208,7 @@ def contract_cases() -> str:
         path = f"{module.__name__.replace('.', '/')}.py"
         name = module.__name__.rpartition(".")[2]
         title = name.replace("_", " ").capitalize()
-        parts.append(f'\n## {title} {{#{name}}}\n\n```py\n--8<-- "{path}"\n```\n')
+        parts.append(f'\n## {title} {{#{name}}}\n\n```{{.py}}\n--8<-- "{path}"\n```\n')
     return "".join(parts)
 
 

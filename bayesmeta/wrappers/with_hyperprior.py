@@ -1,5 +1,7 @@
 """A learner whose theta has a hyperprior.
 
+Training maximises log p(tasks | theta) + log p(theta).
+
     phi         the learner's
     prior       the learner's; theta has one itself, p(theta)
     likelihood  the learner's

@@ -44,7 +44,7 @@ class Case:
     examples: int = 12
     calls: int = 50
     known_noise: bool = False
-    steps: int = 150
+    steps: int = 60
     exceptions: dict[str, str] = field(default_factory=dict)
 
     @property
