@@ -9,6 +9,11 @@ as the new task's own points speak of theta, too. Learners without an evidence h
 
 Where theta can be mapped over (`torch.vmap`: ALPaCA, processes, whatever decides nothing by values) all S members are
 computed in one pass, and a prediction costs one batch of S. Others are asked one after another.
+
+    phi         the learner's, and theta
+    prior       the learner's given theta, and p(theta | tasks)
+    likelihood  the learner's
+    inference   the learner's under each theta_s, weighted by the evidence
 """
 
 import math

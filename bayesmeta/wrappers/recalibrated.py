@@ -2,6 +2,11 @@
 
 `variance_scaling`, `temperature_scaling` and `isotonic_recalibration` fit the corrections. Between the numbers of
 support points at which a correction is known it is linear in log(1 + points), and outside of them constant.
+
+    phi         the learner's
+    prior       the learner's
+    likelihood  the learner's
+    inference   the learner's; its predictive is corrected afterwards: its variance, its logits, or its cdf
 """
 
 from abc import abstractmethod

@@ -5,6 +5,11 @@
 Yao, Vehtari, Simpson, Gelman 2018, "Using stacking to average Bayesian predictive distributions" (Bayesian Analysis 13,
 eq. 3). The weights are those under which held-out tasks were predicted best (`bm.stack`), not how probable each learner
 is: of two that are wrong in different ways both are kept.
+
+    phi         of each learner, its own
+    prior       of each learner, its own
+    likelihood  of each learner, its own
+    inference   of each learner, its own; their predictives are mixed
 """
 
 from collections.abc import Mapping

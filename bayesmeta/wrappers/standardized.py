@@ -1,4 +1,12 @@
-"""Learners that see the world in other units."""
+"""Learners that see the world in other units.
+
+z = (v - m) / s for inputs and outcomes v, m and s of all meta-training points; a density of y is that of z, over s.
+
+    phi         the learner's, in standard units
+    prior       the learner's, in standard units
+    likelihood  the learner's, in standard units
+    inference   the learner's
+"""
 
 from dataclasses import dataclass, replace
 

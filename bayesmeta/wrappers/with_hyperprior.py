@@ -1,4 +1,12 @@
-"""A learner whose theta has a hyperprior."""
+"""A learner whose theta has a hyperprior.
+
+Training maximises log p(tasks | theta) + log p(theta).
+
+    phi         the learner's
+    prior       the learner's; theta has one itself, p(theta)
+    likelihood  the learner's
+    inference   the learner's; theta is the maximum a posteriori
+"""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -63,21 +63,24 @@ def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
     return prediction.mean, prediction.stddev
 
 
-def _gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> list[torch.Tensor]:
-    """Of every parameter; none of a learner whose theta is frozen."""
+def _losses_and_gradients(learner: bm.Learner, tasks: bm.TaskBatch) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The losses of the tasks; the gradient of their sum in every parameter, none where theta is frozen."""
+    losses = learner.meta_loss(tasks)
     if not any(p.requires_grad for p in learner.parameters()):
-        return []
+        return losses, []
     learner.zero_grad()
-    learner.meta_loss(tasks).sum().backward()
-    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
+    losses.sum().backward()
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in learner.parameters()]
+    return losses.detach(), gradients
 
 
 @properties(seed=st.integers(0, 10**6), extra=st.integers(0, 4), fill=st.floats(-1e3, 1e3))
 def test_padding_never_matters(case: Case, seed: int, extra: int, fill: float) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
     padded = replace(tasks, support=_pad(tasks.support, extra, fill), query=_pad(tasks.query, extra, fill))
-    torch.testing.assert_close(learner.meta_loss(padded), learner.meta_loss(tasks), **SAME)
-    for a, b in zip(_gradients(learner, padded), _gradients(learner, tasks), strict=True):
+    (found, gradients), (expected, own) = (_losses_and_gradients(learner, each) for each in (padded, tasks))
+    torch.testing.assert_close(found, expected, **SAME)
+    for a, b in zip(gradients, own, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
     x = tasks.query.x
     a, b = learner.adapt(padded.support).predict(x), learner.adapt(tasks.support).predict(x)
@@ -92,17 +95,18 @@ def test_support_order_never_matters(case: Case, seed: int) -> None:
 @properties(seed=st.integers(0, 10**6))
 def test_a_batch_equals_a_loop_over_its_tasks(case: Case, seed: int) -> None:
     learner, tasks = case.learner(), case.batch(4, 5, 3, seed)
-    batched = learner.meta_loss(tasks)
-    looped, gradients = [], [torch.zeros_like(g) for g in _gradients(learner, tasks)]
+    batched, whole = _losses_and_gradients(learner, tasks)
+    looped, gradients = [], [torch.zeros_like(g) for g in whole]
     for i in range(tasks.num_tasks):
         count = int(tasks.support.counts[i])
         support = tasks.support.select([i])
         one = bm.TaskBatch(support.points(slice(count)), tasks.query.select([i]))
-        looped.append(learner.meta_loss(one)[0])
-        for total, gradient in zip(gradients, _gradients(learner, one), strict=True):
+        alone, own = _losses_and_gradients(learner, one)
+        looped.append(alone[0])
+        for total, gradient in zip(gradients, own, strict=True):
             total += gradient
     torch.testing.assert_close(batched, torch.stack(looped), **SAME)
-    for a, b in zip(_gradients(learner, tasks), gradients, strict=True):
+    for a, b in zip(whole, gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-8)  # gradients amplify rounding
 
 
@@ -156,7 +160,15 @@ def test_empty_support_gives_a_finite_prior_predictive(case: Case) -> None:
 
 def test_densities_integrate_to_one(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(3, 5, 1)
-    prediction = learner.adapt(tasks.support).predict(tasks.query.x)
+    posterior, x = learner.adapt(tasks.support), tasks.query.x
+    prediction = posterior.predict(x)
+
+    def density(points: torch.Tensor) -> torch.Tensor:
+        """Of G outcomes of the one point of each task, `B G C`, by a prediction of as many tasks that are alike."""
+        alike = torch.arange(3).repeat_interleave(points.shape[1])
+        values = posterior.select(alike).predict(x[alike]).log_prob(points.flatten(0, 1)[:, None])
+        return values.reshape(points.shape[:2]).exp()
+
     if case.num_classes:
         labels = torch.arange(case.num_classes).repeat(3, 1)
         total = (
@@ -164,29 +176,26 @@ def test_densities_integrate_to_one(case: Case) -> None:
         )
     elif case.num_outputs == 1:
         grid = torch.linspace(-1, 1, 241, dtype=torch.float64)  # steps of a tenth of a deviation
-        points = prediction.mean + 12 * prediction.stddev * grid  # B 1 G
-        density = torch.stack([prediction.log_prob(points[..., i : i + 1]) for i in range(len(grid))], -1).exp()
-        total = torch.trapezoid(density, points[:, 0], dim=-1)
+        points = prediction.mean + 12 * prediction.stddev * grid[:, None]  # B G 1
+        total = torch.trapezoid(density(points), points[..., 0], dim=-1)
     else:
         grid = torch.linspace(-1, 1, 61, dtype=torch.float64)  # steps of .27 of a deviation
-        points = torch.cartesian_prod(grid, grid)
-        values = prediction.mean + 8 * prediction.stddev * points[:, None, None, :]  # G B 1 C
-        density = torch.stack([prediction.log_prob(value) for value in values], -1).exp()
+        points = prediction.mean + 8 * prediction.stddev * torch.cartesian_prod(grid, grid)  # B G C
         cell = (8 * prediction.stddev[:, 0] * 2 / 60).prod(-1)
-        total = density.sum(-1) * cell
+        total = density(points).sum(-1) * cell
     torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-6, atol=1e-6)  # the trapezoid rule's own error
 
 
 def test_every_theta_gets_a_finite_gradient(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(8, 6, 4)
-    for parameter, gradient in zip(learner.parameters(), _gradients(learner, tasks), strict=True):
+    for parameter, gradient in zip(learner.parameters(), _losses_and_gradients(learner, tasks)[1], strict=True):
         assert torch.isfinite(gradient).all()
         assert parameter.numel() == 0 or gradient.abs().max() > 0
 
 
 def test_meta_gradient_equals_finite_differences(case: Case) -> None:
     learner, tasks = case.learner(), case.batch(3, 4, 3)
-    gradients = _gradients(learner, tasks)
+    _, gradients = _losses_and_gradients(learner, tasks)
     generator = torch.Generator().manual_seed(0)
     for parameter, gradient in zip(learner.parameters(), gradients, strict=True):
         direction = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)

@@ -92,6 +92,7 @@ GRADIENT = [
         lambda: bm.MAML(bm.MLP(2, [8]), steps=2, lr=0.1, likelihood=bm.likelihoods.Categorical(3)),
         outcomes=bm.Labels(3),
         num_inputs=2,
+        steps=150,
         exceptions=NOT_EQUIVARIANT,
     ),
     _gradient(
@@ -129,7 +130,7 @@ GRADIENT = [
         "llama",
         lambda: bm.LLAMA(_mlp(), precision=20.0),
         calls=20,
-        steps=60,  # which is more than is asked of the others in 150
+        steps=60,
         float32_tolerance=1e-3,  # the solver stops at √eps posterior deviations
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),

@@ -18,6 +18,7 @@ def _classifier(name: str, make: Callable[[int | None], bm.Learner], **exception
             lambda: make(None),
             outcomes=bm.Labels(),
             exceptions=OWN_CLASSES | exceptions,
+            steps=120,
             **shared,
         ),
     ]
