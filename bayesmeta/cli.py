@@ -17,7 +17,7 @@ from bayesmeta.frames import Matching, describe_tasks, predictions, require_free
 from bayesmeta.learner import Learner
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
-from bayesmeta.recipes import Training, recipe, recipes
+from bayesmeta.recipes import recipe, recipes
 from bayesmeta.reporting.report import report as report_on
 from bayesmeta.table_account import account, purposes
 from bayesmeta.table_cells import MISSING, decimal_commas, number_columns, read_as, read_cells
@@ -26,6 +26,7 @@ from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
+from bayesmeta.trainers import Training
 from bayesmeta.training.checkpoint import load_with_extra, require_savable, save
 from bayesmeta.unlike_tasks import reference_tasks, unlike
 
@@ -97,7 +98,7 @@ def fit(
     ] = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
+        str | None, typer.Option(help="See `bayesmeta methods`; stack for numbers and maml for classes by default.")
     ] = None,
     holdout: Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")] = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
@@ -137,7 +138,8 @@ def fit(
     _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
     for line in (*account(frame, schema), purposes(*chosen.train.divided(train, training), held_out)):
         typer.echo(line)
-    result = chosen.train(learner, train, training)
+    trained = chosen.train(learner, train, training)
+    learner = trained.learner
     extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
     try:
         calibrated = reference_tasks(learner, tasks, held_out, seed)
@@ -145,7 +147,7 @@ def fit(
         calibrated = None
         typer.echo(f"warning: predict will not warn of tasks unlike those of the training: {error}", err=True)
     save(learner, output, extra if calibrated is None else extra | {"surprise": calibrated.to_json()})
-    typer.echo(f"{method} on {train!r}: {result!r}")
+    typer.echo(f"{method} on {train!r}: {trained.account}")
     if held_out is not None:
         typer.echo(f"{len(held_out)} tasks were held out: bayesmeta evaluate {output} {table}")
     typer.echo(f"model written to {output}")
