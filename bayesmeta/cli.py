@@ -19,7 +19,7 @@ from bayesmeta.network_methods import network_method, network_methods
 from bayesmeta.networks.network import Network
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
-from bayesmeta.recipes import Training, recipe, recipes
+from bayesmeta.recipes import recipe, recipes
 from bayesmeta.reporting.report import report as report_on
 from bayesmeta.table_account import account, purposes
 from bayesmeta.table_cells import MISSING, decimal_commas, number_columns, read_as, read_cells
@@ -28,6 +28,7 @@ from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import PrefixSplit, RandomSplit
 from bayesmeta.tasks.table import Schema
+from bayesmeta.trainers import Training
 from bayesmeta.training.architectures.budgets import Steps
 from bayesmeta.training.architectures.search import ArchitectureSearch
 from bayesmeta.training.architectures.spaces import DenseSpace
@@ -109,7 +110,7 @@ def fit(
     yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; alpaca for numbers and maml for classes by default.")
+        str | None, typer.Option(help="See `bayesmeta methods`; stack for numbers and maml for classes by default.")
     ] = None,
     holdout: Holdout = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
@@ -137,9 +138,9 @@ def fit(
     _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
     for line in (*account(frame, schema), purposes(*chosen.train.divided(train, training), held_out)):
         typer.echo(line)
-    result = chosen.train(learner, train, training)
-    _save(learner, output, schema, method, train, tasks, held_out, seed)
-    typer.echo(f"{method} on {train!r}: {result!r}")
+    trained = chosen.train(learner, train, training)
+    _save(trained.learner, output, schema, method, train, tasks, held_out, seed)
+    typer.echo(f"{method} on {train!r}: {trained.account}")
     _say_model(output, table, held_out)
 
 

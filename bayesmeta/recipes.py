@@ -1,10 +1,10 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from bayesmeta import few_tasks
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
@@ -33,49 +33,12 @@ from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
-from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
-from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
-from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import fit
-from bayesmeta.training.objectives import Evidence, Objective
-from bayesmeta.training.result import FitResult
+from bayesmeta.trainers import ByEvidence, ByGradients, Trainer
+from bayesmeta.training.objectives import Evidence
 from bayesmeta.wrappers.standardized import Standardized
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a user may change about a training run.
-
-    Attributes:
-        steps: gradient steps (at most 500 iterations of a full-batch fit).
-        seed: of the tasks and points that are drawn, and of the validation tasks.
-        validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
-        progress: show a progress bar; None shows it on a terminal only.
-
-    Example:
-        >>> Training(steps=100).seed
-        0
-    """
-
-    steps: int = 5_000
-    seed: int = 0
-    validation: float = 0.2
-    progress: bool | None = None
-
-
-class Trainer(ABC):
-    """How a learner is trained on a table, and with which of its tasks."""
-
-    @abstractmethod
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """Tasks to learn from, and tasks that only say when to stop, if there are any."""
-
-    @abstractmethod
-    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
-        """Train in place, on the tasks that `divided` gives."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +48,7 @@ class Recipe:
     Attributes:
         summary: one line for people who choose.
         build: (D, C) -> an untrained learner of C numbers, or of C classes.
-        train: trains it in place.
+        train: trains it.
         with_covariates: (D, k, C) -> the same where the last k inputs are covariates of the task, whose effects do not
             differ between tasks; None where covariates are inputs like others.
 
@@ -119,63 +82,6 @@ class Recipe:
         return self.with_covariates(inputs, schema.num_covariates, outputs)
 
 
-@dataclass(frozen=True)
-class ByGradients(Trainer):
-    """Stochastic steps; of five tasks or more, a share stops the training early.
-
-    Attributes:
-        objective: what is maximised; the predictive density of query points by default.
-
-    Example:
-        >>> import bayesmeta as bm
-        >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
-        >>> ByGradients().divided(tasks, Training(validation=0.2))
-        (TaskDataset(8 tasks, 5 to 5 points each), TaskDataset(2 tasks, 5 to 5 points each))
-    """
-
-    objective: Objective | None = None
-
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """A share of the tasks, drawn at random, is for early stopping."""
-        if training.validation > 0.0 and len(tasks) >= 5:
-            return tasks.split(training.validation, training.seed)
-        return tasks, None
-
-    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
-        """Train in place."""
-        tasks, validation = self.divided(tasks, training)
-        return fit(
-            learner,
-            tasks,
-            training.steps,
-            objective=self.objective,
-            validation=validation,
-            patience=8,
-            validate_every=max(training.steps // 40, 1),
-            seed=training.seed,
-            progress=training.progress,
-        )
-
-
-@dataclass(frozen=True)
-class ByEvidence(Trainer):
-    """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
-
-    Example:
-        >>> import bayesmeta as bm
-        >>> ByEvidence().divided(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
-        (TaskDataset(10 tasks, 5 to 5 points each), None)
-    """
-
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """All tasks, and none."""
-        return tasks, None
-
-    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> FitResult:
-        """Train in place."""
-        return fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
-
-
 def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
 
@@ -188,11 +94,6 @@ def _bumps(features: Network, num_outputs: int) -> Learner:
 
 def _bump_features(num_inputs: int) -> Network:
     return AdditiveRadialBasis(num_inputs, 8) if num_inputs else Identity(0)
-
-
-def _shifting(features: Network, num_covariates: int) -> Network:
-    """Effects of covariates that all tasks share: they shift the outcome."""
-    return TaskCovariates(features, num_covariates, shifted=[0])
 
 
 NUMBER = Numbers()
@@ -256,6 +157,12 @@ def _neural_processes(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
 
 
 RECIPES: dict[str, Recipe] = {
+    "stack": Recipe(
+        "Lines and curves, mixed as held-out tasks say: calibrated with ten tasks, quick with a thousand",
+        few_tasks.untrained,
+        few_tasks.ByStacking(),
+        few_tasks.untrained_with_covariates,
+    ),
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
         lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
@@ -265,13 +172,13 @@ RECIPES: dict[str, Recipe] = {
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
         lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(_shifting(Identity(num_inputs - k), k), num_outputs),
+        lambda num_inputs, k, num_outputs: _linear(few_tasks.shifting(Identity(num_inputs - k), k), num_outputs),
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
         lambda num_inputs, num_outputs: _bumps(_bump_features(num_inputs), num_outputs),
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _bumps(_shifting(_bump_features(num_inputs - k), k), num_outputs),
+        lambda num_inputs, k, num_outputs: _bumps(few_tasks.shifting(_bump_features(num_inputs - k), k), num_outputs),
     ),
     "r2d2": Recipe(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
@@ -335,6 +242,12 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
+    "stack": Recipe(
+        "Lines and curves, mixed as held-out tasks say: calibrated with ten tasks, quick with a thousand",
+        few_tasks.untrained,
+        few_tasks.ByStacking(),
+        few_tasks.untrained_with_covariates,
+    ),
     "maml": Recipe(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
@@ -377,7 +290,7 @@ CLASS_RECIPES: dict[str, Recipe] = {
         ByGradients(),
         lambda num_inputs, k, num_classes: Standardized(
             LLAMA(
-                _shifting(Identity(num_inputs - k), k),
+                few_tasks.shifting(Identity(num_inputs - k), k),
                 solver=LevenbergMarquardt(20),
                 likelihood=Categorical(num_classes),
                 adapted=["output"],
@@ -423,7 +336,7 @@ def recipes(outcomes: Outcomes) -> dict[str, Recipe]:
     Example:
         >>> import bayesmeta as bm
         >>> next(iter(recipes(bm.Numbers()))), next(iter(recipes(bm.Labels(3))))
-        ('alpaca', 'maml')
+        ('stack', 'maml')
     """
     return CLASS_RECIPES if isinstance(outcomes, Labels) else RECIPES
 

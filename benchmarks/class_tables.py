@@ -20,7 +20,8 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta.evaluation.bootstrap import resampled
-from bayesmeta.recipes import Training, recipe, recipes
+from bayesmeta.recipes import recipe, recipes
+from bayesmeta.trainers import Training
 from benchmarks._report import verdict
 
 # inputs, covariates, shots

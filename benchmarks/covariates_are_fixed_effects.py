@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 import bayesmeta as bm
-from bayesmeta.recipes import Training, recipe
+from bayesmeta.recipes import recipe
+from bayesmeta.trainers import Training
 from benchmarks._report import verdict
 from benchmarks.real_tables import folds
 

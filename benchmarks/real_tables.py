@@ -18,7 +18,8 @@ import torch
 from scipy.stats import t as student
 
 import bayesmeta as bm
-from bayesmeta.recipes import RECIPES, Training
+from bayesmeta.recipes import RECIPES
+from bayesmeta.trainers import Training
 from benchmarks._report import verdict
 
 # inputs, outcome, shots, query points a task, folds (0: one split), methods

@@ -3,7 +3,8 @@
 import pytest
 
 import bayesmeta as bm
-from bayesmeta.recipes import RECIPES, Training, recipe
+from bayesmeta.recipes import RECIPES, recipe
+from bayesmeta.trainers import Training
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -21,8 +21,8 @@ from bayesmeta.networks.mlp import MLP
 from bayesmeta.noise import DiagonalNoise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.priors import FullCovariance
-from bayesmeta.recipes import ByGradients, Training
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.trainers import ByGradients, Training
 from bayesmeta.training.objectives import Evidence
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.task_hyperparameters import InputScale, NoiseScale, SignalScale

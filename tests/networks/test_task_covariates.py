@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import bayesmeta as bm
 from bayesmeta.cli import app
 from bayesmeta.recipes import CLASS_RECIPES, RECIPES, recipe
+from bayesmeta.trainers import Training
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}  # float64: rounding only
 
@@ -124,7 +125,7 @@ def test_covariates_alone(name: str) -> None:
     learner = recipe(name).for_table(schema)
     assert learner.learner.prior.covariance.varying == (0,)
     one = bm.TaskDataset.from_schema(_frame().query("who == '3'"), schema)
-    recipe(name).train(learner, one, bm.recipes.Training(steps=20))
+    recipe(name).train(learner, one, Training(steps=20))
     assert learner.adapt(one.data).predict(one.data.x).mean.isfinite().all()
 
 

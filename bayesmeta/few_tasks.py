@@ -1,0 +1,248 @@
+"""What the command line takes for outcomes that are numbers: few models of few numbers, mixed as held-out tasks say.
+
+line          the linear mixed model, theta averaged over where tasks are few: levels and slopes
+noisy line    the same, where every task has a noise of its own
+curves        a mean curve of all tasks and a curve of each task's own, Gaussian processes both
+
+One of them is right for most tables of ten or fifty tasks, and none needs to be chosen: cross-validation over tasks
+gives each a weight (`bayesmeta.stack`), and trains them all once more.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+from bayesmeta.arguments import generator_of
+from bayesmeta.flat import FlatData
+from bayesmeta.hyperpriors import DeviationHyperprior, GaussianHyperprior, LogNormalHyperprior
+from bayesmeta.kernels import ConstantKernel, Kernel, LinearKernel, MaternKernel, SubsetKernel, SumKernel
+from bayesmeta.learner import Learner
+from bayesmeta.learners.closed_form.alpaca import ALPaCA
+from bayesmeta.learners.closed_form.hierarchical_process import HierarchicalProcess
+from bayesmeta.networks.bases import Identity, Inputs
+from bayesmeta.networks.network import Network
+from bayesmeta.networks.task_covariates import TaskCovariates
+from bayesmeta.outcomes import Numbers
+from bayesmeta.selection.stack import stack
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.trainers import Trained, Trainer, Training
+from bayesmeta.training.averaging import average
+from bayesmeta.training.evidence import fit_evidence
+from bayesmeta.training.starts import Starts
+from bayesmeta.wrappers.stacked import Stacked
+from bayesmeta.wrappers.standardized import Standardized
+from bayesmeta.wrappers.task_hyperparameters import NoiseScale
+from bayesmeta.wrappers.task_quadrature import TaskQuadrature
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
+
+SHOTS = (0, 1, 2, 5)  # at which held-out tasks are predicted
+FOLDS = 3
+FEWEST = 4  # tasks that folds are made of
+MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
+EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
+MEAN_SCALE = 3.0  # deviation of the effects that tasks share, where inputs and outcomes have deviation 1
+
+
+class Sizes(NamedTuple):
+    """D inputs, of which the last k are covariates of the task, and C outcomes."""
+
+    num_inputs: int
+    num_covariates: int
+    num_outputs: int
+
+
+def shifting(features: Network, num_covariates: int) -> Network:
+    """Features with effects of covariates that all tasks share: they shift the outcome.
+
+    Args:
+        features: of the other inputs.
+        num_covariates: k, the last inputs.
+
+    Example:
+        >>> shifting(Identity(1), num_covariates=2).varying  # the constant and the input
+        (0, 1)
+    """
+    return TaskCovariates(features, num_covariates, shifted=[0])
+
+
+def line(sizes: Sizes) -> Learner:
+    """An untrained linear mixed model; its shared effects have a weak prior.
+
+    Args:
+        sizes: of the table.
+
+    Example:
+        >>> line(Sizes(2, 1, 1)).title
+        'Standardized(WithHyperprior(ALPaCA))'
+    """
+    prior = GaussianHyperprior(MEAN_SCALE, names="prior.location")
+    return Standardized(WithHyperprior(_mixed(sizes), prior)).double()
+
+
+def noisy_line(sizes: Sizes) -> Learner:
+    """An untrained linear mixed model where the noise of tasks differs.
+
+    Args:
+        sizes: of the table.
+
+    Example:
+        >>> noisy_line(Sizes(1, 0, 1)).title
+        'Standardized(TaskQuadrature(WithHyperprior(ALPaCA)))'
+    """
+    prior = GaussianHyperprior(MEAN_SCALE, names="prior.location")
+    return Standardized(TaskQuadrature(WithHyperprior(_mixed(sizes), prior), NoiseScale())).double()
+
+
+def curves(sizes: Sizes) -> Learner:
+    """An untrained process of two levels: lines and curves that tasks share, and those of each task's own.
+
+    Args:
+        sizes: of the table, with an input.
+
+    Example:
+        >>> curves(Sizes(1, 0, 1)).title
+        'Standardized(WithHyperprior(HierarchicalProcess))'
+    """
+    inputs, own = sizes.num_inputs, sizes.num_inputs - sizes.num_covariates
+    terms: list[Kernel] = [ConstantKernel(0.3)]
+    if own:
+        of_inputs = SumKernel([LinearKernel(0.1), MaternKernel(2.5, variance=0.1)])
+        terms.append(SubsetKernel(of_inputs, list(range(own))) if own < inputs else of_inputs)
+    process = HierarchicalProcess(
+        Inputs(inputs),
+        num_outputs=sizes.num_outputs,
+        shared_kernel=SumKernel([LinearKernel(), MaternKernel(2.5)]),
+        own_kernel=SumKernel(terms),
+        exact_rows=EXACT_ROWS,
+        num_inducing=INDUCING,
+    )
+    return Standardized(WithHyperprior(process, LogNormalHyperprior())).double()
+
+
+def untrained(num_inputs: int, num_outputs: int) -> Learner:
+    """The mixture before a training, which gives it other weights.
+
+    Args:
+        num_inputs: D.
+        num_outputs: C.
+
+    Example:
+        >>> untrained(1, 1)
+        Stacked: .33 line + .33 noisy line + .33 curves
+    """
+    return untrained_with_covariates(num_inputs, 0, num_outputs)
+
+
+def untrained_with_covariates(num_inputs: int, num_covariates: int, num_outputs: int) -> Learner:
+    """The mixture before a training, where effects of covariates do not differ between tasks.
+
+    Args:
+        num_inputs: D.
+        num_covariates: k, the last of the inputs.
+        num_outputs: C.
+
+    Example:
+        >>> untrained_with_covariates(2, 1, 1).x_shape
+        (2,)
+    """
+    sizes = Sizes(num_inputs, num_covariates, num_outputs)
+    learners = {name: make(sizes) for name, make in _makers(sizes).items()}
+    return Stacked(learners, dict.fromkeys(learners, 1.0))
+
+
+@dataclass(frozen=True)
+class ByStacking(Trainer):
+    """Cross-validation over tasks gives each candidate its weight; then all tasks train them.
+
+    No candidate has more than some tens of numbers, so that it learns from at most 30 points of a task and 1,000 in all,
+    of tasks and points drawn at random. Fewer than four tasks train the line alone.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sawtooth().dataset(3, 6, seed=0)
+        >>> trained = ByStacking()(untrained(1, 1), tasks, Training())
+        >>> trained.account
+        'Stacked: 1.00 line'
+    """
+
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """Tasks that have 1,000 points, at most 30 of each, and none."""
+        generator, counts = generator_of(training.seed), tasks.counts.clamp(max=POINTS_OF_TASK).tolist()
+        total, kept = 0, []
+        for position in torch.randperm(len(tasks), generator=generator).tolist():
+            total += counts[position]
+            if kept and total > MOST_POINTS:
+                break
+            kept.append(position)
+        chosen = tasks if len(kept) == len(tasks) else tasks.select(sorted(kept))
+        return _thinned(chosen, generator), None
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """What is given says how many inputs and outcomes there are; what is trained is another."""
+        tasks, _ = self.divided(tasks, training)
+        outcomes = learner.outcomes
+        covariates = 0 if tasks.schema is None else tasks.schema.num_covariates
+        sizes = Sizes(learner.x_shape[0], covariates, outcomes.count if isinstance(outcomes, Numbers) else 1)
+        factories = _factories(sizes, tasks.data.noise is not None, training)
+        most = int(tasks.counts.max())
+        shots = [shot for shot in SHOTS if shot < most]
+        if len(tasks) < FEWEST or not shots:
+            found = Stacked({"line": factories["line"](tasks)}, {"line": 1.0})
+        else:
+            found = stack(factories, tasks, shots, FOLDS, seed=training.seed)
+        return Trained(found, repr(found))
+
+
+def _thinned(tasks: TaskDataset, generator: torch.Generator) -> TaskDataset:
+    """The same tasks with 30 of their points, where they have more."""
+    if int(tasks.counts.max()) <= POINTS_OF_TASK:
+        return tasks
+    flat = tasks.flat
+    of_task = torch.repeat_interleave(torch.arange(len(tasks)), flat.counts)
+    order = torch.rand(len(of_task), generator=generator).argsort()
+    order = order[of_task[order].argsort(stable=True)]  # task after task, the points of each in any order
+    rank = torch.arange(len(order)) - flat.offsets[of_task[order]]
+    rows = order[rank < POINTS_OF_TASK].sort().values
+    noise = None if flat.noise is None else flat.noise[rows]
+    fewer = FlatData.grouped(flat.x[rows], flat.y[rows], of_task[rows], len(tasks), noise)
+    return TaskDataset(fewer, tasks.names, tasks.schema, tasks.oracle)
+
+
+def _mixed(sizes: Sizes) -> ALPaCA:
+    features: Network = Identity(sizes.num_inputs - sizes.num_covariates)
+    if sizes.num_covariates:
+        features = shifting(features, sizes.num_covariates)
+    return ALPaCA(features, num_outputs=sizes.num_outputs)
+
+
+def _makers(sizes: Sizes) -> dict[str, Callable[[Sizes], Learner]]:
+    found = {"line": line, "noisy line": noisy_line}
+    return found | {"curves": curves} if sizes.num_inputs else found
+
+
+def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str, Callable[[TaskDataset], Learner]]:
+    """Of each candidate what makes a trained one, where known noise allows it."""
+
+    def factory(make: Callable[[Sizes], Learner]) -> Callable[[TaskDataset], Learner]:
+        def trained(tasks: TaskDataset) -> Learner:
+            learner = make(sizes)
+            if make is line and sizes.num_outputs == 1:
+                found = average(
+                    learner,
+                    tasks,
+                    DeviationHyperprior(),
+                    num_members=32,
+                    shots=(),
+                    starts=Starts(4, seed=training.seed),
+                    seed=training.seed,
+                )
+                return found.learner
+            fit_evidence(learner, tasks, max_iterations=60, tolerance=1e-4)
+            return learner
+
+        return trained
+
+    makers = _makers(sizes).items()
+    return {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}

@@ -1,0 +1,120 @@
+"""How the learner of a recipe is trained on a table: by stochastic steps, or by the evidence of all tasks at once."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from bayesmeta.learner import Learner
+from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.training.evidence import fit_evidence
+from bayesmeta.training.fit import fit
+from bayesmeta.training.objectives import Objective
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a user may change about a training run.
+
+    Attributes:
+        steps: gradient steps (at most 500 iterations of a full-batch fit).
+        seed: of the tasks and points that are drawn, and of the validation tasks.
+        validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Example:
+        >>> Training(steps=100).seed
+        0
+    """
+
+    steps: int = 5_000
+    seed: int = 0
+    validation: float = 0.2
+    progress: bool | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has made.
+
+    Attributes:
+        learner: to predict with.
+        account: how it went, on one line.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> Trained(bm.ALPaCA(bm.Identity(1)), "400 steps").learner.title
+        'ALPaCA'
+    """
+
+    learner: Learner
+    account: str
+
+
+class Trainer(ABC):
+    """How a learner is trained on a table, and with which of its tasks."""
+
+    @abstractmethod
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """Tasks to learn from, and tasks that only say when to stop, if there are any."""
+
+    @abstractmethod
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """Train on the tasks that `divided` gives: in place, where what is trained is what was given."""
+
+
+@dataclass(frozen=True)
+class ByGradients(Trainer):
+    """Stochastic steps; of five tasks or more, a share stops the training early.
+
+    Attributes:
+        objective: what is maximised; the predictive density of query points by default.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
+        >>> ByGradients().divided(tasks, Training(validation=0.2))
+        (TaskDataset(8 tasks, 5 to 5 points each), TaskDataset(2 tasks, 5 to 5 points each))
+    """
+
+    objective: Objective | None = None
+
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """A share of the tasks, drawn at random, is for early stopping."""
+        if training.validation > 0.0 and len(tasks) >= 5:
+            return tasks.split(training.validation, training.seed)
+        return tasks, None
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """Train in place."""
+        tasks, validation = self.divided(tasks, training)
+        result = fit(
+            learner,
+            tasks,
+            training.steps,
+            objective=self.objective,
+            validation=validation,
+            patience=8,
+            validate_every=max(training.steps // 40, 1),
+            seed=training.seed,
+            progress=training.progress,
+        )
+        return Trained(learner, repr(result))
+
+
+@dataclass(frozen=True)
+class ByEvidence(Trainer):
+    """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> ByEvidence().divided(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
+        (TaskDataset(10 tasks, 5 to 5 points each), None)
+    """
+
+    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
+        """All tasks, and none."""
+        return tasks, None
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """Train in place."""
+        result = fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
+        return Trained(learner, repr(result))
