@@ -1,10 +1,10 @@
 """A memory-augmented network has learned a character of a new alphabet at its second presentation.
 
-Omniglot at 14 x 14 pixels. Episodes of 5 characters, 10 images of each in a random order, labels drawn anew; each label
-is predicted before it is shown. Trained for 900 processor seconds of one thread on 25 background alphabets and their
-rotations, scored on 400 episodes of 5 alphabets that are kept out (and not turned): accuracy at the k-th presentation of
-a character, with 95 % interval over episodes. The first is a guess. `BAYESMETA_DATA` names the folder that holds
-`omniglot/`.
+Omniglot at 14 x 14 pixels. Episodes of 5 characters with random labels, images in a random order; each label is
+predicted before it is shown. Trained for 900 processor seconds of one thread on 25 background alphabets and their
+rotations, 5 to 10 images of a character; scored on 400 episodes of 10 images of each from 5 alphabets that are kept out
+(and not turned): accuracy at the k-th presentation of a character, with 95 % interval over episodes. The first is a
+guess. `BAYESMETA_DATA` names the folder that holds `omniglot/`.
 
 Published (Santoro et al. 2016, table 1; 20 x 20 pixels, 100,000 episodes of 16, characters kept out and not alphabets):
 

@@ -131,8 +131,8 @@ class MANN(AmortizedLearner):
         rows = self.features(x).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
-        raw: Tensor = self.output(out)
-        return raw.unflatten(0, x.shape[:2])
+        raw: Tensor = self.output(out.unflatten(0, x.shape[:2]))
+        return raw
 
     @override
     def condition(self, support: Data) -> "MANNPosterior":
