@@ -19,7 +19,7 @@ from benchmarks._report import verdict
 from benchmarks._training import fitted
 
 SEED, DIMENSION = 0, 4
-BARS = {"Prototypical": 0.02}
+BARS = {"Prototypical": 0.02, "MANN, LSTM": float("inf")}  # a memory without slots is shown for comparison
 BAR = 0.05
 SPLITS = {
     "1 shot": bm.tasks.ClassSplit((1, 1), 10),
@@ -52,6 +52,10 @@ def mlp() -> bm.MLP:
     return bm.MLP(DIMENSION, [64, 64, 32])
 
 
+def mann(memory: bm.networks.Memory) -> bm.MANN:
+    return bm.MANN(mlp(), head=bm.heads.OneHotHead(5), memory=memory)
+
+
 RECIPES = {
     "Prototypical": Recipe(lambda: bm.Prototypical(Inputs(), num_classes=5), seconds=20.0, lr=1e-2),
     "IMP": Recipe(lambda: bm.InfiniteMixturePrototypes(Inputs(), num_classes=5), seconds=20.0, lr=1e-2),
@@ -64,6 +68,10 @@ RECIPES = {
     "Relation": Recipe(lambda: bm.Relation(mlp(), num_classes=5)),
     "Graph": Recipe(lambda: bm.GraphNetwork(mlp(), num_classes=5)),
     "SNAIL": Recipe(lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50), lr=1e-3),
+    "MANN, LRUA": Recipe(
+        lambda: mann(bm.networks.LRUA(slots=64, reads=1, size=100)), seconds=300.0, objective=bm.training.Evidence()
+    ),
+    "MANN, LSTM": Recipe(lambda: mann(bm.networks.LSTMMemory()), seconds=300.0, objective=bm.training.Evidence()),
 }
 
 

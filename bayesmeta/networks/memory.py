@@ -7,13 +7,13 @@ A memory that is given to a learner is a description; `cell` makes the network o
 whose first axis is the task, so that it can be kept, selected and gone on from. What it is before the first input is
 learned. LRUA, of an input x_t and R heads:
 
-    h_t = LSTM([x_t, r_{t-1}])                        the controller reads what was read
-    k_t = tanh(W_k h_t),  v_t = tanh(W_v h_t)         of each head: what to look for, and what to write
+    h_t = LSTM([x_t, r_{t-1}]),  z_t = [x_t, h_t]     the controller reads what was read
+    k_t = tanh(W_k z_t),  v_t = tanh(W_v z_t)         of each head: what to look for, and what to write
     w^w = σ(s_t) w^r_{t-1} + (1 - σ(s_t)) w^lu        where: the slots read before, or the one that is used least
     M_t = M_{t-1} with the least used slot zero, + Σ w^w (k_{t-1} + v_t)ᵀ
     w^r = softmax(β_t cos(k_t, M_t)),  r_t = w^r M_t
     u_t = γ u_{t-1} + Σ (w^r + w^w)                   usage; the least used slot is the first where it is smallest
-    out = [h_t, r_t]
+    out = [z_t, r_t]
 
 The label of a point comes with the input of the next. So what is written is the *last* key k_{t-1}, under which that
 point was looked up, with what the controller now says of it; in the paper it is k_t, the key of the point whose label
@@ -192,8 +192,8 @@ class LRUACell(MemoryCell):
     Example:
         >>> cell = LRUACell(2, LRUA(slots=6, width=3, reads=2, size=4))
         >>> out, state = cell(torch.zeros(5, 2), cell.start(5))
-        >>> out.shape, state[2].shape  # [h, r], and the slots
-        (torch.Size([5, 10]), torch.Size([5, 6, 3]))
+        >>> out.shape, state[2].shape  # [x, h, r], and the slots
+        (torch.Size([5, 12]), torch.Size([5, 6, 3]))
     """
 
     def __init__(self, num_inputs: int, memory: LRUA) -> None:
@@ -247,8 +247,8 @@ def unit(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b W"]:
         rows: any numbers.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).round(decimals=3).tolist()
-        [[0.6, 0.8], [0.0, 0.0]]
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).norm(dim=-1).round(decimals=2).tolist()
+        [1.0, 0.0]
     """
     return rows * (rows.square().sum(-1, keepdim=True) + LEAST_NORM).rsqrt()
 

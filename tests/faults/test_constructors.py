@@ -81,6 +81,10 @@ def _relative(relative: bm.learners.RelativeBias) -> None:
     _adapt(bm.TransformerNeuralProcess(bm.Identity(1), relative=relative, width=4, layers=1, num_heads=1))
 
 
+def _memory(memory: bm.networks.Memory) -> None:
+    _adapt(bm.MANN(_network(), memory=memory, width=4))
+
+
 def _kernel(kernel: bm.kernels.Kernel) -> None:
     _adapt(bm.DeepKernelTransfer(_network(), kernel=kernel))
 
@@ -210,6 +214,12 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "attention": ((4, 2), (4, 2)),
         },
     ),
+    bm.MANN: (
+        _adapt,
+        {"features": _network, "head": bm.heads.GaussianHead, "memory": lambda: bm.networks.LSTMMemory(4), "width": 4},
+    ),
+    bm.networks.LSTMMemory: (_memory, {"size": 4}),
+    bm.networks.LRUA: (_memory, {"slots": 3, "width": 2, "reads": 1, "size": 4, "decay": 0.9}),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Parametric: (
         _adapt,

@@ -3,7 +3,7 @@
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016 (ICML, arXiv:1605.06065):
 
     o_t, S_t = memory([h(x_t), y_{t-1}], S_{t-1})          one step; y_t is not seen before step t + 1
-    y_t ~ head(W o_t)                                      what is predicted before y_t is shown
+    y_t ~ head(MLP(o_t))                                   what is predicted before y_t is shown
     query x* after N points: the step [h(x*), y_N] from S_N
 
     phi         the state S_N: memory and controller
@@ -16,7 +16,8 @@ The chain rule makes the losses of all steps the evidence: log p(y_1..y_N) = Σ_
 points, so that the evidence does, too.
 
 Differences from the paper: the state at the start is learned; every query goes on from the same state, so that queries
-do not see each other; features of images; what is written to the memory, and how sharply it is read (`networks.LRUA`).
+do not see each other; features of images; a hidden layer before the head; what is written to the memory, and how
+sharply it is read (`networks.LRUA`).
 """
 
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.learners.amortized.base import AmortizedLearner, EncodedPosterior
+from bayesmeta.learners.amortized.reader import dense
 from bayesmeta.networks.memory import LRUA, Memory, State, where
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
@@ -60,6 +62,7 @@ class MANN(AmortizedLearner):
         head: what is predicted; one Gaussian number by default. Of labels `bm.heads.OneHotHead(C)` or
             `bm.heads.ClassSlots(C)`.
         memory: `bm.networks.LRUA()` by default, the paper's; `bm.networks.LSTMMemory()` has no slots.
+        width: of the hidden layer between the memory and the head.
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that reads one
@@ -80,7 +83,9 @@ class MANN(AmortizedLearner):
 
     exchangeable = False
 
-    def __init__(self, features: Network, *, head: OutputHead | None = None, memory: Memory | None = None) -> None:
+    def __init__(
+        self, features: Network, *, head: OutputHead | None = None, memory: Memory | None = None, width: int = 128
+    ) -> None:
         require_pointwise(features)
         head, memory = GaussianHead() if head is None else head, LRUA() if memory is None else memory
         if isinstance(head, CategoricalHead):
@@ -92,7 +97,7 @@ class MANN(AmortizedLearner):
         self.features = features
         self.memory = memory.cell(features.num_outputs + self.head.num_inputs)
         self.before = nn.Parameter(torch.zeros(self.head.num_inputs))  # in the place of the outcome before the first
-        self.output = nn.Linear(self.memory.num_outputs, self.head.size)
+        self.output = dense(self.memory.num_outputs, width, 1, self.head.size)
 
     @override
     def encode(self, points: Data) -> SequenceState:
@@ -109,15 +114,16 @@ class MANN(AmortizedLearner):
             points: with `head.num_inputs` numbers as outcome.
             kept: of the points before.
         """
-        rows, (state, last) = self.features(points.x), (kept.state, kept.last)
-        raw = []
+        rows, state, last = self.features(points.x), kept.state, kept.last
+        steps = []
         for n in range(points.num_points):
             out, new = self.memory(torch.cat([rows[:, n], last], -1), state)
             real = points.mask[:, n]
             state, last = where(real, new, state), torch.where(real[:, None], points.y[:, n], last)
-            raw.append(out)
-        outputs = torch.stack(raw, 1) if raw else rows.new_zeros(len(rows), 0, self.memory.num_outputs)
-        return self.output(outputs), SequenceState(state, last)
+            steps.append(out)
+        out = torch.stack(steps, 1) if steps else rows.new_zeros(len(rows), 0, self.memory.num_outputs)
+        raw: Tensor = self.output(out)
+        return raw, SequenceState(state, last)
 
     @override
     def decode(self, kept: SequenceState, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
@@ -125,7 +131,8 @@ class MANN(AmortizedLearner):
         rows = self.features(x).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
-        return self.output(out).unflatten(0, x.shape[:2])
+        raw: Tensor = self.output(out.unflatten(0, x.shape[:2]))
+        return raw
 
     @override
     def condition(self, support: Data) -> "MANNPosterior":
