@@ -85,7 +85,7 @@ class GradientSteps(Solver):
 
     Args:
         steps: how many.
-        lr: step size on the log joint, a sum over points, in the problem's unit: for the learners that take a solver, on
+        lr: step size on the log joint, a sum over points, in the problem's unit: for learners that take a solver, on
             half the mean squared error, or on the mean negative log likelihood of labels.
 
     Raises:

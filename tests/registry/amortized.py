@@ -44,6 +44,10 @@ def _snail(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learn
     return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, channels=4, attention=((8, 4), (8, 4), (8, 4)))
 
 
+def _meta_networks(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
+    return bm.MetaNetworks(bm.MLP(num_inputs, [8]), head=head, width=8, num_keys=4)
+
+
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     return Case(name, make, examples=4, calls=80, steps=100, **arguments)
 
@@ -144,5 +148,20 @@ AMORTIZED = [
         outcomes=bm.Labels(),
         num_inputs=2,
         exceptions=OWN_CLASSES | FAR_BACK | PLACES,
+    ),
+    _case("meta-networks", lambda: _meta_networks(1)),
+    _case(
+        "meta-networks-classes",
+        lambda: _meta_networks(2, bm.heads.OneHotHead(3)),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        exceptions=PLACES,
+    ),
+    _case(
+        "meta-networks-own-classes",
+        lambda: _meta_networks(2, bm.heads.ClassSlots(3)),
+        outcomes=bm.Labels(),
+        num_inputs=2,
+        exceptions=OWN_CLASSES | PLACES,
     ),
 ]

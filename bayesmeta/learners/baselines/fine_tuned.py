@@ -64,13 +64,10 @@ class Pretrained(IndependentGaussian):
         self.names = tuple(mean)
         self.values = nn.ParameterList(value for value in mean.values() if isinstance(value, nn.Parameter))
         self.is_constant = tuple([not isinstance(value, nn.Parameter) for value in mean.values()])
-        like = next(iter(mean.values()))
-        self.register_buffer("variances", like.new_tensor(1.0 / precision), persistent=False)
+        self.precision = precision
         for name, value in mean.items():
             if not isinstance(value, nn.Parameter):
                 self.register_buffer(_key(name), value.detach().clone(), persistent=False)
-
-    variances: Tensor
 
     @classmethod
     @override
@@ -88,7 +85,7 @@ class Pretrained(IndependentGaussian):
 
     @override
     def diagonal(self) -> Diagonal:
-        return dict.fromkeys(self.names, self.variances)
+        return {name: value.new_tensor(1.0 / self.precision) for name, value in self.mean.items()}
 
 
 class FineTuned(ExplicitWeightLearner):
