@@ -23,9 +23,9 @@ class WithHyperprior(Wrapper):
 
     With few tasks maximum likelihood overfits theta itself. Under a hyperprior, `fit` and `fit_evidence` find the
     maximum a posteriori (PACOH-MAP, Rothfuss et al. 2021, arXiv:2002.05551), weighing it against all points of the
-    meta-training tasks; a simulator has infinitely many, and there it has no weight. In all else it is the learner
-    inside it. Several hyperpriors, on different parameters, are wrappers around each other: their log densities add up,
-    and what the learner says of theta itself is added, too.
+    meta-training tasks (of images that episodes are drawn from, each image once); a simulator has infinitely many, and
+    there it has no weight. In all else it is the learner inside it. Several hyperpriors, on different parameters, are
+    wrappers around each other: their log densities add up, and what the learner says of theta itself is added, too.
 
     Args:
         learner: whose theta it is, in a wrapper or not.
