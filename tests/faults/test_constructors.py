@@ -196,7 +196,16 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "relative": bm.learners.RelativeBias,
         },
     ),
-    bm.SNAIL: (_adapt, {"features": _network, "head": bm.heads.GaussianHead, "max_points": 5, "width": 8}),
+    bm.SNAIL: (
+        _adapt,
+        {
+            "features": _network,
+            "head": bm.heads.GaussianHead,
+            "max_points": 5,
+            "channels": 4,
+            "attention": ((4, 2), (4, 2)),
+        },
+    ),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Parametric: (
         _adapt,

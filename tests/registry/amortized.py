@@ -41,7 +41,7 @@ FAR_BACK = {"every_theta_gets_a_finite_gradient": "the convolution that reaches 
 
 
 def _snail(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
-    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, width=8)
+    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, channels=4, attention=((8, 4), (8, 4), (8, 4)))
 
 
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
