@@ -501,11 +501,17 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         },
     ),
     bm.priors.TaskScale: (_made, {"dof": 4.0, "bounds": (2.5, 100.0)}),
+    bm.tasks.BernoulliBandits: (_draws, {"num_arms": 2, "alpha": 1.0, "beta": 1.0}),
     bm.tasks.Cauchy: (_draws, {"noise": 0.05}),
+    bm.tasks.GaussianBandits: (_draws, {"num_arms": 2, "mean": 0.0, "spread": 1.0, "noise": 1.0}),
     bm.tasks.GaussianBlobs: (_draws, {"ways": 3, "dimension": 2, "spread": 2.0, "noise": 1.0}),
     bm.tasks.GPFunctions: (
         _draws,
         {"kernel": lambda: bm.tasks.GPFunctions.eq().kernel, "noise": 0.2, "x": (-2.0, 2.0)},
+    ),
+    bm.tasks.LinearBandits: (
+        _draws,
+        {"num_arms": 2, "mean": (0.0, 1.0), "covariance": ((1.0, 0.0), (0.0, 1.0)), "noise": 1.0},
     ),
     bm.tasks.Pendulum: (_draws, {"length": (0.5, 1.5), "noise": 0.1}),
     bm.tasks.Sawtooth: (_draws, {"frequency": (2.0, 4.0), "x": (-2.0, 2.0), "noise": 0.0}),

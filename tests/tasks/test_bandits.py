@@ -392,6 +392,6 @@ def test_a_posterior_without_draws_is_refused() -> None:
     process = bm.ConditionalNeuralProcess(bm.Identity(3))
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
         bm.tasks.play(GAUSSIAN, bm.tasks.Thompson(process.adapt(GAUSSIAN.nothing(2))), 2, 1)
+    posterior = bm.R2D2(bm.Identity(3), num_classes=2).adapt(BERNOULLI.nothing(2))
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
-        posterior = bm.R2D2(bm.Identity(3), num_classes=2).adapt(BERNOULLI.nothing(2))
         bm.tasks.drawn_rewards(posterior, BERNOULLI.options(2, generator()))

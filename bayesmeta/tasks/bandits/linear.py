@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
+from bayesmeta.arguments import whole
 from bayesmeta.errors import DataError
 from bayesmeta.outcomes import Numbers
 from bayesmeta.tasks.bandits.bandit import Bandits
@@ -110,6 +111,7 @@ class GaussianBandits(LinearBandits):
     """
 
     def __init__(self, num_arms: int = 5, mean: float = 0.0, spread: float = 1.0, noise: float = 1.0) -> None:
+        num_arms = whole(num_arms, "num_arms", least=2)
         if not spread > 0.0:
             raise DataError(f"expected a positive spread, got {spread}")
         covariance = (float(spread) ** 2 * torch.eye(num_arms, dtype=torch.float64)).tolist()
