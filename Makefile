@@ -39,8 +39,9 @@ $(VENV)/.docs: $(VENV)/.dev
 demo: $(VENV)/.dev
 	$(BIN)/bayesmeta demo
 
+# worksteal: a worker gets neighbouring tests, so that their fixtures and imports are not made by both
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 learner: $(VENV)/.dev
 	@test -n "$(NAME)" || { echo "which one? make learner NAME=maml"; exit 2; }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
-import tests.shape_checks  # noqa: F401  (before the hook)
+from tests.shape_checks import begin_test  # before the hook
 
 with install_import_hook("bayesmeta", "beartype.beartype"):
     import bayesmeta  # noqa: F401
@@ -51,8 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """The same global random numbers for every test."""
+    """The same global random numbers for every test, and shape checks that begin anew."""
     torch.manual_seed(0)
+    begin_test()
 
 
 @pytest.fixture

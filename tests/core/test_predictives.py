@@ -321,9 +321,8 @@ def test_log_prob_of_one_point_is_its_marginal(regression: Predictive) -> None:
 
 def test_draws_follow_the_marginals(regression: Predictive) -> None:
     draws = regression.sample((4000,), torch.Generator().manual_seed(0))
-    below = torch.stack([regression.cdf(draw) for draw in draws])
     for q in (0.1, 0.5, 0.9):
-        share = (below < q).double().mean(0)
+        share = (draws < regression.quantile(q)).double().mean(0)
         assert (share - q).abs().max() < 0.04  # five standard errors of a share of 4,000 draws
 
 

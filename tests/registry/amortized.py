@@ -49,7 +49,7 @@ def _meta_networks(num_inputs: int, head: bm.heads.OutputHead | None = None) -> 
 
 
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
-    return Case(name, make, examples=4, calls=80, steps=100, **arguments)
+    return Case(name, make, examples=4, steps=100, **arguments)
 
 
 def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:

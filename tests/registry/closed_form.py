@@ -102,14 +102,13 @@ CLOSED_FORM = [
         num_inputs=2,
     ),
     # every task has a scale of its own
-    Case("alpaca-task-scale", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]), scale=_scale()), examples=6, calls=60),
+    Case("alpaca-task-scale", lambda: bm.ALPaCA(bm.MLP(1, [16, 8]), scale=_scale()), examples=6),
     Case(
         "mixture-alpaca-task-scale",
         lambda: bm.MixtureALPaCA(bm.Identity(1), num_components=2, scale=_scale()),
         examples=3,
-        calls=60,
     ),
-    Case("r2d2-regressor-task-scale", lambda: bm.R2D2Regressor(bm.MLP(1, [8]), scale=_scale()), examples=3, calls=60),
+    Case("r2d2-regressor-task-scale", lambda: bm.R2D2Regressor(bm.MLP(1, [8]), scale=_scale()), examples=3),
     Case("r2d2-regressor", lambda: bm.R2D2Regressor(bm.MLP(1, [16, 8]))),
     Case(
         "r2d2-regressor-two-outputs",
@@ -135,7 +134,6 @@ CLOSED_FORM = [
     _kernel(
         "deep-kernel-task-scale",
         lambda: bm.DeepKernelTransfer(bm.MLP(1, [16, 8]), scale=_scale()),
-        calls=60,
     ),
     _kernel(
         "deep-kernel-known-noise",

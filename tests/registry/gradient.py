@@ -71,7 +71,7 @@ def _mlp() -> bm.MLP:
 
 def _gradient(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
     """These cost ten times as much as closed forms: fewer examples."""
-    return Case(name, make, examples=6, **arguments)
+    return Case(name, make, **{"examples": 6} | arguments)
 
 
 GRADIENT = [
@@ -114,6 +114,7 @@ GRADIENT = [
             solve_steps=60,
             solve_tolerance=1e-12,
         ),
+        examples=3,
         float32_tolerance=1e-3,  # L-BFGS stops where float32 no longer sees a gain
         exceptions=AS_USED | ITERATES,
     ),
@@ -123,14 +124,16 @@ GRADIENT = [
         lambda: bm.IMAML(
             _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=2)
         ),
+        examples=3,
         calls=20,
         steps=40,
     ),
     _gradient(
         "llama",
         lambda: bm.LLAMA(_mlp(), precision=20.0),
+        examples=3,
         calls=20,
-        steps=60,
+        steps=25,
         float32_tolerance=1e-3,  # the solver stops at √eps posterior deviations
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
@@ -139,6 +142,7 @@ GRADIENT = [
         lambda: bm.LLAMA(
             _mlp(), precision=20.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(steps=2)
         ),
+        examples=3,
         calls=20,
         steps=20,
         exceptions=LAPLACE_EVIDENCE,
