@@ -156,8 +156,8 @@ def untrained_with_covariates(num_inputs: int, num_covariates: int, num_outputs:
 class ByStacking(Trainer):
     """Cross-validation over tasks gives each candidate its weight; then all tasks train them.
 
-    No candidate has more than some tens of numbers, so that it learns from at most 30 points of a task and 1,000 in all,
-    of tasks and points drawn at random. Fewer than four tasks train the line alone.
+    No candidate has more than some tens of numbers, so that it learns from at most 30 points of a task and 1,000 in
+    all, of tasks and points drawn at random. Fewer than four tasks train the line alone.
 
     Example:
         >>> import bayesmeta as bm
