@@ -131,7 +131,9 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", bm.ConvergenceWarning)
     found = [scores(name, arguments.data, arguments.method) for name in arguments.table or TABLES]
-    print(f"\n{'table':<11}shots tasks  coverage of 90 %         NLL default   pooled separate   from the better ± s.e.")
+    print(
+        f"\n{'table':<11}shots tasks  coverage of 90 %         NLL default   pooled separate   from the better ± s.e."
+    )
     covers, learns, fresh = [], [], []
     for each in found:
         inside, better = judged(each)

@@ -291,16 +291,13 @@ def test_sbc_and_fidelity(device: torch.device) -> None:
 
 def test_hyper_posteriors(device: torch.device) -> None:
     tasks, x = numbers(6, 4), torch.zeros(6, 2, 1)
+    wrap, gaussian = bm.wrappers.WithHyperprior, bm.hyperpriors.GaussianHyperprior()
     for found in (
         bm.training.nuts_hyper_posterior(
-            linear(device), tasks, bm.hyperpriors.DeviationHyperprior(), sampler=SHORT, num_members=2
+            wrap(linear(device), bm.hyperpriors.DeviationHyperprior()), tasks, sampler=SHORT, num_members=2
         ),
-        bm.training.svgd_hyper_posterior(
-            [alpaca(device) for _ in range(2)], tasks, bm.hyperpriors.GaussianHyperprior(), steps=2
-        ),
-        bm.training.vi_hyper_posterior(
-            alpaca(device), tasks, bm.hyperpriors.GaussianHyperprior(), steps=2, num_members=2
-        ),
+        bm.training.svgd_hyper_posterior([wrap(alpaca(device), gaussian) for _ in range(2)], tasks, steps=2),
+        bm.training.vi_hyper_posterior(wrap(alpaca(device), gaussian), tasks, steps=2, num_members=2),
     ):
         posterior = found.adapt(tasks.data)
         assert on(posterior.predict(x).mean, device).isfinite().all()

@@ -11,7 +11,7 @@ from bayesmeta.trainers import Training
 def test_tasks_are_divided_as_it_is_said(name: str) -> None:
     tasks = bm.tasks.Sinusoid.maml().dataset(20, 5, seed=0)
     train, stopping = recipe(name).train.divided(tasks, Training(seed=3))
-    by_evidence = name in ("alpaca-linear", "alpaca-rbf")
+    by_evidence = name in ("alpaca-linear", "alpaca-rbf", "stack")
     assert (stopping is None) == by_evidence
     if stopping is not None:
         assert (len(train), len(stopping)) == (16, 4)

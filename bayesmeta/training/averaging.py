@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -43,6 +44,7 @@ from bayesmeta.training.theta_map import ThetaMap
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior
 from bayesmeta.wrappers.base import require_trainable
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 MOST_NUMBERS = 100  # of theta, that are averaged over
 MOST_BY_IMPORTANCE = 20  # of theta, that are drawn without chains
@@ -272,8 +274,12 @@ class _Posterior:
         learner = copy.deepcopy(self.learner)
         ThetaMap(learner, lambda: torch.zeros(()), self.data).place(ends.points[ends.best])
         sampler = NUTS(8, 50, 150, metric=DenseMetric())
-        found = nuts_hyper_posterior(learner, self.tasks, self.hyperprior, sampler=sampler, num_members=200, seed=seed)
-        each = [dict(member.named_parameters()) for member in found.learners]  # frozen
+        whole_prior = learner if self.hyperprior is None else WithHyperprior(learner, self.hyperprior)
+        found = nuts_hyper_posterior(whole_prior, self.tasks, sampler=sampler, num_members=200, seed=seed)
+        members = found.learners
+        if self.hyperprior is not None:
+            members = [cast(WithHyperprior, member).learner for member in members]
+        each = [dict(member.named_parameters()) for member in members]  # frozen
         points = self.total.flat({name: torch.stack([theta[name] for theta in each]) for name in self.total.names})
         return WeightedDraws(points, points.new_full((len(points),), -math.log(len(points))), math.nan)
 

@@ -22,7 +22,6 @@ from bayesmeta.arguments import generator_of, seed_of, whole
 from bayesmeta.data import TaskBatch
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, UnsupportedError
-from bayesmeta.hyperpriors import Hyperprior
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.inference.svgd import stein_direction
 from bayesmeta.learner import Learner
@@ -42,7 +41,6 @@ from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 def nuts_hyper_posterior(
     learner: Learner,
     tasks: TaskDataset,
-    hyperprior: Hyperprior | None = None,
     *,
     problem: EvidenceProblem | None = None,
     sampler: NUTS | None = None,
@@ -53,10 +51,10 @@ def nuts_hyper_posterior(
     """Draws of theta by the no-U-turn sampler: for learners with a closed form of the evidence and few parameters.
 
     Args:
-        learner: at a theta that is plausible, as after `fit_evidence`; it is left as it was. Use float64.
+        learner: at a theta that is plausible, as after `fit_evidence`, with its hyperprior (`WithHyperprior`); it is
+            left as it was. What no hyperprior speaks of is flat, and p(theta | tasks) has to exist nevertheless. Use
+            float64.
         tasks: all meta-training tasks.
-        hyperprior: p(theta); without it only what the learner's `log_hyperprior` says. What neither speaks of is flat,
-            and p(theta | tasks) has to exist nevertheless.
         problem: `MaximumLikelihood()` by default: the evidence.
         sampler: chains and their length.
         num_members: draws of theta that are kept, evenly from all chains.
@@ -78,10 +76,10 @@ def nuts_hyper_posterior(
         >>> y = [[0.1, 0.9, 2.2], [1.2, 1.8, 3.1], [-0.9, 0.2, 0.9]]
         >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0, 2.0], each) for each in y])
         >>> learner = bm.ALPaCA(bm.Identity(1), covariance=bm.priors.IsotropicCovariance(2)).double()
+        >>> learner = bm.wrappers.WithHyperprior(learner, bm.hyperpriors.DeviationHyperprior())
         >>> few = bm.inference.NUTS(num_chains=4, num_draws=4, num_warmup=20, max_depth=3)  # far more in earnest
-        >>> hyperprior = bm.hyperpriors.DeviationHyperprior()
         >>> with warnings.catch_warnings(action="ignore", category=bm.ConvergenceWarning):
-        ...     full = nuts_hyper_posterior(learner, tasks, hyperprior, sampler=few, num_members=5)
+        ...     full = nuts_hyper_posterior(learner, tasks, sampler=few, num_members=5)
         >>> len(full.learners), full.adapt(tasks.data).predict(tasks.data.x).mean.shape
         (5, torch.Size([3, 3, 1]))
     """
@@ -96,8 +94,7 @@ def nuts_hyper_posterior(
     theta = _trained(learner)
 
     def joint() -> Tensor:
-        value = problem(learner, data) + learner.log_hyperprior()
-        return value if hyperprior is None else value + hyperprior.of(learner)
+        return problem(learner, data) + learner.log_hyperprior()
 
     def at(values: Params) -> Tensor:
         with swapped(learner, {theta[name]: value for name, value in values.items()}):
@@ -130,7 +127,6 @@ def nuts_hyper_posterior(
 def svgd_hyper_posterior(
     learners: Sequence[Learner],
     tasks: TaskDataset,
-    hyperprior: Hyperprior | None = None,
     *,
     steps: int = 2_000,
     batch_size: int = 16,
@@ -143,10 +139,9 @@ def svgd_hyper_posterior(
     """Particles of theta by Stein variational gradient descent, with Adam and a cosine learning rate.
 
     Args:
-        learners: the first particles: as many learners, each with initial weights of its own. They are left as they
-            were.
+        learners: the first particles: as many learners, each with initial weights of its own, and all with the same
+            hyperprior (`WithHyperprior`), or p(theta) is flat. They are left as they were.
         tasks: all meta-training tasks.
-        hyperprior: p(theta); flat without it, but for the learners' own.
         steps: number of steps.
         batch_size: tasks a step.
         lr: first learning rate.
@@ -165,8 +160,9 @@ def svgd_hyper_posterior(
     Example:
         >>> import bayesmeta as bm
         >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
-        >>> learners = [bm.ALPaCA(bm.MLP(1, [8])) for _ in range(3)]
-        >>> full = svgd_hyper_posterior(learners, tasks, bm.hyperpriors.GaussianHyperprior(), steps=5, lr=0.01)
+        >>> hyperprior = bm.hyperpriors.GaussianHyperprior()
+        >>> learners = [bm.wrappers.WithHyperprior(bm.ALPaCA(bm.MLP(1, [8])), hyperprior) for _ in range(3)]
+        >>> full = svgd_hyper_posterior(learners, tasks, steps=5, lr=0.01)
         >>> len(full.learners)
         3
     """
@@ -177,7 +173,7 @@ def svgd_hyper_posterior(
     members = [copy.deepcopy(learner) for learner in learners]
     if len(members) < 2:
         raise DataError(f"expected at least two particles, got {len(members)}: one is what fit finds")
-    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), hyperprior, objective)
+    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), objective)
     for member in members:
         joint.prepare(member)
     step = _Particles(members, joint)
@@ -191,7 +187,6 @@ def svgd_hyper_posterior(
 def vi_hyper_posterior(
     learner: Learner,
     tasks: TaskDataset,
-    hyperprior: Hyperprior | None = None,
     *,
     steps: int = 2_000,
     batch_size: int = 16,
@@ -206,9 +201,9 @@ def vi_hyper_posterior(
     """Draws from the independent Gaussian that is nearest to p(theta | tasks), by the evidence lower bound.
 
     Args:
-        learner: its theta is the first mean; it is left as it was.
+        learner: its theta is the first mean; it is left as it was. With its hyperprior (`WithHyperprior`), or p(theta)
+            is flat.
         tasks: all meta-training tasks.
-        hyperprior: p(theta); flat without it, but for the learner's own.
         steps: number of steps.
         batch_size: tasks a step.
         lr: first learning rate.
@@ -229,9 +224,8 @@ def vi_hyper_posterior(
     Example:
         >>> import bayesmeta as bm
         >>> tasks = bm.tasks.Sinusoid().dataset(num_tasks=10, num_points=8, seed=0)
-        >>> learner = bm.ALPaCA(bm.MLP(1, [8]))
-        >>> hyperprior = bm.hyperpriors.GaussianHyperprior()
-        >>> full = vi_hyper_posterior(learner, tasks, hyperprior, steps=5, lr=0.01, num_members=4)
+        >>> learner = bm.wrappers.WithHyperprior(bm.ALPaCA(bm.MLP(1, [8])), bm.hyperpriors.GaussianHyperprior())
+        >>> full = vi_hyper_posterior(learner, tasks, steps=5, lr=0.01, num_members=4)
         >>> len(full.learners)
         4
     """
@@ -242,7 +236,7 @@ def vi_hyper_posterior(
     if not 0.0 < initial_scale < math.inf:
         raise DataError(f"expected a positive, finite initial_scale, got {initial_scale}")
     learner = copy.deepcopy(learner)
-    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), hyperprior, objective)
+    joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), objective)
     joint.prepare(learner)
     step = _Gaussian(learner, joint, initial_scale)
     train(step, torch.optim.Adam([step.mean, step.log_scale], lr=lr), steps, progress=progress, title="vi")
@@ -265,8 +259,8 @@ def _require_uncoupled(learner: Learner) -> None:
 class _ThetaJoint:
     """log p(theta) + log p(tasks | theta) by a batch that stands for all tasks, in nats."""
 
-    def __init__(self, batches: Batches, hyperprior: Hyperprior | None, objective: Objective | None) -> None:
-        self.batches, self.hyperprior, self.objective = batches, hyperprior, objective
+    def __init__(self, batches: Batches, objective: Objective | None) -> None:
+        self.batches, self.objective = batches, objective
         self.total_points = batches.total_points
 
     def prepare(self, learner: Learner) -> None:
@@ -277,8 +271,6 @@ class _ThetaJoint:
         """The value, and its gradient in what is drawn of theta, flat."""
         each = guarded(losses_of(learner, self.objective), learner.conform_tasks(batch), step)
         value = learner.log_hyperprior() - self.total_points * each.mean()
-        if self.hyperprior is not None:
-            value = value + self.hyperprior.of(learner)
         parts = torch.autograd.grad(value, list(_trained(learner).values()), materialize_grads=True)
         return value.detach(), torch.cat([part.flatten() for part in parts])
 

@@ -106,18 +106,19 @@ def test_sleepstudy_agrees_with_its_standard_errors(real_data: Path) -> None:
     learner = bm.ALPaCA(bm.Identity(1)).double()
     bm.fit_evidence(learner, tasks)
     found = bm.training.nuts_hyper_posterior(
-        learner,
+        bm.wrappers.WithHyperprior(learner, bm.hyperpriors.DeviationHyperprior(scale=50.0)),
         tasks,
-        bm.hyperpriors.DeviationHyperprior(scale=50.0),
         sampler=bm.inference.NUTS(16, 60, 120, metric=bm.inference.DenseMetric()),
         num_members=480,
     )
-    beta = torch.stack([m.prior.location[:, 0] for m in found.learners if isinstance(m, bm.ALPaCA)])
+    inside = [m.learner for m in found.learners if isinstance(m, bm.wrappers.WithHyperprior)]
+    members = [m for m in inside if isinstance(m, bm.ALPaCA)]
+    beta = torch.stack([m.prior.location[:, 0] for m in members])
     ml, error = torch.tensor([251.4051, 10.46729]), torch.tensor([6.6323, 1.5022])
     assert ((beta.mean(0) - ml).abs() < 0.25 * error).all()  # 4 Monte Carlo errors of 256 independent draws
     # theta's other parts are uncertain too, so that these are somewhat wider than the plug-in standard errors
     ratio = beta.std(0) / error
     assert (ratio > 0.9).all()
     assert (ratio < 1.35).all()
-    noise = torch.stack([m.prior.noise.variance()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
+    noise = torch.stack([m.prior.noise.variance()[0] for m in members])
     assert abs(noise.mean() / 654.94 - 1.0) < 0.1

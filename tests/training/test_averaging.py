@@ -139,6 +139,25 @@ def test_the_gain_is_that_of_tasks_left_out() -> None:
     assert found.gains == pytest.approx(expected, abs=0.1)
 
 
+def test_each_member_remembers_the_tasks_under_its_own_theta() -> None:
+    """What coupled tasks teach beside theta is another under each theta: that of the best one would be wrong."""
+    torch.manual_seed(0)
+    learner = bm.learners.MixedEffects(bm.Identity(0), [2]).double()
+    level = torch.tensor([0.0, 0.0, 1.0, 1.0, 1.0], dtype=D)
+    tasks = bm.TaskDataset(bm.Data.full(level[:, None, None].expand(-1, 3, -1), torch.randn(5, 3, 1, dtype=D)))
+    found = average(
+        learner, tasks, bm.hyperpriors.GaussianHyperprior(1.0, "prior"), starts=FEW, num_members=3, shots=()
+    )
+    for member in _members(found.learner):
+        again = bm.learners.MixedEffects(bm.Identity(0), [2]).double()
+        again.load_state_dict(member.state_dict())
+        again.remember(tasks.data)
+        torch.testing.assert_close(again.get_buffer("prior.shared_mean"), member.get_buffer("prior.shared_mean"))
+        torch.testing.assert_close(again.get_buffer("prior.shared_root"), member.get_buffer("prior.shared_root"))
+    first, *others = (member.get_buffer("prior.shared_mean") for member in _members(found.learner))
+    assert not all(torch.allclose(first, other) for other in others)
+
+
 def test_a_process_has_a_hyperprior_by_default() -> None:
     tasks = bm.tasks.Sinusoid().dataset(num_tasks=6, num_points=4, seed=0)
     learner = bm.Standardized(bm.DeepKernelTransfer(bm.networks.Inputs(1))).double()

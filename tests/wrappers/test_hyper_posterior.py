@@ -204,9 +204,8 @@ def test_a_hyperprior_names_parameters_of_the_learner_inside() -> None:
             bm.hyperpriors.GaussianHyperprior(0.7, names)
     tasks = bm.tasks.Sinusoid().dataset(num_tasks=6, num_points=5, seed=0)
     learner = bm.Standardized(bm.ALPaCA(bm.MLP(1, [4])))
-    found = bm.training.vi_hyper_posterior(
-        learner, tasks, bm.hyperpriors.GaussianHyperprior(), steps=2, batch_size=3, num_members=2
-    )
+    learner = bm.wrappers.WithHyperprior(learner, bm.hyperpriors.GaussianHyperprior())
+    found = bm.training.vi_hyper_posterior(learner, tasks, steps=2, batch_size=3, num_members=2)
     assert bm.evaluate(found, tasks, [2], num_bootstrap=0).table()["nll"].notna().all()
 
 
@@ -244,7 +243,10 @@ def test_few_tasks_make_wide_intervals_and_many_do_not() -> None:
         tasks, learner = _tasks(num_tasks, seed=3), bm.ALPaCA(bm.Identity(0)).double()
         bm.fit_evidence(learner, tasks)
         full = bm.training.nuts_hyper_posterior(
-            learner, tasks, bm.hyperpriors.DeviationHyperprior(), sampler=sampler, num_members=80
+            bm.wrappers.WithHyperprior(learner, bm.hyperpriors.DeviationHyperprior()),
+            tasks,
+            sampler=sampler,
+            num_members=80,
         )
         nothing, x = bm.Data.empty(tasks.data.select([0])), torch.zeros(1, 1, 0)
         low, high = full.adapt(nothing).predict(x).interval(0.9)
@@ -259,15 +261,13 @@ def test_networks_have_a_hyper_posterior_too(method: str) -> None:
     torch.manual_seed(0)
     tasks = bm.tasks.Sinusoid().dataset(num_tasks=12, num_points=8, seed=0)
     hyperprior = bm.hyperpriors.GaussianHyperprior(1.0)
-    learners = [bm.ALPaCA(bm.MLP(1, [8, 4])).double() for _ in range(3)]
+    learners = [bm.wrappers.WithHyperprior(bm.ALPaCA(bm.MLP(1, [8, 4])), hyperprior).double() for _ in range(3)]
     if method == "svgd":
         start = bm.HyperPosterior(learners)
-        found = bm.training.svgd_hyper_posterior(learners, tasks, hyperprior, steps=80, batch_size=6, lr=1e-2)
+        found = bm.training.svgd_hyper_posterior(learners, tasks, steps=80, batch_size=6, lr=1e-2)
     else:
         start = bm.HyperPosterior(learners[:1])
-        found = bm.training.vi_hyper_posterior(
-            learners[0], tasks, hyperprior, steps=80, batch_size=6, lr=1e-2, num_members=3
-        )
+        found = bm.training.vi_hyper_posterior(learners[0], tasks, steps=80, batch_size=6, lr=1e-2, num_members=3)
     test = bm.tasks.Sinusoid().dataset(num_tasks=40, num_points=8, seed=1).divided(bm.tasks.RandomSplit((4, 4)))
     scores = [
         -learner.adapt(test.support).predict(test.query.x).log_prob(test.query.y, test.query.mask).mean()
@@ -325,7 +325,7 @@ def test_a_loss_that_breaks_is_named() -> None:
         bm.training.svgd_hyper_posterior([_Breaks(4).double(), _Breaks(3).double()], tasks, steps=5, batch_size=6)
     flat_nowhere = bm.hyperpriors.GaussianHyperprior(1e-200, ["prior.location"])  # its square underflows
     with pytest.raises(bm.InferenceError, match=r"finite loss, got .* at step 1"):
-        bm.training.vi_hyper_posterior(_members()[1], tasks, flat_nowhere, steps=5)
+        bm.training.vi_hyper_posterior(bm.wrappers.WithHyperprior(_members()[1], flat_nowhere), tasks, steps=5)
 
 
 def test_schedules_and_progress(capsys: pytest.CaptureFixture) -> None:

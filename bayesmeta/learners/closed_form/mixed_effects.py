@@ -211,6 +211,14 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         prior.shared_mean.copy_(mean[inner:])
         prior.shared_root.copy_(torch.cat([root, padding], 1))
 
+    @override
+    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
+        """Raises UnsupportedError: what a batch of tasks says of levels and of K_0 is forgotten with the next one."""
+        raise UnsupportedError(
+            "expected fit_evidence to train MixedEffects, got fit: its tasks are coupled through the levels that they "
+            "share and through K_0, and a batch at a time is not enough. Without groupings take ALPaCA"
+        )
+
     def level_effects(self, grouping: int = 0) -> tuple[Float[Tensor, "L F C"], Float[Tensor, "L F C"]]:
         """Posterior means and deviations of the effects of a grouping's known levels, over its varying features.
 

@@ -281,15 +281,18 @@ def test_each_theta_teaches_of_the_levels_what_it_says() -> None:
     level = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64)
     data = bm.Data.full(level[:, None, None].expand(-1, 2, -1), torch.randn(4, 2, 1, dtype=torch.float64))
     hyperprior, few = bm.hyperpriors.GaussianHyperprior(1.0, "prior"), bm.inference.NUTS(2, 4, 20)
-    full = bm.training.nuts_hyper_posterior(learner, bm.TaskDataset(data), hyperprior, sampler=few, num_members=2)
-    for member in full.learners:
+    wrapped = bm.wrappers.WithHyperprior(learner, hyperprior)
+    full = bm.training.nuts_hyper_posterior(wrapped, bm.TaskDataset(data), sampler=few, num_members=2)
+    members = [each.learner for each in full.learners if isinstance(each, bm.wrappers.WithHyperprior)]
+    assert len(members) == 2
+    for member in members:
         again = MixedEffects(bm.Identity(0), [2]).double()
         again.load_state_dict(member.state_dict())
         again.remember(data)
         assert isinstance(member, MixedEffects)
         torch.testing.assert_close(again.prior.shared_mean, member.prior.shared_mean)
         torch.testing.assert_close(again.prior.shared_root, member.prior.shared_root)
-    assert not torch.allclose(*(m.get_buffer("prior.shared_mean") for m in full.learners))
+    assert not torch.allclose(*(m.get_buffer("prior.shared_mean") for m in members))
 
 
 def test_what_takes_tasks_one_by_one_refuses_coupled_ones() -> None:
@@ -299,4 +302,9 @@ def test_what_takes_tasks_one_by_one_refuses_coupled_ones() -> None:
     with pytest.raises(bm.UnsupportedError, match="tasks that share theta alone"):
         bm.training.svgd_hyper_posterior([_learner(), _learner()], tasks)
     with pytest.raises(bm.UnsupportedError, match="tasks that share theta alone"):
-        bm.training.vi_hyper_posterior(_learner(), tasks, bm.hyperpriors.GaussianHyperprior(names=["prior"]))
+        bm.training.vi_hyper_posterior(_learner(), tasks)
+
+
+def test_fit_is_refused() -> None:
+    with pytest.raises(bm.UnsupportedError, match="fit_evidence to train MixedEffects, got fit"):
+        bm.fit(bm.Standardized(_learner()), bm.TaskDataset(_shown(8)), steps=1, progress=False)

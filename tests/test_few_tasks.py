@@ -1,0 +1,94 @@
+"""The command line's default for numbers: what it learns from, what it makes of odd tables, and that it is kept."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import bayesmeta as bm
+from bayesmeta import few_tasks
+from bayesmeta.cli import app
+from bayesmeta.few_tasks import ByStacking
+from bayesmeta.recipes import recipe
+from bayesmeta.trainers import Training
+
+QUIET = Training(progress=False)
+
+
+def _frame(num_tasks: int, points: int, seed: int = 0) -> pd.DataFrame:
+    """Lines of two outcomes with levels of their own, and a known deviation of the first."""
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.randn(num_tasks, generator=generator).double().repeat_interleave(points)
+    x, noise = (torch.randn(num_tasks * points, generator=generator).double() for _ in range(2))
+    task = torch.arange(num_tasks).repeat_interleave(points)
+    y = levels + x + 0.3 * noise
+    return pd.DataFrame({"task": task, "x": x, "y": y, "z": -y, "error": 0.3})
+
+
+def _tasks(num_tasks: int, points: int, **columns: object) -> bm.TaskDataset:
+    named = {"task": "task", "x": ["x"], "y": "y"} | columns
+    return bm.TaskDataset.from_frame(_frame(num_tasks, points), **named)  # type: ignore[arg-type]
+
+
+def _trained(tasks: bm.TaskDataset) -> bm.Learner:
+    assert tasks.schema is not None
+    chosen = recipe("stack")
+    return chosen.train(chosen.for_table(tasks.schema), tasks, QUIET).learner
+
+
+def test_a_large_table_is_thinned_by_task_and_point() -> None:
+    tasks = _tasks(60, 50)
+    chosen, stopping = ByStacking().divided(tasks, QUIET)
+    assert stopping is None
+    assert (len(chosen), chosen.counts.unique().tolist()) == (33, [30])
+    name = chosen.names[7]
+    kept, all_of_it = chosen.task(name), tasks.task(name)
+    places = [int((all_of_it.x[0] == point).nonzero()[0, 0]) for point in kept.x[0]]
+    assert len(set(places)) == 30
+    torch.testing.assert_close(kept.y, all_of_it.y[:, places])
+    again, _ = ByStacking().divided(tasks, QUIET)
+    torch.testing.assert_close(again.flat.x, chosen.flat.x)
+    other, _ = ByStacking().divided(tasks, Training(seed=1))
+    assert other.names != chosen.names
+
+
+def test_from_table_to_prediction_without_naming_a_method(tmp_path: Path) -> None:
+    frame = _frame(6, 4)
+    for name, rows in (("table", frame), ("known", frame.groupby("task").head(2)), ("asked", frame[frame.task < 2])):
+        rows.to_csv(tmp_path / f"{name}.csv", index=False)
+    table, known, asked, out, model = (tmp_path / f"{n}.csv" for n in ("table", "known", "asked", "out", "model"))
+    done = CliRunner().invoke(app, ["fit", str(table), "--task", "task", "--x", "x", "--y", "y", "-o", str(model)])
+    assert done.exit_code == 0, done.output
+    assert "stack on TaskDataset(6 tasks, 4 to 4 points each): Stacked: " in done.output
+    assert "warning" not in done.output.replace("warning: predict will not warn", "")
+    done = CliRunner().invoke(app, ["predict", str(model), str(known), str(asked), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    predicted = pd.read_csv(out)
+    assert (predicted["lower"] < predicted["mean"]).all()
+    assert (predicted["mean"] < predicted["upper"]).all()
+    assert (predicted["mean"] - predicted["y"]).abs().mean() < 0.5
+
+
+@pytest.mark.parametrize("columns", [{"x": [], "y": ["y", "z"]}, {"yerr": "error"}], ids=["no input", "known noise"])
+def test_every_table_has_a_mixture(columns: dict[str, object]) -> None:
+    tasks = _tasks(4, 3, **columns)
+    learner = _trained(tasks)
+    prediction = learner.adapt(tasks.data.points(slice(1))).predict(tasks.data.x[:, 1:])
+    assert prediction.stddev.isfinite().all()
+    if "yerr" in columns:
+        assert learner.known_noise
+
+
+def test_few_tasks_train_the_line_alone() -> None:
+    learner = _trained(_tasks(3, 4))
+    assert isinstance(learner, bm.wrappers.Stacked)
+    assert learner.names == ("line",)
+
+
+def test_the_effect_of_a_covariate_is_that_of_all_tasks() -> None:
+    point = bm.Data.from_arrays([[0.0, 1.0, 2.0]], [0.0]).to(torch.float64)
+    for make in (few_tasks.line, few_tasks.noisy_line):
+        inside = [each for each in make(few_tasks.Sizes(3, 1, 1)).modules() if isinstance(each, bm.ALPaCA)]
+        assert inside[0].parts(point).covariance.varying == (0, 1, 2)  # a level and two slopes, but no covariate
