@@ -120,11 +120,14 @@ AMORTIZED = [
         num_inputs=2,
         exceptions=OWN_CLASSES,
     ),
-    _case("mann-lstm", lambda: bm.MANN(bm.Identity(1), memory=bm.networks.LSTMMemory(8))),
+    _case("mann-lstm", lambda: bm.MANN(bm.Identity(1), memory=bm.networks.LSTMMemory(8), width=8)),
     _case(
         "mann-lrua-classes",
         lambda: bm.MANN(
-            bm.MLP(2, [8]), head=bm.heads.OneHotHead(3), memory=bm.networks.LRUA(slots=5, width=4, reads=2, size=4)
+            bm.MLP(2, [8]),
+            head=bm.heads.OneHotHead(3),
+            memory=bm.networks.LRUA(slots=5, width=4, reads=2, size=4),
+            width=8,
         ),
         outcomes=bm.Labels(3),
         num_inputs=2,
