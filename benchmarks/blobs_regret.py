@@ -63,7 +63,10 @@ RECIPES = {
     "Siamese, pairs": Recipe(lambda: bm.Siamese(mlp(), num_classes=5)),
     "Relation": Recipe(lambda: bm.Relation(mlp(), num_classes=5)),
     "Graph": Recipe(lambda: bm.GraphNetwork(mlp(), num_classes=5)),
-    "SNAIL": Recipe(lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50), lr=1e-3),
+    "SNAIL": Recipe(
+        lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50, channels=8, attention=((32, 32), (32, 32))),
+        seconds=120.0,
+    ),
 }
 
 
