@@ -50,7 +50,7 @@ class Recipe:
 
 def snail() -> bm.SNAIL:
     """One model for 1 to 5 shots."""
-    return bm.SNAIL(features(SIZE), head=bm.heads.OneHotHead(WAYS), max_points=WAYS * MOST_SHOTS, width=32)
+    return bm.SNAIL(features(SIZE), head=bm.heads.OneHotHead(WAYS), max_points=WAYS * MOST_SHOTS)
 
 
 RECIPES = {"SNAIL": Recipe(snail)}

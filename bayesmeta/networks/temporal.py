@@ -2,9 +2,11 @@
 
     dense       z <- [z, tanh(f) σ(g)],   f, g = W z_t + V z_{t-R} + b      a convolution of two taps, R steps apart
     TC          dense blocks with R = 1, 2, 4, ...                          together they reach 2^blocks steps
-    attention   z <- [z, Σ_{s<=t} softmax_s(q_t · k_s / sqrt(K)) v_s]       all steps so far, the own one included
+    attention   z <- [z, Σ_{s<t} softmax_s(q_t · k_s / sqrt(K)) v_s]        the steps before, and nothing
 
-Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141). Before the first step all is zero.
+Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141). Before the first step all is zero to a convolution.
+In the paper a step also reads itself. Here it has itself already, beside what it reads, and as queries and keys begin
+alike, it would read little else.
 
 A block runs in two ways that agree. `forward` takes a whole sequence. `keep` takes a sequence of which more is to come,
 and `step` one further step given what was kept: any number of alternatives for that step are taken side by side, of
@@ -131,24 +133,24 @@ class DenseBlock(CausalBlock):
 
 
 @dataclass(frozen=True, eq=False)
-class KeptKeys:
-    """The keys and values of the steps so far.
+class PastKeys:
+    """The keys and values of the steps so far, those of nothing first: R = 1 + N.
 
     Attributes:
         key: what the step that comes next is matched with.
         value: what it reads.
-        mask: True = a real step.
+        mask: True = a real step, or nothing.
     """
 
-    key: Float[Tensor, "L N K"]
-    value: Float[Tensor, "L N V"]
-    mask: Bool[Tensor, "L N"]
+    key: Float[Tensor, "L R K"]
+    value: Float[Tensor, "L R V"]
+    mask: Bool[Tensor, "L R"]
 
 
 class CausalAttention(CausalBlock):
-    """One head of attention to the steps so far and the own one; what is read is added as further numbers.
+    """One head of attention to the steps before; what is read is added as further numbers.
 
-    Keys start as queries do, so that steps that are alike read each other from the start.
+    Keys begin as queries do, and neither distorts distances: steps that are alike read each other from the start.
 
     Args:
         num_inputs: I.
@@ -172,32 +174,36 @@ class CausalAttention(CausalBlock):
         if min(num_inputs, key_size, value_size) < 1:
             raise DataError(f"expected positive sizes, got {num_inputs}, {key_size} and {value_size}")
         self.num_inputs, self.num_outputs = num_inputs, num_inputs + value_size
-        # no bias of keys: it would add the same number to all logits of a step, which a softmax does not see
+        # a bias of keys would add the same number to all logits of a step, which a softmax does not see
         self.query, self.key = nn.Linear(num_inputs, key_size), nn.Linear(num_inputs, key_size, bias=False)
         self.value = nn.Linear(num_inputs, value_size)
+        self.nothing = nn.Parameter(torch.zeros(num_inputs))  # what is read where there is no step before
         self.scale = key_size**-0.5
+        nn.init.orthogonal_(self.query.weight)
+        nn.init.orthogonal_(self.value.weight)
+        nn.init.zeros_(self.query.bias)
         with torch.no_grad():
             self.key.weight.copy_(self.query.weight)
 
     @override
     def forward(self, rows: Float[Tensor, "L N I"]) -> Float[Tensor, "L N O"]:
-        logits = self.scale * self.query(rows) @ self.key(rows).mT
-        later = torch.ones(logits.shape[1:], dtype=torch.bool, device=rows.device).triu(1)
-        weights = logits.masked_fill(later, -torch.inf).softmax(-1)
-        return torch.cat([rows, weights @ self.value(rows)], -1)
+        steps = Steps(rows, torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device))
+        before = torch.ones(rows.shape[1], rows.shape[1] + 1, dtype=torch.bool, device=rows.device).tril()
+        return self._read(rows, self.keep(steps), before)
 
     @override
-    def keep(self, steps: Steps) -> KeptKeys:
-        return KeptKeys(self.key(steps.rows), self.value(steps.rows), steps.mask)
+    def keep(self, steps: Steps) -> PastKeys:
+        rows = torch.cat([self.nothing.expand(len(steps.rows), 1, -1), steps.rows], 1)
+        return PastKeys(self.key(rows), self.value(rows), functional.pad(steps.mask, (1, 0), value=True))
 
     @override
-    def step(self, rows: Float[Tensor, "L M I"], kept: KeptKeys) -> Float[Tensor, "L M O"]:
-        query = self.scale * self.query(rows)
-        others = (query @ kept.key.mT).masked_fill(~kept.mask[:, None], -torch.inf)
-        own = (query * self.key(rows)).sum(-1, keepdim=True)
-        weights = torch.cat([others, own], -1).softmax(-1)
-        read = weights[..., :-1] @ kept.value + weights[..., -1:] * self.value(rows)
-        return torch.cat([rows, read], -1)
+    def step(self, rows: Float[Tensor, "L M I"], kept: PastKeys) -> Float[Tensor, "L M O"]:
+        return self._read(rows, kept, kept.mask[:, None])
+
+    def _read(self, rows: Tensor, past: PastKeys, seen: Bool[Tensor, "*l M R"]) -> Tensor:
+        logits = self.scale * self.query(rows) @ past.key.mT
+        weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
+        return torch.cat([rows, weights @ past.value], -1)
 
 
 def temporal_convolutions(num_inputs: int, channels: int, num_steps: int) -> list[CausalBlock]:

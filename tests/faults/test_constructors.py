@@ -200,13 +200,22 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "relative": bm.learners.RelativeBias,
         },
     ),
-    bm.SNAIL: (_adapt, {"features": _network, "head": bm.heads.GaussianHead, "max_points": 5, "width": 8}),
     bm.MANN: (
         _adapt,
         {"features": _network, "head": bm.heads.GaussianHead, "memory": lambda: bm.networks.LSTMMemory(4), "width": 4},
     ),
     bm.networks.LSTMMemory: (_memory, {"size": 4}),
     bm.networks.LRUA: (_memory, {"slots": 3, "width": 2, "reads": 1, "size": 4, "decay": 0.9}),
+    bm.SNAIL: (
+        _adapt,
+        {
+            "features": _network,
+            "head": bm.heads.GaussianHead,
+            "max_points": 5,
+            "channels": 4,
+            "attention": ((4, 2), (4, 2)),
+        },
+    ),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Parametric: (
         _adapt,

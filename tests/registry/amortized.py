@@ -37,15 +37,16 @@ def _relative(num_inputs: int, **arguments: Any) -> bm.Learner:
 
 
 PLACES = {"relabelling_permutes_the_probabilities": "labels enter in a place for each class, with weights of its own"}
+QUICK: dict[str, Any] = {"examples": 3, "calls": 40, "steps": 40}  # many small blocks
 FAR_BACK = {"every_theta_gets_a_finite_gradient": "the convolution that reaches 8 steps back has nothing to read of 6"}
 
 
 def _snail(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
-    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, width=8)
+    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, channels=4, attention=((8, 4), (8, 4)))
 
 
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
-    return Case(name, make, examples=4, calls=80, steps=100, **arguments)
+    return Case(name, make, **{"examples": 4, "calls": 80, "steps": 100} | arguments)
 
 
 def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:
@@ -133,13 +134,14 @@ AMORTIZED = [
         num_inputs=2,
         exceptions=PLACES,
     ),
-    _case("snail", lambda: _snail(1), exceptions=FAR_BACK),
+    _case("snail", lambda: _snail(1), exceptions=FAR_BACK, **QUICK),
     _case(
         "snail-classes",
         lambda: _snail(2, bm.heads.OneHotHead(3)),
         outcomes=bm.Labels(3),
         num_inputs=2,
         exceptions=FAR_BACK | PLACES,
+        **QUICK,
     ),
     _case(
         "snail-own-classes",
@@ -147,5 +149,6 @@ AMORTIZED = [
         outcomes=bm.Labels(),
         num_inputs=2,
         exceptions=OWN_CLASSES | FAR_BACK | PLACES,
+        **QUICK,
     ),
 ]

@@ -2,8 +2,8 @@
 
 Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141):
 
-    z_t = [h(x_t), y_t, 0]                     a support point
-    z_* = [h(x_*), 0, 1]                       a query, the last step; the 1 says that it has no outcome
+    z_t = [s (h(x_t) - m), y_t, 0]             a support point
+    z_* = [s (h(x_*) - m), 0, 1]               a query, the last step; the 1 says that it has no outcome
     z <- attention(z), TC(z), attention(z), TC(z), attention(z)      blocks of `bayesmeta.networks.temporal`
     y(x_*) ~ head(W z_*)
 
@@ -17,6 +17,7 @@ same numbers as a sequence for each query; the dilations start at 1 (the listing
 convolution reads the step just before); a query is marked as one, as zeros could be an outcome.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,8 +34,11 @@ from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.networks.temporal import CausalAttention, CausalBlock, Steps, temporal_convolutions
+from bayesmeta.outcomes import Numbers
 
-MOST_POINTS = 2**16
+MOST_POINTS, MOST_BLOCKS = 2**16, 100
+LABEL = 3.0  # nats of score that a label has at the start where it is all that is read
+SAME = 1e-6  # deviations below it, relative to the numbers, are rounding
 
 
 class SNAIL(AmortizedLearner):
@@ -51,20 +55,25 @@ class SNAIL(AmortizedLearner):
         features: h, of each point on its own: `bm.Identity(D)` for numbers, `bm.Conv4(...)` for images.
         head: what is predicted; one Gaussian number by default.
         max_points: the most points that a support has. The convolutions reach as far back.
-        width: D, how many numbers a convolution adds to a step; 128 in the paper. Attention has keys and values of
-            (D/2, D/4), (2D, D) and (4D, 2D) numbers, as there.
+        channels: D, how many numbers a convolution adds to a step.
+        attention: numbers of a key and of a value for each block of attention; between two of them are convolutions.
+            The paper has ((64, 32), (256, 128), (512, 256)) and 128 channels for images.
 
     Attributes:
-        blocks: three of attention, and the convolutions between them.
+        center: m, of the features; `fit` starts it at their mean.
+        scale: s, of the features; `fit` starts it at the inverse of their deviation.
+        blocks: of attention, and the convolutions between them.
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that is none.
-        DataError: no points, or a width that 4 does not divide; more support points than `max_points` (when adapting).
+        DataError: no points, no attention, or sizes that are not positive; when adapting, more support points than
+            `max_points`.
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.SNAIL(bm.Identity(1), max_points=10, width=16)
-        >>> _ = bm.fit(learner, bm.tasks.Sinusoid(), steps=2, progress=False)
+        >>> learner = bm.SNAIL(bm.Identity(1), max_points=10)
+        >>> split = bm.tasks.RandomSplit((0, 10))
+        >>> _ = bm.fit(learner, bm.tasks.Sinusoid(), steps=2, split=split, progress=False)
         >>> posterior = learner.adapt(bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]))
         >>> posterior.predict([0.5, 3.0]).stddev.shape
         torch.Size([1, 2, 1])
@@ -72,23 +81,51 @@ class SNAIL(AmortizedLearner):
 
     exchangeable = False
 
-    def __init__(self, features: Network, *, head: OutputHead | None = None, max_points: int, width: int = 32) -> None:
+    def __init__(
+        self,
+        features: Network,
+        *,
+        head: OutputHead | None = None,
+        max_points: int,
+        channels: int = 32,
+        attention: Sequence[tuple[int, int]] = ((64, 32), (64, 32), (64, 32)),
+    ) -> None:
         require_pointwise(features)
         super().__init__(features.x_shape, GaussianHead() if head is None else head)
         if not 1 <= max_points <= MOST_POINTS:
             raise DataError(f"expected 1 to {MOST_POINTS} support points, got {said(max_points)}")
-        if width < 4 or width % 4:
-            raise DataError(f"expected a width that is a multiple of 4, got {said(width)}")
+        if not 1 <= len(attention) <= MOST_BLOCKS:
+            raise DataError(f"expected 1 to {MOST_BLOCKS} blocks of attention, got {len(attention)}")
         self.features, self.max_points = features, max_points
+        self.center = nn.Parameter(torch.zeros(features.num_outputs))
+        self.scale = nn.Parameter(torch.ones(features.num_outputs))
         size, blocks = features.num_outputs + self.head.num_inputs + 1, list[CausalBlock]()
-        for key_size, value_size in ((width // 2, width // 4), (2 * width, width), (4 * width, 2 * width)):
+        for key_size, value_size in attention:
             if blocks:
-                blocks += temporal_convolutions(size, width, max_points + 1)
+                blocks += temporal_convolutions(size, channels, max_points + 1)
                 size = blocks[-1].num_outputs
             blocks.append(CausalAttention(size, key_size, value_size))
             size = blocks[-1].num_outputs
         self.blocks = nn.ModuleList(blocks)
         self.out = nn.Linear(size, self.head.size)
+        self._begin_as_matching()
+
+    @override
+    @torch.no_grad()
+    def prepare(self, tasks: Data) -> None:
+        """Start m and s so that features of the meta-training points have mean 0 and deviation 1.
+
+        Attention compares features: where what all points have in common is most of them, it tells nothing apart.
+        """
+        super().prepare(tasks)
+        mine = self.center.requires_grad and not bool((self.center != 0.0).any())
+        if not mine or not bool(tasks.mask.any()):
+            return
+        rows = self.features(tasks.x)[tasks.mask]
+        deviation = rows.std(0, correction=0)
+        varies = deviation > SAME * (1.0 + rows.abs().amax(0))
+        self.center.copy_(torch.where(varies, rows.mean(0), 0.0))
+        self.scale.copy_(torch.where(varies, 1.0 / deviation, 1.0))
 
     @override
     def encode(self, points: Data) -> list[Any]:
@@ -98,7 +135,7 @@ class SNAIL(AmortizedLearner):
                 f"expected at most {self.max_points} support points, got a task with {int(points.counts.max())}: "
                 "make the learner with a larger max_points, and train it on as many"
             )
-        rows = functional.pad(torch.cat([self.features(points.x), points.y], -1), (0, 1))
+        rows = functional.pad(torch.cat([self._units(points.x), points.y], -1), (0, 1))
         kept = []
         for block in self.blocks:
             assert isinstance(block, CausalBlock)  # as it was made
@@ -109,7 +146,7 @@ class SNAIL(AmortizedLearner):
 
     @override
     def decode(self, kept: list[Any], x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
-        h = self.features(x)
+        h = self._units(x)
         nothing = h.new_zeros(*h.shape[:2], self.head.num_inputs)
         rows = torch.cat([h, nothing, torch.ones_like(h[..., :1])], -1)
         for block, each in zip(self.blocks, kept, strict=True):
@@ -117,3 +154,26 @@ class SNAIL(AmortizedLearner):
             rows = block.step(rows, each)
         raw: Tensor = self.out(rows)
         return raw
+
+    def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
+        """The features of points, in the units that attention compares them in."""
+        h: Tensor = self.scale * (self.features(x) - self.center)
+        return h
+
+    @torch.no_grad()
+    def _begin_as_matching(self) -> None:
+        """What is predicted begins as the outcomes of points that are like the query, read by the first attention.
+
+        A fresh network reads little but noise, in which outcomes are one part of many: training stays for thousands of
+        steps at predicting what is known without a support.
+        """
+        first, (start, count) = self.blocks[0], (self.features.num_outputs, self.head.num_inputs)
+        assert isinstance(first, CausalAttention)  # as it was made
+        read = nn.init.orthogonal_(first.value.weight.new_empty(first.value.out_features, count))
+        for layer in (first.value, self.out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        first.value.weight[:, start : start + count] = read
+        says = torch.eye(self.head.size, count, dtype=read.dtype, device=read.device)  # the outcome is what is read
+        scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
+        self.out.weight[:, first.num_inputs : first.num_outputs] = scale * says @ read.mT

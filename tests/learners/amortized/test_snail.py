@@ -11,6 +11,7 @@ from bayesmeta.networks.temporal import CausalAttention, CausalBlock, DenseBlock
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # float64: sums in another order
 POINTS, COUNTS = 7, (7, 3, 0)
+SIZES: dict[str, Any] = {"channels": 4, "attention": ((8, 4), (6, 5), (4, 3))}
 
 
 def _moved(learner: bm.SNAIL) -> bm.SNAIL:
@@ -23,7 +24,7 @@ def _moved(learner: bm.SNAIL) -> bm.SNAIL:
 
 
 def _numbers(**arguments: Any) -> bm.SNAIL:
-    return _moved(bm.SNAIL(bm.MLP(2, [6]), **{"max_points": POINTS, "width": 8} | arguments))
+    return _moved(bm.SNAIL(bm.MLP(2, [6]), **{"max_points": POINTS, **SIZES} | arguments))
 
 
 def _labels() -> bm.SNAIL:
@@ -66,7 +67,8 @@ def _sequence(learner: bm.SNAIL, support: bm.Data, query: Tensor) -> Tensor:
     y = torch.cat([y, y.new_zeros(1, 1, y.shape[-1])], 1)
     is_query = torch.zeros_like(y[..., :1])
     is_query[:, -1] = 1.0
-    return torch.cat([learner.features(torch.cat([support.x, query[None, None]], 1)), y, is_query], -1)
+    h = learner.scale * (learner.features(torch.cat([support.x, query[None, None]], 1)) - learner.center)
+    return torch.cat([h, y, is_query], -1)
 
 
 @BOTH
@@ -130,10 +132,27 @@ def test_every_weight_counts_at_full_length() -> None:
     assert all(parameter.grad is not None for parameter in learner.parameters())
 
 
+def test_it_begins_as_a_matching_network() -> None:
+    """Once features have their units, a query takes the outcome of the point that it is at."""
+    torch.manual_seed(0)
+    x = torch.tensor([[103.0, -7.0], [100.0, 7.0], [97.0, -7.0]])
+    shown = bm.Data.from_labels(x, [0, 1, 2])
+    learner = bm.SNAIL(bm.Identity(2), head=bm.heads.OneHotHead(3), max_points=4, **SIZES)
+    learner.prepare(shown)
+    units = learner.scale * (learner.features(shown.x) - learner.center)
+    torch.testing.assert_close(units[..., 1:].mean((0, 1)), torch.zeros(2), rtol=0.0, atol=1e-5)  # rounding of 100
+    torch.testing.assert_close(units[..., 1:].std((0, 1), correction=0), torch.ones(2))
+    assert (units[..., 0] == 1.0).all()  # a constant stays what it is
+    assert learner.adapt(shown).predict(x).probs.argmax(-1).tolist() == [[0, 1, 2]]
+    before = learner.center.clone()
+    learner.prepare(bm.Data.from_labels(x + 1.0, [0, 1, 2]))  # what was set stays
+    assert torch.equal(learner.center, before)
+
+
 @pytest.mark.parametrize(("points", "expected"), [(1, [1]), (3, [1, 2]), (4, [1, 2, 4]), (25, [1, 2, 4, 8, 16])])
 def test_dilations_start_at_one_and_double(points: int, expected: list[int]) -> None:
     """ceil(log2 T) of T = points + 1 steps, so that a query reaches the first point."""
-    learner = bm.SNAIL(bm.Identity(1), max_points=points, width=4)
+    learner = bm.SNAIL(bm.Identity(1), max_points=points, **SIZES)
     kinds = [block.dilation if isinstance(block, DenseBlock) else 0 for block in learner.blocks]
     assert kinds == [0, *expected, 0, *expected, 0]
     assert sum(expected) >= points
@@ -141,7 +160,13 @@ def test_dilations_start_at_one_and_double(points: int, expected: list[int]) -> 
 
 def test_the_sizes_are_those_of_the_paper() -> None:
     """Omniglot, 5 ways and 5 shots: 64 features, attention of (64, 32), (256, 128) and (512, 256), 128 channels."""
-    learner = bm.SNAIL(bm.Conv4((1, 28, 28), 64), head=bm.heads.OneHotHead(5), max_points=25, width=128)
+    learner = bm.SNAIL(
+        bm.Conv4((1, 28, 28), 64),
+        head=bm.heads.OneHotHead(5),
+        max_points=25,
+        channels=128,
+        attention=((64, 32), (256, 128), (512, 256)),
+    )
     attention = [block for block in learner.blocks if isinstance(block, CausalAttention)]
     assert [(block.query.out_features, block.value.out_features) for block in attention] == [
         (64, 32),
@@ -177,8 +202,9 @@ def test_what_cannot_be_made() -> None:
     for arguments in (
         {"max_points": 0},
         {"max_points": 2**17},
-        {"max_points": 3, "width": 6},
-        {"max_points": 3, "width": 0},
+        {"max_points": 3, "channels": 0},
+        {"max_points": 3, "attention": ()},
+        {"max_points": 3, "attention": ((4, 0),)},
     ):
         with pytest.raises(bm.DataError, match="expected"):
             bm.SNAIL(bm.Identity(1), **arguments)
