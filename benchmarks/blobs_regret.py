@@ -67,11 +67,14 @@ RECIPES = {
     "Siamese, pairs": Recipe(lambda: bm.Siamese(mlp(), num_classes=5)),
     "Relation": Recipe(lambda: bm.Relation(mlp(), num_classes=5)),
     "Graph": Recipe(lambda: bm.GraphNetwork(mlp(), num_classes=5)),
-    "SNAIL": Recipe(lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50), lr=1e-3),
     "MANN, LRUA": Recipe(
         lambda: mann(bm.networks.LRUA(slots=64, reads=1, size=100)), seconds=300.0, objective=bm.training.Evidence()
     ),
     "MANN, LSTM": Recipe(lambda: mann(bm.networks.LSTMMemory()), seconds=300.0, objective=bm.training.Evidence()),
+    "SNAIL": Recipe(
+        lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50, channels=8, attention=((32, 32), (32, 32))),
+        seconds=120.0,
+    ),
 }
 
 

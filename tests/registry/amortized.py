@@ -37,11 +37,12 @@ def _relative(num_inputs: int, **arguments: Any) -> bm.Learner:
 
 
 PLACES = {"relabelling_permutes_the_probabilities": "labels enter in a place for each class, with weights of its own"}
+QUICK: dict[str, Any] = {"examples": 3, "steps": 40}  # many small blocks
 FAR_BACK = {"every_theta_gets_a_finite_gradient": "the convolution that reaches 8 steps back has nothing to read of 6"}
 
 
 def _snail(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
-    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, channels=4, attention=((8, 4), (8, 4), (8, 4)))
+    return bm.SNAIL(bm.Identity(num_inputs), head=head, max_points=10, channels=4, attention=((8, 4), (8, 4)))
 
 
 def _meta_networks(num_inputs: int, head: bm.heads.OutputHead | None = None) -> bm.Learner:
@@ -49,7 +50,7 @@ def _meta_networks(num_inputs: int, head: bm.heads.OutputHead | None = None) -> 
 
 
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
-    return Case(name, make, examples=4, steps=100, **arguments)
+    return Case(name, make, **{"examples": 4, "steps": 100} | arguments)
 
 
 def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:
@@ -124,23 +125,27 @@ AMORTIZED = [
         num_inputs=2,
         exceptions=OWN_CLASSES,
     ),
-    _case("mann-lstm", lambda: bm.MANN(bm.Identity(1), memory=bm.networks.LSTMMemory(8))),
+    _case("mann-lstm", lambda: bm.MANN(bm.Identity(1), memory=bm.networks.LSTMMemory(8), width=8)),
     _case(
         "mann-lrua-classes",
         lambda: bm.MANN(
-            bm.MLP(2, [8]), head=bm.heads.OneHotHead(3), memory=bm.networks.LRUA(slots=5, width=4, reads=2, size=4)
+            bm.MLP(2, [8]),
+            head=bm.heads.OneHotHead(3),
+            memory=bm.networks.LRUA(slots=5, width=4, reads=2, size=4),
+            width=8,
         ),
         outcomes=bm.Labels(3),
         num_inputs=2,
         exceptions=PLACES,
     ),
-    _case("snail", lambda: _snail(1), exceptions=FAR_BACK),
+    _case("snail", lambda: _snail(1), exceptions=FAR_BACK, **QUICK),
     _case(
         "snail-classes",
         lambda: _snail(2, bm.heads.OneHotHead(3)),
         outcomes=bm.Labels(3),
         num_inputs=2,
         exceptions=FAR_BACK | PLACES,
+        **QUICK,
     ),
     _case(
         "snail-own-classes",
@@ -148,6 +153,7 @@ AMORTIZED = [
         outcomes=bm.Labels(),
         num_inputs=2,
         exceptions=OWN_CLASSES | FAR_BACK | PLACES,
+        **QUICK,
     ),
     _case("meta-networks", lambda: _meta_networks(1)),
     _case(

@@ -144,8 +144,8 @@ def test_a_head_that_reads_class_by_class_is_refused() -> None:
 def test_what_was_seen_is_remembered() -> None:
     """Trained on the evidence of tasks with a level of their own, it comes near to their predictive."""
     torch.manual_seed(0)
-    made = bm.MANN(bm.Identity(1), memory=bm.networks.LRUA(slots=8, width=8, reads=1, size=16))
-    tasks = bm.TaskDataset.from_list([([0.0] * 6, [level] * 6) for level in torch.linspace(-1.0, 1.0, 16).tolist()])
+    made = bm.MANN(bm.Identity(1), memory=bm.networks.LRUA(slots=8, width=8, reads=1, size=16), width=16)
+    tasks = bm.TaskDataset.from_list([([0.0] * 4, [level] * 4) for level in torch.linspace(-1.0, 1.0, 16).tolist()])
     bm.fit(made, tasks, steps=60, lr=1e-2, objective=bm.training.Evidence(), progress=False)
     posterior = made.adapt(bm.Data.from_arrays([0.0, 0.0], [0.8, 0.8]))
     assert abs(posterior.predict([0.0]).mean.item() - 0.8) < 0.3
