@@ -64,6 +64,7 @@ RECIPES = {
     "Relation": Recipe(lambda: bm.Relation(mlp(), num_classes=5)),
     "Graph": Recipe(lambda: bm.GraphNetwork(mlp(), num_classes=5)),
     "SNAIL": Recipe(lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50), lr=1e-3),
+    "MetaNetworks": Recipe(lambda: bm.MetaNetworks(mlp(), head=bm.heads.OneHotHead(5))),
 }
 
 
