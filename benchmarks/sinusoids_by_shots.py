@@ -112,7 +112,11 @@ def main() -> None:
                 recipe.after(learner, steps)
             row = f"  {f'after {steps} steps' if steps else '':<16}"
             for shots, batch in divided.items():
-                scores = score(learner, batch)
+                try:
+                    scores = score(learner, batch)
+                except bm.InferenceError as error:  # steps that diverge in a task
+                    row += f"   {shots:>2} shots: {str(error).split('. ')[0]}"
+                    continue
                 (mse, error), (nll, width) = scores["mse"], scores["nll"]
                 row += f"   {shots:>2} shots: MSE {mse:.3f} ± {error:.3f}, NLL {nll:.3f} ± {width:.3f}"
                 if shots == 5:

@@ -220,6 +220,13 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     ),
     bm.networks.LSTMMemory: (_memory, {"size": 4}),
     bm.networks.LRUA: (_memory, {"slots": 3, "width": 2, "reads": 1, "size": 4, "decay": 0.9}),
+    bm.MetaNetworks: (_adapt, {"features": _network, "head": bm.heads.GaussianHead, "width": 4, "num_keys": 3}),
+    bm.FineTuned: (
+        _adapt,
+        _without(EXPLICIT, "steps", "lr")
+        | {"likelihood": lambda: bm.likelihoods.Categorical(3), "num_outputs": 3, "base_classes": 4}
+        | {"solver": bm.inference.GradientSteps},
+    ),
     bm.learners.RelativeBias: (_relative, {"reach": 4.0, "num_bumps": 4, "hidden": 4}),
     bm.Parametric: (
         _adapt,
@@ -328,6 +335,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.RadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
     bm.AdditiveRadialBasis: (_features, {"num_inputs": 1, "num_centers": 3, "bounds": (-1.0, 1.0), "width": 1.0}),
     bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
+    bm.networks.CosineOutput: (_features, {"features": lambda: bm.networks.Cosine(_network()), "num_outputs": 2}),
+    bm.networks.Cosine: (_features, {"features": _network, "scale": 10.0}),
     bm.networks.Concatenated: (_features, {"parts": lambda: [_network(), bm.networks.Inputs(1)]}),
     bm.networks.Inputs: (_features, {"num_inputs": 1}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),
@@ -393,6 +402,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.inference.LBFGS: (_solver, {"steps": 5, "tolerance": 1e-5, "history": 10}),
     bm.inference.GaussNewton: (_solver, {"steps": 2}),
     bm.inference.LevenbergMarquardt: (_solver, {"steps": 5, "history": 10}),
+    bm.inference.GradientSteps: (_solver, {"steps": 5, "lr": 0.01}),
     bm.inference.GradientAscent: (_solver, {"steps": 5, "lr": 0.01, "momentum": 0.0, "tolerance": 0.0}),
     bm.inference.NUTS: (
         _made,

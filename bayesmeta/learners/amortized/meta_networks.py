@@ -48,9 +48,9 @@ from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.noise import Positive
 from bayesmeta.outcomes import Numbers
 
-SMALL = 1e-3  # the size below which a sign fades out
+SMALL = 0.1  # the size below which a sign fades out: what changes faster is not learned sooner
 SCALE = 0.2  # of the logarithm of a size
-RANK = 4
+RANK = 16
 WIDTH = 20  # hidden units of d and m, the paper's
 SHARP = 5.0  # starting temperature: the nearest key gets most, and the others some
 EPSILON = 1e-6
@@ -124,7 +124,7 @@ class Rule(nn.Module):
     Example:
         >>> fast = Rule()(torch.randn(2, 5, 3), torch.randn(2, 5, 8))  # 5 points of 2 tasks, and a layer from 8 to 3
         >>> fast.outward.shape, fast.inward.shape
-        (torch.Size([2, 5, 4, 3]), torch.Size([2, 5, 4, 9]))
+        (torch.Size([2, 5, 16, 3]), torch.Size([2, 5, 16, 9]))
     """
 
     def __init__(self, rank: int = RANK, width: int = WIDTH) -> None:
