@@ -23,7 +23,6 @@ from benchmarks._training import keep_memory
 
 SIZE = 14
 EPISODES, WAYS, PER_CLASS = 300, 5, 2
-IMAGES = 56_000  # seen in training, with repeats
 BAR = 2.0  # errors of the difference
 ONE = WAYS * PER_CLASS  # images of an episode
 
@@ -38,6 +37,7 @@ def shown(images: bm.tasks.ImageClasses, tasks: bm.TaskDataset) -> bm.tasks.Imag
 def trained(
     tasks: bm.TaskDataset,
     base: bm.tasks.ImageClasses,
+    images: int,
     *,
     weight: float,
     episodes: int,
@@ -50,7 +50,7 @@ def trained(
     if base_points:
         points = bm.tasks.BasePoints.from_images(base)
         learner = bm.wrappers.ConceptLearner(learner, points, weight, base_points)
-    steps = IMAGES // (ONE * episodes + base_points)
+    steps = images // (ONE * episodes + base_points)
     start, split = time.process_time(), bm.tasks.ClassSplit.at(1, PER_CLASS - 1)
     bm.fit(learner, tasks, steps, batch_size=episodes, lr=lr, split=split, seed=SEED, progress=False)
     return learner, f"{steps} steps, {time.process_time() - start:.0f} processor seconds"
@@ -86,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--validate", action="store_true", help="score the candidates on validation alphabets alone")
     parser.add_argument("--episodes", type=int, default=300, help="5-way episodes to score on; a third at 20 ways")
+    parser.add_argument("--images", type=int, default=56_000, help="seen by either in training, with repeats")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
@@ -95,10 +96,10 @@ def main() -> None:
     base = shown(own, tasks)
     bm.tasks.BasePoints.from_images(base).require_apart(test)
     print(f"{EPISODES} episodes of {WAYS} classes with {PER_CLASS} images each, {SIZE} x {SIZE} pixels: {base}")
-    print(f"in training {IMAGES:,} images are seen, with repeats", flush=True)
+    print(f"in training {arguments.images:,} images are seen, with repeats", flush=True)
     scored, found = (validation if arguments.validate else test), {}
     for settings in CANDIDATES if arguments.validate else (ALONE, CONCEPT):
-        learner, took = trained(tasks, base, **settings)
+        learner, took = trained(tasks, base, arguments.images, **settings)
         print(f"\n{settings}\n{took}", flush=True)
         for ways, count in ((5, arguments.episodes), (20, arguments.episodes // 3)):
             each, nll = accuracies(learner, scored, ways, count)

@@ -95,7 +95,6 @@ class ConceptLearner(Wrapper):
         )
         self.register_buffer("steps_seen", torch.zeros((), dtype=torch.int64, device=device))
         self._by_minibatch = False
-        self.points = points
         self.take_points(points)
 
     def take_points(self, points: BasePoints) -> None:
