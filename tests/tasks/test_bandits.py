@@ -234,6 +234,10 @@ def standardized(num_inputs: int) -> bm.Standardized:
     return bm.Standardized(bm.LatentNeuralProcess(bm.Identity(num_inputs), num_draws=4))
 
 
+def stacked(other: bm.Learner) -> bm.Learner:
+    return bm.wrappers.Stacked({"line": bm.ALPaCA(bm.Identity(3)), "other": other}, {"line": 0.5, "other": 0.5})
+
+
 def classifier_of_latents() -> bm.Learner:
     return bm.LatentNeuralProcess(bm.Identity(3), head=bm.heads.OneHotHead(2), num_draws=4)
 
@@ -244,6 +248,9 @@ MAKERS: dict[str, tuple[bm.tasks.Bandits, Callable[[], bm.Learner]]] = {
     "MAML": (GAUSSIAN, lambda: bm.MAML(bm.MLP(3, [4]), lr=0.1)),
     "latent": (GAUSSIAN, lambda: bm.LatentNeuralProcess(bm.Identity(3), num_draws=4)),
     "standardized": (GAUSSIAN, lambda: standardized(3)),
+    "stacked": (GAUSSIAN, lambda: stacked(bm.DeepKernelTransfer(bm.Identity(3)))),
+    "particles": (GAUSSIAN, lambda: bm.BMAML(bm.MLP(3, [4]), steps=1, num_particles=2)),
+    "mixture": (LINEAR, lambda: bm.MixtureALPaCA(bm.Identity(2), num_components=2)),
     "labels": (BERNOULLI, classifier_of_latents),
     "explicit": (BERNOULLI, lambda: bm.IMAML(bm.MLP(3, [4]), likelihood=bm.likelihoods.Bernoulli(), precision=1.0)),
 }
@@ -388,10 +395,22 @@ def test_other_numbers_of_bandits_are_refused() -> None:
             each()
 
 
+def test_a_posterior_of_other_outcomes_is_refused() -> None:
+    two = bm.ALPaCA(bm.Identity(3), num_outputs=2).adapt(bm.Data.from_arrays([[0.0, 1.0, 0.0]], [[1.0, 2.0]]))
+    with pytest.raises(bm.DataError, match="expected a posterior of one output"):
+        bm.tasks.drawn_rewards(two, torch.eye(3)[None])
+    classes = bm.LatentNeuralProcess(bm.Identity(3), head=bm.heads.OneHotHead(3), num_draws=4)
+    with pytest.raises(bm.DataError, match="expected rewards of 0 or 1, got labels of 3 classes"):
+        bm.tasks.drawn_rewards(classes.adapt(bm.Data.from_labels([[0.0, 1.0, 0.0]], [2])), torch.eye(3)[None])
+
+
 def test_a_posterior_without_draws_is_refused() -> None:
     process = bm.ConditionalNeuralProcess(bm.Identity(3))
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
         bm.tasks.play(GAUSSIAN, bm.tasks.Thompson(process.adapt(GAUSSIAN.nothing(2))), 2, 1)
+    part = stacked(bm.ConditionalNeuralProcess(bm.Identity(3))).adapt(GAUSSIAN.nothing(2))
+    with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
+        bm.tasks.drawn_rewards(part, GAUSSIAN.options(2, generator()))
     posterior = bm.R2D2(bm.Identity(3), num_classes=2).adapt(BERNOULLI.nothing(2))
     with pytest.raises(bm.UnsupportedError, match="expected a posterior with draws of the function"):
         bm.tasks.drawn_rewards(posterior, BERNOULLI.options(2, generator()))

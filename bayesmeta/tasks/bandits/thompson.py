@@ -15,10 +15,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
-from bayesmeta.predictives import AffinePredictive, IndependentPredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import (
+    AffinePredictive,
+    EnsemblePredictive,
+    IndependentPredictive,
+    MixturePredictive,
+    Predictive,
+)
 from bayesmeta.tasks.bandits.policy import Policy
+
+ROUNDING = 1e-5  # of f: a deviation that is none
 
 
 @runtime_checkable
@@ -95,7 +103,7 @@ def drawn_rewards(
         generator: of the draw; torch's global one when None.
 
     Raises:
-        UnsupportedError: none of them. ShapeError: as `predict` does.
+        UnsupportedError: none of them. DataError: several outputs, or more than two classes. ShapeError: as `predict`.
 
     Example:
         >>> import bayesmeta as bm
@@ -111,6 +119,8 @@ def drawn_rewards(
         ...     print(str(error).split(":")[0])
         expected a posterior with draws of the function, got PointPosterior
     """
+    if posterior.spec.y_shape not in ((), (1,)):
+        raise DataError(f"expected a posterior of one output, the reward, got one of {posterior.spec.y_shape[0]}")
     if isinstance(posterior, DrawsRewards):
         return posterior.drawn_rewards(posterior.spec.queries(x), generator)
     predictive = posterior.predict(x)
@@ -134,23 +144,50 @@ def _drawn(predictive: Predictive, generator: torch.Generator | None) -> Float[T
     if isinstance(predictive, AffinePredictive):
         inner = _drawn(predictive.base, generator)
         return None if inner is None else (predictive.shift + predictive.scale * inner[..., None])[..., 0]
+    if isinstance(predictive, EnsemblePredictive):
+        found = [_drawn(component, generator) for component in predictive.components]
+        each = [component for component in found if component is not None]
+        return _picked(predictive, torch.stack(each, 1), generator) if len(each) == len(found) else None
+    # a subclass draws the points of a component together, whatever the components are at single points
+    if type(predictive) is MixturePredictive and isinstance(predictive.components, IndependentPredictive):
+        if not _is_of_one_phi(predictive.components):
+            return None
+        return _picked(
+            predictive, _expected(predictive.components).unflatten(0, predictive.log_weights.shape), generator
+        )
+    latent = _noiseless(predictive)
+    if latent is None or isinstance(latent, IndependentPredictive):
+        return None
+    return latent.sample((), generator)[..., 0]
+
+
+def _picked(
+    mixture: MixturePredictive | EnsemblePredictive, each: Float[Tensor, "B S M"], generator: torch.Generator | None
+) -> Float[Tensor, "B M"]:
+    """One component of each task, by its weight."""
+    chosen = torch.multinomial(mixture.log_weights.exp(), 1, generator=generator)
+    return torch.take_along_dim(each, chosen[..., None], 1)[:, 0]
+
+
+def _noiseless(predictive: Predictive) -> Predictive | None:
     try:
-        latent: Predictive | None = predictive.noiseless
+        return predictive.noiseless
     except UnsupportedError:
-        latent = None
-    if isinstance(predictive, MixturePredictive) and not _is_joint(predictive.components, latent):
-        tasks, components = predictive.log_weights.shape
-        picked = torch.multinomial(predictive.log_weights.exp(), 1, generator=generator)
-        each = _expected(predictive.components).unflatten(0, (tasks, components))
-        return torch.take_along_dim(each, picked[..., None], 1)[:, 0]
-    return latent.sample((), generator)[..., 0] if latent is not None and _is_joint(predictive, latent) else None
+        return None
 
 
-def _is_joint(predictive: Predictive, latent: Predictive | None) -> bool:
-    """Whether f is known, and drawn for all points together."""
-    return latent is not None and not isinstance(predictive, IndependentPredictive)
+def _is_of_one_phi(components: IndependentPredictive) -> bool:
+    """Whether each component knows its f, up to rounding: then its mean is the expected reward."""
+    latent = _noiseless(components)
+    return latent is None or bool(
+        (latent.stddev <= ROUNDING * latent.mean.abs() + torch.finfo(latent.mean.dtype).tiny ** 0.5).all()
+    )
 
 
 def _expected(predictive: Predictive) -> Float[Tensor, "B M"]:
     """The mean reward of each point: the probability of label 1, or the mean of the only output."""
-    return predictive.probs[..., 1] if len(predictive.shape) == 2 else predictive.mean[..., 0]
+    if len(predictive.shape) == 3:
+        return predictive.mean[..., 0]
+    if predictive.probs.shape[-1] != 2:
+        raise DataError(f"expected rewards of 0 or 1, got labels of {predictive.probs.shape[-1]} classes")
+    return predictive.probs[..., 1]
