@@ -1,5 +1,6 @@
 """The field on one page: every public learner is there, no cell is empty, no link goes nowhere, all is up to date."""
 
+import functools
 import inspect
 import re
 from dataclasses import replace
@@ -10,7 +11,7 @@ import bayesmeta as bm
 from docs import the_field
 from tests.test_public_api import PUBLIC
 
-CASES = the_field.cases_of()
+cases_of = functools.cache(the_field.cases_of)
 EXPLICIT = {
     "bayesmeta.learners.GaussianClasses": "the model of `Prototypical`, written out",
     "bayesmeta.learners.LatentModel": "the model of `LatentNeuralProcess`, written out",
@@ -19,7 +20,7 @@ EXPLICIT = {
 
 def check_row(row: the_field.Row) -> None:
     """No cell is empty, and what it names is there."""
-    cells = dict(zip(the_field.COLUMNS, the_field.cells(row, CASES), strict=True))
+    cells = dict(zip(the_field.COLUMNS, the_field.cells(row, cases_of()), strict=True))
     assert [column for column, cell in cells.items() if not cell.strip()] == []
     assert len({value.__module__ for value in row.values}) == 1
     assert (the_field.DOCS / row.page).is_file()
