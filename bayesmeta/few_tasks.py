@@ -9,6 +9,7 @@ One of them is right for most tables of ten or fifty tasks, and none needs to be
 gives each a weight (`bayesmeta.stack`), and trains them all once more.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,7 +177,7 @@ class ByStacking(Trainer):
     def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
         """Tasks that have 1,000 points, at most 30 of each, and none."""
         generator, counts = generator_of(training.seed), tasks.counts.clamp(max=POINTS_OF_TASK).tolist()
-        total, kept = 0, []
+        total, kept = 0, list[int]()
         for position in torch.randperm(len(tasks), generator=generator).tolist():
             total += counts[position]
             if kept and total > MOST_POINTS:
@@ -190,7 +191,8 @@ class ByStacking(Trainer):
         tasks, _ = self.divided(tasks, training)
         outcomes = learner.outcomes
         covariates = 0 if tasks.schema is None else tasks.schema.num_covariates
-        sizes = Sizes(learner.x_shape[0], covariates, outcomes.count if isinstance(outcomes, Numbers) else 1)
+        inputs = math.prod(tasks.flat.x.shape[1:])
+        sizes = Sizes(inputs, covariates, outcomes.count if isinstance(outcomes, Numbers) else 1)
         factories = _factories(sizes, tasks.data.noise is not None, training)
         most = int(tasks.counts.max())
         shots = [shot for shot in SHOTS if shot < most]
@@ -224,7 +226,7 @@ def _mixed(sizes: Sizes) -> ALPaCA:
 
 
 def _makers(sizes: Sizes) -> dict[str, Callable[[Sizes], Learner]]:
-    found = {"line": line, "noisy line": noisy_line}
+    found: dict[str, Callable[[Sizes], Learner]] = {"line": line, "noisy line": noisy_line}
     return found | {"curves": curves} if sizes.num_inputs else found
 
 

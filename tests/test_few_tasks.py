@@ -17,6 +17,13 @@ from bayesmeta.trainers import Training
 QUIET = Training(progress=False)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two folds, and the best theta of the line: what is tested here does not depend on them."""
+    monkeypatch.setattr(few_tasks, "FOLDS", 2)
+    monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 0)
+
+
 def _frame(num_tasks: int, points: int, seed: int = 0) -> pd.DataFrame:
     """Lines of two outcomes with levels of their own, and a known deviation of the first."""
     generator = torch.Generator().manual_seed(seed)
@@ -81,10 +88,13 @@ def test_every_table_has_a_mixture(columns: dict[str, object]) -> None:
         assert learner.known_noise
 
 
-def test_few_tasks_train_the_line_alone() -> None:
+def test_few_tasks_train_the_line_alone_and_average_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 20)
+    monkeypatch.setattr(few_tasks, "MEMBERS", 4)
     learner = _trained(_tasks(3, 4))
     assert isinstance(learner, bm.wrappers.Stacked)
     assert learner.names == ("line",)
+    assert isinstance(learner.learner, bm.HyperPosterior)
 
 
 def test_the_effect_of_a_covariate_is_that_of_all_tasks() -> None:
