@@ -57,7 +57,7 @@ RECIPES = {
     "MetaNetworks": Recipe(lambda: bm.MetaNetworks(bm.MLP(1, [64, 64])), lr=2e-3),
     "MAML": Recipe(maml, after=take),
     "FineTuned": Recipe(fine_tuned, after=take),
-    "SNAIL": Recipe(lambda: bm.SNAIL(bm.MLP(1, [64, 64]), max_points=max(SHOTS), width=32)),
+    "SNAIL": Recipe(lambda: bm.SNAIL(bm.MLP(1, [64, 64]), max_points=max(SHOTS))),
 }
 
 
