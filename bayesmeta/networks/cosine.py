@@ -29,6 +29,7 @@ class Cosine(Network):
         DataError: a scale that is not positive.
 
     Example:
+        >>> import torch
         >>> import bayesmeta as bm
         >>> network = bm.networks.Cosine(bm.MLP(2, [8]))
         >>> network(torch.randn(1, 5, 2)).norm(dim=-1).round(decimals=2)

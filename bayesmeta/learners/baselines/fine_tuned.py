@@ -49,6 +49,7 @@ class Pretrained(IndependentGaussian):
         DataError: no tensors, or a precision that is not positive.
 
     Example:
+        >>> import torch
         >>> weight = nn.Parameter(torch.ones(2, 3))
         >>> prior = Pretrained({"features.weight": weight, "output.weight": torch.zeros(5, 2)}, precision=4.0)
         >>> len(list(prior.parameters())), prior.sample(7)["output.weight"].shape
