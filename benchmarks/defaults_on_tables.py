@@ -1,7 +1,7 @@
 """What the command line takes by default covers what it says on tables of ten or fifty tasks, and learns across them.
 
-Reads twelve tables with eight tasks or more from the folder that BAYESMETA_DATA names; they were named before this
-was scored. Tasks are held out by cross-validation (three folds), as `bayesmeta fit TABLE` fits the others; up to ten points
+Reads twelve tables with eight tasks or more from the folder that BAYESMETA_DATA names; they were named before this was
+scored. Tasks are held out by cross-validation (three folds), as `bayesmeta fit TABLE` fits the others; up to ten points
 of each held-out task are predicted from 0, 1, 2 and 5 others. Beside the default stand complete pooling
 (`bm.selection.pooled`) and separate fits (`bm.selection.fresh_process`).
 
