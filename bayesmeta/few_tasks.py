@@ -47,6 +47,7 @@ FOLDS = 3
 FEWEST = 4  # tasks that folds are made of
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
+ITERATIONS = 60  # of a search
 MEMBERS = 32  # draws of theta of the line
 MOST_AVERAGED = 20  # numbers of theta that are averaged over; above, chains would take minutes
 MEAN_SCALE = 3.0  # deviation of the effects that tasks share, where inputs and outcomes have deviation 1
@@ -243,7 +244,7 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
                     hyperprior = DeviationHyperprior()
                     found = average(learner, tasks, hyperprior, starts=starts, num_members=MEMBERS, shots=(), seed=seed)
                     return found.learner
-                fit_evidence(learner, tasks, max_iterations=60, tolerance=1e-4)
+                fit_evidence(learner, tasks, max_iterations=ITERATIONS, tolerance=1e-4)
             return learner
 
         return trained

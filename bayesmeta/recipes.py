@@ -242,12 +242,6 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
-    "stack": Recipe(
-        "Lines and curves, mixed as held-out tasks say: calibrated with ten tasks, quick with a thousand",
-        few_tasks.untrained,
-        few_tasks.ByStacking(),
-        few_tasks.untrained_with_covariates,
-    ),
     "maml": Recipe(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),

@@ -19,7 +19,8 @@ QUIET = Training(progress=False)
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two folds, and the best theta of the line: what is tested here does not depend on them."""
+    """Two folds, short searches, the best theta of the line: what is tested here does not depend on them."""
+    monkeypatch.setattr(few_tasks, "ITERATIONS", 8)
     monkeypatch.setattr(few_tasks, "FOLDS", 2)
     monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 0)
 
