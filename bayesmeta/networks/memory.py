@@ -35,6 +35,7 @@ from bayesmeta.networks.recurrent import MaskedLSTM
 
 State = tuple[Tensor, ...]
 
+OUTCOME = 0.5  # deviation of the weights of an outcome at the start
 LEAST_NORM = 1e-4  # added to squared norms: a cosine with an empty slot is 0, and smooth
 RARELY = -2.0  # how often, before the sigmoid, a point is written to what was read
 SHARPNESS = 10.0  # β at the start
@@ -48,7 +49,7 @@ class MemoryCell(nn.Module, ABC):
         num_outputs: how many numbers a step gives.
 
     Example:
-        >>> cell = LSTMMemory(4).cell(num_inputs=2)
+        >>> cell = LSTMMemory(4).cell(1, 1)
         >>> out, state = cell(torch.zeros(3, 2), cell.start(3))
         >>> out.shape, [part.shape for part in state]
         (torch.Size([3, 4]), [torch.Size([3, 4]), torch.Size([3, 4])])
@@ -80,18 +81,19 @@ class Memory(Described, ABC):
     Example:
         >>> class Last(Memory):
         ...     '''Two layers of memory.'''
-        ...     def cell(self, num_inputs):
-        ...         return LSTMMemory(16).cell(num_inputs)
-        >>> Last().cell(3).num_outputs
+        ...     def cell(self, num_features, num_outcomes):
+        ...         return LSTMMemory(16).cell(num_features, num_outcomes)
+        >>> Last().cell(3, 1).num_outputs
         16
     """
 
     @abstractmethod
-    def cell(self, num_inputs: int) -> MemoryCell:
-        """A fresh network.
+    def cell(self, num_features: int, num_outcomes: int) -> MemoryCell:
+        """A fresh network, whose input is the features of a point and then the outcome of the last.
 
         Args:
-            num_inputs: numbers in one input.
+            num_features: numbers of the one.
+            num_outcomes: numbers of the other.
         """
 
 
@@ -116,8 +118,8 @@ class LSTMMemory(Memory):
         self.size = size
 
     @override
-    def cell(self, num_inputs: int) -> "LSTMCell":
-        return LSTMCell(num_inputs, self.size)
+    def cell(self, num_features: int, num_outcomes: int) -> "LSTMCell":
+        return LSTMCell(num_features + num_outcomes, self.size)
 
 
 class LRUA(Memory):
@@ -149,8 +151,8 @@ class LRUA(Memory):
         self.slots, self.width, self.reads, self.size, self.decay = slots, width, reads, size, decay
 
     @override
-    def cell(self, num_inputs: int) -> "LRUACell":
-        return LRUACell(num_inputs, self)
+    def cell(self, num_features: int, num_outcomes: int) -> "LRUACell":
+        return LRUACell(num_features, num_outcomes, self)
 
 
 class LSTMCell(MemoryCell):
@@ -186,25 +188,31 @@ class LRUACell(MemoryCell):
     """An LSTM with a memory of slots: (h, c, M, k, w^r, r, u).
 
     Args:
-        num_inputs: numbers in one input.
+        num_features: numbers of a point.
+        num_outcomes: numbers of the outcome that comes with the next point.
         memory: sizes.
 
     Example:
-        >>> cell = LRUACell(2, LRUA(slots=6, width=3, reads=2, size=4))
+        >>> cell = LRUACell(1, 1, LRUA(slots=6, width=3, reads=2, size=4))
         >>> out, state = cell(torch.zeros(5, 2), cell.start(5))
         >>> out.shape, state[2].shape  # [x, h, r], and the slots
         (torch.Size([5, 12]), torch.Size([5, 6, 3]))
     """
 
-    def __init__(self, num_inputs: int, memory: LRUA) -> None:
+    def __init__(self, num_features: int, num_outcomes: int, memory: LRUA) -> None:
         super().__init__()
         self.slots, self.width, self.reads, self.decay = memory.slots, memory.width, memory.reads, memory.decay
-        read, known = memory.reads * memory.width, num_inputs + memory.size
+        read, num_inputs = memory.reads * memory.width, num_features + num_outcomes
+        known = num_inputs + memory.size
         self.controller = LSTMCell(num_inputs + read, memory.size)
         self.num_outputs = known + read
         self.key, self.value = nn.Linear(known, read, bias=False), nn.Linear(known, read, bias=False)
         self.gate, self.sharpness = nn.Linear(known, memory.reads), nn.Linear(known, memory.reads)
         nn.init.constant_(self.gate.bias, RARELY)
+        with torch.no_grad():  # begins as a table: a point is looked up by its features, and its outcome is written
+            self.key.weight[:, num_features:] = 0.0
+            self.value.weight.zero_()
+            self.value.weight[:, num_features:num_inputs].normal_(std=OUTCOME)
         self.empty = nn.Parameter(torch.randn(memory.width) / memory.width**0.5)  # zero would match nothing
         self.read = nn.Parameter(torch.zeros(read))
 

@@ -17,7 +17,7 @@ every = pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 def cell(memory: Memory) -> MemoryCell:
     """A fresh one, moved off its starting point."""
     torch.manual_seed(0)
-    made = memory.cell(INPUTS).double()
+    made = memory.cell(INPUTS - 1, 1).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))

@@ -37,6 +37,8 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.predictives import Predictive
 
+LEAST_DEVIATION = 1e-6  # of a feature that is not the same everywhere
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceState:
@@ -95,7 +97,9 @@ class MANN(AmortizedLearner):
             )
         super().__init__(features.x_shape, head)
         self.features = features
-        self.memory = memory.cell(features.num_outputs + self.head.num_inputs)
+        self.center = nn.Parameter(torch.zeros(features.num_outputs))
+        self.scale = nn.Parameter(torch.ones(features.num_outputs))
+        self.memory = memory.cell(features.num_outputs, self.head.num_inputs)
         self.before = nn.Parameter(torch.zeros(self.head.num_inputs))  # in the place of the outcome before the first
         self.output = dense(self.memory.num_outputs, width, 1, self.head.size)
 
@@ -114,7 +118,7 @@ class MANN(AmortizedLearner):
             points: with `head.num_inputs` numbers as outcome.
             kept: of the points before.
         """
-        rows, state, last = self.features(points.x), kept.state, kept.last
+        rows, state, last = self._units(points.x), kept.state, kept.last
         steps = []
         for n in range(points.num_points):
             out, new = self.memory(torch.cat([rows[:, n], last], -1), state)
@@ -128,7 +132,7 @@ class MANN(AmortizedLearner):
     @override
     def decode(self, kept: SequenceState, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
         count = x.shape[1]
-        rows = self.features(x).flatten(0, 1)
+        rows = self._units(x).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
         raw: Tensor = self.output(out.unflatten(0, x.shape[:2]))
@@ -140,6 +144,22 @@ class MANN(AmortizedLearner):
         return MANNPosterior(
             spec=support.spec, learner=self, support=support, shown=shown, kept=self.encode(shown.points)
         )
+
+    @override
+    @torch.no_grad()
+    def prepare(self, tasks: Data) -> None:
+        """Start the units of the features at their mean and deviation: what all points have in common tells none apart."""
+        super().prepare(tasks)
+        if bool((self.center != 0.0).any()) or not bool(tasks.mask.any()):
+            return
+        h = self.features(tasks.x)[tasks.mask]
+        self.center.copy_(h.mean(0))
+        deviation = (h - self.center).square().mean(0).sqrt()
+        self.scale.copy_(torch.where(deviation > LEAST_DEVIATION, 1.0 / deviation, 1.0))
+
+    def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
+        h: Tensor = self.scale * (self.features(x) - self.center)
+        return h
 
     def step_ahead(self, data: Data) -> Predictive:
         """The predictive of every point given those before it, D_{<t}, of data that are checked.
