@@ -37,7 +37,7 @@ def _relative(num_inputs: int, **arguments: Any) -> bm.Learner:
 
 
 def _case(name: str, make: Callable[[], bm.Learner], **arguments: Any) -> Case:
-    return Case(name, make, examples=4, steps=100, **arguments)
+    return Case(name, make, examples=4, calls=80, steps=100, **arguments)
 
 
 def _classes(name: str, make: Callable[[int | None], bm.Learner]) -> list[Case]:
