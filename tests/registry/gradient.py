@@ -133,7 +133,7 @@ GRADIENT = [
         lambda: bm.LLAMA(_mlp(), precision=20.0),
         examples=3,
         calls=20,
-        steps=25,
+        steps=15,
         float32_tolerance=1e-3,  # the solver stops at √eps posterior deviations
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
@@ -154,7 +154,7 @@ GRADIENT = [
         float32_tolerance=1e-3,
         examples=3,
         calls=12,
-        steps=25,
+        steps=12,
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
     Case(
@@ -165,7 +165,7 @@ GRADIENT = [
         float32_tolerance=1e-3,
         examples=3,
         calls=12,
-        steps=25,
+        steps=8,
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),
