@@ -4,7 +4,7 @@
 pixels, are all there is. The learner alone is trained on them; a `ConceptLearner` around it, by the same network, on
 them and on the same images with the labels of all classes. Both see as many images in training, counted with repeats:
 what the discriminator sees, episodes do not. The learning rate is the same for both; the weight of base points and the
-make-up of a step are those of two that did better on 5 validation alphabets (`--validate` prints candidates). Scored are
+make-up of a step are those of two that did better on 5 validation alphabets (`--validate` prints them). Scored are
 the 5 alphabets that all benchmarks on Omniglot keep out, on the same episodes for both: accuracy, and the difference,
 with its standard error over episodes.
 
