@@ -148,7 +148,7 @@ class MANN(AmortizedLearner):
     @override
     @torch.no_grad()
     def prepare(self, tasks: Data) -> None:
-        """Start the units of the features at their mean and deviation: what all points have in common tells none apart."""
+        """Start features at mean 0 and deviation 1: what all points have in common tells none apart."""
         super().prepare(tasks)
         if bool((self.center != 0.0).any()) or not bool(tasks.mask.any()):
             return
