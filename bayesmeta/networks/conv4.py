@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bayesmeta.annotations import said
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.pooling import max_pool
 from bayesmeta.networks.task_norm import TaskNorm
 from bayesmeta.typing import Params
 
+MOST_BLOCKS = 64  # no block skips: gradients do not reach through more
 TOGETHER = 200_000  # numbers in a task's first map up to which tasks go together: measured, from 0.6 to 0.9 of the time
 
 
@@ -65,8 +67,8 @@ class ConvNet(Network):
             raise ShapeError(f"expected x_shape (channels, height, width) with sizes >= 1, got {shape}")
         if channels < 1:
             raise DataError(f"expected at least one channel, got {channels}")
-        if blocks < 1:
-            raise DataError(f"expected at least one block, got {blocks}")
+        if not 1 <= blocks <= MOST_BLOCKS:
+            raise DataError(f"expected 1 to {MOST_BLOCKS} blocks, got {said(blocks)}")
         if kernel < 1 or kernel % 2 == 0:
             raise DataError(f"expected a kernel of an odd size, got {kernel}")
         if norm not in ("group", "task"):
