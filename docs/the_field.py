@@ -59,6 +59,7 @@ NEURAL, BELIEVED = (
     "Neural processes: `neural_process_benchmark`",
     "Gradient-based learners: can the intervals be believed?",
 )
+OUTSIDE = "Outside the training range"
 FIDELITY, ALIKE = "How far from NUTS?", "Recalibration on real tables"
 ROWS = [
     Row("ALPaCA", "learners/alpaca.md", "1 pass, min(N, F)³", "sinusoids, 10 points: regret 0.0035 ± 0.0015 nats", DEMO),
@@ -90,11 +91,15 @@ ROWS = [
     Row("LatentNeuralProcess", "learners/latent_neural_process.md", "the same, for each draw of z", "EQ functions: joint log density -1.0225 ± 0.0415, exact -0.2541", NEURAL),
     Row("ConvCNP", "learners/conv_cnp.md", "convolutions over the stretch of x near the points", "EQ functions: log density -0.7012 ± 0.0931, exact -0.6948", NEURAL),
     Row("TransformerNeuralProcess", "learners/transformer_neural_process.md", "attention, (N + M) N", "EQ functions: log density -0.6987 ± 0.0936, exact -0.6948", NEURAL),
+    Row("SNAIL", "learners/snail.md", "causal convolutions and attention, (N + M) N", "sinusoids, 10 points: MSE 0.274 ± 0.022; phase out of range 6.411 ± 0.287", OUTSIDE),
+    Row("MetaNetworks", "learners/meta_networks.md", "one gradient of each support point, 1 pass", "sinusoids, 10 points: NLL 0.875 ± 0.015", "Meta Networks beside one step of MAML"),
     Row("wrappers.Autoregressive", "learners/autoregressive.md", "M predictions for each order", "EQ functions, ConvCNP point by point: 0.0071 ± 0.0026 nats from the exact joint", NEURAL),
     Row("HyperPosterior", "gold_standards.md", "S learners, in one pass where theta can be mapped over", "tables of 5 or 6 tasks, 1 point: 90 % intervals cover 0.897, the plug-in's 0.791", "Five or six tasks"),
     Row("Sampled", "gold_standards.md", "thousands of evaluations of the log joint, all tasks at once", "9 parameters: 729.2 effective draws a second, Pyro 10.7", "Our sampler beside Pyro's"),
     Row("wrappers.TaskQuadrature", "learners/task_quadrature.md", "the learner's at each node", "unequal noise, 20 points: 90 % intervals cover 0.917 and 0.896, with one noise 1.000 and 0.804", "Noise of each task's own"),
     Row("wrappers.Stacked", "how_to_choose.md", "that of all learners", "sleepstudy: regret -0.002 ± 0.049 nats, of the chosen one 0.118 ± 0.047", "Choosing without test tasks"),
+    Row("wrappers.ConceptLearner", "learners/concept_learner.md", "the learner's, and a minibatch of base points", "Omniglot, few episodes: 83.32 ± 0.81 %, alone 82.08 ± 0.80 %", "A discriminator beside few episodes"),
+    Row("training.ArchitectureSearch", "architecture_search.md", "that of all trainings", "sinusoids, 2 steps: log density -0.367 ± 0.018, 40-40 -0.928 ± 0.014", "A network for MAML by search", "tests/training/test_architecture_search.py"),
     Row("wrappers.WithHyperprior", "learners/deep_kernel.md", "the learner's", "Sinusoid-Easy, 10 points, a network as mean: log density 0.744", "A mean function from 20 tasks"),
     Row("wrappers.VarianceScaled wrappers.TemperatureScaled wrappers.IsotonicRecalibrated", "calibration.md", "the learner's", "chickweight: NLL -0.124 by variance, -0.152 isotonic", ALIKE),
     Row("Standardized", "quickstart.md", "the learner's", "sinusoids, ALPaCA in it, 10 points: NLL -0.783 ± 0.016", BELIEVED),

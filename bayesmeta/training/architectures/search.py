@@ -6,6 +6,11 @@ of their accuracy:
 
     p(a | tasks) ∝ p(a) exp(Σ_t log p(query_t | support_t, theta_a, a)),   t over validation tasks
 
+    phi         that of the learner on the network
+    prior       its own; of the architecture, p(a), which prices parameters
+    likelihood  that of the learner; of the architecture, the density of query points of validation tasks
+    inference   of the learner; of the architecture, the best are found and weighted by p(a | tasks)
+
 1. All architectures with the fewest blocks are trained with the smallest budget.
 2. Successive halving (Jamieson and Talwalkar 2016): the best share of them is trained with the next budget, and so on.
 3. The survivors, those that were trained with the last one, grow by a block. A surrogate says which of their children
