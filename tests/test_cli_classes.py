@@ -125,7 +125,7 @@ def test_codes_are_asked_about(run, tmp_path: Path) -> None:
     assert "--outcome numbers" in err
     code, out, err = run(*FIT, *QUICK, "--outcome", "numbers")
     assert (code, err) == (0, "")
-    assert "alpaca on" in out
+    assert "stack on" in out
 
 
 def test_missing_words_are_no_classes_of_a_model(run, tmp_path: Path) -> None:
