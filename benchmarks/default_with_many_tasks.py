@@ -3,7 +3,8 @@
 A table of sinusoids (`bm.tasks.Sinusoid`), ten rows each, is written as CSV; `bayesmeta fit TABLE` and `bayesmeta fit
 TABLE --method alpaca` learn from it with the same steps, and predict ten points of fresh tasks from 0, 1, 2 and 5
 others. The claim is of 500 tasks and 5 points: the default's NLL is not higher by more than .02 nats a point. The true
-prior's NLL stands beside them, and the lines and curves alone, which learn from at most 1,000 rows (`--without-network`).
+prior's NLL stands beside them, and with `--without-network` that of the lines and curves alone, which learn from at
+most 1,000 rows.
 """
 
 import argparse
