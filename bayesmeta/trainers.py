@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from bayesmeta.arguments import whole
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
@@ -20,6 +21,9 @@ class Training:
         validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
         progress: show a progress bar; None shows it on a terminal only.
 
+    Raises:
+        DataError: fewer than one step.
+
     Example:
         >>> Training(steps=100).seed
         0
@@ -29,6 +33,10 @@ class Training:
     seed: int = 0
     validation: float = 0.2
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number of steps, whether the method takes any or not."""
+        whole(self.steps, "steps", 1)
 
 
 @dataclass(frozen=True)
