@@ -136,12 +136,15 @@ def fit(
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
     _warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
-    for line in (*account(frame, schema), purposes(*chosen.train.divided(train, training), held_out)):
+    for line in (*account(frame, schema), purposes(train, chosen.train.purposes(train, training), held_out)):
         typer.echo(line)
     trained = chosen.train(learner, train, training)
     _save(trained.learner, output, schema, method, train, tasks, held_out, seed)
     typer.echo(f"{method} on {train!r}: {trained.account}")
     _say_model(output, table, held_out)
+    rows = trained.learner.kept_rows
+    if rows:
+        typer.echo(f"the model folder holds {rows:,} rows of the training table: share it as you would share the table")
 
 
 @app.command()

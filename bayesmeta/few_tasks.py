@@ -1,12 +1,13 @@
-"""What the command line takes for outcomes that are numbers: few models of few numbers, mixed as held-out tasks say.
+"""What the command line takes for outcomes that are numbers: few models, mixed as held-out tasks say.
 
 line          the linear mixed model, theta averaged over where tasks are few: levels and slopes
 noisy line    the same, where every task has a noise of its own
 curves        a mean curve of all tasks and a curve of each task's own, Gaussian processes both
 alone         a Gaussian process for each task, with a noise of its own, which learns little from other tasks
+network       ALPaCA on learned features, where there are a hundred tasks or more
 
-One of them is right for most tables of ten or fifty tasks, and none needs to be chosen: cross-validation over tasks
-gives each a weight (`bayesmeta.stack`), and trains them all once more.
+One of them is right for most tables, and none needs to be chosen: held-out tasks give each a weight
+(`bayesmeta.stack`), and all tasks train them once more.
 """
 
 import math
@@ -26,15 +27,18 @@ from bayesmeta.learner import Learner
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.hierarchical_process import HierarchicalProcess
 from bayesmeta.networks.bases import Identity, Inputs
+from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Numbers
 from bayesmeta.selection.candidates import fresh_process
+from bayesmeta.selection.cross_validation import Factory, OneSplit
 from bayesmeta.selection.stack import stack
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.trainers import Trained, Trainer, Training
+from bayesmeta.trainers import ByGradients, Trained, Trainer, Training
 from bayesmeta.training.averaging import average
 from bayesmeta.training.evidence import fit_evidence
+from bayesmeta.training.objectives import Evidence
 from bayesmeta.training.starts import Starts
 from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.standardized import Standardized
@@ -45,12 +49,15 @@ from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 SHOTS = (0, 1, 2, 5)  # at which held-out tasks are predicted
 FOLDS = 3
 FEWEST = 4  # tasks that folds are made of
+MANY = 100  # tasks: from here on a network is worth its time, and a third of them is enough to weigh models by
+MOST_HELD_OUT = 200  # tasks that weigh models, where there are many
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
 ITERATIONS = 60  # of a search
 MEMBERS = 32  # draws of theta of the line
 MOST_AVERAGED = 20  # numbers of theta that are averaged over; above, chains would take minutes
 MEAN_SCALE = 3.0  # deviation of the effects that tasks share, where inputs and outcomes have deviation 1
+OF_NETWORK = ByGradients(Evidence())  # how the network is trained
 
 
 class Sizes(NamedTuple):
@@ -129,6 +136,20 @@ def curves(sizes: Sizes) -> Learner:
     return Standardized(WithHyperprior(process, LogNormalHyperprior())).double()
 
 
+def network(num_inputs: int, num_outputs: int) -> Learner:
+    """An untrained linear model on learned features, for many tasks.
+
+    Args:
+        num_inputs: D.
+        num_outputs: C.
+
+    Example:
+        >>> network(1, 1).title
+        'Standardized(ALPaCA)'
+    """
+    return Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs))
+
+
 def untrained(num_inputs: int, num_outputs: int) -> Learner:
     """The mixture before a training, which gives it other weights.
 
@@ -162,10 +183,15 @@ def untrained_with_covariates(num_inputs: int, num_covariates: int, num_outputs:
 
 @dataclass(frozen=True)
 class ByStacking(Trainer):
-    """Cross-validation over tasks gives each candidate its weight; then all tasks train them.
+    """Held-out tasks give each candidate its weight; then all tasks train them.
 
-    No candidate has more than some tens of numbers, so that it learns from at most 30 points of a task and 1,000 in
-    all, of tasks and points drawn at random. Fewer than four tasks train the line alone.
+    No candidate but the network has more than some tens of numbers, so that it learns from at most 30 points of a task
+    and 1,000 in all, of tasks and points drawn at random. Each third of these tasks is held out in turn; fewer than
+    four train the line alone.
+
+    Of 100 tasks or more that have more than 1,000 points the network learns, too, from all of them. A third of the
+    tasks, at most 200, is held out, and once: so many tell models apart, and the network, which takes most of the time,
+    is trained twice rather than four times.
 
     Example:
         >>> import bayesmeta as bm
@@ -175,33 +201,91 @@ class ByStacking(Trainer):
         'Stacked: 1.00 line'
     """
 
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """Tasks that have 1,000 points, at most 30 of each, and none."""
-        generator, counts = generator_of(training.seed), tasks.counts.clamp(max=POINTS_OF_TASK).tolist()
-        total, kept = 0, list[int]()
-        for position in torch.randperm(len(tasks), generator=generator).tolist():
-            total += counts[position]
-            if kept and total > MOST_POINTS:
-                break
-            kept.append(position)
-        chosen = tasks if len(kept) == len(tasks) else tasks.select(sorted(kept))
-        return _thinned(chosen, generator), None
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """How many tasks are to learn from and how many weigh models, and what else becomes of them."""
+        chosen = fewer(tasks, training.seed)
+        if takes_network(tasks):
+            held_out, count = _num_held_out(tasks), len(tasks)
+            return (
+                f"{count - held_out} to train models on and {held_out} to weigh them by, then all {count} to train on "
+                f"(network: {OF_NETWORK.purposes(tasks, training)}; other models: {_learning(chosen)})"
+            )
+        parts = [_learning(chosen) + (", each third in turn to weigh models by" if _shots(chosen) else "")]
+        if len(chosen) < len(tasks):
+            parts.append(f"{len(tasks) - len(chosen)} not used")
+        return ", ".join(parts)
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """What is given says how many inputs and outcomes there are; what is trained is another."""
-        tasks, _ = self.divided(tasks, training)
+        has_network = takes_network(tasks)
+        if not has_network:
+            tasks = fewer(tasks, training.seed)
         outcomes = learner.outcomes
         covariates = 0 if tasks.schema is None else tasks.schema.num_covariates
         inputs = math.prod(tasks.flat.x.shape[1:])
         sizes = Sizes(inputs, covariates, outcomes.count if isinstance(outcomes, Numbers) else 1)
         factories = _factories(sizes, tasks.data.noise is not None, training)
-        most = int(tasks.counts.max())
-        shots = [shot for shot in SHOTS if shot < most]
-        if len(tasks) < FEWEST or not shots:
+        shots = _shots(tasks)
+        if not shots:
             found = Stacked({"line": factories["line"](tasks)}, {"line": 1.0})
         else:
-            found = stack(factories, tasks, shots, FOLDS, seed=training.seed)
+            folds = OneSplit(_num_held_out(tasks)) if has_network else FOLDS
+            factories |= {"network": _network_factory(sizes, training)} if has_network else {}
+            found = stack(factories, tasks, shots, folds, query=POINTS_OF_TASK, seed=training.seed)
         return Trained(found, repr(found))
+
+
+def takes_network(tasks: TaskDataset) -> bool:
+    """Whether a network is among the models: of 100 tasks or more with an input, and more points than the others use.
+
+    Below that, the others learn from every point, in a few seconds, and a network would overfit.
+
+    Args:
+        tasks: of the table.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> [takes_network(bm.tasks.Sawtooth().dataset(number, 11, seed=0)) for number in (99, 100)]
+        [False, True]
+    """
+    return len(tasks) >= MANY and len(tasks.flat.x) > MOST_POINTS and tasks.flat.x[:1].numel() > 0
+
+
+def fewer(tasks: TaskDataset, seed: int) -> TaskDataset:
+    """Tasks that have 1,000 points together, at most 30 of each, drawn at random.
+
+    Args:
+        tasks: of the table.
+        seed: of the draw.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> fewer(bm.tasks.Sawtooth().dataset(50, 40, seed=0), seed=0)
+        TaskDataset(33 tasks, 30 to 30 points each)
+    """
+    generator, counts = generator_of(seed), tasks.counts.clamp(max=POINTS_OF_TASK).tolist()
+    total, kept = 0, list[int]()
+    for position in torch.randperm(len(tasks), generator=generator).tolist():
+        total += counts[position]
+        if kept and total > MOST_POINTS:
+            break
+        kept.append(position)
+    chosen = tasks if len(kept) == len(tasks) else tasks.select(sorted(kept))
+    return _thinned(chosen, generator)
+
+
+def _num_held_out(tasks: TaskDataset) -> int:
+    return min(len(tasks) // FOLDS, MOST_HELD_OUT)
+
+
+def _shots(tasks: TaskDataset) -> list[int]:
+    """At which held-out tasks are predicted; empty where tasks are too few, or too short."""
+    most = int(tasks.counts.max())
+    return [shot for shot in SHOTS if shot < most] if len(tasks) >= FEWEST else []
+
+
+def _learning(tasks: TaskDataset) -> str:
+    return f"{len(tasks)} to learn from"
 
 
 def _thinned(tasks: TaskDataset, generator: torch.Generator) -> TaskDataset:
@@ -215,8 +299,8 @@ def _thinned(tasks: TaskDataset, generator: torch.Generator) -> TaskDataset:
     rank = torch.arange(len(order)) - flat.offsets[of_task[order]]
     rows = order[rank < POINTS_OF_TASK].sort().values
     noise = None if flat.noise is None else flat.noise[rows]
-    fewer = FlatData.grouped(flat.x[rows], flat.y[rows], of_task[rows], len(tasks), noise)
-    return TaskDataset(fewer, tasks.names, tasks.schema, tasks.oracle)
+    thinned = FlatData.grouped(flat.x[rows], flat.y[rows], of_task[rows], len(tasks), noise)
+    return TaskDataset(thinned, tasks.names, tasks.schema, tasks.oracle)
 
 
 def _mixed(sizes: Sizes) -> ALPaCA:
@@ -231,12 +315,12 @@ def _makers(sizes: Sizes) -> dict[str, Callable[[Sizes], Learner]]:
     return found | {"curves": curves} if sizes.num_inputs else found
 
 
-def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str, Callable[[TaskDataset], Learner]]:
+def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str, Factory]:
     """Of each candidate what makes a trained one, where known noise allows it."""
 
-    def factory(make: Callable[[Sizes], Learner]) -> Callable[[TaskDataset], Learner]:
+    def factory(make: Callable[[Sizes], Learner]) -> Factory:
         def trained(tasks: TaskDataset) -> Learner:
-            learner = make(sizes)
+            tasks, learner = fewer(tasks, training.seed), make(sizes)
             size = sum(parameter.numel() for parameter in learner.parameters())
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # searches end early on purpose
                 if make is line and sizes.num_outputs == 1 and size <= MOST_AVERAGED:
@@ -251,4 +335,11 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     makers = _makers(sizes).items()
     found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
-    return found if known_noise else found | {"alone": fresh_process}
+    return found if known_noise else found | {"alone": lambda tasks: fresh_process(fewer(tasks, training.seed))}
+
+
+def _network_factory(sizes: Sizes, training: Training) -> Factory:
+    def trained(tasks: TaskDataset) -> Learner:
+        return OF_NETWORK(network(sizes.num_inputs, sizes.num_outputs), tasks, training).learner
+
+    return trained

@@ -491,6 +491,13 @@ class Learner(Described, nn.Module, ABC):
         they say more than theta can hold. Tasks that were kept before are forgotten.
         """
 
+    @property
+    def kept_rows(self) -> int:
+        """How many points of the meta-training tasks `remember` has kept as they are, inputs and outcomes: they are in
+        `state_dict` and in a model folder. 0 unless a subclass keeps some.
+        """
+        return 0
+
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
         return torch.zeros((), dtype=torch.float32, device="cpu")  # joins any precision and device

@@ -158,15 +158,15 @@ def _neural_processes(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
 
 RECIPES: dict[str, Recipe] = {
     "stack": Recipe(
-        "Lines and curves, mixed as held-out tasks say: calibrated with ten tasks, quick with a thousand",
+        "Lines and curves, mixed as held-out tasks say, with ten tasks or more; with 100 or more alpaca among them",
         few_tasks.untrained,
         few_tasks.ByStacking(),
         few_tasks.untrained_with_covariates,
     ),
     "alpaca": Recipe(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
-        lambda num_inputs, num_outputs: Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
-        ByGradients(Evidence()),
+        few_tasks.network,
+        few_tasks.OF_NETWORK,
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",

@@ -70,26 +70,22 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
     return lines
 
 
-def purposes(train: TaskDataset, stopping: TaskDataset | None, held_out: TaskDataset | None) -> str:
+def purposes(train: TaskDataset, said: str, held_out: TaskDataset | None) -> str:
     """What the tasks are for.
 
     Args:
-        train: tasks to learn from.
-        stopping: tasks that say when to stop, if there are any.
+        train: tasks that the training is given.
+        said: what the training does with them (`Trainer.purposes`).
         held_out: tasks that are kept for evaluation, if there are any.
 
     Example:
         >>> import bayesmeta as bm
         >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
-        >>> purposes(tasks.select(range(8)), tasks.select([8, 9]), None)
-        '10 tasks: 8 to learn from, 2 for early stopping'
+        >>> purposes(tasks.select(range(8)), "8 to learn from", tasks.select([8, 9]))
+        '10 tasks: 8 to learn from, 2 held out'
     """
-    parts = [f"{len(train)} to learn from"]
-    if stopping is not None:
-        parts.append(f"{len(stopping)} for early stopping")
-    if held_out is not None:
-        parts.append(f"{len(held_out)} held out")
-    return f"{len(train) + len(stopping or ()) + len(held_out or ())} tasks: {', '.join(parts)}"
+    kept = "" if held_out is None else f", {len(held_out)} held out"
+    return f"{len(train) + len(held_out or ())} tasks: {said}{kept}"
 
 
 def _number(column: "pd.Series[Any]") -> str:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from bayesmeta.arguments import whole
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
@@ -20,6 +21,9 @@ class Training:
         validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
         progress: show a progress bar; None shows it on a terminal only.
 
+    Raises:
+        DataError: fewer than one step.
+
     Example:
         >>> Training(steps=100).seed
         0
@@ -29,6 +33,10 @@ class Training:
     seed: int = 0
     validation: float = 0.2
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number of steps, whether the method takes any or not."""
+        whole(self.steps, "steps", 1)
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,12 @@ class Trainer(ABC):
     """How a learner is trained on a table, and with which of its tasks."""
 
     @abstractmethod
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """Tasks to learn from, and tasks that only say when to stop, if there are any."""
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """How many of the tasks are for what, such as `8 to learn from, 2 for early stopping`."""
 
     @abstractmethod
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
-        """Train on the tasks that `divided` gives: in place, where what is trained is what was given."""
+        """Train with the tasks as `purposes` says: in place, where what is trained is what was given."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +81,22 @@ class ByGradients(Trainer):
         >>> tasks = bm.tasks.Sinusoid.maml().dataset(10, 5)
         >>> ByGradients().divided(tasks, Training(validation=0.2))
         (TaskDataset(8 tasks, 5 to 5 points each), TaskDataset(2 tasks, 5 to 5 points each))
+        >>> ByGradients().purposes(tasks, Training(validation=0.2))
+        '8 to learn from, 2 for early stopping'
     """
 
     objective: Objective | None = None
 
     def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """A share of the tasks, drawn at random, is for early stopping."""
+        """Tasks to learn from, and a share, drawn at random, that only says when to stop, if there is one."""
         if training.validation > 0.0 and len(tasks) >= 5:
             return tasks.split(training.validation, training.seed)
         return tasks, None
+
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """How many of the tasks are to learn from, and how many for early stopping, if there are any."""
+        train, stopping = self.divided(tasks, training)
+        return f"{len(train)} to learn from" + ("" if stopping is None else f", {len(stopping)} for early stopping")
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
@@ -106,13 +121,13 @@ class ByEvidence(Trainer):
 
     Example:
         >>> import bayesmeta as bm
-        >>> ByEvidence().divided(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
-        (TaskDataset(10 tasks, 5 to 5 points each), None)
+        >>> ByEvidence().purposes(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
+        '10 to learn from'
     """
 
-    def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
-        """All tasks, and none."""
-        return tasks, None
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """All are to learn from."""
+        return f"{len(tasks)} to learn from"
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""

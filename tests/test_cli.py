@@ -484,6 +484,7 @@ def test_fit_says_what_it_made_of_a_table(
     frame.to_csv("t.csv", index=False, sep=";", decimal=",")
     columns = ["--task", "id", "--x", "x", "--y", "y", "--x", "twice", "--x", "same", "--covariate", "site"]
     arguments = ("fit", "t.csv", *columns, "--categorical", "arm", "-o", "m", "--steps", "3", "--holdout", "0.2")
+    arguments = (*arguments, "--method", "alpaca")
     code, out, err = run(capsys, monkeypatch, *arguments)
     assert code == 0
     assert err.splitlines()[0] == "note: in t.csv, cells are separated by semicolons"

@@ -117,13 +117,14 @@ def test_codes_are_asked_about(run, tmp_path: Path) -> None:
     path = table(["0", "1"], tmp_path)
     frame = pd.read_csv(path, dtype=str).dropna()
     frame.to_csv(path, index=False)
-    code, out, err = run(*FIT, *QUICK)
+    numbers = (*FIT, *QUICK, "--method", "alpaca")
+    code, out, err = run(*numbers)
     assert code == 0
     assert "y: outcome, a number from 0 to 1" in out
     assert err.startswith("warning: column 'y' holds 0 and 1 alone"), err
     assert "--outcome classes" in err
     assert "--outcome numbers" in err
-    code, out, err = run(*FIT, *QUICK, "--outcome", "numbers")
+    code, out, err = run(*numbers, "--outcome", "numbers")
     assert (code, err) == (0, "")
     assert "alpaca on" in out
 

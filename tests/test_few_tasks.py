@@ -1,5 +1,6 @@
 """The command line's default for numbers: what it learns from, what it makes of odd tables, and that it is kept."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +11,10 @@ from typer.testing import CliRunner
 import bayesmeta as bm
 from bayesmeta import few_tasks
 from bayesmeta.cli import app
-from bayesmeta.few_tasks import ByStacking
+from bayesmeta.few_tasks import ByStacking, fewer
 from bayesmeta.recipes import recipe
+from bayesmeta.selection import OneSplit
+from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.trainers import Training
 
 QUIET = Training(progress=False)
@@ -20,7 +23,7 @@ QUIET = Training(progress=False)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folds, short searches, the best theta of the line: what is tested here does not depend on them."""
-    monkeypatch.setattr(few_tasks, "ITERATIONS", 8)
+    monkeypatch.setattr(few_tasks, "ITERATIONS", 3)
     monkeypatch.setattr(few_tasks, "FOLDS", 2)
     monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 0)
 
@@ -48,18 +51,72 @@ def _trained(tasks: bm.TaskDataset) -> bm.Learner:
 
 def test_a_large_table_is_thinned_by_task_and_point() -> None:
     tasks = _tasks(60, 50)
-    chosen, stopping = ByStacking().divided(tasks, QUIET)
-    assert stopping is None
+    chosen = fewer(tasks, 0)
     assert (len(chosen), chosen.counts.unique().tolist()) == (33, [30])
     name = chosen.names[7]
     kept, all_of_it = chosen.task(name), tasks.task(name)
     places = [int((all_of_it.x[0] == point).nonzero()[0, 0]) for point in kept.x[0]]
     assert len(set(places)) == 30
     torch.testing.assert_close(kept.y, all_of_it.y[:, places])
-    again, _ = ByStacking().divided(tasks, QUIET)
+    again = fewer(tasks, 0)
     torch.testing.assert_close(again.flat.x, chosen.flat.x)
-    other, _ = ByStacking().divided(tasks, Training(seed=1))
-    assert other.names != chosen.names
+    assert fewer(tasks, 1).names != chosen.names
+
+
+@pytest.mark.parametrize(
+    ("num_tasks", "points", "said"),
+    [
+        (3, 4, "3 to learn from"),
+        (6, 4, "6 to learn from, each third in turn to weigh models by"),
+        (60, 50, "33 to learn from, each third in turn to weigh models by, 27 not used"),
+        (
+            700,
+            4,
+            "500 to train models on and 200 to weigh them by, then all 700 to train on "
+            "(network: 560 to learn from, 140 for early stopping; other models: 250 to learn from)",
+        ),
+    ],
+)
+def test_what_tasks_are_for_is_said(num_tasks: int, points: int, said: str) -> None:
+    assert ByStacking().purposes(_tasks(num_tasks, points), QUIET) == said
+
+
+@pytest.mark.parametrize("columns", [{}, {"yerr": "error"}], ids=["plain", "known noise"])
+def test_many_tasks_have_a_network_that_learns_from_all(
+    columns: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what weighs it are tasks that nothing was trained on (`OneSplit`, tests/selection)."""
+    given: list[tuple[Mapping[str, Factory], bm.TaskDataset, object]] = []
+
+    def spied(
+        learners: Mapping[str, Factory], tasks: bm.TaskDataset, shots: list[int], folds: object, query: int, seed: int
+    ) -> bm.Learner:
+        given.append((learners, tasks, folds))
+        return learners["network"](tasks)
+
+    monkeypatch.setattr(few_tasks, "stack", spied)
+    tasks = _tasks(120, 9, **columns)
+    assert tasks.schema is not None
+    chosen = recipe("stack")
+    trained = chosen.train(chosen.for_table(tasks.schema), tasks, Training(steps=3, progress=False))
+    (learners, seen, folds), network = given[0], trained.learner
+    assert folds == OneSplit(60)  # a half rather than a third here
+    assert seen is tasks
+    assert set(learners) == {"line", "noisy line", "network"} | (set() if columns else {"curves", "alone"})
+    # it is what the recipe of its own makes of the same seed
+    own = recipe("alpaca")
+    torch.manual_seed(0)
+    other = own.train(own.for_table(tasks.schema), tasks, Training(steps=3, progress=False)).learner
+    torch.manual_seed(0)
+    again = learners["network"](tasks)
+    assert network.title == other.title == "Standardized(ALPaCA)"
+    for ours, theirs in zip(again.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
+    given.clear()
+    few = tasks.select(range(99))
+    with pytest.raises(KeyError, match="network"):  # of which there is none
+        chosen.train(chosen.for_table(tasks.schema), few, QUIET)
+    assert given[0][2] == few_tasks.FOLDS
 
 
 def test_from_table_to_prediction_without_naming_a_method(tmp_path: Path) -> None:
@@ -70,6 +127,7 @@ def test_from_table_to_prediction_without_naming_a_method(tmp_path: Path) -> Non
     done = CliRunner().invoke(app, ["fit", str(table), "--task", "task", "--x", "x", "--y", "y", "-o", str(model)])
     assert done.exit_code == 0, done.output
     assert "stack on TaskDataset(6 tasks, 4 to 4 points each): Stacked: " in done.output
+    assert ("the model folder holds 24 rows of the training table" in done.output) == ("curves" in done.output)
     assert "warning" not in done.output.replace("warning: predict will not warn", "")
     done = CliRunner().invoke(app, ["predict", str(model), str(known), str(asked), "-o", str(out)])
     assert done.exit_code == 0, done.output

@@ -4,13 +4,14 @@ try. The verbs are `bayesmeta.compare` and `bayesmeta.stack`.
 
 from bayesmeta.selection.candidates import Candidate, fresh_process, pooled
 from bayesmeta.selection.comparison import Comparison
-from bayesmeta.selection.cross_validation import HeldOutDensities
+from bayesmeta.selection.cross_validation import HeldOutDensities, OneSplit
 from bayesmeta.selection.stack import stacked, stacking_weights
 
 __all__ = [
     "Candidate",
     "Comparison",
     "HeldOutDensities",
+    "OneSplit",
     "fresh_process",
     "pooled",
     "stacked",

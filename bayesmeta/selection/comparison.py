@@ -10,7 +10,7 @@ from bayesmeta.arguments import seed_of, whole
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.bootstrap import resampled
 from bayesmeta.one_line import OneLine, several
-from bayesmeta.selection.cross_validation import Factory, HeldOutDensities, cross_validated
+from bayesmeta.selection.cross_validation import Factory, HeldOutDensities, OneSplit, cross_validated
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 
@@ -176,7 +176,7 @@ def compare(
     learners: Mapping[str, Factory],
     tasks: TaskDataset,
     shots: Sequence[int],
-    folds: int = 5,
+    folds: int | OneSplit = 5,
     *,
     split: type[Split] = RandomSplit,
     query: int | None = None,
@@ -195,7 +195,8 @@ def compare(
             `bm.selection.pooled` and `bm.selection.fresh_process` are there to be beaten.
         tasks: all tasks that there are to learn from.
         shots: support points of a held-out task: those that there will be in use.
-        folds: into how many parts the tasks are divided; each learner is trained so many times.
+        folds: into how many parts the tasks are divided; each learner is trained so many times. Or
+            `bm.selection.OneSplit(T)`: T tasks are held out once, and each learner is trained once.
         split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
         query: largest number of query points of a task; None takes all that are left.
         num_bootstrap: resamplings of the tasks for the intervals.
@@ -203,8 +204,9 @@ def compare(
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: no learners, fewer than two folds or more than tasks, no task with more points than shots, or a
-            factory that returns something else. InferenceError: a density is not a number; the candidate is named.
+        DataError: no learners, fewer than two folds or more than tasks, as many held-out tasks as there are, no task
+            with more points than shots, or a factory that returns something else. InferenceError: a density is not a
+            number; the candidate is named.
 
     Example:
         >>> import bayesmeta as bm

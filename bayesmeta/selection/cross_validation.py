@@ -23,6 +23,40 @@ Factory = Callable[[TaskDataset], Learner]
 """Tasks to learn from -> a learner that is trained on them. It is called anew for every fold."""
 
 
+@dataclass(frozen=True)
+class OneSplit:
+    """In the place of a number of folds: one part of the tasks is held out, once, and learners learn from the others.
+
+    Every learner is trained once rather than once for each fold, and what is found rests on the tasks that were held
+    out alone. That is enough where there are hundreds, and where training takes long.
+
+    Attributes:
+        held_out: how many tasks are held out, drawn at random; less than all.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> known = {"truth": lambda tasks: simulator.oracle}
+        >>> cross_validated(known, simulator.dataset(9, 8, seed=0), shots=[3], folds=OneSplit(4))
+        densities of 20 points of 4 held-out tasks under 1 learner
+    """
+
+    held_out: int
+
+    def parts(self, num_tasks: int, seed: int) -> list[np.ndarray]:
+        """The positions of the tasks that are held out, in order: one part.
+
+        Args:
+            num_tasks: how many tasks there are.
+            seed: of the draw.
+
+        Raises:
+            DataError: no task is held out, or all are.
+        """
+        held_out = whole(self.held_out, "of held-out tasks", 1, num_tasks - 1)
+        return [np.sort(np.random.default_rng(seed).permutation(num_tasks)[:held_out])]
+
+
 @dataclass(frozen=True, eq=False)
 class HeldOutDensities(OneLine):
     """log p(y | x, support) of points of held-out tasks under each candidate.
@@ -30,7 +64,7 @@ class HeldOutDensities(OneLine):
     Attributes:
         candidates: K names.
         shots: S numbers of support points.
-        names: of the T tasks.
+        names: of the T tasks that were held out at some time: all, where there are folds.
         shot: position in `shots` of each of the P points, `P`.
         task: position in `names` of each point, `P`.
         log_density: of each point on its own under each candidate, `P K`, nats.
@@ -84,7 +118,7 @@ def cross_validated(
     learners: Mapping[str, Factory],
     tasks: TaskDataset,
     shots: Sequence[int],
-    folds: int = 5,
+    folds: int | OneSplit = 5,
     *,
     seed: int = 0,
     split: type[Split] = RandomSplit,
@@ -100,15 +134,17 @@ def cross_validated(
         learners: by name, what makes a trained learner of tasks.
         tasks: all tasks.
         shots: support points of a held-out task.
-        folds: into how many parts the tasks are divided, at random; as many as tasks leave out one at a time.
+        folds: into how many parts the tasks are divided, at random; as many as tasks leave out one at a time. Or
+            `OneSplit(T)`, which holds out T tasks once.
         split: what divides the points of a task.
         query: largest number of query points of a task; None takes all that are left.
         seed: of the folds, the divisions and the training.
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: no learners, fewer than two folds or more than tasks, no task with more points than shots, or a
-            factory that returns something else. InferenceError: a density is not a number; the candidate is named.
+        DataError: no learners, fewer than two folds or more than tasks, as many held-out tasks as there are, no task
+            with more points than shots, or a factory that returns something else. InferenceError: a density is not a
+            number; the candidate is named.
 
     Example:
         >>> import bayesmeta as bm
@@ -126,9 +162,8 @@ def cross_validated(
             "expected learners by name, each a function of training tasks that returns a trained learner, such as "
             "bm.selection.Candidate(make, train), got " + repr(learners)
         )
-    folds = whole(folds, "folds", 2, len(tasks))
-    order = np.random.default_rng(seed).permutation(len(tasks))
-    parts = [np.sort(order[fold::folds]) for fold in range(folds)]
+    parts = folds.parts(len(tasks), seed) if isinstance(folds, OneSplit) else _folds(folds, len(tasks), seed)
+    held_out = np.sort(np.concatenate(parts))
     columns, places, seconds = [], None, []
     for name, factory in learners.items():
         start = time.perf_counter()
@@ -139,7 +174,9 @@ def cross_validated(
     assert places is not None
     if not len(places[0]):
         raise DataError(f"expected a task with more than {min(shots)} {split.counted}, got none")
-    return HeldOutDensities(tuple(learners), shots, tuple(tasks.names), *places, np.stack(columns, -1), tuple(seconds))
+    shot, task = places[0], np.searchsorted(held_out, places[1])
+    names, density = tuple(tasks.names[i] for i in held_out), np.stack(columns, -1)
+    return HeldOutDensities(tuple(learners), shots, names, shot, task, density, tuple(seconds))
 
 
 def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
@@ -166,6 +203,13 @@ def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
     if not isinstance(learner, Learner):
         raise DataError(f"expected a function that returns a trained learner, got one of {type(learner).__name__}")
     return learner
+
+
+def _folds(folds: int, num_tasks: int, seed: int) -> list[np.ndarray]:
+    """The positions of the tasks of each fold, in order."""
+    folds = whole(folds, "folds", 2, num_tasks)
+    order = np.random.default_rng(seed).permutation(num_tasks)
+    return [np.sort(order[fold::folds]) for fold in range(folds)]
 
 
 def _fold(

@@ -12,7 +12,7 @@ import numpy as np
 
 from bayesmeta.errors import DataError
 from bayesmeta.selection.comparison import Comparison, compare
-from bayesmeta.selection.cross_validation import Factory, HeldOutDensities, trained_on
+from bayesmeta.selection.cross_validation import Factory, HeldOutDensities, OneSplit, trained_on
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.wrappers.stacked import Stacked
@@ -87,7 +87,7 @@ def stack(
     learners: Mapping[str, Factory],
     tasks: TaskDataset,
     shots: Sequence[int],
-    folds: int = 5,
+    folds: int | OneSplit = 5,
     *,
     split: type[Split] = RandomSplit,
     query: int | None = None,
@@ -105,7 +105,8 @@ def stack(
             `bm.selection.fresh_process`, too, which are what is left where learning across tasks fails.
         tasks: all tasks that there are to learn from.
         shots: support points that there will be in use; all of them have one set of weights.
-        folds: into how many parts the tasks are divided; each learner is trained so many times, and once more.
+        folds: into how many parts the tasks are divided; each learner is trained so many times, and once more. Or
+            `bm.selection.OneSplit(T)`: T tasks are held out once, so that each learner is trained twice.
         split: what divides the points of a task.
         query: largest number of query points of a task; None takes all that are left.
         seed: of the folds, the divisions and the training.

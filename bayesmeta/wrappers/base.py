@@ -76,6 +76,11 @@ class Wrapper(Learner):
     def remember(self, *data: Data) -> None:
         self.learner.remember(*data)
 
+    @property
+    @override
+    def kept_rows(self) -> int:
+        return self.learner.kept_rows
+
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
         return self.learner.log_hyperprior()

@@ -97,6 +97,12 @@ class Stacked(Untrainable):
         for learner in self.learners:
             learner.prepare(tasks)
 
+    @property
+    @override
+    def kept_rows(self) -> int:
+        """Of all learners together: a row that two of them keep counts twice."""
+        return sum(learner.kept_rows for learner in self.learners)
+
     @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         return Learner.evidence(self, data)  # weights that are the same before and after a task have none

@@ -8,7 +8,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta.evaluation import metrics
-from bayesmeta.selection import Candidate, Comparison, HeldOutDensities, stacking_weights
+from bayesmeta.selection import Candidate, Comparison, HeldOutDensities, OneSplit, stacking_weights
 from bayesmeta.selection.cross_validation import Factory, cross_validated
 
 Learners = dict[str, Factory]
@@ -52,6 +52,26 @@ def test_every_task_is_held_out_once_and_never_trained_on() -> None:
     assert len(known.seen) == 4
     assert sorted(name for seen in known.seen for name in set(tasks.names) - set(seen)) == sorted(tasks.names)
     assert held_out.counts().tolist() == [[8] * 11, [5] * 11]
+
+
+def test_one_split_holds_tasks_out_of_every_learner_once() -> None:
+    tasks, learners = _lines(11), {"line": Known(_line()), "loud": Known(_line(2.0))}
+    held_out = cross_validated(learners, tasks, [0, 3], folds=OneSplit(4), seed=2)
+    assert learners["line"].seen == learners["loud"].seen
+    (seen,) = learners["line"].seen
+    assert (len(seen), sorted({*seen, *held_out.names})) == (7, sorted(tasks.names))
+    assert held_out.counts().tolist() == [[8] * 4, [5] * 4]
+    batch = tasks.select([tasks.names.index(name) for name in held_out.names]).divided(bm.tasks.RandomSplit.at(3), 2)
+    prediction = learners["loud"].learner.adapt(batch.support).predict(batch.query.x)
+    expected = -metrics.marginal_nll(prediction, batch.query.y, batch.query.mask)
+    np.testing.assert_allclose(held_out.scores()[1, :, 1], expected.detach(), rtol=1e-12)
+    mixed = bm.stack(learners, tasks, [3], OneSplit(4), seed=2)
+    assert isinstance(mixed, bm.wrappers.Stacked)
+    assert learners["line"].seen == [seen, seen, tuple(tasks.names)]  # and once more on all
+    assert bm.compare(learners, tasks, [3], OneSplit(4)).table()["tasks"].tolist() == [4, 4]
+    for count in (0, 11):
+        with pytest.raises(bm.DataError, match=r"of held-out tasks from 1 to 10, got"):
+            cross_validated(learners, tasks, [3], folds=OneSplit(count))
 
 
 def test_scores_are_the_densities_at_the_shots_asked_for() -> None:

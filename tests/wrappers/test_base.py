@@ -108,6 +108,7 @@ class Probe(Learner):
 
     title = "a probe"  # type: ignore[assignment]
     mixed_model = model  # type: ignore[assignment]
+    kept_rows = 9  # type: ignore[assignment]
 
     def condition(self, support: bm.Data) -> bm.TaskPosterior:
         raise NotImplementedError
@@ -161,6 +162,7 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     assert wrapper.outcomes == bm.Numbers(2)
     assert wrapper.mixed_model is Probe.model
     assert wrapper.coded_inputs == (2,)
+    assert wrapper.kept_rows == 9
     batch = bm.TaskBatch(data, data)
     answers = (wrapper.loss(batch), wrapper.evidence(data), wrapper.log_hyperprior(), wrapper.joint_evidence(data))
     assert [answer.max().item() for answer in answers] == [4.0, 5.0, 6.0, 8.0]

@@ -137,6 +137,12 @@ class HierarchicalProcess(Growing, ProcessLearner):
         self.y = torch.cat([self.y[:0], *(part.y for part in parts)]).detach().clone()
         self.counts = torch.cat([self.counts[:0], *(part.counts for part in parts)])
 
+    @property
+    @override
+    def kept_rows(self) -> int:
+        """The number of points that it keeps: a process's posterior is made of them."""
+        return len(self.x)
+
     @override
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         """Raises UnsupportedError: a batch of tasks at a time says nothing of what all tasks have in common."""

@@ -226,6 +226,11 @@ def test_fit_evidence_learns_what_tasks_share_and_keeps_it(tmp_path: object) -> 
     fresh = bm.Standardized(HierarchicalProcess(bm.networks.Inputs(1), own_kernel=ConstantKernel(0.1))).double()
     fresh.load_state_dict(learner.state_dict())
     assert fresh.learner.num_tasks == 8
+    assert fresh.kept_rows == loaded.kept_rows == 56
+    line = bm.Standardized(bm.ALPaCA(bm.Identity(1))).double()
+    line.prepare(tasks.data)
+    mixed = bm.wrappers.Stacked({"curves": learner, "line": line}, {"curves": 0.5, "line": 0.5})
+    assert (mixed.kept_rows, line.kept_rows) == (56, 0)
     with pytest.raises(UnsupportedError, match="expected fit_evidence to train HierarchicalProcess, got fit"):
         bm.fit(learner, tasks, steps=1)
 
