@@ -75,7 +75,7 @@ RECIPES = {
         lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50, channels=8, attention=((32, 32), (32, 32))),
         seconds=120.0,
     ),
-    "MetaNetworks": Recipe(lambda: bm.MetaNetworks(mlp(), head=bm.heads.OneHotHead(5))),
+    "MetaNetworks": Recipe(lambda: bm.MetaNetworks(mlp(), head=bm.heads.OneHotHead(5)), seconds=300.0, lr=1e-2),
 }
 
 

@@ -3,6 +3,7 @@
     dense       z <- [z, tanh(f) σ(g)],   f, g = W z_t + V z_{t-R} + b      a convolution of two taps, R steps apart
     TC          dense blocks with R = 1, 2, 4, ...                          together they reach 2^blocks steps
     attention   z <- [z, Σ_{s<t} softmax_s(q_t · k_s / sqrt(K)) v_s]        the steps before, and nothing
+    votes       z <- [z, Σ_{s<t} a_ts v_s, log(C Σ_{s<t} a_ts y_s)]         attention a, and the labels it reads
 
 Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141). Before the first step all is zero to a convolution.
 In the paper a step also reads itself. Here it has itself already, beside what it reads, and as queries and keys begin
@@ -14,7 +15,7 @@ which none sees another. That is how queries are run on one support.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from bayesmeta.errors import DataError
+
+FEW = 1e-3  # added to a share of the votes, so that what has none stays possible
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +206,53 @@ class CausalAttention(CausalBlock):
     def _read(self, rows: Tensor, past: PastKeys, seen: Bool[Tensor, "*l M R"]) -> Tensor:
         logits = self.scale * self.query(rows) @ past.key.mT
         weights = logits.masked_fill(~seen, -torch.inf).softmax(-1)
-        return torch.cat([rows, weights @ past.value], -1)
+        return torch.cat([rows, self._added(weights @ past.value)], -1)
+
+    def _added(self, read: Float[Tensor, "L M _"]) -> Float[Tensor, "L M _"]:
+        return read
+
+
+class CausalVotes(CausalAttention):
+    """Attention that also adds what the steps that it reads vote for: log(C Σ_s a_s y_s), 0 where they vote evenly.
+
+    Attention is the posterior of which step a query comes from, the votes are that of its class, and the logarithm of
+    them is the score that a class needs to have that probability.
+
+    Args:
+        num_inputs: I.
+        key_size: K.
+        value_size: V, how many numbers are added beside the votes.
+        place: where in a row its label stands, as a unit vector.
+        ways: C, its length.
+
+    Raises:
+        DataError: sizes that are not positive; a label that is not within the row.
+
+    Example:
+        >>> label = torch.tensor([[[0.0, 1.0], [0.0, 1.0], [0.0, 0.0]]])
+        >>> rows = torch.cat([torch.randn(1, 3, 4), label], -1)
+        >>> CausalVotes(6, key_size=8, value_size=5, place=4, ways=2)(rows)[..., -2:].argmax(-1)  # the first has none
+        tensor([[0, 1, 1]])
+    """
+
+    def __init__(self, num_inputs: int, key_size: int, value_size: int, *, place: int, ways: int) -> None:
+        super().__init__(num_inputs, key_size, value_size)
+        if ways < 1 or not 0 <= place <= num_inputs - ways:
+            raise DataError(f"expected {ways} places of a label within {num_inputs} numbers, got them from {place} on")
+        self.place, self.ways = place, ways
+        self.num_outputs += ways
+
+    @override
+    def keep(self, steps: Steps) -> PastKeys:
+        past = super().keep(steps)
+        votes = steps.rows[..., self.place : self.place + self.ways]
+        votes = functional.pad(votes, (0, 0, 1, 0), value=1.0 / self.ways)  # nothing votes evenly
+        return replace(past, value=torch.cat([past.value, votes], -1))
+
+    @override
+    def _added(self, read: Float[Tensor, "L M _"]) -> Float[Tensor, "L M _"]:
+        value, votes = read.split([read.shape[-1] - self.ways, self.ways], -1)
+        return torch.cat([value, (self.ways * (votes + FEW)).log()], -1)
 
 
 def temporal_convolutions(num_inputs: int, channels: int, num_steps: int) -> list[CausalBlock]:

@@ -5,8 +5,11 @@ Munkhdalai, Yu 2017 (ICML, arXiv:1703.00837):
     g_i = ∂ log p(y_i | b(x_i; W)) / ∂W                 what point i asks of the slow weights
     Q* = Σ_i d(∂ log p(y_i | V u(x_i; Q)) / ∂Q) / (n₀ + N)          fast weights of the embedding, for the task
     W*_i = m(g_i),   r_i = u(x_i; Q, Q*)                fast weights and a key of each support point
-    a_i(x) = softmax_i(τ cos(u(x; Q, Q*), r_i))         over the support and a key r_0 of nothing, with W*_0 = 0
+    a_i(x) = softmax_i(τ cos(u(x; Q, Q*), r_i) + b_i)   over the support and a key r_0 of nothing, with W*_0 = 0
     y(x) ~ head(b(x; W, Σ_i a_i(x) W*_i))
+
+    of labels b_i = log (1 + n₁)/(n_c + n₁), with n_c examples of the class of point i: as n₁ -> 0 what a class asks for
+    is the mean over its examples, and a class of many does not drown one of few
 
     layer augmentation: σ(W z) + σ(W* z) in every layer, and W z + W* z in the last
 
@@ -18,9 +21,10 @@ Munkhdalai, Yu 2017 (ICML, arXiv:1703.00837):
 The gradient of log p(y_i | x_i, W) is the score of point i: m maps it to the shift of the posterior mean that the point
 asks for. MAML with one step is the special case m(g) = α g with uniform attention.
 
-A point's gradient in a dense layer is the outer product δ zᵀ, and never written out: m(δ_o z_j) = Σ_k φ_k(δ_o) ψ_k(z_j)
-with a few products, each factor a network of one number that all coordinates share. It sees the number's sign and the
-logarithm of its size, as gradients span decades. (A power of the gradient is one such product.)
+A point's gradient in a dense layer is the outer product δ zᵀ, and never written out: m(δ_o z_j) = α δ_o z_j +
+Σ_k φ_k(δ_o) ψ_k(z_j), the gradient itself with a learned step, and a few products, each factor a network of one number
+that all coordinates share. It sees the number's sign and the logarithm of its size, as gradients span decades. (A power
+of the gradient is one such product.)
 
 Differences from the paper: m and d are functions of the two factors of a coordinate in place of their product, which
 takes a fourteenth of the time; d is a mean and no LSTM over gradients, so that the order of the support never matters;
@@ -50,9 +54,11 @@ from bayesmeta.outcomes import Numbers
 
 SMALL = 0.1  # the size below which a sign fades out: what changes faster is not learned sooner
 SCALE = 0.2  # of the logarithm of a size
-RANK = 16
+RANK = 8
+STEP = 0.02  # α at the start, as in MAML: fast weights begin near 0
 WIDTH = 20  # hidden units of d and m, the paper's
-SHARP = 5.0  # starting temperature: the nearest key gets most, and the others some
+# starting temperatures: of numbers the nearest point tells most; of labels all classes are read, to be compared
+NEAREST, ALL = 5.0, 1.0
 EPSILON = 1e-6
 BOUNDS = (1e-3, 1e3)  # of temperature and scarcity
 
@@ -93,6 +99,7 @@ class AskedWeights:
     Attributes:
         mask: True = a real point.
         share: the weight of each point in the fast weights of the embedding.
+        favour: log of the weight that each point has in attention before any key is compared.
         embedding: of each point for the embedding; Q* is their weighted sum.
         keys: r_i.
         hidden: of each point for the hidden layer.
@@ -101,6 +108,7 @@ class AskedWeights:
 
     mask: Bool[Tensor, "L N"]
     share: Float[Tensor, "L 1 N"]
+    favour: Float[Tensor, "L N"]
     embedding: FastWeights
     keys: Float[Tensor, "L N R"]
     hidden: FastWeights
@@ -108,15 +116,21 @@ class AskedWeights:
 
 
 class Rule(nn.Module):
-    """From the gradient of a point in a dense layer, δ zᵀ, to fast weights of it: W*_oj = Σ_k φ_k(δ_o) ψ_k(z_j) / J.
+    """From the gradient of a point in a dense layer, δ zᵀ, to fast weights of it.
+
+        W*_oj = Σ_k φ_k(δ_o) ψ_k(z_j) / J + α δ_o z_j
 
     φ and ψ are networks of one number that every coordinate goes through; they see its sign and the logarithm of its
-    size. J is the length of a row of the weights, so that what comes in changes what goes out by about as much
-    whatever the layer.
+    size. J is the length of a row of the weights, so that what comes in changes what goes out by about as much whatever
+    the layer. The gradient itself is the last of the products that are returned.
 
     Args:
-        rank: r, how many products are summed.
-        width: of the hidden layers.
+        rank: r - 1, how many products are summed beside the gradient.
+        width: of the hidden layer.
+
+    Attributes:
+        outward, inward: φ and ψ.
+        step: α.
 
     Raises:
         DataError: sizes that are not positive.
@@ -124,12 +138,13 @@ class Rule(nn.Module):
     Example:
         >>> fast = Rule()(torch.randn(2, 5, 3), torch.randn(2, 5, 8))  # 5 points of 2 tasks, and a layer from 8 to 3
         >>> fast.outward.shape, fast.inward.shape
-        (torch.Size([2, 5, 16, 3]), torch.Size([2, 5, 16, 9]))
+        (torch.Size([2, 5, 9, 3]), torch.Size([2, 5, 9, 9]))
     """
 
     def __init__(self, rank: int = RANK, width: int = WIDTH) -> None:
         super().__init__()
-        self.outward, self.inward = (MLP(2, [width, width]).with_outputs(rank) for _ in range(2))
+        self.outward, self.inward = (MLP(2, [width]).with_outputs(rank) for _ in range(2))
+        self.step = nn.Parameter(torch.tensor(STEP))
 
     def forward(self, scores: Float[Tensor, "L N O"], rows: Float[Tensor, "L N I"]) -> FastWeights:
         """Fast weights of each point.
@@ -139,7 +154,11 @@ class Rule(nn.Module):
             rows: z, what goes into it.
         """
         rows = _with_one(rows)
-        return FastWeights(_each(self.outward, scores), _each(self.inward, rows) / rows.shape[-1])
+        share = 1.0 / rows.shape[-1]
+        return FastWeights(
+            torch.cat([_each(self.outward, scores), scores[..., None, :]], -2),
+            torch.cat([_each(self.inward, rows) * share, self.step * rows[..., None, :]], -2),
+        )
 
 
 class MetaNetworks(AmortizedLearner):
@@ -157,6 +176,8 @@ class MetaNetworks(AmortizedLearner):
         embedding, reader: Q and V.
         rule, embedding_rule: m and d.
         nothing: r_0.
+        temperature, scarcity: τ and n₀.
+        rarity: n₁, where outcomes are labels.
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that is no
@@ -190,7 +211,11 @@ class MetaNetworks(AmortizedLearner):
         self.hidden, self.output = nn.Linear(size, width), nn.Linear(width, self.head.size)
         self.embedding, self.reader = nn.Linear(size, num_keys), nn.Linear(num_keys, self.head.size)
         self.rule, self.embedding_rule = Rule(), Rule()
-        self.temperature, self.scarcity = Positive((), SHARP, BOUNDS), Positive((), 1.0, BOUNDS)
+        labels = isinstance(self.head, OneHotHead)
+        self.temperature = Positive((), ALL if labels else NEAREST, BOUNDS)
+        self.scarcity = Positive((), 1.0, BOUNDS)
+        if labels:
+            self.rarity = Positive((), 1.0, BOUNDS)
         self.nothing = nn.Parameter(torch.randn(num_keys) / num_keys**0.5)
 
     @override
@@ -202,7 +227,15 @@ class MetaNetworks(AmortizedLearner):
         keys = self._keys(h, embedding, share)
         inner = self.hidden(h)
         score, above = self.scores(points, inner, self.output)
-        return AskedWeights(mask, share, embedding, keys, self.rule(score, h), self.rule(above, _activation(inner)))
+        return AskedWeights(
+            mask,
+            share,
+            self._favour(points),
+            embedding,
+            keys,
+            self.rule(score, h),
+            self.rule(above, _activation(inner)),
+        )
 
     @override
     def decode(self, kept: AskedWeights, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
@@ -218,10 +251,20 @@ class MetaNetworks(AmortizedLearner):
         """u(x; Q, Q*), of length 1."""
         return _unit(_activation(self.embedding(h)) + _activation(fast.read(share, h)))
 
+    def _favour(self, points: Data) -> Float[Tensor, "L N"]:
+        """log (1 + n₁)/(n_c + n₁) of a point of a class with n_c examples; 0 where outcomes are numbers."""
+        if not isinstance(self.head, OneHotHead):
+            return torch.zeros_like(points.mask, dtype=points.x.dtype)
+        counts = (points.y @ points.y.sum(1)[..., None])[..., 0].clamp(min=1.0)
+        rarity = self.rarity()
+        return (1.0 + rarity).log() - (counts + rarity).log()
+
     def _attention(self, keys: Float[Tensor, "L M R"], kept: AskedWeights) -> Float[Tensor, "L M N"]:
         """What each query reads of each point; what is missing to 1 it reads of nothing."""
         nothing = keys @ _unit(self.nothing)
-        match = torch.where(kept.mask[:, None], self.temperature() * (keys @ kept.keys.mT), -torch.inf)
+        match = torch.where(
+            kept.mask[:, None], self.temperature() * (keys @ kept.keys.mT) + kept.favour[:, None], -torch.inf
+        )
         return torch.cat([self.temperature() * nothing[..., None], match], -1).softmax(-1)[..., 1:]
 
     def scores(

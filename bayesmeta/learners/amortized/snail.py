@@ -7,6 +7,8 @@ Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141):
     z <- attention(z), TC(z), attention(z), TC(z), attention(z)      blocks of `bayesmeta.networks.temporal`
     y(x_*) ~ head(W z_*)
 
+    of labels each attention also adds the votes of what it reads, log(C Σ_s a_s y_s)
+
     phi         what the blocks keep of the support: keys and values, and the steps that convolutions reach back to
     prior       what is decoded where there is no step before the query
     likelihood  the head, at each point on its own
@@ -14,7 +16,8 @@ Mishra, Rohaninejad, Chen, Abbeel 2018 (ICLR, arXiv:1707.03141):
 
 Differences from the paper: the support is run once and each query as a step of its own that comes next, which gives the
 same numbers as a sequence for each query; the dilations start at 1 (the listing of the paper starts at 2, so that no
-convolution reads the step just before); a query is marked as one, as zeros could be an outcome.
+convolution reads the step just before); a query is marked as one, as zeros could be an outcome; of labels also the
+logarithm of their share in what is read is passed on, as a share is a probability and the head wants scores.
 """
 
 from collections.abc import Sequence
@@ -33,11 +36,10 @@ from bayesmeta.heads.output import GaussianHead, OutputHead
 from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
-from bayesmeta.networks.temporal import CausalAttention, CausalBlock, Steps, temporal_convolutions
+from bayesmeta.networks.temporal import CausalAttention, CausalBlock, CausalVotes, Steps, temporal_convolutions
 from bayesmeta.outcomes import Numbers
 
 MOST_POINTS, MOST_BLOCKS = 2**16, 100
-LABEL = 3.0  # nats of score that a label has at the start where it is all that is read
 SAME = 1e-6  # deviations below it, relative to the numbers, are rounding
 
 
@@ -104,7 +106,7 @@ class SNAIL(AmortizedLearner):
             if blocks:
                 blocks += temporal_convolutions(size, channels, max_points + 1)
                 size = blocks[-1].num_outputs
-            blocks.append(CausalAttention(size, key_size, value_size))
+            blocks.append(self._reading(size, key_size, value_size))
             size = blocks[-1].num_outputs
         self.blocks = nn.ModuleList(blocks)
         self.out = nn.Linear(size, self.head.size)
@@ -160,6 +162,12 @@ class SNAIL(AmortizedLearner):
         h: Tensor = self.scale * (self.features(x) - self.center)
         return h
 
+    def _reading(self, size: int, key_size: int, value_size: int) -> CausalAttention:
+        if isinstance(self.outcomes, Numbers):
+            return CausalAttention(size, key_size, value_size)
+        place, ways = self.features.num_outputs, self.head.num_inputs
+        return CausalVotes(size, key_size, value_size, place=place, ways=ways)
+
     @torch.no_grad()
     def _begin_as_matching(self) -> None:
         """What is predicted begins as the outcomes of points that are like the query, read by the first attention.
@@ -175,5 +183,7 @@ class SNAIL(AmortizedLearner):
             nn.init.zeros_(layer.bias)
         first.value.weight[:, start : start + count] = read
         says = torch.eye(self.head.size, count, dtype=read.dtype, device=read.device)  # the outcome is what is read
-        scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
-        self.out.weight[:, first.num_inputs : first.num_outputs] = scale * says @ read.mT
+        if isinstance(first, CausalVotes):
+            self.out.weight[:, first.num_outputs - count : first.num_outputs] = says
+        else:
+            self.out.weight[:, first.num_inputs : first.num_outputs] = says @ read.mT

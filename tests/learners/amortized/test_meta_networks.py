@@ -102,6 +102,29 @@ def test_fast_weights_are_read_as_if_written_out() -> None:
     torch.testing.assert_close(fast.read(attention, z), expected, **EXACT)
 
 
+def test_a_class_of_many_examples_does_not_drown_one_of_few() -> None:
+    """Without rarity the examples of a class share its weight: a class shown ten times is as one shown once."""
+    learner = _learner(bm.heads.OneHotHead(3))
+    learner.rarity.set(2e-3)  # near its least
+    x = torch.randn(3, 2, dtype=torch.float64)
+    once = bm.Data.from_labels(x, [0, 1, 2])
+    many = bm.Data.from_labels(torch.cat([x, x[:1].expand(9, -1)]), [0, 1, 2] + [0] * 9)
+    with torch.no_grad():
+        kept = [learner.encode(learner.head.shown(each).points) for each in (once, many)]
+    weight = [each.favour.exp()[0].numpy() for each in kept]
+    assert weight[0].tolist() == pytest.approx([1.0, 1.0, 1.0])
+    assert weight[1][[0, *range(3, 12)]].sum() == pytest.approx(1.0, rel=2e-3)  # the rarity
+    assert weight[1][1] == pytest.approx(1.0)
+
+
+def test_a_step_of_gradient_descent_is_one_of_the_rules() -> None:
+    rule, scores, rows = Rule(width=6).double(), torch.randn(2, 5, 3).double(), torch.randn(2, 5, 4).double()
+    fast = rule(scores, rows)
+    weights = torch.einsum("lno,lnj->lnoj", fast.outward[..., -1, :], fast.inward[..., -1, :])
+    one = torch.cat([rows, torch.ones_like(rows[..., :1])], -1)
+    torch.testing.assert_close(weights, rule.step * scores[..., None] * one[..., None, :], **EXACT)
+
+
 def test_the_order_of_the_support_never_matters() -> None:
     learner = _learner(bm.heads.OneHotHead(3))
     support, order = _support(learner), [2, 0, 3, 1]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
-from bayesmeta.networks.temporal import CausalAttention, CausalBlock, DenseBlock
+from bayesmeta.networks.temporal import CausalAttention, CausalBlock, CausalVotes, DenseBlock
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}  # float64: sums in another order
 POINTS, COUNTS = 7, (7, 3, 0)
@@ -149,6 +149,21 @@ def test_it_begins_as_a_matching_network() -> None:
     assert torch.equal(learner.center, before)
 
 
+def test_labels_begin_with_the_votes_of_what_is_attended_to() -> None:
+    """What is predicted is the share of each label in what the first attention reads."""
+    learner = bm.SNAIL(bm.Identity(2), head=bm.heads.OneHotHead(3), max_points=4, **SIZES)
+    shown = bm.Data.from_labels(torch.randn(4, 2), [0, 1, 2, 1])
+    x, first = torch.randn(1, 3, 2), learner.blocks[0]
+    assert isinstance(first, CausalVotes)
+    rows = torch.cat([learner.features(x), torch.zeros(1, 3, 3), torch.ones(1, 3, 1)], -1)
+    support = torch.cat([learner.features(shown.x), learner.head.shown(shown).points.y, torch.zeros(1, 4, 1)], -1)
+    keys = torch.cat([first.nothing.expand(1, 1, -1), support], 1)
+    attention = (first.scale * first.query(rows) @ first.key(keys).mT).softmax(-1)
+    votes = attention[..., 1:] @ learner.head.shown(shown).points.y + attention[..., :1] / 3
+    found = learner.adapt(shown).predict(x).probs
+    torch.testing.assert_close(found, votes, rtol=0.0, atol=2e-3)  # what has no votes keeps a share of .001
+
+
 @pytest.mark.parametrize(("points", "expected"), [(1, [1]), (3, [1, 2]), (4, [1, 2, 4]), (25, [1, 2, 4, 8, 16])])
 def test_dilations_start_at_one_and_double(points: int, expected: list[int]) -> None:
     """ceil(log2 T) of T = points + 1 steps, so that a query reaches the first point."""
@@ -173,8 +188,8 @@ def test_the_sizes_are_those_of_the_paper() -> None:
         (256, 128),
         (512, 256),
     ]
-    # the flag of a query is ours
-    assert learner.out.in_features == 64 + 5 + 1 + 32 + 5 * 128 + 128 + 5 * 128 + 256
+    # the flag of a query is ours, and the 5 votes of each attention
+    assert learner.out.in_features == 64 + 5 + 1 + (32 + 5) + 5 * 128 + (128 + 5) + 5 * 128 + (256 + 5)
 
 
 def test_more_points_than_it_was_made_for_are_refused() -> None:
@@ -214,3 +229,6 @@ def test_what_cannot_be_made() -> None:
         DenseBlock(3, 4, dilation=0)
     with pytest.raises(bm.DataError, match="positive sizes"):
         CausalAttention(3, 0, 4)
+    for place, ways in ((0, 0), (2, 2), (-1, 2)):
+        with pytest.raises(bm.DataError, match="places of a label within 3 numbers"):
+            CausalVotes(3, 4, 4, place=place, ways=ways)
