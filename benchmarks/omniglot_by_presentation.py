@@ -46,10 +46,13 @@ def main() -> None:
     parser.add_argument("--memory", choices=list(MEMORIES), default="LRUA")
     parser.add_argument("--seconds", type=float, default=900.0)
     parser.add_argument("--models", help="a folder that keeps what was trained")
+    parser.add_argument("--pilot", action="store_true", help="keep 5 training alphabets out, and score on these")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_memory()
     name, (train, test) = arguments.memory, alphabets(SIZE)
+    if arguments.pilot:
+        train, test = train.split_groups(5 / 25, seed=SEED)
 
     def make() -> tuple[bm.Learner, str]:
         return fitted(

@@ -35,9 +35,9 @@ from bayesmeta.networks.recurrent import MaskedLSTM
 
 State = tuple[Tensor, ...]
 
-OUTCOME = 0.5  # deviation of the weights of an outcome at the start
+KEY, OUTCOME = 0.5, 0.5  # how much of features, and of an outcome, is written at the start: little bent by tanh
 LEAST_NORM = 1e-4  # added to squared norms: a cosine with an empty slot is 0, and smooth
-RARELY = -2.0  # how often, before the sigmoid, a point is written to what was read
+RARELY = -4.0  # how often, before the sigmoid, a point is written to what was read
 SHARPNESS = 10.0  # β at the start
 LOG_2 = math.log(2.0)  # softplus of 0
 
@@ -46,7 +46,8 @@ class MemoryCell(nn.Module, ABC):
     """A recurrent network: its state at the start, and after one more input.
 
     Attributes:
-        num_outputs: how many numbers a step gives.
+        num_outcomes: Y, how many numbers of an input are the outcome of the last point; they come last.
+        num_outputs: O, how many numbers a step gives.
 
     Example:
         >>> cell = LSTMMemory(4).cell(1, 1)
@@ -55,6 +56,7 @@ class MemoryCell(nn.Module, ABC):
         (torch.Size([3, 4]), [torch.Size([3, 4]), torch.Size([3, 4])])
     """
 
+    num_outcomes: int
     num_outputs: int
 
     @abstractmethod
@@ -73,6 +75,10 @@ class MemoryCell(nn.Module, ABC):
             x: one input of each sequence.
             state: before it.
         """
+
+    def recalled(self) -> Float[Tensor, "O Y"]:
+        """Of what a step gives, the weights that read back the outcome that it recalls at the start; zeros if none."""
+        return torch.zeros(self.num_outputs, self.num_outcomes)
 
 
 class Memory(Described, ABC):
@@ -119,7 +125,7 @@ class LSTMMemory(Memory):
 
     @override
     def cell(self, num_features: int, num_outcomes: int) -> "LSTMCell":
-        return LSTMCell(num_features + num_outcomes, self.size)
+        return LSTMCell(num_features, num_outcomes, self.size)
 
 
 class LRUA(Memory):
@@ -159,18 +165,19 @@ class LSTMCell(MemoryCell):
     """An LSTM whose state at the start is learned: (h, c).
 
     Args:
-        num_inputs: numbers in one input.
+        num_features: numbers of a point.
+        num_outcomes: numbers of the outcome that comes with the next point.
         size: H, of the state.
 
     Example:
-        >>> cell = LSTMCell(2, 4)
+        >>> cell = LSTMCell(1, 1, 4)
         >>> cell(torch.zeros(3, 2), cell.start(3))[0].shape
         torch.Size([3, 4])
     """
 
-    def __init__(self, num_inputs: int, size: int) -> None:
+    def __init__(self, num_features: int, num_outcomes: int, size: int) -> None:
         super().__init__()
-        self.lstm, self.num_outputs = MaskedLSTM(num_inputs, size), size
+        self.lstm, self.num_outcomes, self.num_outputs = MaskedLSTM(num_features + num_outcomes, size), num_outcomes, size
         self.hidden, self.cell = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
 
     @override
@@ -202,17 +209,13 @@ class LRUACell(MemoryCell):
     def __init__(self, num_features: int, num_outcomes: int, memory: LRUA) -> None:
         super().__init__()
         self.slots, self.width, self.reads, self.decay = memory.slots, memory.width, memory.reads, memory.decay
-        read, num_inputs = memory.reads * memory.width, num_features + num_outcomes
-        known = num_inputs + memory.size
-        self.controller = LSTMCell(num_inputs + read, memory.size)
-        self.num_outputs = known + read
+        read, known = memory.reads * memory.width, num_features + num_outcomes + memory.size
+        self.controller = LSTMCell(num_features + num_outcomes, read, memory.size)
+        self.num_outcomes, self.num_outputs = num_outcomes, known + read
         self.key, self.value = nn.Linear(known, read, bias=False), nn.Linear(known, read, bias=False)
         self.gate, self.sharpness = nn.Linear(known, memory.reads), nn.Linear(known, memory.reads)
         nn.init.constant_(self.gate.bias, RARELY)
-        with torch.no_grad():  # begins as a table: a point is looked up by its features, and its outcome is written
-            self.key.weight[:, num_features:] = 0.0
-            self.value.weight.zero_()
-            self.value.weight[:, num_features:num_inputs].normal_(std=OUTCOME)
+        self._begin_as_table(num_features)
         self.empty = nn.Parameter(torch.randn(memory.width) / memory.width**0.5)  # zero would match nothing
         self.read = nn.Parameter(torch.zeros(read))
 
@@ -246,6 +249,34 @@ class LRUACell(MemoryCell):
         read = (weights @ memory).flatten(1)
         usage = self.decay * usage + (weights + write).sum(1)
         return torch.cat([seen, read], -1), (hidden, cell, memory, key, weights, read, usage)
+
+    @override
+    def recalled(self) -> Float[Tensor, "O Y"]:
+        return self.says
+
+    @torch.no_grad()
+    def _begin_as_table(self, num_features: int) -> None:
+        """Begin as a table: a point is looked up by its features, and its outcome is written to a slot of its own.
+
+        Key and outcome share a slot. The first numbers of it are for the one and the last for the other; there is
+        little of the outcome, so that cosines are nearly those of features. All heads begin alike, as all write to the
+        same slot.
+        """
+        kept = min(self.num_outcomes, max(self.width // 2, 1))  # numbers of a slot that are for the outcome
+        others = max(self.width - kept, 1)
+        start, stop = num_features, num_features + self.num_outcomes
+        lookup = nn.init.orthogonal_(self.key.weight.new_empty(others, num_features))
+        write = nn.init.orthogonal_(self.key.weight.new_empty(kept, self.num_outcomes))
+        for layer in (self.key, self.value):
+            nn.init.zeros_(layer.weight)
+        says = self.key.weight.new_zeros(self.num_outputs, self.num_outcomes)
+        for head in range(self.reads):
+            first = head * self.width
+            last = first + self.width
+            self.key.weight[first : first + others, :num_features] = KEY * lookup
+            self.value.weight[last - kept : last, start:stop] = OUTCOME * write
+            says[self.num_outputs - self.reads * self.width :][last - kept : last] = write / (OUTCOME * self.reads**2)
+        self.says = says
 
 
 def unit(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b W"]:

@@ -35,8 +35,10 @@ from bayesmeta.learners.amortized.reader import dense
 from bayesmeta.networks.memory import LRUA, Memory, State, where
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 
+LABEL = 2.5  # nats of score that a label has at the start where it is all that is recalled
 LEAST_DEVIATION = 1e-6  # of a feature that is not the same everywhere
 
 
@@ -102,6 +104,8 @@ class MANN(AmortizedLearner):
         self.memory = memory.cell(features.num_outputs, self.head.num_inputs)
         self.before = nn.Parameter(torch.zeros(self.head.num_inputs))  # in the place of the outcome before the first
         self.output = dense(self.memory.num_outputs, width, 1, self.head.size)
+        self.straight = nn.Linear(self.memory.num_outputs, self.head.size, bias=False)
+        self._begin_with_what_is_recalled()
 
     @override
     def encode(self, points: Data) -> SequenceState:
@@ -126,8 +130,7 @@ class MANN(AmortizedLearner):
             state, last = where(real, new, state), torch.where(real[:, None], points.y[:, n], last)
             steps.append(out)
         out = torch.stack(steps, 1) if steps else rows.new_zeros(len(rows), 0, self.memory.num_outputs)
-        raw: Tensor = self.output(out)
-        return raw, SequenceState(state, last)
+        return self._raw(out), SequenceState(state, last)
 
     @override
     def decode(self, kept: SequenceState, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
@@ -135,8 +138,7 @@ class MANN(AmortizedLearner):
         rows = self._units(x).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
-        raw: Tensor = self.output(out.unflatten(0, x.shape[:2]))
-        return raw
+        return self._raw(out.unflatten(0, x.shape[:2]))
 
     @override
     def condition(self, support: Data) -> "MANNPosterior":
@@ -160,6 +162,22 @@ class MANN(AmortizedLearner):
     def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
         h: Tensor = self.scale * (self.features(x) - self.center)
         return h
+
+    def _raw(self, out: Float[Tensor, "L N O"]) -> Float[Tensor, "L N K"]:
+        """What the head is given."""
+        raw: Tensor = self.output(out) + self.straight(out)
+        return raw
+
+    @torch.no_grad()
+    def _begin_with_what_is_recalled(self) -> None:
+        """What is predicted begins as the outcome that the memory recalls."""
+        for layer in [each for each in self.output.modules() if isinstance(each, nn.Linear)][-1:]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        recalled = self.memory.recalled()
+        says = torch.eye(self.head.size, self.head.num_inputs)
+        scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
+        self.straight.weight.copy_(scale * says @ recalled.mT)
 
     def step_ahead(self, data: Data) -> Predictive:
         """The predictive of every point given those before it, D_{<t}, of data that are checked.
