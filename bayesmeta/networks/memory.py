@@ -46,7 +46,6 @@ class MemoryCell(nn.Module, ABC):
     """A recurrent network: its state at the start, and after one more input.
 
     Attributes:
-        num_outcomes: Y, how many numbers of an input are the outcome of the last point; they come last.
         num_outputs: O, how many numbers a step gives.
 
     Example:
@@ -56,7 +55,6 @@ class MemoryCell(nn.Module, ABC):
         (torch.Size([3, 4]), [torch.Size([3, 4]), torch.Size([3, 4])])
     """
 
-    num_outcomes: int
     num_outputs: int
 
     @abstractmethod
@@ -76,9 +74,9 @@ class MemoryCell(nn.Module, ABC):
             state: before it.
         """
 
-    def recalled(self) -> Float[Tensor, "O Y"]:
-        """Of what a step gives, the weights that read back the outcome that it recalls at the start; zeros if none."""
-        return torch.zeros(self.num_outputs, self.num_outcomes)
+    def recall(self) -> Float[Tensor, "O Y"] | None:
+        """Weights that read back, of what a fresh cell gives, the outcome that it recalls; None where there is none."""
+        return None
 
 
 class Memory(Described, ABC):
@@ -125,7 +123,7 @@ class LSTMMemory(Memory):
 
     @override
     def cell(self, num_features: int, num_outcomes: int) -> "LSTMCell":
-        return LSTMCell(num_features, num_outcomes, self.size)
+        return LSTMCell(num_features + num_outcomes, self.size)
 
 
 class LRUA(Memory):
@@ -165,19 +163,18 @@ class LSTMCell(MemoryCell):
     """An LSTM whose state at the start is learned: (h, c).
 
     Args:
-        num_features: numbers of a point.
-        num_outcomes: numbers of the outcome that comes with the next point.
+        num_inputs: numbers in one input.
         size: H, of the state.
 
     Example:
-        >>> cell = LSTMCell(1, 1, 4)
+        >>> cell = LSTMCell(2, 4)
         >>> cell(torch.zeros(3, 2), cell.start(3))[0].shape
         torch.Size([3, 4])
     """
 
-    def __init__(self, num_features: int, num_outcomes: int, size: int) -> None:
+    def __init__(self, num_inputs: int, size: int) -> None:
         super().__init__()
-        self.lstm, self.num_outcomes, self.num_outputs = MaskedLSTM(num_features + num_outcomes, size), num_outcomes, size
+        self.lstm, self.num_outputs = MaskedLSTM(num_inputs, size), size
         self.hidden, self.cell = nn.Parameter(torch.zeros(size)), nn.Parameter(torch.zeros(size))
 
     @override
@@ -209,13 +206,14 @@ class LRUACell(MemoryCell):
     def __init__(self, num_features: int, num_outcomes: int, memory: LRUA) -> None:
         super().__init__()
         self.slots, self.width, self.reads, self.decay = memory.slots, memory.width, memory.reads, memory.decay
-        read, known = memory.reads * memory.width, num_features + num_outcomes + memory.size
-        self.controller = LSTMCell(num_features + num_outcomes, read, memory.size)
-        self.num_outcomes, self.num_outputs = num_outcomes, known + read
+        read, num_inputs = memory.reads * memory.width, num_features + num_outcomes
+        known = num_inputs + memory.size
+        self.controller = LSTMCell(num_inputs + read, memory.size)
+        self.num_outputs, self.outcome = known + read, slice(num_features, num_inputs)
         self.key, self.value = nn.Linear(known, read, bias=False), nn.Linear(known, read, bias=False)
         self.gate, self.sharpness = nn.Linear(known, memory.reads), nn.Linear(known, memory.reads)
         nn.init.constant_(self.gate.bias, RARELY)
-        self._begin_as_table(num_features)
+        self._begin_as_table()
         self.empty = nn.Parameter(torch.randn(memory.width) / memory.width**0.5)  # zero would match nothing
         self.read = nn.Parameter(torch.zeros(read))
 
@@ -251,32 +249,27 @@ class LRUACell(MemoryCell):
         return torch.cat([seen, read], -1), (hidden, cell, memory, key, weights, read, usage)
 
     @override
-    def recalled(self) -> Float[Tensor, "O Y"]:
-        return self.says
+    def recall(self) -> Float[Tensor, "O Y"]:
+        written = self.value.weight[:, self.outcome] / (OUTCOME * self.reads) ** 2  # by all heads, and read by each
+        return functional.pad(written, (0, 0, self.num_outputs - len(written), 0))
 
     @torch.no_grad()
-    def _begin_as_table(self, num_features: int) -> None:
+    def _begin_as_table(self) -> None:
         """Begin as a table: a point is looked up by its features, and its outcome is written to a slot of its own.
 
-        Key and outcome share a slot. The first numbers of it are for the one and the last for the other; there is
-        little of the outcome, so that cosines are nearly those of features. All heads begin alike, as all write to the
-        same slot.
+        Key and outcome share the slot: its first numbers are for the one and its last for the other, of which there is
+        little, so that cosines are nearly those of features. All heads begin alike, as they write to the same slot.
         """
-        kept = min(self.num_outcomes, max(self.width // 2, 1))  # numbers of a slot that are for the outcome
+        count = self.outcome.stop - self.outcome.start
+        kept = min(count, max(self.width // 2, 1))  # numbers of a slot that are for the outcome
         others = max(self.width - kept, 1)
-        start, stop = num_features, num_features + self.num_outcomes
-        lookup = nn.init.orthogonal_(self.key.weight.new_empty(others, num_features))
-        write = nn.init.orthogonal_(self.key.weight.new_empty(kept, self.num_outcomes))
+        lookup = nn.init.orthogonal_(self.key.weight.new_empty(others, self.outcome.start))
+        written = nn.init.orthogonal_(self.key.weight.new_empty(kept, count))
         for layer in (self.key, self.value):
             nn.init.zeros_(layer.weight)
-        says = self.key.weight.new_zeros(self.num_outputs, self.num_outcomes)
-        for head in range(self.reads):
-            first = head * self.width
-            last = first + self.width
-            self.key.weight[first : first + others, :num_features] = KEY * lookup
-            self.value.weight[last - kept : last, start:stop] = OUTCOME * write
-            says[self.num_outputs - self.reads * self.width :][last - kept : last] = write / (OUTCOME * self.reads**2)
-        self.says = says
+        for key, value in zip(self.key.weight.chunk(self.reads), self.value.weight.chunk(self.reads), strict=True):
+            key[:others, : self.outcome.start] = KEY * lookup
+            value[-kept:, self.outcome] = OUTCOME * written
 
 
 def unit(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b W"]:

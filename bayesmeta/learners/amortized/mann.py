@@ -171,13 +171,14 @@ class MANN(AmortizedLearner):
     @torch.no_grad()
     def _begin_with_what_is_recalled(self) -> None:
         """What is predicted begins as the outcome that the memory recalls."""
-        for layer in [each for each in self.output.modules() if isinstance(each, nn.Linear)][-1:]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        recalled = self.memory.recalled()
-        says = torch.eye(self.head.size, self.head.num_inputs)
-        scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
-        self.straight.weight.copy_(scale * says @ recalled.mT)
+        for name in ("weight", "bias"):
+            nn.init.zeros_(self.output.get_parameter(f"output.{name}"))
+        nn.init.zeros_(self.straight.weight)
+        recall = self.memory.recall()
+        if recall is not None:
+            says = torch.eye(self.head.size, self.head.num_inputs, dtype=recall.dtype, device=recall.device)
+            scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
+            self.straight.weight.copy_(scale * says @ recall.mT)
 
     def step_ahead(self, data: Data) -> Predictive:
         """The predictive of every point given those before it, D_{<t}, of data that are checked.
