@@ -18,6 +18,10 @@ learned. LRUA, of an input x_t and R heads:
 The label of a point comes with the input of the next. So what is written is the *last* key k_{t-1}, under which that
 point was looked up, with what the controller now says of it; in the paper it is k_t, the key of the point whose label
 is not known yet. Of β, which is 1 in the paper, a softmax of cosines over many slots is nearly flat.
+
+LRUA begins as a table: keys are the features of a point, turned; the outcome is written to numbers of the slot that
+keys leave free; each point has a slot of its own. All of that is learned on. What is read has then something to say of
+the outcome from the first step, without which features of images learn nothing through a memory.
 """
 
 import math
@@ -242,8 +246,9 @@ class LRUACell(MemoryCell):
         gate, sharpness = self.gate(seen).sigmoid(), SHARPNESS * functional.softplus(self.sharpness(seen)) / LOG_2
         least = torch.zeros_like(usage).scatter(-1, usage.argmin(-1, keepdim=True), 1.0)  # B slots; no derivative
         write = gate[..., None] * weights + (1.0 - gate)[..., None] * least[:, None]
-        memory = (1.0 - least)[..., None] * memory + write.mT @ (keys + value)
-        weights = (sharpness[..., None] * (unit(key) @ unit(memory).mT)).softmax(-1)
+        memory = torch.baddbmm((1.0 - least)[..., None] * memory, write.mT, keys + value)
+        looked = sharpness[..., None] * inverse_norm(key)[..., None] * key
+        weights = ((looked @ memory.mT) * inverse_norm(memory)[:, None]).softmax(-1)  # of β cos
         read = (weights @ memory).flatten(1)
         usage = self.decay * usage + (weights + write).sum(1)
         return torch.cat([seen, read], -1), (hidden, cell, memory, key, weights, read, usage)
@@ -272,17 +277,17 @@ class LRUACell(MemoryCell):
             value[-kept:, self.outcome] = OUTCOME * written
 
 
-def unit(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b W"]:
-    """Rows of length one, but those near zero shorter.
+def inverse_norm(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b"]:
+    """By what rows become of length one, but those near zero shorter.
 
     Args:
         rows: any numbers.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).norm(dim=-1).round(decimals=2).tolist()
-        [1.0, 0.0]
+        >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).round(decimals=2).tolist()
+        [0.20..., 100.0]
     """
-    return rows * (rows.square().sum(-1, keepdim=True) + LEAST_NORM).rsqrt()
+    return (rows.square().sum(-1) + LEAST_NORM).rsqrt()
 
 
 def where(real: Bool[Tensor, "B"], new: State, old: State) -> State:
@@ -293,6 +298,8 @@ def where(real: Bool[Tensor, "B"], new: State, old: State) -> State:
         new: after the input.
         old: before it.
     """
+    if not torch.compiler.is_compiling() and bool(real.all()):
+        return new
     return tuple(torch.where(real.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))
 
 

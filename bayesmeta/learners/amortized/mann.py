@@ -3,7 +3,7 @@
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016 (ICML, arXiv:1605.06065):
 
     o_t, S_t = memory([h(x_t), y_{t-1}], S_{t-1})          one step; y_t is not seen before step t + 1
-    y_t ~ head(MLP(o_t))                                   what is predicted before y_t is shown
+    y_t ~ head(MLP(o_t) + A o_t)                           what is predicted before y_t is shown
     query x* after N points: the step [h(x*), y_N] from S_N
 
     phi         the state S_N: memory and controller
@@ -15,9 +15,12 @@ The chain rule makes the losses of all steps the evidence: log p(y_1..y_N) = Σ_
 `log_evidence` is exact, and the objective `Evidence` is the paper's training. The filter depends on the order of the
 points, so that the evidence does, too.
 
+It begins as a matching network: keys are features, A reads the outcomes back that the memory recalls, and MLP says
+nothing yet. Where reading and writing are learned from noise, thousands of steps pass before features of images matter.
+
 Differences from the paper: the state at the start is learned; every query goes on from the same state, so that queries
-do not see each other; features of images; a hidden layer before the head; what is written to the memory, and how
-sharply it is read (`networks.LRUA`).
+do not see each other; features of images; a hidden layer before the head, and A past it; how it begins; what is written
+to the memory, and how sharply it is read (`networks.LRUA`).
 """
 
 from dataclasses import dataclass, replace
@@ -154,7 +157,7 @@ class MANN(AmortizedLearner):
         super().prepare(tasks)
         if bool((self.center != 0.0).any()) or not bool(tasks.mask.any()):
             return
-        h = self.features(tasks.x)[tasks.mask]
+        h = self.features(tasks.x.to(self.center))[tasks.mask]
         self.center.copy_(h.mean(0))
         deviation = (h - self.center).square().mean(0).sqrt()
         self.scale.copy_(torch.where(deviation > LEAST_DEVIATION, 1.0 / deviation, 1.0))
