@@ -46,6 +46,7 @@ class Recipe:
     seconds: float = 60.0
     lr: float = 3e-3
     objective: bm.training.Objective | None = None
+    query: int = 5  # of each class; evidence counts all points, so that it needs few
 
 
 def mlp() -> bm.MLP:
@@ -68,9 +69,14 @@ RECIPES = {
     "Relation": Recipe(lambda: bm.Relation(mlp(), num_classes=5)),
     "Graph": Recipe(lambda: bm.GraphNetwork(mlp(), num_classes=5)),
     "MANN, LRUA": Recipe(
-        lambda: mann(bm.networks.LRUA(slots=64, reads=1, size=100)), seconds=300.0, objective=bm.training.Evidence()
+        lambda: mann(bm.networks.LRUA(slots=64, reads=1, size=32, decay=0.99)),
+        seconds=300.0,
+        objective=bm.training.Evidence(),
+        query=1,
     ),
-    "MANN, LSTM": Recipe(lambda: mann(bm.networks.LSTMMemory()), seconds=300.0, objective=bm.training.Evidence()),
+    "MANN, LSTM": Recipe(
+        lambda: mann(bm.networks.LSTMMemory()), seconds=300.0, objective=bm.training.Evidence(), query=1
+    ),
     "SNAIL": Recipe(
         lambda: bm.SNAIL(mlp(), head=bm.heads.OneHotHead(5), max_points=50, channels=8, attention=((32, 32), (32, 32))),
         seconds=120.0,
@@ -108,7 +114,7 @@ def main() -> None:
         learner, took = fitted(
             recipe.make,
             blobs,
-            bm.tasks.ClassSplit((1, 10), 5, unequal=0.5),
+            bm.tasks.ClassSplit((1, 10), recipe.query, unequal=0.5),
             arguments.scale * recipe.seconds,
             batch_size=16,
             lr=recipe.lr,

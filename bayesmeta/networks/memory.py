@@ -18,6 +18,10 @@ learned. LRUA, of an input x_t and R heads:
 The label of a point comes with the input of the next. So what is written is the *last* key k_{t-1}, under which that
 point was looked up, with what the controller now says of it; in the paper it is k_t, the key of the point whose label
 is not known yet. Of β, which is 1 in the paper, a softmax of cosines over many slots is nearly flat.
+
+LRUA begins as a table: keys are the features of a point, turned; the outcome is written to numbers of the slot that
+keys leave free; each point has a slot of its own. All of that is learned on. What is read has then something to say of
+the outcome from the first step, without which features of images learn nothing through a memory.
 """
 
 import math
@@ -35,9 +39,9 @@ from bayesmeta.networks.recurrent import MaskedLSTM
 
 State = tuple[Tensor, ...]
 
-OUTCOME = 0.5  # deviation of the weights of an outcome at the start
+KEY, OUTCOME = 0.5, 0.5  # how much of features, and of an outcome, is written at the start: little bent by tanh
 LEAST_NORM = 1e-4  # added to squared norms: a cosine with an empty slot is 0, and smooth
-RARELY = -2.0  # how often, before the sigmoid, a point is written to what was read
+RARELY = -4.0  # how often, before the sigmoid, a point is written to what was read
 SHARPNESS = 10.0  # β at the start
 LOG_2 = math.log(2.0)  # softplus of 0
 
@@ -46,7 +50,7 @@ class MemoryCell(nn.Module, ABC):
     """A recurrent network: its state at the start, and after one more input.
 
     Attributes:
-        num_outputs: how many numbers a step gives.
+        num_outputs: O, how many numbers a step gives.
 
     Example:
         >>> cell = LSTMMemory(4).cell(1, 1)
@@ -73,6 +77,10 @@ class MemoryCell(nn.Module, ABC):
             x: one input of each sequence.
             state: before it.
         """
+
+    def recall(self) -> Float[Tensor, "O Y"] | None:
+        """Weights that read back, of what a fresh cell gives, the outcome that it recalls; None where there is none."""
+        return None
 
 
 class Memory(Described, ABC):
@@ -205,14 +213,11 @@ class LRUACell(MemoryCell):
         read, num_inputs = memory.reads * memory.width, num_features + num_outcomes
         known = num_inputs + memory.size
         self.controller = LSTMCell(num_inputs + read, memory.size)
-        self.num_outputs = known + read
+        self.num_outputs, self.outcome = known + read, slice(num_features, num_inputs)
         self.key, self.value = nn.Linear(known, read, bias=False), nn.Linear(known, read, bias=False)
         self.gate, self.sharpness = nn.Linear(known, memory.reads), nn.Linear(known, memory.reads)
         nn.init.constant_(self.gate.bias, RARELY)
-        with torch.no_grad():  # begins as a table: a point is looked up by its features, and its outcome is written
-            self.key.weight[:, num_features:] = 0.0
-            self.value.weight.zero_()
-            self.value.weight[:, num_features:num_inputs].normal_(std=OUTCOME)
+        self._begin_as_table()
         self.empty = nn.Parameter(torch.randn(memory.width) / memory.width**0.5)  # zero would match nothing
         self.read = nn.Parameter(torch.zeros(read))
 
@@ -241,24 +246,48 @@ class LRUACell(MemoryCell):
         gate, sharpness = self.gate(seen).sigmoid(), SHARPNESS * functional.softplus(self.sharpness(seen)) / LOG_2
         least = torch.zeros_like(usage).scatter(-1, usage.argmin(-1, keepdim=True), 1.0)  # B slots; no derivative
         write = gate[..., None] * weights + (1.0 - gate)[..., None] * least[:, None]
-        memory = (1.0 - least)[..., None] * memory + write.mT @ (keys + value)
-        weights = (sharpness[..., None] * (unit(key) @ unit(memory).mT)).softmax(-1)
+        memory = torch.baddbmm((1.0 - least)[..., None] * memory, write.mT, keys + value)
+        looked = sharpness[..., None] * inverse_norm(key)[..., None] * key
+        weights = ((looked @ memory.mT) * inverse_norm(memory)[:, None]).softmax(-1)  # of β cos
         read = (weights @ memory).flatten(1)
         usage = self.decay * usage + (weights + write).sum(1)
         return torch.cat([seen, read], -1), (hidden, cell, memory, key, weights, read, usage)
 
+    @override
+    def recall(self) -> Float[Tensor, "O Y"]:
+        written = self.value.weight[:, self.outcome] / (OUTCOME * self.reads) ** 2  # by all heads, and read by each
+        return functional.pad(written, (0, 0, self.num_outputs - len(written), 0))
 
-def unit(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b W"]:
-    """Rows of length one, but those near zero shorter.
+    @torch.no_grad()
+    def _begin_as_table(self) -> None:
+        """Begin as a table: a point is looked up by its features, and its outcome is written to a slot of its own.
+
+        Key and outcome share the slot: its first numbers are for the one and its last for the other, of which there is
+        little, so that cosines are nearly those of features. All heads begin alike, as they write to the same slot.
+        """
+        count = self.outcome.stop - self.outcome.start
+        kept = min(count, max(self.width // 2, 1))  # numbers of a slot that are for the outcome
+        others = max(self.width - kept, 1)
+        lookup = nn.init.orthogonal_(self.key.weight.new_empty(others, self.outcome.start))
+        written = nn.init.orthogonal_(self.key.weight.new_empty(kept, count))
+        for layer in (self.key, self.value):
+            nn.init.zeros_(layer.weight)
+        for key, value in zip(self.key.weight.chunk(self.reads), self.value.weight.chunk(self.reads), strict=True):
+            key[:others, : self.outcome.start] = KEY * lookup
+            value[-kept:, self.outcome] = OUTCOME * written
+
+
+def inverse_norm(rows: Float[Tensor, "*b W"]) -> Float[Tensor, "*b"]:
+    """By what rows become of length one, but those near zero shorter.
 
     Args:
         rows: any numbers.
 
     Example:
-        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).norm(dim=-1).round(decimals=2).tolist()
-        [1.0, 0.0]
+        >>> inverse_norm(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).round(decimals=2).tolist()
+        [0.20..., 100.0]
     """
-    return rows * (rows.square().sum(-1, keepdim=True) + LEAST_NORM).rsqrt()
+    return (rows.square().sum(-1) + LEAST_NORM).rsqrt()
 
 
 def where(real: Bool[Tensor, "B"], new: State, old: State) -> State:
@@ -269,6 +298,8 @@ def where(real: Bool[Tensor, "B"], new: State, old: State) -> State:
         new: after the input.
         old: before it.
     """
+    if not torch.compiler.is_compiling() and bool(real.all()):
+        return new
     return tuple(torch.where(real.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True))
 
 

@@ -3,7 +3,7 @@
 Santoro, Bartunov, Botvinick, Wierstra, Lillicrap 2016 (ICML, arXiv:1605.06065):
 
     o_t, S_t = memory([h(x_t), y_{t-1}], S_{t-1})          one step; y_t is not seen before step t + 1
-    y_t ~ head(MLP(o_t))                                   what is predicted before y_t is shown
+    y_t ~ head(MLP(o_t) + A o_t)                           what is predicted before y_t is shown
     query x* after N points: the step [h(x*), y_N] from S_N
 
     phi         the state S_N: memory and controller
@@ -15,9 +15,12 @@ The chain rule makes the losses of all steps the evidence: log p(y_1..y_N) = Σ_
 `log_evidence` is exact, and the objective `Evidence` is the paper's training. The filter depends on the order of the
 points, so that the evidence does, too.
 
+It begins as a matching network: keys are features, A reads the outcomes back that the memory recalls, and MLP says
+nothing yet. Where reading and writing are learned from noise, thousands of steps pass before features of images matter.
+
 Differences from the paper: the state at the start is learned; every query goes on from the same state, so that queries
-do not see each other; features of images; a hidden layer before the head; what is written to the memory, and how
-sharply it is read (`networks.LRUA`).
+do not see each other; features of images; a hidden layer before the head, and A past it; how it begins; what is written
+to the memory, and how sharply it is read (`networks.LRUA`).
 """
 
 from dataclasses import dataclass, replace
@@ -35,8 +38,10 @@ from bayesmeta.learners.amortized.reader import dense
 from bayesmeta.networks.memory import LRUA, Memory, State, where
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 
+LABEL = 2.5  # nats of score that a label has at the start where it is all that is recalled
 LEAST_DEVIATION = 1e-6  # of a feature that is not the same everywhere
 
 
@@ -102,6 +107,8 @@ class MANN(AmortizedLearner):
         self.memory = memory.cell(features.num_outputs, self.head.num_inputs)
         self.before = nn.Parameter(torch.zeros(self.head.num_inputs))  # in the place of the outcome before the first
         self.output = dense(self.memory.num_outputs, width, 1, self.head.size)
+        self.straight = nn.Linear(self.memory.num_outputs, self.head.size, bias=False)
+        self._begin_with_what_is_recalled()
 
     @override
     def encode(self, points: Data) -> SequenceState:
@@ -126,8 +133,7 @@ class MANN(AmortizedLearner):
             state, last = where(real, new, state), torch.where(real[:, None], points.y[:, n], last)
             steps.append(out)
         out = torch.stack(steps, 1) if steps else rows.new_zeros(len(rows), 0, self.memory.num_outputs)
-        raw: Tensor = self.output(out)
-        return raw, SequenceState(state, last)
+        return self._raw(out), SequenceState(state, last)
 
     @override
     def decode(self, kept: SequenceState, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
@@ -135,8 +141,7 @@ class MANN(AmortizedLearner):
         rows = self._units(x).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
-        raw: Tensor = self.output(out.unflatten(0, x.shape[:2]))
-        return raw
+        return self._raw(out.unflatten(0, x.shape[:2]))
 
     @override
     def condition(self, support: Data) -> "MANNPosterior":
@@ -152,7 +157,7 @@ class MANN(AmortizedLearner):
         super().prepare(tasks)
         if bool((self.center != 0.0).any()) or not bool(tasks.mask.any()):
             return
-        h = self.features(tasks.x)[tasks.mask]
+        h = self.features(tasks.x.to(self.center))[tasks.mask]
         self.center.copy_(h.mean(0))
         deviation = (h - self.center).square().mean(0).sqrt()
         self.scale.copy_(torch.where(deviation > LEAST_DEVIATION, 1.0 / deviation, 1.0))
@@ -160,6 +165,23 @@ class MANN(AmortizedLearner):
     def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
         h: Tensor = self.scale * (self.features(x) - self.center)
         return h
+
+    def _raw(self, out: Float[Tensor, "L N O"]) -> Float[Tensor, "L N K"]:
+        """What the head is given."""
+        raw: Tensor = self.output(out) + self.straight(out)
+        return raw
+
+    @torch.no_grad()
+    def _begin_with_what_is_recalled(self) -> None:
+        """What is predicted begins as the outcome that the memory recalls."""
+        for name in ("weight", "bias"):
+            nn.init.zeros_(self.output.get_parameter(f"output.{name}"))
+        nn.init.zeros_(self.straight.weight)
+        recall = self.memory.recall()
+        if recall is not None:
+            says = torch.eye(self.head.size, self.head.num_inputs, dtype=recall.dtype, device=recall.device)
+            scale = 1.0 if isinstance(self.outcomes, Numbers) else LABEL
+            self.straight.weight.copy_(scale * says @ recall.mT)
 
     def step_ahead(self, data: Data) -> Predictive:
         """The predictive of every point given those before it, D_{<t}, of data that are checked.

@@ -140,6 +140,25 @@ def test_a_head_that_reads_class_by_class_is_refused() -> None:
         bm.MANN(bm.Identity(1), head=bm.heads.CategoricalHead(3))
 
 
+@pytest.mark.parametrize("reads", [1, 3])
+def test_begins_as_a_table_of_what_was_seen(reads: int) -> None:
+    """Before any training a point that was seen is recognised, and its label is what is predicted."""
+    torch.manual_seed(0)
+    memory = bm.networks.LRUA(slots=8, width=16, reads=reads, size=4)
+    made, x = bm.MANN(bm.Identity(3), head=bm.heads.OneHotHead(3), memory=memory), 2.0 * torch.eye(3)[None]
+    posterior = made.adapt(bm.Data.full(x, torch.tensor([[2, 0, 1]])))
+    assert posterior.predict(x).probs.argmax(-1).tolist() == [[2, 0, 1]]
+    assert (posterior.predict(x).probs.amax(-1) > 0.5).all()
+
+
+def test_begins_with_numbers_that_were_seen() -> None:
+    torch.manual_seed(0)
+    made = bm.MANN(bm.Identity(3), memory=bm.networks.LRUA(slots=4, width=16, reads=2, size=4))
+    x, y = 2.0 * torch.eye(3)[None], torch.tensor([[[-0.8], [0.1], [0.6]]])
+    mean = made.adapt(bm.Data.full(x, y)).predict(x).mean
+    torch.testing.assert_close(mean, y, rtol=0.0, atol=0.1)  # other points are read a little, and tanh bends
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_what_was_seen_is_remembered() -> None:
     """Trained on the evidence of tasks with a level of their own, it comes near to their predictive."""
