@@ -101,7 +101,7 @@ def test_other_numbers_of_blocks_and_kernels() -> None:
         z = F.max_pool2d(F.relu(F.group_norm(z, 2, block.norm.weight, block.norm.bias)), 2)
     assert network.map_shape == z.shape[1:] == (4, 2, 1)
     torch.testing.assert_close(network(x), z.flatten(1).unflatten(0, (2, 3)), **CLOSE)
-    with pytest.raises(bm.DataError, match="expected at least one block, got 0"):
+    with pytest.raises(bm.DataError, match="expected 1 to 64 blocks, got 0"):
         bm.networks.ConvNet((1, 9, 6), channels=4, blocks=0, num_groups=2)
 
 

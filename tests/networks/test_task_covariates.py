@@ -129,9 +129,9 @@ def test_covariates_alone(name: str) -> None:
     assert learner.adapt(one.data).predict(one.data.x).mean.isfinite().all()
 
 
-def test_only_linear_methods_tell_covariates_apart() -> None:
+def test_linear_methods_and_the_default_tell_covariates_apart() -> None:
     told = {name for recipes in (RECIPES, CLASS_RECIPES) for name, each in recipes.items() if each.with_covariates}
-    assert told == {"alpaca-linear", "alpaca-rbf", "llama-linear"}
+    assert told == {"stack", "alpaca-linear", "alpaca-rbf", "llama-linear"}
 
 
 def test_a_logistic_mixed_model_has_fixed_effects_of_covariates() -> None:

@@ -17,7 +17,6 @@ from bayesmeta.training.architectures.trials import read_trials
 
 SINUSOIDS = bm.tasks.Sinusoid()
 VALIDATION = SINUSOIDS.dataset(12, 8, seed=1)
-EMPTY = bm.Data(torch.zeros(1, 3, 1), torch.zeros(1, 3, 1), torch.zeros(1, 3, dtype=torch.bool))
 SPLIT = bm.tasks.RandomSplit((2, 4), 4)
 
 
@@ -330,10 +329,6 @@ def test_networks_of_convolutions_are_a_space_too() -> None:
         (
             lambda: ArchitectureSearch(_space(), lambda network: network, Steps((1,))).run(SINUSOIDS, VALIDATION),
             "expected make to return a learner, got MLP",
-        ),
-        (
-            lambda: _search().run(SINUSOIDS, bm.TaskDataset(EMPTY)),
-            "expected validation tasks with a query point",
         ),
     ],
 )

@@ -22,6 +22,14 @@ class Budget(ABC):
 
     Raises:
         DataError: no rung, or budgets that do not increase.
+
+    Example:
+        >>> class Hundreds(Budget):
+        ...     '''Of hundreds of steps.'''
+        ...     def steps(self, rung, seconds):
+        ...         return int(100 * self.rungs[rung])
+        >>> Hundreds((1, 3)).steps(1, lambda steps: 0.1 * steps)
+        300
     """
 
     rungs: tuple[float, ...]

@@ -137,8 +137,7 @@ class ArchitectureSearch:
             progress: show a line for each trial.
 
         Raises:
-            DataError: a file of another search, or validation tasks without a query point. InferenceError: no
-                architecture can be trained.
+            DataError: a file of another search. InferenceError: no architecture can be trained.
         """
         path = None if trials is None else Path(trials)
         if path is not None:
@@ -199,10 +198,6 @@ class _Validation:
         self.tasks = tasks
         self.parts = [(positions, part.divided(split, seed)) for positions, part in tasks.by_length()]
         self.counts = torch.cat([part.query.counts for _, part in self.parts]).cpu()
-        if not bool((self.counts > 0).all()):
-            raise DataError(
-                "expected validation tasks with a query point, got one without: give tasks of at least two points"
-            )
         self.points = int(self.counts.sum())
 
     @torch.no_grad()
