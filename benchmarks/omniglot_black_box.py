@@ -1,4 +1,4 @@
-"""Black boxes learn to classify: SNAIL reaches 95 % on new characters from one example each, in 15 minutes.
+"""Black boxes learn to classify: how right they are on new characters from one example each, after 15 minutes.
 
 Omniglot at 14 x 14 pixels (averages of 2 x 2 of the usual 28 x 28), 25 of the background alphabets to train on (each
 character also turned by 90, 180 and 270 degrees), 5 alphabets kept out; 5-way episodes of random characters of all
