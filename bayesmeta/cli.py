@@ -15,11 +15,10 @@ from bayesmeta.errors import BayesMetaError, DataError
 from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
 from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
 from bayesmeta.learner import Learner
-from bayesmeta.network_methods import network_method, network_methods
 from bayesmeta.networks.network import Network
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.outputs import is_standard, require_folder, require_outputs, write_table
-from bayesmeta.recipes import recipe, recipes
+from bayesmeta.recipes import network_recipe, network_recipes, recipe, recipes
 from bayesmeta.reporting.report import report as report_on
 from bayesmeta.table_account import account, purposes
 from bayesmeta.table_cells import MISSING, decimal_commas, number_columns, read_as, read_cells
@@ -162,8 +161,7 @@ def search(
     method: Annotated[
         str | None,
         typer.Option(
-            help="alpaca, r2d2, maml, first-order-maml or meta-sgd for numbers; maml, first-order-maml, meta-sgd, r2d2 "
-            "or lrd2 for classes; the first by default."
+            help="A method that takes any network, of `bayesmeta methods`; alpaca or, for classes, maml by default."
         ),
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Model folder for the average of the networks found.")] = None,
@@ -188,9 +186,8 @@ def search(
     require_outputs({"--output": output}, {"TABLE": table}, {} if model is None else {"--model": model})
     counts, sizes = _whole_numbers(steps, "--steps 100,300"), _whole_numbers(widths, "--widths 20,40")
     schema, frame = _training_table(table, sep, task, x, y, None, categorical, None, outcome)
-    offered = network_methods(schema.outcome_kind)
-    name = next(iter(offered)) if method is None else method
-    chosen = network_method(name, schema.outcome_kind)
+    name = next(iter(network_recipes(schema.outcome_kind))) if method is None else method
+    chosen = network_recipe(name, schema.outcome_kind)
     tasks = TaskDataset.from_schema(frame, schema)
     kept, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     train, judged = kept.split(validation, seed)
@@ -198,13 +195,13 @@ def search(
     outputs = len(schema.classes) or len(schema.y)
 
     def make(network: Network) -> Learner:
-        return chosen.make(network, outputs)
+        return chosen.on_network(network, outputs)
 
     if model is not None:
         require_savable(Stacked({"a": make(space.network(space.all()[0]))}, {"a": 1.0}), model)
     typer.echo(f"{len(train)} tasks to train on, {len(judged)} to score networks on, {len(space.all())} networks")
     found = ArchitectureSearch(
-        space, make, Steps(tuple(counts)), candidates=candidates, objective=chosen.objective, seed=seed
+        space, make, Steps(tuple(counts)), candidates=candidates, objective=chosen.train.objective, seed=seed
     ).run(train, judged, output, progress=sys.stderr.isatty())
     typer.echo(str(found))
     typer.echo(f"{len(found.trials)} trials written to {output}")

@@ -1,10 +1,10 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bayesmeta import few_tasks
+from bayesmeta import default_stack
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
@@ -82,6 +82,41 @@ class Recipe:
         return self.with_covariates(inputs, schema.num_covariates, outputs)
 
 
+OnNetwork = Callable[[Network, int], Learner]
+"""(network, C) -> an untrained learner of C numbers, or of C classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRecipe(Recipe):
+    """A recipe of a method that takes any network: what can be searched for.
+
+    Attributes:
+        on_network: (network, C) -> an untrained learner of C numbers, or of C classes.
+        train: trains it.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> network_recipe("maml").on_network(bm.MLP(2, [8, 8, 8]), 1).title
+        'Standardized(MAML)'
+    """
+
+    on_network: OnNetwork
+    train: ByGradients
+
+    @classmethod
+    def of(cls, summary: str, on_network: OnNetwork, hidden: Sequence[int], train: ByGradients) -> "NetworkRecipe":
+        """The recipe with the network that is taken where none is searched for.
+
+        Args:
+            summary: one line for people who choose.
+            on_network: (network, C) -> an untrained learner.
+            hidden: widths of the hidden layers.
+            train: trains it.
+        """
+        build = lambda num_inputs, count: on_network(MLP(num_inputs, hidden), count)
+        return cls(summary=summary, build=build, train=train, on_network=on_network)
+
+
 def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
 
@@ -100,22 +135,19 @@ NUMBER = Numbers()
 HIDDEN = (40, 40)  # the network of the papers
 
 
-def _standardized(kind: Callable[..., Learner], **arguments: Any) -> Callable[[int, int], Learner]:
-    return lambda num_inputs, num_outputs: Standardized(
-        kind(MLP(num_inputs, HIDDEN), num_outputs=num_outputs, **arguments)
-    )
+def _outputs(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
+    """Numbers as outcomes."""
+    return lambda network, num_outputs: Standardized(kind(network, num_outputs=num_outputs, **arguments))
 
 
-def _softmax(kind: Callable[..., Learner], **arguments: Any) -> Callable[[int, int], Learner]:
-    """The same network with a softmax over the classes."""
-    return lambda num_inputs, num_classes: Standardized(
-        kind(MLP(num_inputs, HIDDEN), likelihood=Categorical(num_classes), **arguments)
-    )
+def _softmax(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
+    """A softmax over the classes."""
+    return lambda network, num_classes: Standardized(kind(network, likelihood=Categorical(num_classes), **arguments))
 
 
-def _headed(kind: Callable[..., Learner], hidden: tuple[int, ...]) -> Callable[[int, int], Learner]:
-    """Learned features with a head that is solved on them."""
-    return lambda num_inputs, num_classes: Standardized(kind(MLP(num_inputs, hidden), num_classes=num_classes))
+def _headed(kind: Callable[..., Learner]) -> OnNetwork:
+    """A head that is solved on the features."""
+    return lambda network, num_classes: Standardized(kind(network, num_classes=num_classes))
 
 
 def _pooled(num_inputs: int, head: OutputHead) -> Learner:
@@ -159,82 +191,91 @@ def _neural_processes(head: Callable[[int], OutputHead]) -> dict[str, Recipe]:
 RECIPES: dict[str, Recipe] = {
     "stack": Recipe(
         "Lines and curves, mixed as held-out tasks say, with ten tasks or more; with 100 or more alpaca among them",
-        few_tasks.untrained,
-        few_tasks.ByStacking(),
-        few_tasks.untrained_with_covariates,
+        default_stack.untrained,
+        default_stack.ByStacking(),
+        default_stack.untrained_with_covariates,
     ),
-    "alpaca": Recipe(
+    "alpaca": NetworkRecipe.of(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
-        few_tasks.network,
-        few_tasks.OF_NETWORK,
+        default_stack.on_network,
+        default_stack.HIDDEN,
+        default_stack.OF_NETWORK,
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
         lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(few_tasks.shifting(Identity(num_inputs - k), k), num_outputs),
+        lambda num_inputs, k, num_outputs: _linear(default_stack.shifting(Identity(num_inputs - k), k), num_outputs),
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
         lambda num_inputs, num_outputs: _bumps(_bump_features(num_inputs), num_outputs),
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _bumps(few_tasks.shifting(_bump_features(num_inputs - k), k), num_outputs),
-    ),
-    "r2d2": Recipe(
-        "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
-        lambda num_inputs, num_outputs: Standardized(R2D2Regressor(MLP(num_inputs, [64, 64]), num_outputs=num_outputs)),
-        ByGradients(Evidence()),
-    ),
-    "dkt": Recipe(
-        "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
-        lambda num_inputs, num_outputs: Standardized(
-            DeepKernelTransfer(MLP(num_inputs, [64, 16]), num_outputs=num_outputs)
+        lambda num_inputs, k, num_outputs: _bumps(
+            default_stack.shifting(_bump_features(num_inputs - k), k), num_outputs
         ),
+    ),
+    "r2d2": NetworkRecipe.of(
+        "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
+        _outputs(R2D2Regressor),
+        (64, 64),
         ByGradients(Evidence()),
     ),
-    "maml": Recipe(
+    "dkt": NetworkRecipe.of(
+        "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
+        _outputs(DeepKernelTransfer),
+        (64, 16),
+        ByGradients(Evidence()),
+    ),
+    "maml": NetworkRecipe.of(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
-        _standardized(MAML, lr=0.1),
+        _outputs(MAML, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": Recipe(
+    "first-order-maml": NetworkRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
-        _standardized(FirstOrderMAML, lr=0.1),
+        _outputs(FirstOrderMAML, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": Recipe(
-        "Meta-SGD: one step, with a learned rate for every weight",
-        _standardized(MetaSGD, lr=0.1),
-        ByGradients(),
+    "meta-sgd": NetworkRecipe.of(
+        "Meta-SGD: one step, with a learned rate for every weight", _outputs(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": Recipe(
+    "maml++": NetworkRecipe.of(
         "MAML++: 5 steps, with learned rates for every layer and step",
-        _standardized(MAMLPlusPlus, lr=0.1),
+        _outputs(MAMLPlusPlus, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "alpha-maml": Recipe(
+    "alpha-maml": NetworkRecipe.of(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
-        _standardized(AlphaMAML, lr=0.1),
+        _outputs(AlphaMAML, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "cavia": Recipe(
+    "cavia": NetworkRecipe.of(
         "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
-        _standardized(CAVIA, num_context=4, steps=5, lr=0.5),
+        _outputs(CAVIA, num_context=4, steps=5, lr=0.5),
+        HIDDEN,
         ByGradients(),
     ),
-    "imaml": Recipe(
+    "imaml": NetworkRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
-        _standardized(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
+        _outputs(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
+        HIDDEN,
         ByGradients(),
     ),
-    "llama": Recipe(
+    "llama": NetworkRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks",
-        _standardized(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
+        _outputs(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
+        HIDDEN,
         ByGradients(),
     ),
-    "bmaml": Recipe(
+    "bmaml": NetworkRecipe.of(
         "BMAML: 5 particles of a network, moved together",
-        _standardized(BMAML, lr=0.1, precision=10.0, spread=0.1),
+        _outputs(BMAML, lr=0.1, precision=10.0, spread=0.1),
+        HIDDEN,
         ByGradients(),
     ),
     **_neural_processes(GaussianHead),
@@ -242,38 +283,49 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
-    "maml": Recipe(
+    "maml": NetworkRecipe.of(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": Recipe(
+    "first-order-maml": NetworkRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
         _softmax(FirstOrderMAML, lr=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": Recipe(
-        "Meta-SGD: one step, with a learned rate for every weight", _softmax(MetaSGD, lr=0.1), ByGradients()
+    "meta-sgd": NetworkRecipe.of(
+        "Meta-SGD: one step, with a learned rate for every weight", _softmax(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": Recipe(
-        "MAML++: 5 steps, with learned rates for every layer and step", _softmax(MAMLPlusPlus, lr=0.1), ByGradients()
+    "maml++": NetworkRecipe.of(
+        "MAML++: 5 steps, with learned rates for every layer and step",
+        _softmax(MAMLPlusPlus, lr=0.1),
+        HIDDEN,
+        ByGradients(),
     ),
-    "alpha-maml": Recipe(
-        "Alpha MAML: 5 steps, with learning rates that adapt themselves", _softmax(AlphaMAML, lr=0.1), ByGradients()
+    "alpha-maml": NetworkRecipe.of(
+        "Alpha MAML: 5 steps, with learning rates that adapt themselves",
+        _softmax(AlphaMAML, lr=0.1),
+        HIDDEN,
+        ByGradients(),
     ),
-    "cavia": Recipe(
+    "cavia": NetworkRecipe.of(
         "CAVIA: a shared network, and a context of 4 numbers for each task; tasks that differ in few ways",
         _softmax(CAVIA, num_context=4, steps=5, lr=0.5),
+        HIDDEN,
         ByGradients(),
     ),
-    "imaml": Recipe(
+    "imaml": NetworkRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training",
         _softmax(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
+        HIDDEN,
         ByGradients(),
     ),
-    "llama": Recipe(
+    "llama": NetworkRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
         _softmax(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
+        HIDDEN,
         ByGradients(),
     ),
     "llama-linear": Recipe(
@@ -284,36 +336,35 @@ CLASS_RECIPES: dict[str, Recipe] = {
         ByGradients(),
         lambda num_inputs, k, num_classes: Standardized(
             LLAMA(
-                few_tasks.shifting(Identity(num_inputs - k), k),
+                default_stack.shifting(Identity(num_inputs - k), k),
                 solver=LevenbergMarquardt(20),
                 likelihood=Categorical(num_classes),
                 adapted=["output"],
             )
         ),
     ),
-    "bmaml": Recipe(
+    "bmaml": NetworkRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
+        HIDDEN,
         ByGradients(),
     ),
-    "r2d2": Recipe(
+    "r2d2": NetworkRecipe.of(
         "R2-D2: ridge regression on learned features in each task; without a labelled point, frequencies alone",
-        _headed(R2D2, (64, 64)),
+        _headed(R2D2),
+        (64, 64),
         ByGradients(),
     ),
-    "lrd2": Recipe(
-        "LR-D2: as r2d2, with a logistic regression in each task",
-        _headed(LRD2, (64, 64)),
-        ByGradients(),
+    "lrd2": NetworkRecipe.of(
+        "LR-D2: as r2d2, with a logistic regression in each task", _headed(LRD2), (64, 64), ByGradients()
     ),
-    "metaoptnet": Recipe(
-        "MetaOptNet: as r2d2, with a support vector machine in each task",
-        _headed(MetaOptNet, (64, 64)),
-        ByGradients(),
+    "metaoptnet": NetworkRecipe.of(
+        "MetaOptNet: as r2d2, with a support vector machine in each task", _headed(MetaOptNet), (64, 64), ByGradients()
     ),
-    "dkt": Recipe(
+    "dkt": NetworkRecipe.of(
         "Deep kernel transfer: a Gaussian process for each class on learned features",
-        _headed(DeepKernelClassifier, (64, 16)),
+        _headed(DeepKernelClassifier),
+        (64, 16),
         ByGradients(),
     ),
     **_neural_processes(CategoricalHead),
@@ -348,4 +399,33 @@ def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
         kind = "classes" if isinstance(outcomes, Labels) else "numbers"
         why = f", which is not for {kind}" if name in others else ""
         raise DataError(f"expected a method for {kind} among {sorted(known)}, got {name!r}{why}")
+    return known[name]
+
+
+def network_recipes(outcomes: Outcomes) -> dict[str, NetworkRecipe]:
+    """The methods that take any network, by name; the first is the one that is taken where none is named.
+
+    Args:
+        outcomes: numbers or labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> next(iter(network_recipes(bm.Numbers()))), next(iter(network_recipes(bm.Labels(3))))
+        ('alpaca', 'maml')
+    """
+    return {name: each for name, each in recipes(outcomes).items() if isinstance(each, NetworkRecipe)}
+
+
+def network_recipe(name: str, outcomes: Outcomes = NUMBER) -> NetworkRecipe:
+    """The recipe of that name. Raises DataError for one that is unknown, or that takes no network.
+
+    Example:
+        >>> network_recipe("alpaca-linear")
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected a method that takes any network, among [...], got 'alpaca-linear'
+    """
+    known = network_recipes(outcomes)
+    if name not in known:
+        raise DataError(f"expected a method that takes any network, among {sorted(known)}, got {name!r}")
     return known[name]

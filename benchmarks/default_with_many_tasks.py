@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 import bayesmeta as bm
-from bayesmeta import few_tasks
+from bayesmeta import default_stack
 from bayesmeta.cli import app
 from bayesmeta.evaluation.metrics import marginal_nll
 from benchmarks._report import verdict
@@ -75,7 +75,7 @@ def main() -> None:
         path = Path(temporary, "table.csv")
         table(simulator, arguments.tasks, path)
         for kind, more in kinds.items():
-            with unittest.mock.patch.object(few_tasks, "MANY", 10**9 if kind == "without" else few_tasks.MANY):
+            with unittest.mock.patch.object(default_stack, "MANY", 10**9 if kind == "without" else default_stack.MANY):
                 learner, seconds[kind] = fitted(path, Path(temporary, kind), arguments.steps, more)
             nll[kind] = scores(learner, test)
     best = scores(simulator.oracle, test)

@@ -116,7 +116,7 @@ def test_search_is_gone_on_with_and_its_model_predicts(
         (["--widths", "4,x"], "expected --widths 20,40, got '4,x'"),
         (["--steps", "4,2"], "expected budgets that increase from rung to rung"),
         (["--activations", "sine"], "expected an activation among"),
-        (["--method", "dkt"], "expected a method among ['alpaca', "),
+        (["--method", "alpaca-linear"], "expected a method that takes any network, among ["),
         (["--seed", "1"], "expected the trials of this search, got those of one with another seed"),
     ):
         code, _, err = run(capsys, monkeypatch, *arguments, *more)

@@ -41,8 +41,8 @@ LAYERS = [
     (
         "people",
         [
-            *("recipes", "trainers", "few_tasks", "selection", "frames", "csv_text", "table_files", "table_cells"),
-            *("table_account", "unlike_tasks", "network_methods"),
+            *("recipes", "trainers", "default_stack", "selection", "frames", "csv_text", "table_files", "table_cells"),
+            *("table_account", "unlike_tasks"),
         ],
     ),
     ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),

@@ -54,6 +54,7 @@ DISTINCT = 0.01  # nats: maxima that are nearer to each other in height, and in 
 SHOULDER = 3.0  # times as wide as the curvature says, for half of the first draws
 NEGLIGIBLE = 12.0  # nats below the best: a maximum, or a draw, of no weight
 FOLDS = 6
+CHAINS = NUTS(8, 50, 150, metric=DenseMetric())
 REWEIGHTED = 400  # draws, for held-out tasks
 
 
@@ -113,6 +114,7 @@ def average(
     hyperprior: Hyperprior | None = None,
     *,
     starts: Starts | None = None,
+    sampler: NUTS | None = CHAINS,
     num_members: int = 64,
     shots: Sequence[int] = (0, 1, 2, 5),
     seed: int = 0,
@@ -128,6 +130,8 @@ def average(
         hyperprior: p(theta) besides the learner's own. By default, where the learner has none itself,
             `DeviationHyperprior` for linear mixed models and `LogNormalHyperprior` else.
         starts: of the search for maxima; `Starts(32)` by default.
+        sampler: of the chains, where importance sampling does not do. Where the noise goes to 0, say, they take many
+            minutes. None for no chains: the best theta alone then.
         num_members: draws of theta that are kept: a prediction costs as many.
         shots: numbers of first points from which held-out tasks are predicted; none, and the gain is not asked for.
         seed: of the draws.
@@ -176,7 +180,10 @@ def average(
         if size <= MOST_BY_IMPORTANCE:
             draws = importance_draws(posterior.total, first, generator_of(seed))
         if draws is None or draws.effective < ENOUGH:
-            how, draws = "the no-U-turn sampler", posterior.chains(ends, num_members, seed)
+            if sampler is None:
+                chosen = f"importance sampling does not do for its {size} numbers, and there is no sampler"
+                return Averaged(learner, f"the best theta alone: {chosen}", fit, _laps(clock), 0.0, (), (), ())
+            how, draws = "the no-U-turn sampler", posterior.chains(sampler, ends, seed)
         clock.append(time.perf_counter())
         members = posterior.members(draws.resampled(num_members))
         most = int(tasks.counts.max())
@@ -270,10 +277,9 @@ class _Posterior:
         covariance = vectors * deviations.square() @ vectors.mT
         return torch.linalg.cholesky(covariance), float(deviations.log().sum())
 
-    def chains(self, ends: Ends, num_members: int, seed: int) -> WeightedDraws:
+    def chains(self, sampler: NUTS, ends: Ends, seed: int) -> WeightedDraws:
         learner = copy.deepcopy(self.learner)
         ThetaMap(learner, lambda: torch.zeros(()), self.data).place(ends.points[ends.best])
-        sampler = NUTS(8, 50, 150, metric=DenseMetric())
         whole_prior = learner if self.hyperprior is None else WithHyperprior(learner, self.hyperprior)
         found = nuts_hyper_posterior(whole_prior, self.tasks, sampler=sampler, num_members=200, seed=seed)
         members = found.learners

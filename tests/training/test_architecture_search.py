@@ -24,10 +24,14 @@ def _space() -> DenseSpace:
     return DenseSpace(1, depths=(1, 2), widths=(4, 8), activations=("tanh", "relu"))
 
 
-def _search(space: bm.training.Space | None = None, budget: bm.training.Budget | None = None) -> ArchitectureSearch:
+def _search(
+    space: bm.training.Space | None = None,
+    budget: bm.training.Budget | None = None,
+    make: Callable[[bm.Network], bm.Learner] = bm.ALPaCA,
+) -> ArchitectureSearch:
     return ArchitectureSearch(
         _space() if space is None else space,
-        bm.ALPaCA,
+        make,
         Steps((1, 2, 4)) if budget is None else budget,
         candidates=5,
         survivors=2,
@@ -133,6 +137,8 @@ def test_a_file_of_another_search_is_refused(found: tuple[SearchResult, Path], t
     before = path.read_bytes()
     with pytest.raises(bm.DataError, match=r"one with another budget in .* name another file"):
         _search(budget=Steps((1, 2, 5))).run(SINUSOIDS, VALIDATION, path)
+    with pytest.raises(bm.DataError, match="one with another learner in"):
+        _search(make=bm.R2D2Regressor).run(SINUSOIDS, VALIDATION, path)
     with pytest.raises(bm.DataError, match="one with another validation in"):
         _search().run(SINUSOIDS, SINUSOIDS.dataset(12, 8, seed=2), path)
     assert path.read_bytes() == before

@@ -169,3 +169,13 @@ def test_a_process_has_a_hyperprior_by_default() -> None:
         average(bm.MAML(bm.MLP(1, [3])).double(), tasks)
     with pytest.raises(bm.UnsupportedError, match="theta is final"):
         average(found.learner, tasks)
+
+
+def test_without_a_sampler_the_best_theta_is_taken_where_draws_do_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the noise goes to 0, chains take many minutes."""
+    monkeypatch.setattr("bayesmeta.training.averaging.ENOUGH", 1e9)
+    tasks = bm.tasks.Sinusoid().dataset(num_tasks=6, num_points=4, seed=0)
+    learner = bm.Standardized(bm.ALPaCA(bm.Identity(1))).double()
+    found = average(learner, tasks, starts=FEW, sampler=None, num_members=3, shots=())
+    assert found.learner is learner
+    assert found.choice.startswith("the best theta alone: importance sampling does not do for its")

@@ -38,11 +38,11 @@ from bayesmeta.learners.amortized.reader import dense
 from bayesmeta.networks.memory import LRUA, Memory, State, where
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
+from bayesmeta.networks.units import Units
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive
 
 LABEL = 2.5  # nats of score that a label has at the start where it is all that is recalled
-LEAST_DEVIATION = 1e-6  # of a feature that is not the same everywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,7 @@ class MANN(AmortizedLearner):
             )
         super().__init__(features.x_shape, head)
         self.features = features
-        self.center = nn.Parameter(torch.zeros(features.num_outputs))
-        self.scale = nn.Parameter(torch.ones(features.num_outputs))
+        self.units = Units(features.num_outputs)
         self.memory = memory.cell(features.num_outputs, self.head.num_inputs)
         self.before = nn.Parameter(torch.zeros(self.head.num_inputs))  # in the place of the outcome before the first
         self.output = dense(self.memory.num_outputs, width, 1, self.head.size)
@@ -125,7 +124,7 @@ class MANN(AmortizedLearner):
             points: with `head.num_inputs` numbers as outcome.
             kept: of the points before.
         """
-        rows, state, last = self._units(points.x), kept.state, kept.last
+        rows, state, last = self.units(self.features(points.x)), kept.state, kept.last
         steps = []
         for n in range(points.num_points):
             out, new = self.memory(torch.cat([rows[:, n], last], -1), state)
@@ -138,7 +137,7 @@ class MANN(AmortizedLearner):
     @override
     def decode(self, kept: SequenceState, x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
         count = x.shape[1]
-        rows = self._units(x).flatten(0, 1)
+        rows = self.units(self.features(x)).flatten(0, 1)
         state = tuple(part.repeat_interleave(count, 0) for part in kept.state)
         out, _ = self.memory(torch.cat([rows, kept.last.repeat_interleave(count, 0)], -1), state)
         return self._raw(out.unflatten(0, x.shape[:2]))
@@ -151,20 +150,10 @@ class MANN(AmortizedLearner):
         )
 
     @override
-    @torch.no_grad()
     def prepare(self, tasks: Data) -> None:
         """Start features at mean 0 and deviation 1: what all points have in common tells none apart."""
         super().prepare(tasks)
-        if bool((self.center != 0.0).any()) or not bool(tasks.mask.any()):
-            return
-        h = self.features(tasks.x.to(self.center))[tasks.mask]
-        self.center.copy_(h.mean(0))
-        deviation = (h - self.center).square().mean(0).sqrt()
-        self.scale.copy_(torch.where(deviation > LEAST_DEVIATION, 1.0 / deviation, 1.0))
-
-    def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
-        h: Tensor = self.scale * (self.features(x) - self.center)
-        return h
+        self.units.begin(self.features, tasks)
 
     def _raw(self, out: Float[Tensor, "L N O"]) -> Float[Tensor, "L N K"]:
         """What the head is given."""

@@ -99,7 +99,7 @@ class AskedWeights:
     Attributes:
         mask: True = a real point.
         share: the weight of each point in the fast weights of the embedding.
-        favour: log of the weight that each point has in attention before any key is compared.
+        log_weight: log of the weight that each point has in attention before any key is compared.
         embedding: of each point for the embedding; Q* is their weighted sum.
         keys: r_i.
         hidden: of each point for the hidden layer.
@@ -108,7 +108,7 @@ class AskedWeights:
 
     mask: Bool[Tensor, "L N"]
     share: Float[Tensor, "L 1 N"]
-    favour: Float[Tensor, "L N"]
+    log_weight: Float[Tensor, "L N"]
     embedding: FastWeights
     keys: Float[Tensor, "L N R"]
     hidden: FastWeights
@@ -230,7 +230,7 @@ class MetaNetworks(AmortizedLearner):
         return AskedWeights(
             mask,
             share,
-            self._favour(points),
+            self._log_weight(points),
             embedding,
             keys,
             self.rule(score, h),
@@ -251,7 +251,7 @@ class MetaNetworks(AmortizedLearner):
         """u(x; Q, Q*), of length 1."""
         return _unit(_activation(self.embedding(h)) + _activation(fast.read(share, h)))
 
-    def _favour(self, points: Data) -> Float[Tensor, "L N"]:
+    def _log_weight(self, points: Data) -> Float[Tensor, "L N"]:
         """log (1 + n₁)/(n_c + n₁) of a point of a class with n_c examples; 0 where outcomes are numbers."""
         if not isinstance(self.head, OneHotHead):
             return torch.zeros_like(points.mask, dtype=points.x.dtype)
@@ -263,7 +263,7 @@ class MetaNetworks(AmortizedLearner):
         """What each query reads of each point; what is missing to 1 it reads of nothing."""
         nothing = keys @ _unit(self.nothing)
         match = torch.where(
-            kept.mask[:, None], self.temperature() * (keys @ kept.keys.mT) + kept.favour[:, None], -torch.inf
+            kept.mask[:, None], self.temperature() * (keys @ kept.keys.mT) + kept.log_weight[:, None], -torch.inf
         )
         return torch.cat([self.temperature() * nothing[..., None], match], -1).softmax(-1)[..., 1:]
 

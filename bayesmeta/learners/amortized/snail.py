@@ -37,10 +37,10 @@ from bayesmeta.learners.amortized.base import AmortizedLearner
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.networks.temporal import CausalAttention, CausalBlock, CausalVotes, Steps, temporal_convolutions
+from bayesmeta.networks.units import Units
 from bayesmeta.outcomes import Numbers
 
 MOST_POINTS, MOST_BLOCKS = 2**16, 100
-SAME = 1e-6  # deviations below it, relative to the numbers, are rounding
 
 
 class SNAIL(AmortizedLearner):
@@ -62,8 +62,7 @@ class SNAIL(AmortizedLearner):
             The paper has ((64, 32), (256, 128), (512, 256)) and 128 channels for images.
 
     Attributes:
-        center: m, of the features; `fit` starts it at their mean.
-        scale: s, of the features; `fit` starts it at the inverse of their deviation.
+        units: m and s, which `fit` starts at the mean of the features and the inverse of their deviation.
         blocks: of attention, and the convolutions between them.
 
     Raises:
@@ -99,8 +98,7 @@ class SNAIL(AmortizedLearner):
         if not 1 <= len(attention) <= MOST_BLOCKS:
             raise DataError(f"expected 1 to {MOST_BLOCKS} blocks of attention, got {len(attention)}")
         self.features, self.max_points = features, max_points
-        self.center = nn.Parameter(torch.zeros(features.num_outputs))
-        self.scale = nn.Parameter(torch.ones(features.num_outputs))
+        self.units = Units(features.num_outputs)
         size, blocks = features.num_outputs + self.head.num_inputs + 1, list[CausalBlock]()
         for key_size, value_size in attention:
             if blocks:
@@ -113,21 +111,10 @@ class SNAIL(AmortizedLearner):
         self._begin_as_matching()
 
     @override
-    @torch.no_grad()
     def prepare(self, tasks: Data) -> None:
-        """Start m and s so that features of the meta-training points have mean 0 and deviation 1.
-
-        Attention compares features: where what all points have in common is most of them, it tells nothing apart.
-        """
+        """Start the features of the meta-training points at mean 0 and deviation 1: attention compares them."""
         super().prepare(tasks)
-        mine = self.center.requires_grad and not bool((self.center != 0.0).any())
-        if not mine or not bool(tasks.mask.any()):
-            return
-        rows = self.features(tasks.x)[tasks.mask]
-        deviation = rows.std(0, correction=0)
-        varies = deviation > SAME * (1.0 + rows.abs().amax(0))
-        self.center.copy_(torch.where(varies, rows.mean(0), 0.0))
-        self.scale.copy_(torch.where(varies, 1.0 / deviation, 1.0))
+        self.units.begin(self.features, tasks)
 
     @override
     def encode(self, points: Data) -> list[Any]:
@@ -137,7 +124,7 @@ class SNAIL(AmortizedLearner):
                 f"expected at most {self.max_points} support points, got a task with {int(points.counts.max())}: "
                 "make the learner with a larger max_points, and train it on as many"
             )
-        rows = functional.pad(torch.cat([self._units(points.x), points.y], -1), (0, 1))
+        rows = functional.pad(torch.cat([self.units(self.features(points.x)), points.y], -1), (0, 1))
         kept = []
         for block in self.blocks:
             assert isinstance(block, CausalBlock)  # as it was made
@@ -148,7 +135,7 @@ class SNAIL(AmortizedLearner):
 
     @override
     def decode(self, kept: list[Any], x: Float[Tensor, "L M *x"]) -> Float[Tensor, "L M K"]:
-        h = self._units(x)
+        h = self.units(self.features(x))
         nothing = h.new_zeros(*h.shape[:2], self.head.num_inputs)
         rows = torch.cat([h, nothing, torch.ones_like(h[..., :1])], -1)
         for block, each in zip(self.blocks, kept, strict=True):
@@ -156,11 +143,6 @@ class SNAIL(AmortizedLearner):
             rows = block.step(rows, each)
         raw: Tensor = self.out(rows)
         return raw
-
-    def _units(self, x: Float[Tensor, "L N *x"]) -> Float[Tensor, "L N F"]:
-        """The features of points, in the units that attention compares them in."""
-        h: Tensor = self.scale * (self.features(x) - self.center)
-        return h
 
     def _reading(self, size: int, key_size: int, value_size: int) -> CausalAttention:
         if isinstance(self.outcomes, Numbers):

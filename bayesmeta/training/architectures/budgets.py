@@ -28,7 +28,7 @@ class Budget(ABC):
         ...     '''Of hundreds of steps.'''
         ...     def steps(self, rung, seconds):
         ...         return int(100 * self.rungs[rung])
-        >>> Hundreds((1, 3)).steps(1, lambda steps: 0.1 * steps)
+        >>> Hundreds((1.0, 3.0)).steps(1, lambda steps: 0.1 * steps)
         300
     """
 

@@ -33,7 +33,8 @@ from tqdm import tqdm
 
 from bayesmeta.arguments import seed_of, whole
 from bayesmeta.data import Data
-from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError
+from bayesmeta.description import describe
+from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError, UnsupportedError
 from bayesmeta.evaluation.held_out import predicted
 from bayesmeta.learner import Learner
 from bayesmeta.networks.network import Network
@@ -176,9 +177,16 @@ class ArchitectureSearch:
     def description(self, tasks: TaskSource, validation: "TaskDataset") -> dict[str, Any]:
         """What decides of the trials, as JSON: two searches with the same have the same trials.
 
-        The learner is not in it: name another file for another.
+        A learner that cannot be described, as model folders want it, is known by its title.
         """
+        with torch.random.fork_rng(devices=[]):
+            learner = self.made(self.space.smallest()[0])
+        try:
+            method = describe(learner)
+        except UnsupportedError:
+            method = learner.title
         return {
+            "learner": method,
             "space": {name: list(values) for name, values in self.space.choices.items()},
             "inputs": list(self.space.x_shape),
             "budget": {type(self.budget).__name__: list(self.budget.rungs)},
@@ -189,6 +197,17 @@ class ArchitectureSearch:
             "tasks": _digest(tasks.flat.folded()) if isinstance(tasks, TaskDataset) else type(tasks).__name__,
             "validation": _digest(validation.flat.folded()),
         }
+
+    def made(self, architecture: Architecture) -> Learner:
+        """An untrained learner on the network of an architecture.
+
+        Raises:
+            DataError: what `make` returns is no learner.
+        """
+        learner = self.make(self.space.network(architecture))
+        if not isinstance(learner, Learner):
+            raise DataError(f"expected make to return a learner, got {type(learner).__name__}")
+        return learner
 
 
 class _Validation:
@@ -275,9 +294,7 @@ class _Run:
         search = self.search
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(search.seed)
-            learner = search.make(search.space.network(architecture))
-            if not isinstance(learner, Learner):
-                raise DataError(f"expected make to return a learner, got {type(learner).__name__}")
+            learner = search.made(architecture)
             fit(
                 learner,
                 self.tasks,

@@ -111,7 +111,7 @@ def test_a_class_of_many_examples_does_not_drown_one_of_few() -> None:
     many = bm.Data.from_labels(torch.cat([x, x[:1].expand(9, -1)]), [0, 1, 2] + [0] * 9)
     with torch.no_grad():
         kept = [learner.encode(learner.head.shown(each).points) for each in (once, many)]
-    weight = [each.favour.exp()[0].numpy() for each in kept]
+    weight = [each.log_weight.exp()[0].numpy() for each in kept]
     assert weight[0].tolist() == pytest.approx([1.0, 1.0, 1.0])
     assert weight[1][[0, *range(3, 12)]].sum() == pytest.approx(1.0, rel=2e-3)  # the rarity
     assert weight[1][1] == pytest.approx(1.0)

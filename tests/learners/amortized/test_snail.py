@@ -67,7 +67,7 @@ def _sequence(learner: bm.SNAIL, support: bm.Data, query: Tensor) -> Tensor:
     y = torch.cat([y, y.new_zeros(1, 1, y.shape[-1])], 1)
     is_query = torch.zeros_like(y[..., :1])
     is_query[:, -1] = 1.0
-    h = learner.scale * (learner.features(torch.cat([support.x, query[None, None]], 1)) - learner.center)
+    h = learner.units(learner.features(torch.cat([support.x, query[None, None]], 1)))
     return torch.cat([h, y, is_query], -1)
 
 
@@ -139,14 +139,14 @@ def test_it_begins_as_a_matching_network() -> None:
     shown = bm.Data.from_labels(x, [0, 1, 2])
     learner = bm.SNAIL(bm.Identity(2), head=bm.heads.OneHotHead(3), max_points=4, **SIZES)
     learner.prepare(shown)
-    units = learner.scale * (learner.features(shown.x) - learner.center)
+    units = learner.units(learner.features(shown.x))
     torch.testing.assert_close(units[..., 1:].mean((0, 1)), torch.zeros(2), rtol=0.0, atol=1e-5)  # rounding of 100
     torch.testing.assert_close(units[..., 1:].std((0, 1), correction=0), torch.ones(2))
     assert (units[..., 0] == 1.0).all()  # a constant stays what it is
     assert learner.adapt(shown).predict(x).probs.argmax(-1).tolist() == [[0, 1, 2]]
-    before = learner.center.clone()
+    before = learner.units.center.clone()
     learner.prepare(bm.Data.from_labels(x + 1.0, [0, 1, 2]))  # what was set stays
-    assert torch.equal(learner.center, before)
+    assert torch.equal(learner.units.center, before)
 
 
 def test_labels_begin_with_the_votes_of_what_is_attended_to() -> None:

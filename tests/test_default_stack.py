@@ -9,9 +9,9 @@ import torch
 from typer.testing import CliRunner
 
 import bayesmeta as bm
-from bayesmeta import few_tasks
+from bayesmeta import default_stack
 from bayesmeta.cli import app
-from bayesmeta.few_tasks import ByStacking, fewer
+from bayesmeta.default_stack import ByStacking, fewer
 from bayesmeta.recipes import recipe
 from bayesmeta.selection import OneSplit
 from bayesmeta.selection.cross_validation import Factory
@@ -23,9 +23,9 @@ QUIET = Training(progress=False)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folds, short searches, the best theta of the line: what is tested here does not depend on them."""
-    monkeypatch.setattr(few_tasks, "ITERATIONS", 3)
-    monkeypatch.setattr(few_tasks, "FOLDS", 2)
-    monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 0)
+    monkeypatch.setattr(default_stack, "ITERATIONS", 3)
+    monkeypatch.setattr(default_stack, "FOLDS", 2)
+    monkeypatch.setattr(default_stack, "MOST_AVERAGED", 0)
 
 
 def _frame(num_tasks: int, points: int, seed: int = 0) -> pd.DataFrame:
@@ -94,7 +94,7 @@ def test_many_tasks_have_a_network_that_learns_from_all(
         given.append((learners, tasks, folds))
         return learners["network"](tasks)
 
-    monkeypatch.setattr(few_tasks, "stack", spied)
+    monkeypatch.setattr(default_stack, "stack", spied)
     tasks = _tasks(120, 9, **columns)
     assert tasks.schema is not None
     chosen = recipe("stack")
@@ -116,7 +116,7 @@ def test_many_tasks_have_a_network_that_learns_from_all(
     few = tasks.select(range(99))
     with pytest.raises(KeyError, match="network"):  # of which there is none
         chosen.train(chosen.for_table(tasks.schema), few, QUIET)
-    assert given[0][2] == few_tasks.FOLDS
+    assert given[0][2] == default_stack.FOLDS
 
 
 def test_from_table_to_prediction_without_naming_a_method(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_every_table_has_a_mixture(columns: dict[str, object]) -> None:
 
 
 def test_few_tasks_train_the_line_alone_and_average_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(few_tasks, "MOST_AVERAGED", 20)
-    monkeypatch.setattr(few_tasks, "MEMBERS", 4)
+    monkeypatch.setattr(default_stack, "MOST_AVERAGED", 20)
+    monkeypatch.setattr(default_stack, "MEMBERS", 4)
     learner = _trained(_tasks(3, 4))
     assert isinstance(learner, bm.wrappers.Stacked)
     assert learner.names == ("line",)
@@ -158,6 +158,6 @@ def test_few_tasks_train_the_line_alone_and_average_it(monkeypatch: pytest.Monke
 
 def test_the_effect_of_a_covariate_is_that_of_all_tasks() -> None:
     point = bm.Data.from_arrays([[0.0, 1.0, 2.0]], [0.0]).to(torch.float64)
-    for make in (few_tasks.line, few_tasks.noisy_line):
-        inside = [each for each in make(few_tasks.Sizes(3, 1, 1)).modules() if isinstance(each, bm.ALPaCA)]
+    for make in (default_stack.line, default_stack.noisy_line):
+        inside = [each for each in make(default_stack.Sizes(3, 1, 1)).modules() if isinstance(each, bm.ALPaCA)]
         assert inside[0].parts(point).covariance.varying == (0, 1, 2)  # a level and two slopes, but no covariate

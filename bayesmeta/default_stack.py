@@ -57,7 +57,8 @@ ITERATIONS = 60  # of a search
 MEMBERS = 32  # draws of theta of the line
 MOST_AVERAGED = 20  # numbers of theta that are averaged over; above, chains would take minutes
 MEAN_SCALE = 3.0  # deviation of the effects that tasks share, where inputs and outcomes have deviation 1
-OF_NETWORK = ByGradients(Evidence())  # how the network is trained
+HIDDEN = (64, 64)  # widths of the network
+OF_NETWORK = ByGradients(Evidence())  # how it is trained
 
 
 class Sizes(NamedTuple):
@@ -92,8 +93,7 @@ def line(sizes: Sizes) -> Learner:
         >>> line(Sizes(2, 1, 1)).title
         'Standardized(WithHyperprior(ALPaCA))'
     """
-    prior = GaussianHyperprior(MEAN_SCALE, names="prior.location")
-    return Standardized(WithHyperprior(_mixed(sizes), prior)).double()
+    return Standardized(_mixed(sizes)).double()
 
 
 def noisy_line(sizes: Sizes) -> Learner:
@@ -106,8 +106,7 @@ def noisy_line(sizes: Sizes) -> Learner:
         >>> noisy_line(Sizes(1, 0, 1)).title
         'Standardized(TaskQuadrature(WithHyperprior(ALPaCA)))'
     """
-    prior = GaussianHyperprior(MEAN_SCALE, names="prior.location")
-    return Standardized(TaskQuadrature(WithHyperprior(_mixed(sizes), prior), NoiseScale())).double()
+    return Standardized(TaskQuadrature(_mixed(sizes), NoiseScale())).double()
 
 
 def curves(sizes: Sizes) -> Learner:
@@ -136,18 +135,18 @@ def curves(sizes: Sizes) -> Learner:
     return Standardized(WithHyperprior(process, LogNormalHyperprior())).double()
 
 
-def network(num_inputs: int, num_outputs: int) -> Learner:
+def on_network(network: Network, num_outputs: int) -> Learner:
     """An untrained linear model on learned features, for many tasks.
 
     Args:
-        num_inputs: D.
+        network: of the features.
         num_outputs: C.
 
     Example:
-        >>> network(1, 1).title
+        >>> on_network(MLP(1, HIDDEN), 1).title
         'Standardized(ALPaCA)'
     """
-    return Standardized(ALPaCA(MLP(num_inputs, [64, 64]), num_outputs=num_outputs))
+    return Standardized(ALPaCA(network, num_outputs=num_outputs))
 
 
 def untrained(num_inputs: int, num_outputs: int) -> Learner:
@@ -303,11 +302,12 @@ def _thinned(tasks: TaskDataset, generator: torch.Generator) -> TaskDataset:
     return TaskDataset(thinned, tasks.names, tasks.schema, tasks.oracle)
 
 
-def _mixed(sizes: Sizes) -> ALPaCA:
+def _mixed(sizes: Sizes) -> WithHyperprior:
     features: Network = Identity(sizes.num_inputs - sizes.num_covariates)
     if sizes.num_covariates:
         features = shifting(features, sizes.num_covariates)
-    return ALPaCA(features, num_outputs=sizes.num_outputs)
+    prior = GaussianHyperprior(MEAN_SCALE, names="prior.location")
+    return WithHyperprior(ALPaCA(features, num_outputs=sizes.num_outputs), prior)
 
 
 def _makers(sizes: Sizes) -> dict[str, Callable[[Sizes], Learner]]:
@@ -326,7 +326,16 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
                 if make is line and sizes.num_outputs == 1 and size <= MOST_AVERAGED:
                     starts, seed = Starts(4, seed=training.seed), training.seed
                     hyperprior = DeviationHyperprior()
-                    found = average(learner, tasks, hyperprior, starts=starts, num_members=MEMBERS, shots=(), seed=seed)
+                    found = average(
+                        learner,
+                        tasks,
+                        hyperprior,
+                        starts=starts,
+                        sampler=None,
+                        num_members=MEMBERS,
+                        shots=(),
+                        seed=seed,
+                    )
                     return found.learner
                 fit_evidence(learner, tasks, max_iterations=ITERATIONS, tolerance=1e-4)
             return learner
@@ -340,6 +349,6 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
 def _network_factory(sizes: Sizes, training: Training) -> Factory:
     def trained(tasks: TaskDataset) -> Learner:
-        return OF_NETWORK(network(sizes.num_inputs, sizes.num_outputs), tasks, training).learner
+        return OF_NETWORK(on_network(MLP(sizes.num_inputs, HIDDEN), sizes.num_outputs), tasks, training).learner
 
     return trained
