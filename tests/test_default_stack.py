@@ -156,6 +156,16 @@ def test_few_tasks_train_the_line_alone_and_average_it(monkeypatch: pytest.Monke
     assert isinstance(learner.learner, bm.HyperPosterior)
 
 
+def test_no_chains_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where draws of theta do not do, as in a table without noise, the line is at its best theta."""
+    monkeypatch.setattr(default_stack, "MOST_AVERAGED", 20)
+    monkeypatch.setattr("bayesmeta.training.averaging.ENOUGH", 1e9)
+    monkeypatch.setattr("bayesmeta.training.averaging.nuts_hyper_posterior", None)
+    learner = _trained(_tasks(3, 4))
+    assert isinstance(learner, bm.wrappers.Stacked)
+    assert isinstance(learner.learner, bm.Standardized)
+
+
 def test_the_effect_of_a_covariate_is_that_of_all_tasks() -> None:
     point = bm.Data.from_arrays([[0.0, 1.0, 2.0]], [0.0]).to(torch.float64)
     for make in (default_stack.line, default_stack.noisy_line):
