@@ -27,9 +27,9 @@ def reliability_diagram(
     """Draw observed against predicted probabilities: the line of a calibrated learner is the diagonal.
 
     In regression, the share of points with F(y) <= p is drawn for each level p. For a classifier, it is the share of
-    right answers in 15 bins of confidence, empty bins left out. Points of all tasks are pooled, and every number of
-    shots is a line. A single line gets 95 % intervals by resampling tasks, and for a classifier grey bars: the share of
-    all points that lies in each bin.
+    right answers in 15 bins of confidence, empty bins left out. Shares are means over tasks, and every number of shots
+    is a line. A single line gets 95 % intervals by resampling tasks, and for a classifier grey bars: the share of
+    points that lies in each bin.
 
     Args:
         values: an `Evaluation`, `pit` values of any shape, or (confidence, correct) of a classifier: `tasks points` of
@@ -189,17 +189,14 @@ def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
 
 
 def _shares(scores: ShotScores) -> np.ndarray:
-    """The share of all points in each bin of confidence."""
-    count = scores.bins()[0].sum(0)
-    return count / count.sum()
+    """The share of points in each bin of confidence."""
+    return scores.bins()[0].mean(0)
 
 
 def _reliability(scores: ShotScores, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and observed shares, one row for each weighting of the tasks."""
     if scores.pit is not None:
-        curve = scores.curve()
-        points = weights * scores.points
-        return np.tile(metrics.LEVELS, (len(weights), 1)), points @ curve / points.sum(-1, keepdims=True)
+        return np.tile(metrics.LEVELS, (len(weights), 1)), weights @ scores.curve() / weights.sum(-1, keepdims=True)
     count, hits, total = scores.bins()
     filled = count.sum(0) > 0
     with np.errstate(invalid="ignore"):  # a resampling may leave a bin empty: NaN, and ignored
