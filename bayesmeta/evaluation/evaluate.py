@@ -13,7 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
-from bayesmeta.evaluation.scores import OF_ONE_OUTCOME, Evaluation, ShotScores
+from bayesmeta.evaluation.scores import OF_ONE_OUTCOME, POINT_VALUES, Evaluation, ShotScores
 from bayesmeta.evaluation.unseen import ShownClasses, has_fixed_classes, require_class_split, require_free_classes
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
@@ -21,8 +21,6 @@ from bayesmeta.modes import settled
 from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, OpenSetPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-
-POINT_VALUES = ("log_density", "pit", "confidence", "correct", "label", "predicted")  # what there is of each point, not of each task
 
 
 @settled

@@ -1,7 +1,7 @@
 """The scores of a learner on held-out tasks, as a value: tables, single tasks, the worst ones."""
 
 import html
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,9 @@ from bayesmeta.evaluation.bootstrap import resampled
 
 if TYPE_CHECKING:
     import pandas as pd
+
+POINT_VALUES = ("log_density", "pit", "confidence", "correct", "label", "predicted")
+"""What there is of each point, not of each task."""
 
 # In units of the outcome: of several outcomes together they mean nothing
 OF_ONE_OUTCOME = ("rmse", "mae", "crps", "width", "sharpness")
@@ -80,7 +83,7 @@ class ShotScores:
     def curve(self) -> np.ndarray:
         """The share of each task's points with F(y) <= p, for each p of `metrics.LEVELS`: `T L`.
 
-        Its mean over tasks is what a reliability diagram draws, and its slope over the middle of the levels is coverage.
+        Its mean over tasks is what a reliability diagram draws, and what it rises by between two levels is coverage.
         """
         assert self.pit is not None
         return np.stack([self.means((self.pit <= level).mean(-1)) for level in metrics.LEVELS], -1)
@@ -112,6 +115,46 @@ class ShotScores:
             if name == "rmse":
                 columns["pooled_rmse"] = np.sqrt(_weighted_mean(weights * self.points, value**2))
         return columns
+
+    @classmethod
+    def joined(cls, parts: Sequence["ShotScores"], order: Sequence[Hashable]) -> "ShotScores":
+        """The scores of several groups of tasks at one number of shots as those of all.
+
+        Args:
+            parts: of groups that have no task in common.
+            order: names of tasks, in the order in which they come.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> simulator = bm.tasks.GPFunctions.eq()
+            >>> tasks = simulator.dataset(5, 12, seed=0)
+            >>> halves = [bm.evaluate(simulator.oracle, tasks.select(each), [3]).at(3) for each in ([4, 1, 3], [0, 2])]
+            >>> ShotScores.joined(halves, tasks.names).names
+            (0, 1, 2, 3, 4)
+        """
+        parts = [part for part in parts if part.names] or list(parts[:1])
+        names = [name for part in parts for name in part.names]
+        place = {name: i for i, name in enumerate(order)}
+        rows = np.argsort([place[name] for name in names], kind="stable")
+        points = np.concatenate([part.points for part in parts])
+        starts = np.cumsum(points) - points
+        of_points = np.concatenate([np.arange(starts[i], starts[i] + points[i]) for i in rows] or [points]).astype(int)
+        values = {}
+        for name in POINT_VALUES:
+            given = [value for value in (getattr(part, name) for part in parts) if value is not None]
+            values[name] = np.concatenate(given)[of_points] if given else None
+
+        def scores(each: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+            return {name: np.concatenate([one[name] for one in each])[rows] for name in each[0]}
+
+        return cls(
+            parts[0].shots,
+            tuple(names[i] for i in rows),
+            points[rows],
+            scores([part.scores for part in parts]),
+            by_outcome=tuple(scores(each) for each in zip(*(part.by_outcome for part in parts), strict=True)),
+            **values,
+        )
 
     def of(self, outcome: int) -> "ShotScores":
         """The scores of one outcome among several.
@@ -271,8 +314,7 @@ class Evaluation:
             name: replace(
                 self,
                 results=tuple(
-                    result.of(place) if result.names else none
-                    for result, none in zip(self.results, empty, strict=True)
+                    result.of(place) if result.names else none for result, none in zip(self.results, empty, strict=True)
                 ),
                 learner=f"{self.learner}, {name}",
                 outcomes=(name,),
@@ -369,12 +411,7 @@ class Evaluation:
         return self._as_text()
 
     def _as_text(self) -> str:
-        heads, rows = self._cells()
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        lines = [
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in (heads, *rows)
-        ]
-        return "\n".join([self._title(), *(line.rstrip() for line in lines)])
+        return f"{self._title()}\n{in_columns(*self._cells())}"
 
     __repr__ = __str__
 
@@ -415,7 +452,7 @@ class Evaluation:
         rows = []
         for result, average, calibration in zip(self.results, averages, calibrations, strict=True):
             row = [str(result.shots), str(len(result.names)), str(int(result.points.sum()))]
-            row += [_cell(*average[name]) if name in average else "" for name in shown]
+            row += [with_half(*average[name]) if name in average else "" for name in shown]
             row += ["{:.3f} ({:.3f})".format(*calibration.values()) if name in calibration else "" for name in errors]
             rows.append(row)
         return ["shots", "tasks", "points", *shown.values(), *errors.values()], rows
@@ -446,9 +483,39 @@ def _weighted_mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
     return mean
 
 
-def _cell(estimate: float, low: float, high: float) -> str:
+def with_half(estimate: float, low: float, high: float) -> str:
+    """An estimate with half the width of its interval, and the digits that this bears.
+
+    Example:
+        >>> with_half(1.23456, 1.1, 1.3), with_half(1.23456, float("nan"), float("nan"))
+        ('1.23 ± 0.10', '1.235')
+    """
     half = 0.5 * (high - low)
     if not (np.isfinite(estimate) and np.isfinite(half) and half > 1e-12 * abs(estimate)):
         return f"{estimate:.4g}"
     decimals = int(np.clip(1 - np.floor(np.log10(half)), 0, 4))  # two significant digits of the uncertainty
     return f"{estimate:.{decimals}f} ± {half:.{decimals}f}"
+
+
+def in_columns(heads: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = ()) -> str:
+    r"""A table of fixed width.
+
+    Args:
+        heads: of the columns.
+        rows: cells.
+        left: columns that begin at one place; the others end at one.
+
+    Example:
+        >>> print(in_columns(["shots", "learner"], [["10", "line"]], left=[1]))
+        shots  learner
+           10  line
+    """
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (heads, *rows)
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -184,8 +184,8 @@ def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
     if not bool(((right == 0) | (right == 1)).all()):
         raise DataError(f"expected answers that are right (1) or wrong (0), got {right.ravel()[:5]}")
     points = np.full(len(sure), sure[0].size)
-    flat = {"confidence": sure.astype(float).ravel(), "correct": right.astype(bool).ravel()}
-    return ShotScores(0, tuple(range(len(sure))), points, {}, **flat)
+    confidence, correct = sure.astype(float).ravel(), right.astype(bool).ravel()
+    return ShotScores(0, tuple(range(len(sure))), points, {}, confidence=confidence, correct=correct)
 
 
 def _shares(scores: ShotScores) -> np.ndarray:
