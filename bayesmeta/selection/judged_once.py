@@ -304,8 +304,11 @@ def _size(learner: Learner) -> int:
     return sum(parameter.numel() for parameter in learner.parameters()) + learner.kept_rows
 
 
-def _printed(table: "pd.DataFrame", level: float) -> str:
+def _printed(table: "pd.DataFrame | pd.Series[Any]", level: float) -> str:
     """The main columns, a line for each number of shots and candidate, those of one number of shots together."""
+    import pandas as pd
+
+    assert not isinstance(table, pd.Series)  # one outcome of several has rows, too
     shown = {"nll": "NLL", "rmse": "RMSE", "crps": "CRPS", "accuracy": "accuracy", "brier": "Brier"}
     rows = []
     heads = ["shots", "tasks", "learner", *(head for name, head in shown.items() if name in table)]
