@@ -39,7 +39,7 @@ from bayesmeta.summaries.summary import LEVEL
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
-MOST_NAMED = 100  # numbers of a task that a summary tells one by one
+MOST_NAMED = 24  # numbers of a task that a summary tells one by one
 SUMMARY_DRAWS = 1_000  # of phi, where its belief has no closed form
 SUMMARY_TASKS = 32  # whose points a summary asks what is predicted at
 
@@ -212,14 +212,16 @@ class TaskPosterior(OneLine, ABC):
             columns: names and units of inputs and outcomes, as the posterior sees them.
         """
         try:
-            sizes = {name: value[0, 0].numel() for name, value in self.sample(1, generator_of(0, self.spec.device)).items()}
+            sizes = {
+                name: value[0, 0].numel() for name, value in self.sample(1, generator_of(0, self.spec.device)).items()
+            }
             if not 0 < sum(sizes.values()) <= MOST_NAMED:
                 return None
             drawn = self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device))
         except UnsupportedError:
             return None
         names = [place for name, value in drawn.items() for place in plain.places(name, value.shape[2:])]
-        draws = torch.cat([value.flatten(2).double() for value in drawn.values()], -1)
+        draws = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in drawn.values()], -1)
         return Coefficients.drawn(names, draws, are_the_users=columns.are_the_users)
 
     def predictive_of(self, data: Data) -> Predictive:

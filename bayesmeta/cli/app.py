@@ -13,6 +13,7 @@ from bayesmeta.cli.predict import predict
 from bayesmeta.cli.report import report
 from bayesmeta.cli.search import search
 from bayesmeta.cli.speaking import show_warning
+from bayesmeta.cli.summary import summary
 from bayesmeta.errors import BayesMetaError
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
         "names of tasks and categories are read as they are written."
     ),
 )
-for command in (demo, fit, search, predict, evaluate, report, methods):  # in the order of --help
+for command in (demo, fit, search, summary, predict, evaluate, report, methods):  # in the order of --help
     app.command()(command)
 
 

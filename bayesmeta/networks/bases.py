@@ -254,7 +254,7 @@ class Spline(Network):
 def _places(inputs: Quantities, center: Sequence[float]) -> list[str]:
     """`Days 3.5` for each input: a center in the user's units."""
     each = zip(inputs.names, inputs.shift, inputs.scale, center, strict=True)
-    return [f"{name} {shift + scale * place:.4g}" for name, shift, scale, place in each]
+    return [f"{name} {shift + scale * round(place, 9):.4g}" for name, shift, scale, place in each]
 
 
 def _monomials(inputs: Quantities, powers: Sequence[tuple[int, ...]]) -> Terms:

@@ -92,9 +92,7 @@ class Coefficients:
         normal = torch.special.ndtri(levels)[:, None, None, None]
         draws = (means + spreads * normal).flatten(0, 1)  # the S of a level stand together
         chosen = share.expand(count, *share.shape).flatten(0, 1).expand(draws.shape)
-        return cls(
-            first.names, mean, stddev, first.outcomes, draws, are_the_users=first.are_the_users, weights=chosen
-        )
+        return cls(first.names, mean, stddev, first.outcomes, draws, are_the_users=first.are_the_users, weights=chosen)
 
     def interval(self, level: float) -> tuple[Float[Tensor, "B P"], Float[Tensor, "B P"]]:
         """Between which values each number lies with this probability, with the same on either side.
@@ -172,7 +170,7 @@ class PosteriorSummary(OneLine):
 
     @property
     def coefficients(self) -> "pd.DataFrame":
-        """A row for each number of each task: mean, stddev, lower, upper, shrinkage (NaN where it is not known), points.
+        """A row for each number of each task: mean, stddev, lower, upper, shrinkage (NaN where not known), points.
 
         It has no rows where the numbers of tasks mean nothing one by one.
         """
@@ -185,9 +183,7 @@ class PosteriorSummary(OneLine):
         size, count = len(found.names), len(self.tasks)
         outcomes = found.outcomes or [""] * size
         rows = [
-            (task, outcome, name)
-            for task in self.tasks
-            for outcome, name in zip(outcomes, found.names, strict=True)
+            (task, outcome, name) for task in self.tasks for outcome, name in zip(outcomes, found.names, strict=True)
         ]
         index = pd.MultiIndex.from_tuples(rows, names=["task", "outcome", "term"])
         shrinkage = found.shrinkage
@@ -201,7 +197,10 @@ class PosteriorSummary(OneLine):
             points,
         )
         table = pd.DataFrame(
-            {name: value.detach().cpu().double().flatten().numpy() for name, value in zip(columns, values, strict=True)},
+            {
+                name: value.detach().cpu().double().flatten().numpy()
+                for name, value in zip(columns, values, strict=True)
+            },
             index=index,
         )
         return table if found.outcomes else table.droplevel("outcome")
@@ -213,7 +212,7 @@ class PosteriorSummary(OneLine):
             return "\n".join(lines)
         table = self.coefficients
         shown = table.head(MOST_ROWS)
-        names = [[str(each) for each in shown.index.get_level_values(name)] for name in shown.index.names]
+        names = [[str(each) for each in shown.index.get_level_values(i)] for i in range(shown.index.nlevels)]
         ends = [end for pair in zip(shown["lower"], shown["upper"], strict=True) for end in pair]
         ends = text.aligned(ends, 4, list(shown["stddev"]))
         deviations = list(shown["stddev"])

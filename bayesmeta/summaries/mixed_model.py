@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from bayesmeta.one_line import several
 from bayesmeta.summaries import text
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESIDUAL = "residual"  # the group of the noise
+MOST_PAIRS = 15  # correlations that a page shows
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class MixedModelSummary(Summary):
     Attributes:
         effects: the fixed effects.
         components: how much tasks differ, and the noise.
-        correlations: of random effects.
+        pairs: correlations of random effects.
         shares: how much of the variance of outcomes at the points of the training is between tasks (the intra-class
             correlation), by group; nothing where no tasks were given.
         likelihood: None where no tasks were given.
@@ -156,7 +157,7 @@ class MixedModelSummary(Summary):
 
     effects: tuple[Effect, ...]
     components: tuple[Component, ...]
-    correlations: tuple[Correlation, ...] = ()
+    pairs: tuple[Correlation, ...] = ()
     shares: tuple[tuple[str, float], ...] = ()
     likelihood: Likelihood | None = None
     averaged: int = 0
@@ -181,11 +182,11 @@ class MixedModelSummary(Summary):
         return pd.DataFrame(rows, index=index, columns=["variance", "stddev"])
 
     @property
-    def correlation_table(self) -> "pd.DataFrame":
+    def correlations(self) -> "pd.DataFrame":
         """Correlations of random effects as a table."""
         import pandas as pd
 
-        rows = [(each.group, each.first, each.second, each.value) for each in self.correlations]
+        rows = [(each.group, each.first, each.second, each.value) for each in self.pairs]
         return pd.DataFrame(rows, columns=["group", "first", "second", "correlation"])
 
     @property
@@ -193,14 +194,14 @@ class MixedModelSummary(Summary):
         """The share of the variance that is between tasks, and between the levels of each grouping."""
         return dict(self.shares)
 
-    def _index(self, names: list[tuple[str, ...]], columns: list[str]) -> "pd.Index[Any]":
+    def _index(self, names: Sequence[tuple[str, ...]], columns: Sequence[str]) -> "pd.Index[Any]":
         """Names of rows; that of the outcome only where there are several."""
         import pandas as pd
 
         names, columns = (names, columns) if self._has_outcomes else ([name[1:] for name in names], columns[1:])
         if len(columns) == 1:
             return pd.Index([name[0] for name in names])
-        return pd.MultiIndex.from_tuples(names, names=columns)
+        return pd.MultiIndex.from_tuples(names, names=list(columns))
 
     @property
     def _has_outcomes(self) -> bool:
@@ -278,23 +279,28 @@ class MixedModelSummary(Summary):
             headers, words = ["outcome", *headers], 3
             columns = [[component.outcome for component in each], *columns]
         lines = text.table(headers, columns, words)
-        if self.correlations:
-            lines += ["", *self._correlations()]
+        if self.pairs:
+            lines += ["", *self._pairs()]
         return lines
 
-    def _correlations(self) -> list[str]:
-        each = self.correlations
+    def _pairs(self) -> list[str]:
+        each = self.pairs[:MOST_PAIRS]
         columns = [
             [correlation.group for correlation in each],
             [f"{correlation.first}, {correlation.second}" for correlation in each],
             [f"{correlation.value:.5f}" for correlation in each],
         ]
-        return text.table(["group", "terms", "correlation"], columns, words=2)
+        more = len(self.pairs) - len(each)
+        lines = text.table(["group", "terms", "correlation"], columns, words=2)
+        return [*lines, *([f"... and {more} more: .correlations has all"] if more else [])]
 
     def _shares(self) -> list[str]:
         rest = 1.0 - sum(share for _, share in self.shares)
-        pairs = [(text.percent(share), f"between {group} (intra-class correlation)") for group, share in self.shares]
-        return text.facts([*pairs, (text.percent(max(rest, 0.0)), "noise")]) if pairs else []
+        found = [
+            (text.percent(share).rjust(5), f"from {group} to {group} (intra-class correlation)")
+            for group, share in self.shares
+        ]
+        return text.facts([*found, (text.percent(max(rest, 0.0)).rjust(5), "noise")]) if found else []
 
     @classmethod
     def average(cls, members: Sequence["MixedModelSummary"], title: str) -> "MixedModelSummary":
@@ -315,11 +321,11 @@ class MixedModelSummary(Summary):
             for rows in zip(*(each.components for each in members), strict=True)
             for draws in [tuple(row.variance for row in rows)]
         )
-        pairs = {(each.group, each.first, each.second): [] for each in first.correlations}  # type: dict[Any, list[float]]
+        found = dict[tuple[str, str, str], list[float]]()
         for member in members:
-            for each in member.correlations:
-                pairs.setdefault((each.group, each.first, each.second), []).append(each.value)
-        correlations = tuple(Correlation(*names, fmean(values)) for names, values in pairs.items())
+            for each in member.pairs:
+                found.setdefault((each.group, each.first, each.second), []).append(each.value)
+        pairs = tuple(Correlation(*names, fmean(values)) for names, values in found.items())
         shares = tuple((name, fmean(dict(each.shares)[name] for each in members)) for name, _ in first.shares)
         fits = [each.likelihood for each in members if each.likelihood is not None]
         likelihood = None
@@ -330,7 +336,7 @@ class MixedModelSummary(Summary):
             title=title,
             effects=effects,
             components=components,
-            correlations=correlations,
+            pairs=pairs,
             shares=shares,
             likelihood=likelihood,
             averaged=count,
@@ -343,7 +349,7 @@ class MixedModelSummary(Summary):
         made = {
             "effects": tuple(Effect(**each) for each in values["effects"]),
             "components": tuple(Component(**each | {"draws": tuple(each["draws"])}) for each in values["components"]),
-            "correlations": tuple(Correlation(**each) for each in values["correlations"]),
+            "pairs": tuple(Correlation(**each) for each in values["pairs"]),
             "likelihood": None if likelihood is None else Likelihood(**likelihood),
         }
         return cls(**values | made)

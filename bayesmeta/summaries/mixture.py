@@ -1,9 +1,9 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from bayesmeta.summaries import text
 from bayesmeta.summaries.mixed_model import MixedModelSummary
@@ -27,10 +27,8 @@ class MixtureSummary(Summary):
         >>> summary = bm.wrappers.Stacked(learners, {"line": 0.75, "network": 0.25}).summary()
         >>> summary.member("line").variance_components.index.names
         ['group', 'term']
-        >>> print("\\n".join(str(summary).splitlines()[3:7]))
-        Models and their weights
-          75 %  line     ALPaCA(Identity(1)): a linear mixed model
-          25 %  network  MAML(MLP(1, [8]))
+        >>> print(*str(summary).splitlines()[3:6], sep="|")
+        Models and their weights|   75 %  line     ALPaCA(Identity(1)): a linear mixed model|   25 %  network  MAML(MLP(1, [8]))
     """
 
     names: tuple[str, ...]

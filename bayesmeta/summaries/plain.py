@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
@@ -22,7 +21,9 @@ from bayesmeta.summaries.columns import Columns
 from bayesmeta.summaries.summary import Summary
 
 NO_NAMES = "the numbers of a task mean nothing one by one: ask predict(x) what follows from them"
-OWN_UNITS = "the numbers are in the units that the learner sees, not in the user's: inputs and outcomes are standardised"
+OWN_UNITS = (
+    "the numbers are in the units that the learner sees, not in the user's: inputs and outcomes are standardised"
+)
 LINES = ("phi", "prior", "likelihood", "inference")  # of the docstring of every method's module
 CLASSES_SHOWN = 6
 
@@ -60,7 +61,9 @@ class PlainSummary(Summary):
     @override
     def lines(self, level: float) -> list[str]:
         width = max((len(name) for name, _ in (*self.method, *self.learned)), default=0)
-        method, learned = ([(f"{name:<{width}}", words) for name, words in each] for each in (self.method, self.learned))
+        method, learned = (
+            [(f"{name:<{width}}", words) for name, words in each] for each in (self.method, self.learned)
+        )
         return [
             *text.section("The method", text.facts(method)),
             *text.section("What was learned", text.facts(learned)),
@@ -182,10 +185,10 @@ def differences(prior: Predictive, mask: Bool[Tensor, "B N"], columns: Columns) 
         >>> import bayesmeta as bm
         >>> data = bm.Data.from_arrays([0.0], [0.0])
         >>> prior = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([], [])).predict(data.x)
-        >>> differences(prior, data.mask, Columns.of((1,), bm.Numbers(1)))
-        [('tasks differ', 'y: deviation 0.447 before a point of the task, 0.316 of it from task to task (50 % of the variance)')]
+        >>> differences(prior, data.mask, Columns.of((1,), bm.Numbers(1)))[0][1]
+        'y: deviation 0.447 before a point of the task, 0.316 of it from task to task (50 % of the variance)'
     """
-    found = []
+    found = list[tuple[str, str]]()
     with contextlib.suppress(BayesMetaError):
         if columns.classes:
             probs = prior.probs[mask].double().mean(0).tolist()
@@ -197,10 +200,7 @@ def differences(prior: Predictive, mask: Bool[Tensor, "B N"], columns: Columns) 
             return found
         whole, between = (each.variance[mask].double().mean(0).cpu() for each in (prior, prior.noiseless))
         for name, unit, total, part in zip(columns.outcomes.names, columns.y_scale, whole, between, strict=True):
-            share = float(part / total)
-            words = (
-                f"{name}: deviation {text.brief(float(unit * total.sqrt()))} before a point of the task, "
-                f"{text.brief(float(unit * part.sqrt()))} of it from task to task ({text.percent(share)} of the variance)"
-            )
-            found.append(("tasks differ", words))
+            sizes = [text.brief(float(unit * variance.sqrt())) for variance in (total, part)]
+            words = f"{name}: deviation {sizes[0]} before a point of the task, {sizes[1]} of it from task to task"
+            found.append(("tasks differ", f"{words} ({text.percent(float(part / total))} of the variance)"))
     return found

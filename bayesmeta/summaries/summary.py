@@ -3,9 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
-
-from typing_extensions import Self
+from typing import Any, Self
 
 from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError
@@ -105,7 +103,7 @@ class Summary(OneLine, ABC):
     def from_json(value: dict[str, Any]) -> "Summary":
         """The inverse of `to_json`. Raises DataError where it is not such a value."""
         try:
-            kind = next(each for each in _below(Summary) if each.__name__ == value["kind"])
+            kind = next(each for each in _below() if each.__name__ == value["kind"])
             return kind.rebuilt({name: _tuples(item) for name, item in value.items() if name != "kind"})
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
             raise DataError(f"expected a summary as to_json gives it, got {str(value)[:80]}") from error
@@ -132,5 +130,6 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _below(kind: type[Summary]) -> list[type[Summary]]:
-    return [kind, *(each for child in kind.__subclasses__() for each in _below(child))]
+def _below(kind: type[Summary] | None = None) -> list[type[Summary]]:
+    children = (Summary if kind is None else kind).__subclasses__()
+    return [*children, *(each for child in children for each in _below(child))]

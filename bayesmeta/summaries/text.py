@@ -7,9 +7,7 @@ from collections.abc import Sequence
 WIDTH = 100  # characters of a line
 
 
-def aligned(
-    values: Sequence[float | None], digits: int = 5, like: Sequence[float | None] | None = None
-) -> list[str]:
+def aligned(values: Sequence[float | None], digits: int = 5, like: Sequence[float | None] | None = None) -> list[str]:
     """Numbers with the same decimals: so many that the smallest has its digits; empty where there is none.
 
     Args:
@@ -21,7 +19,11 @@ def aligned(
         >>> aligned([251.40510, 10.46729, None])
         ['251.405', '10.467', '']
     """
-    sizes = [abs(value) for value in (values if like is None else like) if value is not None and math.isfinite(value) and value != 0.0]
+    sizes = [
+        abs(value)
+        for value in (values if like is None else like)
+        if value is not None and math.isfinite(value) and value != 0.0
+    ]
     if sizes and max(sizes) > 1e6 * min(sizes):
         return ["" if value is None else f"{value:.{digits}g}" for value in values]
     decimals = digits - 1 - math.floor(math.log10(min(sizes))) if sizes else 1

@@ -33,9 +33,9 @@ from bayesmeta.data import Data
 from bayesmeta.description import describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.one_line import several
 from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.predictives.predictive import require_mask, require_shape
-from bayesmeta.one_line import several
 from bayesmeta.summaries import Coefficients, Columns, MixedModelSummary, Summary
 from bayesmeta.swapped import swapped
 from bayesmeta.typing import Params

@@ -179,8 +179,8 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     def described(self, columns: Columns, *data: Data) -> Summary:
         if columns.terms(self.features) is None:  # features that mean nothing to a user
             return super().described(columns, *data)
-        covariances = {columns.task: self.prior.covariance}
-        return MixedModelDescription(self, columns, self.features, covariances, data).summary()
+        parameters, covariances = (self.prior.location, self.prior.noise), {columns.task: self.prior.covariance}
+        return MixedModelDescription(self, columns, self.features, parameters, covariances, data).summary()
 
     def _require_gaussian(self) -> None:
         if self.scale is not None:

@@ -30,8 +30,8 @@ from bayesmeta.inference.shared_effects import Blocks, SharedRows, Sums, sums
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
-from bayesmeta.learners.closed_form.scale import require_even
 from bayesmeta.learners.closed_form.mixed_model_summary import MixedModelDescription
+from bayesmeta.learners.closed_form.scale import require_even
 from bayesmeta.linalg import cholesky, logdet, spanning_basis
 from bayesmeta.networks.level_features import LevelFeatures
 from bayesmeta.networks.network import Network
@@ -201,7 +201,8 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         if own.terms(self.features.features) is None:
             return super().described(columns, *data)
         covariances = dict(zip((columns.task, *names), (self.prior.covariance, *self.prior.groupings), strict=True))
-        return MixedModelDescription(self, own, self.features.features, covariances, data).summary()
+        parameters = self.prior.location, self.prior.noise
+        return MixedModelDescription(self, own, self.features.features, parameters, covariances, data).summary()
 
     @override
     @torch.no_grad()

@@ -30,16 +30,19 @@ class MixedModelDescription:
         learner: the model.
         columns: names and units, as it sees them.
         features: h, of the inputs without levels of groupings.
+        parameters: K_0 and Σ.
         covariances: V of tasks, and of each grouping, by name.
         data: the tasks of the training, or nothing.
 
     Example:
         >>> import bayesmeta as bm
         >>> learner, data = bm.ALPaCA(bm.Identity(1)).double(), bm.Data.from_arrays([0.0, 1.0, 2.0], [0.1, 0.8, 2.3])
-        >>> covariances = {"task": learner.prior.covariance}
+        >>> parameters, covariances = (learner.prior.location, learner.prior.noise), {"task": learner.prior.covariance}
         >>> columns = Columns.of((1,), bm.Numbers(1))
         >>> with torch.no_grad():
-        ...     found = MixedModelDescription(learner, columns, learner.features, covariances, [data]).summary()
+        ...     found = MixedModelDescription(
+        ...         learner, columns, learner.features, parameters, covariances, [data]
+        ...     ).summary()
         >>> [effect.term for effect in found.effects], len(found.components)
         (['intercept', 'x'], 3)
     """
@@ -49,6 +52,7 @@ class MixedModelDescription:
         learner: LinearLearner,
         columns: Columns,
         features: Network,
+        parameters: tuple[Float[Tensor, "F C"], Noise],
         covariances: dict[str, FeatureCovariance],
         data: Sequence[Data],
     ) -> None:
@@ -58,7 +62,7 @@ class MixedModelDescription:
             raise UnsupportedError("expected a linear mixed model of features with names")
         self.terms: Terms = found
         self.model: LinearMixedModel = learner
-        self.noise: Noise = learner.prior.noise
+        self.location, self.noise = parameters
         size = features.x_shape[0]
         rows = [features(each.x[..., :size])[each.mask].double().cpu() for each in self.data]
         self.design = torch.cat(rows) if rows else None
@@ -71,15 +75,14 @@ class MixedModelDescription:
             title=written(self.learner),
             effects=self._effects(),
             components=self._components(),
-            correlations=self._correlations(),
+            pairs=self._correlations(),
             shares=self._shares(),
             likelihood=self._likelihood() if self.data else None,
             notes=tuple(self._notes()),
         )
 
     def _effects(self) -> tuple[Effect, ...]:
-        location = self.learner.prior.location.double().cpu()
-        estimates, errors = self.columns.weights(self.terms, location), self._errors()
+        estimates, errors = self.columns.weights(self.terms, self.location.double().cpu()), self._errors()
         return tuple(
             Effect(outcome, name, estimates[f, c].item(), None if errors is None else _finite(errors[f, c]))
             for c, outcome in enumerate(self.columns.outcomes.names)
@@ -113,7 +116,7 @@ class MixedModelDescription:
         return self.terms.covariance(self.covariances[group].matrix().double().cpu())
 
     def _varying(self, group: str) -> list[int]:
-        """The user's terms whose weights differ: in other units a slope that differs makes the intercept differ, too."""
+        """The user's terms whose weights differ: with a slope that differs in other units the intercept does, too."""
         moved = self.terms.matrix[:, list(self.covariances[group].varying)]
         return (moved != 0.0).any(-1).nonzero().flatten().tolist()
 
@@ -122,8 +125,10 @@ class MixedModelDescription:
         for c, outcome in enumerate(self.columns.outcomes.names):
             for group in self.covariances:
                 variances = self._covariance(group).diagonal() * self.units[c].square()
-                for f in self._varying(group):
-                    found.append(Component(group, outcome, self.terms.names[f], max(variances[f].item(), 0.0)))
+                found += [
+                    Component(group, outcome, self.terms.names[f], max(variances[f].item(), 0.0))
+                    for f in self._varying(group)
+                ]
             found.append(Component(RESIDUAL, outcome, "", self.units[c].square().item()))
         return tuple(found)
 
@@ -139,16 +144,17 @@ class MixedModelDescription:
         """hᵀ V h over the whole variance, averaged over the points."""
         if self.design is None:
             return ()
-        sizes = []
-        for each in self.covariances.values():
-            sizes.append(float((self.design @ each.factor().double().cpu()).square().sum(-1).mean()))
+        factors = [each.factor().double().cpu() for each in self.covariances.values()]
+        sizes = [float((self.design @ factor).square().sum(-1).mean()) for factor in factors]
         noise = [self.noise.relative(each.x) for each in self.data]
         own = [each[data.mask].double().cpu() for each, data in zip(noise, self.data, strict=True) if each is not None]
         total = sum(sizes) + (float(torch.cat(own).mean()) if own else 1.0)
         return tuple((name, size / total) for name, size in zip(self.covariances, sizes, strict=True))
 
     def _likelihood(self) -> Likelihood:
-        tasks, points = (sum(each) for each in zip(*((d.num_tasks, int(d.counts.sum())) for d in self.data), strict=True))
+        tasks, points = (
+            sum(each) for each in zip(*((d.num_tasks, int(d.counts.sum())) for d in self.data), strict=True)
+        )
         volume, outcomes = self.columns.log_volume, len(self.units)
         total = float(self.learner.joint_evidence(*self.data)) - points * volume
         restricted = None
@@ -196,8 +202,8 @@ class MixedModelDescription:
         if self.learner.scale is not None:
             dof = self.learner.scale.dof().item()
             notes.append(
-                f"Each task has a scale of its own, with {dof:.1f} degrees of freedom: variances are those of a typical "
-                "task, and there are no standard errors."
+                f"Each task has a scale of its own, with {dof:.1f} degrees of freedom: variances are those of a "
+                "typical task, and there are no standard errors."
             )
         if len(self.units) > 1:
             notes.append("Random effects of several outcomes go together as their noise does.")
@@ -240,13 +246,15 @@ class MixedModelDescription:
 
 
 def _pairs(group: str, names: Sequence[str], covariance: Float[Tensor, "R R"]) -> list[Correlation]:
-    """Correlations of all pairs that have variances."""
-    deviations = covariance.diagonal().clamp(min=0.0).sqrt().tolist()
+    """Correlations of all pairs that have variances, and may go together."""
+    deviations = covariance.diagonal().clamp(min=0.0).sqrt()
+    scale = torch.where(deviations > 0.0, deviations, torch.inf)
+    correlations = (covariance / scale[:, None] / scale).clamp(-1.0, 1.0).tolist()
     return [
-        Correlation(group, names[j], names[i], max(-1.0, min(1.0, covariance[i, j].item() / (deviations[i] * deviations[j]))))
+        Correlation(group, names[j], names[i], correlations[i][j])
         for i in range(len(names))
         for j in range(i)
-        if deviations[i] * deviations[j] > 0.0
+        if covariance[i, j] != 0.0
     ]
 
 
