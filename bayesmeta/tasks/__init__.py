@@ -15,6 +15,7 @@ from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
 from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
+from bayesmeta.tasks.known_points import KnownPoints
 from bayesmeta.tasks.oracles.oracle import Oracle
 from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
@@ -51,6 +52,7 @@ __all__ = [
     "GaussianBlobs",
     "Gittins",
     "ImageClasses",
+    "KnownPoints",
     "LinearBandits",
     "OneShotRuns",
     "Oracle",
