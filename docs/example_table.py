@@ -3,15 +3,15 @@
     python -m docs.example_table
 
 Every seedling grows along a logistic curve of its own: how tall it becomes and when it grows fastest differ between
-cultivars and with the light of its shelf, and from seedling to seedling. A gardener measures to the millimetre, on some of
-the days, and stops with some plants earlier than with others.
+cultivars and with the light of its shelf, and from seedling to seedling. A gardener measures to the millimetre, on some
+of the days, and stops with some plants earlier than with others.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-PATH = Path(__file__).parent.parent / "bayesmeta" / "tasks" / "example_table.csv"
+PATH = Path(__file__).parent.parent / "bayesmeta" / "example_table.csv"
 SEEDLINGS, SHELVES = 36, (120, 180, 240, 320)  # light on a shelf, in micromoles of photons per m2 and s
 TALL = {"genovese": 210.0, "thai": 165.0, "greek": 120.0}  # mm at 240 umol, after which growth has ended
 FAST = {"genovese": 17.0, "thai": 15.0, "greek": 19.0}  # the day of fastest growth

@@ -7,12 +7,15 @@ import typer
 
 from bayesmeta.cli.demo import demo
 from bayesmeta.cli.evaluate import evaluate
+from bayesmeta.cli.example_table import example_table
 from bayesmeta.cli.fit import fit
 from bayesmeta.cli.methods import methods
+from bayesmeta.cli.plot import plot
 from bayesmeta.cli.predict import predict
 from bayesmeta.cli.report import report
 from bayesmeta.cli.search import search
 from bayesmeta.cli.speaking import show_warning
+from bayesmeta.cli.update import update
 from bayesmeta.errors import BayesMetaError
 
 app = typer.Typer(
@@ -25,7 +28,7 @@ app = typer.Typer(
         "names of tasks and categories are read as they are written."
     ),
 )
-for command in (demo, fit, search, predict, evaluate, report, methods):  # in the order of --help
+for command in (demo, example_table, fit, search, predict, update, evaluate, report, plot, methods):  # as in --help
     app.command()(command)
 
 

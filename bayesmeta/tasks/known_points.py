@@ -60,6 +60,20 @@ class KnownPoints:
     points: FlatData
 
     @classmethod
+    def none(cls, schema: Schema) -> "KnownPoints":
+        """Nothing, of no task.
+
+        Example:
+            >>> KnownPoints.none(Schema("cell", x=("day",), y=("volt",)))
+            KnownPoints(0 rows of 0 tasks)
+        """
+        shape = (0,) if schema.classes else (0, len(schema.y))
+        y = torch.zeros(shape, dtype=torch.int64 if schema.classes else torch.float64)
+        noise = torch.zeros(shape, dtype=torch.float64) if schema.yerr else None
+        x = torch.zeros(0, len(schema.x_names), dtype=torch.float64)
+        return cls(schema, (), FlatData(x, y, torch.zeros(1, dtype=torch.int64), noise))
+
+    @classmethod
     def of(cls, schema: Schema, frame: "pd.DataFrame") -> "KnownPoints":
         """The rows of a table that have an outcome; nothing is asked of the others.
 

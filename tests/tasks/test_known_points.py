@@ -62,7 +62,8 @@ def test_rows_in_another_order_predict_the_same_to_rounding(learner: bm.Learner)
 def test_names_are_one_by_the_rule_of_all_tables(learner: bm.Learner, tmp_path: Path) -> None:
     known = KnownPoints.of(SCHEMA, frame_of([(3, 0.0, 1.0)]))
     known.save(tmp_path / "state", learner)
-    again = KnownPoints.load(tmp_path / "state", learner).extended(frame_of([(3.0, 1.0, 2.0), ("3", 2.0, 3.0)]).assign(site="n"))
+    more = frame_of([(3.0, 1.0, 2.0), ("3", 2.0, 3.0)]).assign(site="n")
+    again = KnownPoints.load(tmp_path / "state", learner).extended(more)
     assert again.names == ("3",)
     assert again.of_tasks([3.0, "4"]).counts.tolist() == [3, 0]
 
@@ -107,7 +108,7 @@ def test_files_that_are_not_whole_or_not_of_this_model_are_refused(learner: bm.L
     content = path.read_bytes()
     torch.manual_seed(1)
     other = bm.ALPaCA(bm.MLP(3, [8])).double()  # built alike, with other weights
-    with pytest.raises(DataError, match="expected known points for this model in .*, got those for another"):
+    with pytest.raises(DataError, match=r"expected known points for this model in .*, got those for another"):
         KnownPoints.load(path, other)
     path.write_bytes(content[:-8])
     with pytest.raises(DataError, match="expected a whole file of known points"):
