@@ -1,7 +1,7 @@
 """`bayesmeta predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from bayesmeta.cli.options import Model, Separator
 from bayesmeta.cli.speaking import speaker, warn
 from bayesmeta.cli.tables import cells
 from bayesmeta.outputs import require_outputs, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def predict(
@@ -48,7 +51,7 @@ def predict(
     if tasks is not None:
         require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
     if is_known_points(context):
-        points = KnownPoints.load(context, learner)
+        points: pd.DataFrame | KnownPoints = KnownPoints.load(context, learner)
     else:
         points = cells(read_table(context, sep, header_only=True), schema)
     wanted = cells(asked, schema, outcomes=False)

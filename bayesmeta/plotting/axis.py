@@ -105,10 +105,10 @@ def axis_of(
     known = x if chosen.varies(x) else everywhere
     low, high = (float(end) for end in torch.aminmax(chosen.of(known)))
     margin = MARGIN * (high - low) or 1.0
-    places = torch.linspace(low - margin, high + margin, num_points, dtype=x.dtype)
+    line = torch.linspace(low - margin, high + margin, num_points, dtype=x.dtype)
     inputs = x[:1].repeat(num_points, 1)
-    inputs[:, chosen.start] = places
-    return Axis(chosen.name, rows, inputs, places.numpy(), True, None, note)
+    inputs[:, chosen.start] = line
+    return Axis(chosen.name, rows, inputs, line.numpy(), True, None, note)
 
 
 def _columns(schema: Schema) -> list[_Column]:

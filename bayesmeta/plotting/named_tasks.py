@@ -169,8 +169,8 @@ def _draw_numbers(ax: "Axes", axis: Axis, predictive: Predictive, output: int, l
         return
     ax.fill_between(axis.places, lower, upper, color=BLUE, alpha=0.2, linewidth=0, label=label)
     if level > 0.5:
-        half = (_array(end[0, :, output]) for end in predictive.interval(0.5))
-        ax.fill_between(axis.places, *half, color=BLUE, alpha=0.35, linewidth=0, label="50 % interval")
+        low, high = (_array(end[0, :, output]) for end in predictive.interval(0.5))
+        ax.fill_between(axis.places, low, high, color=BLUE, alpha=0.35, linewidth=0, label="50 % interval")
     ax.plot(axis.places, mean, color=BLUE, linewidth=1.8, label="mean")
 
 
@@ -191,8 +191,8 @@ def _shown_classes(task: Data, found: Sequence[Predictive], schema: Schema) -> l
     if count <= MOST_CLASSES + 1:
         return list(range(count))
     often = torch.bincount(task.y[0], minlength=count) > 0
-    weight = sum(predictive.probs[0].mean(0).cpu() for predictive in found) + 1e3 * often
-    return sorted(weight.argsort(descending=True)[:MOST_CLASSES].tolist())  # type: ignore[union-attr]
+    weight = torch.stack([predictive.probs[0].mean(0).cpu() for predictive in found]).sum(0) + 1e3 * often
+    return sorted(weight.argsort(descending=True)[:MOST_CLASSES].tolist())
 
 
 def _draw_classes(ax: "Axes", axis: Axis, predictive: Predictive, classes: Sequence[int], schema: Schema) -> None:
