@@ -1,7 +1,7 @@
 """What is kept of rows, and what is asked of new ones: the estimators without scikit-learn.
 
-Of a task that is known the rows are its support, and all rows that are asked about are predicted from its posterior. All
-others are predicted from the prior; where every point is for itself, it makes no difference whose they are.
+The rows of a task that are kept are its support, and further rows of it are predicted from its posterior. Rows of any
+other task are predicted from the prior; where every point is for itself, it makes no difference whose they are.
 """
 
 import copy
@@ -62,14 +62,15 @@ def _untrained(method: Method, tasks: TaskDataset) -> tuple[Learner, Trainer]:
     if method is None or isinstance(method, str):
         found = recipe(next(iter(recipes(kind))) if method is None else method, kind)
         return found.for_table(schema), found.train
-    if isinstance(method, Learner):
-        learner = copy.deepcopy(method)
-    elif callable(method):
-        learner = method(len(schema.x_names), len(schema.classes) or len(schema.y))
+    is_function = callable(method) and not isinstance(method, Learner)
+    learner = (
+        method(len(schema.x_names), len(schema.classes) or len(schema.y)) if is_function else copy.deepcopy(method)
+    )
     if not isinstance(learner, Learner):
         raise DataError(f"expected the name of a method, a Learner or a function that gives one, got {method!r}")
-    if learner.outcomes != kind:
-        raise DataError(f"expected a learner of {kind}, got {learner.title} of {learner.outcomes}")
+    given = learner.outcomes
+    if given is None or type(kind) not in type(given).__mro__ or given.count != kind.count:  # counts are numbers
+        raise DataError(f"expected a learner of {kind}, got {learner.title} of {given}")
     return learner, ByGradients() if learner.mixed_model is None else ByEvidence()
 
 

@@ -1,6 +1,6 @@
 """Classes, by scikit-learn's interface."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, column_or_1d
 from torch import Tensor
-from typing_extensions import Self
 
 from bayesmeta.arguments import generator_of, some
 from bayesmeta.errors import DataError
@@ -17,7 +16,7 @@ from bayesmeta.sklearn.estimator import MetaEstimator, checked, learn, learn_mor
 from bayesmeta.task_names import name_text
 
 
-class MetaClassifier(ClassifierMixin, MetaEstimator):
+class MetaClassifier(ClassifierMixin, MetaEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Classification of rows that belong to tasks, with the probability of each class.
 
     `fit` meta-trains theta on the tasks among the rows and keeps each task's rows as its support. A row of a known task

@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from typing_extensions import Self
 
 from bayesmeta.arguments import whole
 from bayesmeta.errors import DataError
@@ -21,7 +20,7 @@ from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
 
 
-class MetaEstimator(BaseEstimator):
+class MetaEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """An estimator that knows the task of a row: what `MetaRegressor` and `MetaClassifier` are."""
 
     method: Method

@@ -1,6 +1,6 @@
 """Numbers, by scikit-learn's interface."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -8,7 +8,6 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_consistent_length
 from torch import Tensor
-from typing_extensions import Self
 
 from bayesmeta.arguments import generator_of, probability, some
 from bayesmeta.errors import DataError
@@ -17,7 +16,7 @@ from bayesmeta.sklearn.answers import answered, predictions
 from bayesmeta.sklearn.estimator import MetaEstimator, checked, learn, learn_more, read_new, seed_from
 
 
-class MetaRegressor(RegressorMixin, MetaEstimator):
+class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Regression of rows that belong to tasks: a prior from all of them, a posterior of each, and honest intervals.
 
     `fit` meta-trains theta on the tasks among the rows and keeps each task's rows as its support. `predict` conditions

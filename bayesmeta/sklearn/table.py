@@ -1,8 +1,7 @@
 """From the X of scikit-learn to the inputs and the task of each row.
 
-X is an array or a DataFrame. A DataFrame's text and categories become one-hot, as everywhere in the library; in an array
-all columns but the task's are numbers, or texts. The name of a task is compared by its text
-(`bayesmeta.task_names`).
+X is an array or a DataFrame. Columns of text or categories become one-hot, as everywhere in the library, and names of
+tasks are compared by their texts (`bayesmeta.task_names`).
 """
 
 from collections.abc import Hashable, Sequence
