@@ -69,6 +69,8 @@ class HeldOutDensities(OneLine):
         task: position in `names` of each point, `P`.
         log_density: of each point on its own under each candidate, `P K`, nats.
         seconds: that each candidate took, training included, `K`.
+        points: mean number of points of a support at each of `shots`, `S`; empty where it is `shots`, which may count
+            points otherwise (`ClassSplit` counts those of a class).
 
     Example:
         >>> import bayesmeta as bm
@@ -88,6 +90,12 @@ class HeldOutDensities(OneLine):
     task: np.ndarray
     log_density: np.ndarray
     seconds: tuple[float, ...]
+    points: tuple[float, ...] = ()
+
+    @property
+    def support_points(self) -> tuple[float, ...]:
+        """How many points a support has at each of `shots`; in the mean, where `shots` count otherwise."""
+        return self.points or tuple(float(shot) for shot in self.shots)
 
     def __repr__(self) -> str:
         """One line."""
@@ -164,14 +172,16 @@ def cross_validated(
         start = time.perf_counter()
         found = [_fold(name, factory, tasks, part, shots, split, query, seed, batch_size) for part in parts]
         seconds.append(time.perf_counter() - start)
-        columns.append(np.concatenate([density for _, _, density in found]))
-        places = places or (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+        columns.append(np.concatenate([each[-1] for each in found]))
+        places = places or tuple(np.concatenate(each) for each in list(zip(*found, strict=True))[:-1])
     assert places is not None
     if not len(places[0]):
         raise DataError(f"expected a task with more than {min(shots)} {split.counted}, got none")
-    shot, task = places[0], np.searchsorted(held_out, places[1])
+    shot, task, support = places[0], np.searchsorted(held_out, places[1]), places[2]
     names, density = tuple(tasks.names[i] for i in held_out), np.stack(columns, -1)
-    return HeldOutDensities(tuple(learners), shots, names, shot, task, density, tuple(seconds))
+    seen = [support[shot == place] for place in range(len(shots))]
+    points = tuple(float(each.mean()) if len(each) else float(s) for each, s in zip(seen, shots, strict=True))
+    return HeldOutDensities(tuple(learners), shots, names, shot, task, density, tuple(seconds), points)
 
 
 def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
@@ -251,11 +261,13 @@ def _fold(
     query: int | None,
     seed: int,
     batch_size: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the points of the tasks of one fold: the position of the shots, that of the task, the log density."""
+) -> tuple[np.ndarray, ...]:
+    """Of the points of the tasks of one fold: the position of the shots, that of the task, how many points the task had
+    shown, the log density.
+    """
     others = np.setdiff1d(np.arange(len(tasks)), held_out)
     learner = trained_on(factory, tasks.select(others.tolist()), seed).frozen()
-    shot_of, task_of, density = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)]
+    shot_of, task_of, seen, density = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)], [np.zeros(0)]
     for place, shot in enumerate(shots):
         for positions, part in tasks.select(held_out.tolist()).by_length():
             batch, able = part.divided(split.at(shot, query), seed), split.room(part.data) >= shot
@@ -274,4 +286,5 @@ def _fold(
             density.append(values)
             task_of.append(np.repeat(held_out[positions[chosen].cpu().numpy()], counts))
             shot_of.append(np.full(len(values), place))
-    return np.concatenate(shot_of), np.concatenate(task_of), np.concatenate(density)
+            seen.append(np.repeat(support.counts.cpu().numpy(), counts))
+    return tuple(np.concatenate(each) for each in (shot_of, task_of, seen, density))
