@@ -29,7 +29,7 @@ LAYERS = [
         "parts",
         [
             *("noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors"),
-            *("likelihoods", "parametric"),
+            *("likelihoods", "parametric", "summaries"),
         ],
     ),
     ("inference", ["inference"]),
