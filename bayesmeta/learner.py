@@ -99,6 +99,11 @@ class TaskPosterior(OneLine, ABC):
         """Whether points may come with known noise of their own (`Data.noise`): as the learner says."""
         return False
 
+    @property
+    def partial_outcomes(self) -> bool:
+        """Whether points may lack some of their outcomes (`Data.known`): as the learner says."""
+        return False
+
     @final
     @settled
     def predict(self, x: ArrayLike, yerr: ArrayLike | None = None) -> Predictive:
@@ -123,7 +128,8 @@ class TaskPosterior(OneLine, ABC):
         predictive = self.at(self.spec.queries(x))
         if yerr is None:
             return predictive
-        self._require_place_for_noise()
+        if not self.known_noise:
+            raise refusal_of_noise(type(self).__name__)
         return predictive.with_noise(self.spec.known_variances(yerr, predictive.shape))
 
     @final
@@ -134,8 +140,7 @@ class TaskPosterior(OneLine, ABC):
         Raises:
             ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
-        if data.noise is not None:
-            self._require_place_for_noise()
+        require_place(data, type(self).__name__, self.known_noise, self.partial_outcomes)
         return self.extended(self.spec.conform(data).clone())
 
     @final
@@ -232,10 +237,6 @@ class TaskPosterior(OneLine, ABC):
         """
         predictive = self.at(data.x)
         return predictive if data.noise is None else predictive.with_noise(data.noise)
-
-    def _require_place_for_noise(self) -> None:
-        if not self.known_noise:
-            raise refusal_of_noise(type(self).__name__)
 
     @abstractmethod
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -396,6 +397,7 @@ class Learner(Described, nn.Module, ABC):
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
         known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
+        partial_outcomes: whether points may lack some of their outcomes (`Data.known`); else they are refused.
         coupled: whether tasks share more than theta (`joint_evidence`, `remember`): then their evidences do not add up.
         coded_inputs: positions of inputs that are codes and no quantities; `Standardized` leaves them as they are.
 
@@ -434,6 +436,7 @@ class Learner(Described, nn.Module, ABC):
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
     known_noise: bool = False
+    partial_outcomes: bool = False
     coupled: bool = False
     coded_inputs: tuple[int, ...] = ()
 
@@ -692,12 +695,11 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
                 labels where the learner predicts numbers, or numbers where it predicts labels. UnsupportedError: the
-                learner is in half precision, or has no place for known noise.
+                learner is in half precision, or has no place for known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
-        if data.noise is not None and not self.known_noise:
-            raise refusal_of_noise(self.title)
+        require_place(data, self.title, self.known_noise, self.partial_outcomes)
         spec = data.spec
         dtype, device = self.placement()
         expected = DataSpec(
@@ -725,6 +727,43 @@ def _checked_tasks(tasks: Tasks | None) -> Tasks | None:
     if tasks is not None and not hasattr(tasks, "by_length"):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     return tasks
+
+
+def require_place(data: Data, title: str, known_noise: bool, partial_outcomes: bool) -> None:
+    """Refuse what is known of outcomes and would not be used: their noise, or that some were not measured.
+
+    Args:
+        data: any.
+        title: who would not use it.
+        known_noise: whether there is a place for known noise.
+        partial_outcomes: whether some outcomes of a point may be missing.
+
+    Raises:
+        UnsupportedError: there is no place for what is known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Identity(1), num_outputs=2)
+        >>> try:
+        ...     learner.adapt(bm.Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]]))
+        ... except UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected points with all their outcomes, got some that lack one
+    """
+    if data.noise is None:
+        return
+    if not torch.compiler.is_compiling():  # recorded code decides nothing
+        lacking = data.noise.isinf()
+        if not partial_outcomes and bool(lacking.any()):
+            raise UnsupportedError(
+                f"expected points with all their outcomes, got some that lack one: {title} cannot leave out a part of "
+                "a point. Take wrappers.Separately, a learner for each outcome, or leave such points out "
+                "(frame.dropna(subset=[...]), data.complete)"
+            )
+        if partial_outcomes and not bool(data.noise[~lacking].any()):
+            return
+    if not known_noise:
+        raise refusal_of_noise(title)
 
 
 def refusal_of_noise(title: str) -> UnsupportedError:

@@ -67,6 +67,10 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         where = _some([place(column, int(i)) for i in left_out[:MOST]], len(left_out))
         are, have = ("is", "it has") if len(left_out) == 1 else ("are", "they have")
         lines.append(f"{_rows(len(left_out))} {are} left out, because {have} no outcome: {where}")
+    lacking = int((used[list(schema.y)].isna().any(axis=1)).sum())
+    if lacking:
+        have = "has some of its outcomes and is" if lacking == 1 else "have some of their outcomes and are"
+        lines.append(f"{_rows(lacking)} {have} kept: each outcome has a learner of its own")
     return lines
 
 

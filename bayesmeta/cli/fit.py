@@ -46,6 +46,7 @@ def fit(
     from bayesmeta.arguments import seed_of
     from bayesmeta.frames import result_columns
     from bayesmeta.recipes import recipe, recipes
+    from bayesmeta.separate_outcomes import for_tasks
     from bayesmeta.table_account import account, purposes
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.trainers import Training
@@ -53,8 +54,8 @@ def fit(
 
     schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
-    chosen = recipe(method, schema.outcome_kind)
     tasks = TaskDataset.from_schema(frame, schema)
+    chosen = for_tasks(recipe(method, schema.outcome_kind), tasks)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed_of(seed))
     learner = chosen.for_table(schema)

@@ -6,6 +6,7 @@ from bayesmeta.wrappers.concept import ConceptLearner
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.separately import Separately
 from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.task_hyperparameters import (
     InputHyperparameter,
@@ -32,6 +33,7 @@ __all__ = [
     "Random",
     "Recalibrated",
     "ScaleHyperparameter",
+    "Separately",
     "SignalScale",
     "Stacked",
     "TaskHyperparameter",
