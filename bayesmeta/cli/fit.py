@@ -57,7 +57,7 @@ def fit(
     tasks = TaskDataset.from_schema(frame, schema)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.for_table(schema)
+    learner = chosen.for_table(schema, len(train))
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
