@@ -97,8 +97,8 @@ def main() -> None:
         met &= bool(nll <= base_nll + WORSE and coverage >= min(base_coverage, COVERED))
         said.append(f"{method} {nll - base_nll:+.3f} nats and {coverage:.3f}")
     verdict(
-        f"{'met' if met else 'missed'}: without a point, mean of {len(arguments.seeds)} tables, NLL from that of "
-        f"the pooled fit ({base_nll:.3f}; bar {WORSE:+.1f}) and coverage (pooled {base_coverage:.3f}): {', '.join(said)}",
+        f"{'met' if met else 'missed'}: without a point, mean of {len(arguments.seeds)} tables, NLL from that of the "
+        f"pooled fit ({base_nll:.3f}; bar {WORSE:+.1f}) and coverage (pooled {base_coverage:.3f}): {', '.join(said)}",
         seed=arguments.seeds[0],
     )
 
