@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
@@ -21,6 +23,7 @@ from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.r2d2 import R2D2
 from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
+from bayesmeta.learners.gradient.base import WeightLearner
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
 from bayesmeta.learners.gradient.imaml import IMAML
@@ -29,14 +32,16 @@ from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
 from bayesmeta.likelihoods import Categorical
-from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
+from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial
+from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.table import Schema
-from bayesmeta.trainers import ByEvidence, ByGradients, Trainer
+from bayesmeta.trainers import MANY, ByEvidence, ByGradients, Trainer
 from bayesmeta.training.objectives import Evidence
 from bayesmeta.wrappers.standardized import Standardized
 
@@ -63,12 +68,18 @@ class Recipe:
     train: Trainer
     with_covariates: Callable[[int, int, int], Learner] | None = None
 
-    def for_table(self, schema: Schema) -> Learner:
+    def for_table(self, schema: Schema, num_tasks: int = 0) -> Learner:
         """An untrained learner for tables of a schema.
 
         Where the method is linear, the effects of covariates are the same in all tasks (fixed effects), and what varies
         within a task has an effect of each task's own. A column that is constant within a task has one, too, where it
-        is among `x`.
+        is among `x`. A method on a network has effects of covariates that are linear and the same in all tasks where
+        there are fewer than a hundred: each task shows one value of a covariate, and a network would learn the tasks
+        by heart.
+
+        Args:
+            schema: of the table.
+            num_tasks: how many tasks there are to learn from; few, where it is not said.
 
         Example:
             >>> from bayesmeta.tasks.table import Schema
@@ -93,6 +104,7 @@ class NetworkRecipe(Recipe):
     Attributes:
         on_network: (network, C) -> an untrained learner of C numbers, or of C classes.
         train: trains it.
+        hidden: widths of the hidden layers of the network that is taken where none is searched for.
 
     Example:
         >>> import bayesmeta as bm
@@ -102,6 +114,7 @@ class NetworkRecipe(Recipe):
 
     on_network: OnNetwork
     train: ByGradients
+    hidden: tuple[int, ...]
 
     @classmethod
     def of(cls, summary: str, on_network: OnNetwork, hidden: Sequence[int], train: ByGradients) -> "NetworkRecipe":
@@ -114,7 +127,31 @@ class NetworkRecipe(Recipe):
             train: trains it.
         """
         build = lambda num_inputs, count: on_network(MLP(num_inputs, hidden), count)
-        return cls(summary=summary, build=build, train=train, on_network=on_network)
+        return cls(summary=summary, build=build, train=train, on_network=on_network, hidden=tuple(hidden))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedRecipe(NetworkRecipe):
+    """A recipe of a method whose network may leave covariates to a layer of their own: of few tasks it does.
+
+    Example:
+        >>> from bayesmeta.tasks.table import Schema
+        >>> schema = Schema(task="child", x=("age",), y=("distance",), covariates=("weight",))
+        >>> few, many = (recipe("alpaca").for_table(schema, num_tasks) for num_tasks in (50, 500))
+        >>> type(few.learner.features).__name__, type(many.learner.features).__name__
+        ('TaskCovariates', 'MLP')
+    """
+
+    @override
+    def for_table(self, schema: Schema, num_tasks: int = 0) -> Learner:
+        inputs, covariates = len(schema.x_names), schema.num_covariates
+        if not covariates or num_tasks >= MANY:
+            return super().for_table(schema, num_tasks)
+        varying = inputs - covariates
+        features: Network = Identity(0)
+        if varying:
+            features = Concatenated([Polynomial(varying, 0), MLP(varying, self.hidden)])
+        return self.on_network(default_stack.shifting(features, covariates), len(schema.classes) or len(schema.y))
 
 
 def _linear(features: Network, num_outputs: int) -> Learner:
@@ -135,14 +172,24 @@ NUMBER = Numbers()
 HIDDEN = (40, 40)  # the network of the papers
 
 
+def _layers(kind: Callable[..., Learner], network: Network) -> dict[str, Any]:
+    """Which layers adapt: all but those that are the same in all tasks by intention, the effects of covariates."""
+    by_layers = isinstance(kind, type) and issubclass(kind, WeightLearner) and isinstance(network, TaskCovariates)
+    return {"adapted": ["features", "output"]} if by_layers else {}
+
+
 def _outputs(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """Numbers as outcomes."""
-    return lambda network, num_outputs: Standardized(kind(network, num_outputs=num_outputs, **arguments))
+    return lambda network, num_outputs: Standardized(
+        kind(network, num_outputs=num_outputs, **_layers(kind, network), **arguments)
+    )
 
 
 def _softmax(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """A softmax over the classes."""
-    return lambda network, num_classes: Standardized(kind(network, likelihood=Categorical(num_classes), **arguments))
+    return lambda network, num_classes: Standardized(
+        kind(network, likelihood=Categorical(num_classes), **_layers(kind, network), **arguments)
+    )
 
 
 def _headed(kind: Callable[..., Learner]) -> OnNetwork:
@@ -195,7 +242,7 @@ RECIPES: dict[str, Recipe] = {
         default_stack.ByStacking(),
         default_stack.untrained_with_covariates,
     ),
-    "alpaca": NetworkRecipe.of(
+    "alpaca": ShiftedRecipe.of(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
         default_stack.on_network,
         default_stack.HIDDEN,
@@ -215,40 +262,40 @@ RECIPES: dict[str, Recipe] = {
             default_stack.shifting(_bump_features(num_inputs - k), k), num_outputs
         ),
     ),
-    "r2d2": NetworkRecipe.of(
+    "r2d2": ShiftedRecipe.of(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
         _outputs(R2D2Regressor),
         (64, 64),
         ByGradients(Evidence()),
     ),
-    "dkt": NetworkRecipe.of(
+    "dkt": ShiftedRecipe.of(
         "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
         _outputs(DeepKernelTransfer),
         (64, 16),
         ByGradients(Evidence()),
     ),
-    "maml": NetworkRecipe.of(
+    "maml": ShiftedRecipe.of(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
         _outputs(MAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": NetworkRecipe.of(
+    "first-order-maml": ShiftedRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
         _outputs(FirstOrderMAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": NetworkRecipe.of(
+    "meta-sgd": ShiftedRecipe.of(
         "Meta-SGD: one step, with a learned rate for every weight", _outputs(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": NetworkRecipe.of(
+    "maml++": ShiftedRecipe.of(
         "MAML++: 5 steps, with learned rates for every layer and step",
         _outputs(MAMLPlusPlus, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "alpha-maml": NetworkRecipe.of(
+    "alpha-maml": ShiftedRecipe.of(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
         _outputs(AlphaMAML, lr=0.1),
         HIDDEN,
@@ -260,19 +307,19 @@ RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
         _outputs(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks",
         _outputs(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
         ByGradients(),
     ),
-    "bmaml": NetworkRecipe.of(
+    "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _outputs(BMAML, lr=0.1, precision=10.0, spread=0.1),
         HIDDEN,
@@ -283,28 +330,28 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
-    "maml": NetworkRecipe.of(
+    "maml": ShiftedRecipe.of(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": NetworkRecipe.of(
+    "first-order-maml": ShiftedRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
         _softmax(FirstOrderMAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": NetworkRecipe.of(
+    "meta-sgd": ShiftedRecipe.of(
         "Meta-SGD: one step, with a learned rate for every weight", _softmax(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": NetworkRecipe.of(
+    "maml++": ShiftedRecipe.of(
         "MAML++: 5 steps, with learned rates for every layer and step",
         _softmax(MAMLPlusPlus, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "alpha-maml": NetworkRecipe.of(
+    "alpha-maml": ShiftedRecipe.of(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
         _softmax(AlphaMAML, lr=0.1),
         HIDDEN,
@@ -316,13 +363,13 @@ CLASS_RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training",
         _softmax(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
         _softmax(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
@@ -343,25 +390,25 @@ CLASS_RECIPES: dict[str, Recipe] = {
             )
         ),
     ),
-    "bmaml": NetworkRecipe.of(
+    "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "r2d2": NetworkRecipe.of(
+    "r2d2": ShiftedRecipe.of(
         "R2-D2: ridge regression on learned features in each task; without a labelled point, frequencies alone",
         _headed(R2D2),
         (64, 64),
         ByGradients(),
     ),
-    "lrd2": NetworkRecipe.of(
+    "lrd2": ShiftedRecipe.of(
         "LR-D2: as r2d2, with a logistic regression in each task", _headed(LRD2), (64, 64), ByGradients()
     ),
-    "metaoptnet": NetworkRecipe.of(
+    "metaoptnet": ShiftedRecipe.of(
         "MetaOptNet: as r2d2, with a support vector machine in each task", _headed(MetaOptNet), (64, 64), ByGradients()
     ),
-    "dkt": NetworkRecipe.of(
+    "dkt": ShiftedRecipe.of(
         "Deep kernel transfer: a Gaussian process for each class on learned features",
         _headed(DeepKernelClassifier),
         (64, 16),

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 
 from bayesmeta.arguments import whole
 from bayesmeta.learner import Learner
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Objective
+
+MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,10 @@ class ByGradients(Trainer):
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
-        tasks, validation = self.divided(tasks, training)
+        learned_from, validation = self.divided(tasks, training)
         result = fit(
             learner,
-            tasks,
+            learned_from,
             training.steps,
             objective=self.objective,
             validation=validation,
@@ -112,7 +115,9 @@ class ByGradients(Trainer):
             seed=training.seed,
             progress=training.progress,
         )
-        return Trained(learner, repr(result))
+        linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
+        remark = f"; effects of covariates are linear, as {len(tasks)} tasks do not tell curved ones" * linear
+        return Trained(learner, repr(result) + remark)
 
 
 @dataclass(frozen=True)

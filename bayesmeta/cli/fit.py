@@ -58,7 +58,7 @@ def fit(
     chosen = for_tasks(recipe(method, schema.outcome_kind), tasks)
     train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.for_table(schema)
+    learner = chosen.for_table(schema, len(train))
     require_savable(learner, output)  # before the training rather than after it
     training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]

@@ -65,7 +65,8 @@ def _input_scale() -> bm.Learner:
 
 def _stacked() -> bm.Learner:
     learners = {"features": bm.ALPaCA(bm.MLP(1, [8, 4])), "process": bm.DeepKernelTransfer(bm.Identity(1))}
-    return bm.wrappers.Stacked(learners, {"features": 0.75, "process": 0.25})
+    weights = {"features": [0.9, 0.6, 0.2], "process": [0.1, 0.4, 0.8]}
+    return bm.wrappers.Stacked(learners, weights, points=[0, 2, 6])
 
 
 def _separately() -> bm.Learner:
