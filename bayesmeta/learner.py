@@ -295,7 +295,7 @@ class Refit(TaskPosterior):
         return self.learner.known_noise
 
     def extended(self, data: Data) -> TaskPosterior:
-        """`learner.condition` on all points; without a graph where theta is frozen."""
+        """`learner.condition` on all points; without a graph where theta is frozen, and no point has gradients."""
         return self._again(self.learner.conform(self.support.append(data)))
 
     @override
@@ -303,8 +303,9 @@ class Refit(TaskPosterior):
         return self._again(self.support.select(tasks))
 
     def _again(self, support: Data) -> TaskPosterior:
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
-        with torch.set_grad_enabled(trained):
+        # points that are sought by gradients have them, though theta is frozen
+        sources = (support.x, support.y, *self.learner.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(each.requires_grad for each in sources)):
             return self.learner.condition(support)
 
 
