@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import bayesmeta as bm
 
 
 def _run(code: str) -> str:
@@ -56,3 +59,10 @@ def test_first_names_may_be_asked_for_anywhere() -> None:
         "print(len(found), all(found))"
     )
     assert _run(code).strip() == "720 True"
+
+
+def test_a_model_loads_where_nothing_else_was_asked_for(tmp_path: Path) -> None:
+    bm.save(bm.Standardized(bm.ALPaCA(bm.AdditiveRadialBasis(1, 4))), tmp_path / "model")
+    assert _run(f"import bayesmeta as bm; print(type(bm.load({str(tmp_path / 'model')!r})).__name__)").strip() == (
+        "Standardized"
+    )
