@@ -636,7 +636,11 @@ class Learner(Described, nn.Module, ABC):
         if data:
             facts.append(("data", plain.data(data)))
         return PlainSummary(
-            title=written(self), facts=tuple(facts), method=plain.method(type(self)), learned=tuple(learned)
+            title=written(self),
+            kind=plain.kind(type(self)),
+            facts=tuple(facts),
+            method=plain.method(type(self)),
+            learned=tuple(learned),
         )
 
     def _nothing(self) -> Data:

@@ -42,7 +42,7 @@ from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.table import Schema
 from bayesmeta.trainers import MANY, ByEvidence, ByGradients, Trainer
-from bayesmeta.training.objectives import Evidence
+from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
 from bayesmeta.wrappers.standardized import Standardized
 
 
@@ -158,6 +158,14 @@ def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
 
 
+def _line(num_inputs: int, num_outputs: int) -> Learner:
+    return _linear(Identity(num_inputs), num_outputs)
+
+
+def _line_with_covariates(num_inputs: int, num_covariates: int, num_outputs: int) -> Learner:
+    return _linear(default_stack.shifting(Identity(num_inputs - num_covariates), num_covariates), num_outputs)
+
+
 def _bumps(features: Network, num_outputs: int) -> Learner:
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
     covariance = DiagonalCovariance(features.num_outputs, varying=features.varying)
@@ -250,9 +258,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
+        _line,
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(default_stack.shifting(Identity(num_inputs - k), k), num_outputs),
+        _line_with_covariates,
+    ),
+    "linear-reml": Recipe(
+        "As alpaca-linear, by restricted maximum likelihood (REML), as lme4 fits by default",
+        _line,
+        ByEvidence(RestrictedMaximumLikelihood()),
+        _line_with_covariates,
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",

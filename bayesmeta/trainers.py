@@ -9,7 +9,7 @@ from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
-from bayesmeta.training.objectives import Objective
+from bayesmeta.training.objectives import EvidenceProblem, Objective
 
 MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
 
@@ -124,11 +124,16 @@ class ByGradients(Trainer):
 class ByEvidence(Trainer):
     """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
 
+    Attributes:
+        problem: what is maximised; the likelihood by default.
+
     Example:
         >>> import bayesmeta as bm
         >>> ByEvidence().purposes(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
         '10 to learn from'
     """
+
+    problem: EvidenceProblem | None = None
 
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """All are to learn from."""
@@ -136,5 +141,6 @@ class ByEvidence(Trainer):
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
-        result = fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
+        most = min(training.steps, 500)  # L-BFGS is done long before
+        result = fit_evidence(learner, tasks, self.problem, max_iterations=most)
         return Trained(learner, repr(result))

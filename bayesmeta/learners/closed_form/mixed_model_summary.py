@@ -73,6 +73,7 @@ class MixedModelDescription:
         """All of it."""
         return MixedModelSummary(
             title=written(self.learner),
+            kind="a linear mixed model",
             effects=self._effects(),
             components=self._components(),
             pairs=self._correlations(),
