@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -200,6 +200,8 @@ class ByStacking(Trainer):
         'Stacked: 1.00 line'
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset({"validation"})  # of the network
+
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """How many tasks are to learn from and how many weigh models, and what else becomes of them."""
         chosen = fewer(tasks, training.seed)
@@ -320,7 +322,7 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     def factory(make: Callable[[Sizes], Learner]) -> Factory:
         def trained(tasks: TaskDataset) -> Learner:
-            tasks, learner = fewer(tasks, training.seed), make(sizes)
+            tasks, learner = fewer(tasks, training.seed), make(sizes).to(training.device)
             size = sum(parameter.numel() for parameter in learner.parameters())
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # searches end early on purpose
                 if make is line and sizes.num_outputs == 1 and size <= MOST_AVERAGED:
@@ -344,7 +346,9 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     makers = _makers(sizes).items()
     found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
-    return found if known_noise else found | {"alone": lambda tasks: fresh_process(fewer(tasks, training.seed))}
+    if known_noise:
+        return found
+    return found | {"alone": lambda tasks: fresh_process(fewer(tasks, training.seed)).to(training.device)}
 
 
 def _network_factory(sizes: Sizes, training: Training) -> Factory:
