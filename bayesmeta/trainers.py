@@ -1,14 +1,16 @@
 """How the learner of a recipe is trained on a table: by stochastic steps, or by the evidence of all tasks at once."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bayesmeta.arguments import whole
+from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Objective
+from bayesmeta.wrappers.log_transformed import LogTransformed
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,37 @@ class ByGradients(Trainer):
             progress=training.progress,
         )
         return Trained(learner, repr(result))
+
+
+@dataclass(frozen=True)
+class OnLogScale(Trainer):
+    """A learner of positive outcomes whose inside is trained on their logarithms.
+
+    Attributes:
+        trainer: what trains the learner inside a `LogTransformed`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.Identity(0))).double())
+        >>> tasks = bm.TaskDataset.from_list([([[], []], [1.0, 2.0]), ([[], []], [4.0, 3.0]), ([[], []], [9.0, 8.0])])
+        >>> OnLogScale(ByEvidence())(learner, tasks, Training(progress=False)).learner.title
+        'LogTransformed(Standardized(ALPaCA))'
+    """
+
+    trainer: Trainer
+
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """As on any scale."""
+        return self.trainer.purposes(tasks, training)
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """What is trained may be another learner than what was given, as the trainer has it."""
+        if not isinstance(learner, LogTransformed):
+            raise DataError(f"expected a LogTransformed learner, got {learner.title}")
+        logged = replace(tasks.flat, y=tasks.flat.y.log())
+        inside = TaskDataset(logged, tasks.names, tasks.schema)
+        trained = self.trainer(learner.learner, inside, training)
+        return replace(trained, learner=LogTransformed(trained.learner))
 
 
 @dataclass(frozen=True)

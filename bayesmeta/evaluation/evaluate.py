@@ -243,14 +243,14 @@ def _class_scores(part: HeldOut) -> dict[str, Tensor]:
 def _number_scores(part: HeldOut, level: float) -> dict[str, Tensor]:
     predictive, y, mask = part.predictive, part.y, part.mask
     transform = metrics.pit(predictive, y).double()
-    inside = (transform - 0.5).abs() <= level / 2.0  # metrics.coverage, without a second pit
+    inside = metrics.inside(predictive, y, level, transform)
     return {
         "nll": metrics.marginal_nll(predictive, y, mask),
         "joint_nll": metrics.joint_nll(predictive, y, mask),
         "rmse": metrics.rmse(predictive, y, mask),
         "mae": metrics.mae(predictive, y, mask),
         "crps": metrics.crps(predictive, y, mask),
-        "coverage": metrics.average(inside.double(), mask),
+        "coverage": metrics.average(inside, mask),
         "width": metrics.interval_width(predictive, mask, level),
         "sharpness": metrics.sharpness(predictive, mask),
         "task_calibration_error": metrics.root_mean_square_calibration_error(transform, mask),

@@ -10,6 +10,7 @@ calibration error of a single task does not go to zero, however many points it h
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,12 +23,19 @@ from bayesmeta.distributions import cdf, univariate
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.left_censored import LeftCensored
 from bayesmeta.multivariate_student_t import log_gamma_ratio, log_student_t
-from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import (
+    AffinePredictive,
+    EnsemblePredictive,
+    ExponentialPredictive,
+    MixturePredictive,
+    Predictive,
+)
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
 
+_MOST_COUNTS = 400  # terms of the CRPS of counts
 _MOST_COMPONENTS = 128  # up to here the closed-form CRPS, quadratic in the components, is the cheaper one
 
 
@@ -116,7 +124,7 @@ def crps(
 
     It is the absolute error when the predictive is a point. Gaussians and mixtures of them have a closed form (Grimit
     et al. 2006), and so has Student's t (Jordan, Krüger, Lerch 2019); other predictives, and mixtures of more than 128
-    components, are integrated numerically.
+    components, are integrated numerically. Of counts it is the sum Σ_k (F(k) - 1{y <= k})².
 
     Example:
         >>> from torch.distributions import Independent
@@ -131,11 +139,18 @@ def crps(
     marginals = univariate(predictive.marginals)
     if isinstance(marginals, StudentT) and bool((marginals.df > 1.0).all()):
         return average(_student_crps(marginals, y), _mask(y, mask))
+    if predictive.of_counts:
+        return average(_count_crps(predictive, y), _mask(y, mask))
+    if isinstance(predictive, ExponentialPredictive):  # in the logarithms: tails are long otherwise
+        return average(_numerical_crps(predictive.base, torch.where(y > 0.0, y, 1.0).log(), reach=8.0, slope=torch.exp), _mask(y, mask))
     return average(_numerical_crps(predictive, y), _mask(y, mask))
 
 
 def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
     """Probability integral transform F(y) of each output of each point: uniform on (0, 1) under the true predictive.
+
+    Of counts it is randomised, F(y - 1) + v (F(y) - F(y - 1)) with v uniform, which is uniform where F(y) is not
+    (Czado, Gneiting & Held 2009, "Predictive model assessment for count data"); the v are the same at every call.
 
     Example:
         >>> from torch.distributions import Independent
@@ -144,13 +159,22 @@ def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M
         >>> pit(predictive, torch.tensor([[[0.0], [1.645]]])).flatten()
         tensor([0.5000, 0.9500])
     """
-    return predictive.cdf(y)
+    above = predictive.cdf(y)
+    if not predictive.of_counts:
+        return above
+    v = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(above)
+    below = predictive.cdf(y - 1.0)
+    return below + v * (above - below)
 
 
 def coverage(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None, level: float = 0.9
 ) -> Float[Tensor, "B"]:
     """Share of the points inside the central interval that should hold `level` of them.
+
+    The interval of counts has whole ends and holds more than `level`. Here a count at an end is inside with the
+    probability with which it would have to be for `level` exactly: the expectation of the randomised `pit`, so that
+    the right predictive has a coverage of `level` for counts, too.
 
     Raises:
         DataError: a level outside (0, 1).
@@ -163,8 +187,36 @@ def coverage(
         tensor([0.5000], dtype=torch.float64)
     """
     check_level(level)
-    inside = (pit(predictive, y) - 0.5).abs() <= level / 2.0  # F(lower) = (1 - level)/2, F(upper) = (1 + level)/2
-    return average(inside.double(), _mask(y, mask))
+    return average(inside(predictive, y, level), _mask(y, mask))
+
+
+def inside(
+    predictive: Predictive, y: Float[Tensor, "B M C"], level: float, pit: Float[Tensor, "B M C"] | None = None
+) -> Float[Tensor, "B M C"]:
+    """How much of each outcome is inside the central interval: 1 or 0, and of counts at an end something between.
+
+    Args:
+        predictive: at the points of each task.
+        y: outcomes.
+        level: the probability of the interval.
+        pit: F(y), where it is known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), likelihood=bm.likelihoods.Poisson())
+        >>> prediction = learner.adapt(bm.Data.from_arrays([], [])).predict([0.0])
+        >>> shares = [inside(prediction, torch.full((1, 1, 1), float(y)), 0.9).item() for y in range(9)]
+        >>> weights = [prediction.log_prob(torch.full((1, 1, 1), float(y))).exp().item() for y in range(9)]
+        >>> round(sum(share * weight for share, weight in zip(shares, weights)), 2)
+        0.9
+    """
+    low, high = (1.0 - level) / 2.0, (1.0 + level) / 2.0  # F(lower) and F(upper)
+    above = predictive.cdf(y).double() if pit is None or predictive.of_counts else pit.double()
+    if not predictive.of_counts:
+        return ((above - 0.5).abs() <= level / 2.0).double()
+    below = predictive.cdf(y - 1.0).double()
+    held = above.clamp(max=high) - below.clamp(min=low)
+    return (held.clamp(min=0.0) / (above - below).clamp(min=1e-300)).clamp(max=1.0)
 
 
 def interval_width(
@@ -581,8 +633,29 @@ def _limit(predictive: Predictive) -> Tensor | None:
     return marginals.limit if isinstance(marginals, LeftCensored) else None
 
 
-def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: float = 100.0) -> Tensor:
+def _count_crps(predictive: Predictive, y: Tensor) -> Tensor:
+    """Σ_k (F(k) - 1{y <= k})² over the whole numbers, or over a grid of them where they are many."""
+    last = torch.maximum(predictive.quantile(1.0 - 1e-6), y.to(predictive.mean)) + 1.0
+    stride = max(1, math.ceil(float(last.amax()) / _MOST_COUNTS)) if last.numel() else 1
+    total = torch.zeros_like(last, dtype=torch.float64)
+    for k in range(0, int(last.amax()) + 1 if last.numel() else 0, stride):
+        # the middle of the numbers that it stands for
+        at = torch.full_like(last, float(k + (stride - 1) // 2))
+        gap = (predictive.cdf(at).double() - (y <= at).double()).square()
+        total += stride * gap
+    return total
+
+
+def _numerical_crps(
+    predictive: Predictive,
+    y: Tensor,
+    nodes: int = 64,
+    reach: float = 100.0,
+    slope: Callable[[Tensor], Tensor] = torch.ones_like,
+) -> Tensor:
     """∫_{-∞}^y F² dz + ∫_y^∞ (1 - F)² dz by Gauss-Legendre in u, z = mean + scale sinh(u).
+
+    `slope` is dt/dz where t is what is integrated over, and predictive and y are of z.
 
     The substitution is fine around the mean and goes `reach` deviations out; by Chebyshev's inequality what is cut off
     is less than stddev / (3 reach³) a side. Where outcomes are censored below a limit F is zero up to it, and jumps:
@@ -609,6 +682,7 @@ def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: f
         half = 0.5 * (last - first)
         for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
             u = 0.5 * (first + last) + half * point
-            below = predictive.cdf(mean + scale * u.sinh())
-            total += weight * half * u.cosh() * (1.0 - below if upper else below).square()
+            at = mean + scale * u.sinh()
+            below = predictive.cdf(at)
+            total += weight * half * u.cosh() * slope(at) * (1.0 - below if upper else below).square()
     return scale * total
