@@ -84,7 +84,7 @@ class GeneralizedLinearMixedModel(RandomEffects):
         ... ).double()
         >>> _ = bm.fit_evidence(learner, tasks)
         >>> round(learner.log_evidence(tasks.data).sum().item(), 2)  # total log-likelihood, in nats
-        -12.63
+        -12.13
         >>> posterior = learner.adapt(bm.Data.from_labels([0.0, 1.0], [1, 1]))
         >>> before = learner.adapt(bm.Data.from_labels([], []))
         >>> bool(posterior.predict([2.0]).probs[0, 0, 1] > before.predict([2.0]).probs[0, 0, 1])
