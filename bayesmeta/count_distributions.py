@@ -98,11 +98,12 @@ def smallest_count(cdf: Callable[[Tensor], Tensor], mean: Tensor, variance: Tens
     """
     # by Cantelli's inequality the quantile is not above this
     reach = (q / (1.0 - q)) ** 0.5 + 1e-6
+    mean, variance = mean.detach(), variance.detach()
     bound = (mean.double() + reach * variance.double().sqrt()).nan_to_num(posinf=MOST).clamp(max=MOST).ceil()
     lower, upper = torch.full_like(bound, -1.0), bound
     widest = float(bound.amax()) if bound.numel() else 0.0
     for _ in range(math.ceil(math.log2(widest + 2.0))):
         middle = ((lower + upper) / 2.0).floor()
-        below = (cdf(middle.to(mean.dtype)) < q).to(lower.device)
+        below = (cdf(middle.to(mean.dtype)).detach() < q).to(lower.device)
         lower, upper = torch.where(below, middle, lower), torch.where(below, upper, middle)
     return upper.to(mean.dtype)

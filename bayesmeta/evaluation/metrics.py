@@ -35,7 +35,9 @@ from bayesmeta.smoothed_student_t import SmoothedStudentT
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
 
-_MOST_COUNTS = 400  # terms of the CRPS of counts
+_MOST_COUNTS = 400  # terms of the CRPS of counts that are added one by one
+_OF_PIT = 2009  # seed of what makes the transforms of counts continuous
+_RARE = 1e-4  # what is left of their probability where the sum ends: its square is what counts
 _MOST_COMPONENTS = 128  # up to here the closed-form CRPS, quadratic in the components, is the cheaper one
 
 
@@ -162,7 +164,7 @@ def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M
     above = predictive.cdf(y)
     if not predictive.of_counts:
         return above
-    v = torch.rand(y.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(above)
+    v = torch.rand(y.shape, generator=torch.Generator().manual_seed(_OF_PIT), dtype=torch.float64).to(above)
     below = predictive.cdf(y - 1.0)
     return below + v * (above - below)
 
@@ -634,15 +636,25 @@ def _limit(predictive: Predictive) -> Tensor | None:
 
 
 def _count_crps(predictive: Predictive, y: Tensor) -> Tensor:
-    """Σ_k (F(k) - 1{y <= k})² over the whole numbers, or over a grid of them where they are many."""
-    last = torch.maximum(predictive.quantile(1.0 - 1e-6), y.to(predictive.mean)) + 1.0
-    stride = max(1, math.ceil(float(last.amax()) / _MOST_COUNTS)) if last.numel() else 1
-    total = torch.zeros_like(last, dtype=torch.float64)
-    for k in range(0, int(last.amax()) + 1 if last.numel() else 0, stride):
-        # the middle of the numbers that it stands for
-        at = torch.full_like(last, float(k + (stride - 1) // 2))
-        gap = (predictive.cdf(at).double() - (y <= at).double()).square()
-        total += stride * gap
+    """Σ_k (F(k) - 1{y <= k})²: one by one up to `_MOST_COUNTS`, and above as an integral in log k, split at y."""
+    y = y.to(predictive.mean.dtype)
+    total, below = torch.zeros_like(y, dtype=torch.float64), torch.zeros_like(y, dtype=torch.float64)
+    for k in range(_MOST_COUNTS):
+        at = torch.full_like(y, float(k))
+        below = below + predictive.output_log_prob(at).double().exp()
+        total += (below - (y <= at).double()).square()
+        if bool(((below > 1.0 - _RARE) & (y <= at)).all()):
+            return total
+    first = torch.full_like(total, _MOST_COUNTS - 0.5)
+    last = torch.maximum(torch.maximum(predictive.quantile(1.0 - _RARE), y).double() + 0.5, first)
+    middle = torch.minimum(torch.maximum(y.double() - 0.5, first), last)
+    points, weights = np.polynomial.legendre.leggauss(64)
+    for low, high, upper in ((first.log(), middle.log(), False), (middle.log(), last.log(), True)):
+        half = 0.5 * (high - low)
+        for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
+            at = (0.5 * (low + high) + half * point).exp()
+            found = predictive.cdf(at.round().to(y.dtype)).double()
+            total += weight * half * at * (1.0 - found if upper else found).square()
     return total
 
 

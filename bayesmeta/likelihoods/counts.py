@@ -15,7 +15,27 @@ from bayesmeta.outcomes import Counts
 LARGEST = 30.0  # of log rates: e³⁰ counts are more than float32 can tell apart from their neighbours
 
 
-class Poisson(Likelihood):
+class _OfCounts(Likelihood):
+    """What likelihoods of counts share, whose f is a log rate."""
+
+    def __init__(self, num_outputs: int) -> None:
+        super().__init__()
+        self.outcomes, self.network_outputs = Counts(num_outputs), num_outputs
+
+    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
+        """The mixture over f ~ N(mean, variance), by Gauss-Hermite quadrature."""
+        return averaged(self, mean, variance)
+
+    def pooled(self, data: Data) -> Float[Tensor, "K"]:
+        """The log of the mean count."""
+        return log_mean(data)
+
+    def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N C"]:
+        """The counts, with 0 in place of padding."""
+        return torch.where(data.mask[..., None], super().outcome(data, f), 0.0)
+
+
+class Poisson(_OfCounts):
     """y ~ Poisson(exp(f)): counts of events at a rate that the model says, which vary by no more than chance.
 
     Counts of living things nearly always vary by more: `NegativeBinomial` learns by how much.
@@ -35,27 +55,18 @@ class Poisson(Likelihood):
     """
 
     def __init__(self, num_outputs: int = 1) -> None:
-        super().__init__()
-        self.outcomes, self.network_outputs = Counts(num_outputs), num_outputs
+        super().__init__(num_outputs)
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
         """The Poisson distribution of the rate exp(f)."""
         return Independent(PoissonCounts(f.clamp(max=LARGEST).exp(), validate_args=False), 1)
 
-    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """The mixture of Poisson distributions over f ~ N(mean, variance), by Gauss-Hermite quadrature."""
-        return averaged(self, mean, variance)
-
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """exp(f / 2): the Fisher information of a log rate is the rate."""
         return torch.diag_embed((0.5 * f.clamp(max=LARGEST)).exp())
 
-    def pooled(self, data: Data) -> Float[Tensor, "K"]:
-        """The log of the mean count."""
-        return log_mean(data)
 
-
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(_OfCounts):
     """y ~ NegativeBinomial with mean μ = exp(f) and variance μ + α μ²: counts that vary by more than chance.
 
     It is a Poisson distribution whose rate varies from point to point as a Gamma variable with mean μ and squared
@@ -86,8 +97,7 @@ class NegativeBinomial(Likelihood):
     def __init__(
         self, num_outputs: int = 1, initial_dispersion: float = 0.5, bounds: tuple[float, float] = (1e-4, 1e2)
     ) -> None:
-        super().__init__()
-        self.outcomes, self.network_outputs = Counts(num_outputs), num_outputs
+        super().__init__(num_outputs)
         self.dispersion = Positive((num_outputs,), initial_dispersion, bounds)
 
     def forward(self, f: Float[Tensor, "*b K"]) -> Distribution:
@@ -97,19 +107,11 @@ class NegativeBinomial(Likelihood):
         count = alpha.reciprocal().expand(f.shape)
         return Independent(NegativeBinomialCounts(count, logits=f + alpha.log(), validate_args=False), 1)
 
-    def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
-        """The mixture of negative binomials over f ~ N(mean, variance), by Gauss-Hermite quadrature."""
-        return averaged(self, mean, variance)
-
     def curvature_root(self, f: Float[Tensor, "*b K"]) -> Float[Tensor, "*b K K"]:
         """√(μ / (1 + α μ)), the root of the Fisher information of a log mean."""
         f = f.clamp(max=LARGEST)
         log_alpha = self.dispersion().to(f.dtype).log()
         return torch.diag_embed((0.5 * (f - torch.nn.functional.softplus(f + log_alpha))).exp())
-
-    def pooled(self, data: Data) -> Float[Tensor, "K"]:
-        """The log of the mean count."""
-        return log_mean(data)
 
 
 def log_mean(data: Data) -> Float[Tensor, "C"]:

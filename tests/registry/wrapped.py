@@ -101,6 +101,12 @@ WRAPPED = [
     Case("stacked", _stacked, examples=3, calls=20, exceptions=FROZEN | DRAWN_THETA),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
+    Case(
+        "log-transformed",
+        lambda: bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.MLP(1, [8, 4])))),
+        outcomes=bm.tasks.Positives(1),
+        examples=6,
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
     Case(
         "standardized-r2d2",

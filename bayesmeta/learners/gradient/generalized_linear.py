@@ -44,7 +44,7 @@ from bayesmeta.priors import DiagonalCovariance, FeatureCovariance, FullCovarian
 from bayesmeta.priors.prior import LOG_2PI
 from bayesmeta.typing import LogJoint, Params
 
-NODES = {1: 25, 2: 9}  # along each axis, by the number of effects of a task; above, one: Laplace's approximation
+NODES = {1: 40, 2: 11}  # along each axis, by the number of effects of a task; above, one: Laplace's approximation
 MOST_NODES = 4096
 MOST_CORRELATED = 4  # features whose weights have a full covariance where none is given; above, a variance each
 HALVINGS = 12  # of a Newton step that leads downhill
@@ -64,7 +64,7 @@ class GeneralizedLinearMixedModel(RandomEffects):
         covariance: the covariance of the weights between tasks; full by default up to four varying features, and
             diagonal above.
         nodes: quadrature nodes along each effect of a task, for the evidence: 1 is Laplace's approximation. By default
-            25 for one effect, 9 for two, and 1 for more.
+            40 for one effect, 11 for two, and 1 for more.
         posterior: how the mode becomes a posterior; by default `AdaptiveQuadrature()` for one or two effects of a task,
             and `WeightedDraws()` for more, which are exact up to the number of draws; or `Linearized()`.
         steps: largest number of Newton steps.
