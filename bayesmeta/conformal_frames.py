@@ -15,6 +15,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
 from bayesmeta.task_names import texts
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
+from bayesmeta.tasks.known_points import KnownPoints
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.tasks.table import Schema
 
@@ -29,7 +30,7 @@ MOST_NAMED = 3  # tasks in a warning
 def conformal_frame(
     learner: Learner,
     schema: Schema,
-    context: "pd.DataFrame",
+    context: "pd.DataFrame | KnownPoints",
     query: "pd.DataFrame",
     calibration: TaskDataset,
     level: float = 0.9,
@@ -94,7 +95,7 @@ def conformal_frame(
 def conformal_predictions(
     learner: Learner,
     schema: Schema,
-    context: "pd.DataFrame",
+    context: "pd.DataFrame | KnownPoints",
     query: "pd.DataFrame",
     calibration: TaskDataset,
     level: float = 0.9,

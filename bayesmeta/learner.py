@@ -699,8 +699,9 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
-                labels where the learner predicts numbers, or numbers where it predicts labels. UnsupportedError: the
-                learner is in half precision, or has no place for known noise or for outcomes that are missing.
+                labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
+                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place for
+                known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
@@ -716,7 +717,10 @@ class Learner(Described, nn.Module, ABC):
         )
         require_precision(expected.dtype, type(self).__name__)
         require_kind(expected.y_shape, spec.y_shape, self.title)
-        return expected.conform(data)
+        data = expected.conform(data)
+        if isinstance(self.outcomes, Numbers):
+            self.outcomes.require(data.y, data.mask, self.title)
+        return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
         """Support and query in the learner's precision and on its device. Raises ShapeError like `conform`."""

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.wrappers.log_transformed import LogTransformed
 
 MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
 LOOKS = 40  # validations in a training
@@ -149,6 +150,37 @@ class ByGradients(Trainer):
         linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
         remark = f"; effects of covariates are linear, as {len(tasks)} tasks do not tell curved ones" * linear
         return Trained(learner, repr(result) + remark, settling(result, training.steps))
+
+
+@dataclass(frozen=True)
+class OnLogScale(Trainer):
+    """A learner of positive outcomes whose inside is trained on their logarithms.
+
+    Attributes:
+        trainer: what trains the learner inside a `LogTransformed`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.Identity(0))).double())
+        >>> tasks = bm.TaskDataset.from_list([([[], []], [1.0, 2.0]), ([[], []], [4.0, 3.0]), ([[], []], [9.0, 8.0])])
+        >>> OnLogScale(ByEvidence())(learner, tasks, Training(progress=False)).learner.title
+        'LogTransformed(Standardized(ALPaCA))'
+    """
+
+    trainer: Trainer
+
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """As on any scale."""
+        return self.trainer.purposes(tasks, training)
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """What is trained may be another learner than what was given, as the trainer has it."""
+        if not isinstance(learner, LogTransformed):
+            raise DataError(f"expected a LogTransformed learner, got {learner.title}")
+        logged = replace(tasks.flat, y=tasks.flat.y.log())
+        inside = TaskDataset(logged, tasks.names, tasks.schema)
+        trained = self.trainer(learner.learner, inside, training)
+        return replace(trained, learner=LogTransformed(trained.learner))
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def fit(
     yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; stack for numbers and maml for classes by default.")
+        str | None, typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes.")
     ] = None,
     holdout: Holdout = 0.0,
     validation: Annotated[
@@ -73,8 +73,9 @@ def fit(
     """Learn a prior from the tasks of a table, and say what was made of its columns and where the model stands.
 
     Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start. An
-    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise. With --yerr,
-    rows count by how precise they are; predict and evaluate read the column, too, of rows that have an outcome.
+    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise: positive (its
+    logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how
+    precise they are; predict and evaluate read the column, too, of rows that have an outcome.
 
     The model folder holds all options that were used: fit --config MODEL/options.toml -o OTHER repeats the run.
     """

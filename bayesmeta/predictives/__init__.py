@@ -2,6 +2,7 @@
 
 from bayesmeta.predictives.affine import AffinePredictive
 from bayesmeta.predictives.dense_gaussian import DenseGaussianPredictive
+from bayesmeta.predictives.exponential import ExponentialPredictive
 from bayesmeta.predictives.gaussian import GaussianPredictive
 from bayesmeta.predictives.independent import IndependentPredictive
 from bayesmeta.predictives.low_rank_gaussian import LowRankGaussianPredictive
@@ -17,6 +18,7 @@ __all__ = [
     "AffinePredictive",
     "DenseGaussianPredictive",
     "EnsemblePredictive",
+    "ExponentialPredictive",
     "GaussianPredictive",
     "IndependentPredictive",
     "LowRankGaussianPredictive",

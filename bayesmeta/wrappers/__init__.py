@@ -3,6 +3,7 @@
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.concept import ConceptLearner
+from bayesmeta.wrappers.log_transformed import LogTransformed
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
@@ -28,6 +29,7 @@ __all__ = [
     "InputScale",
     "IsotonicRecalibrated",
     "LeftToRight",
+    "LogTransformed",
     "NoiseScale",
     "Order",
     "Random",

@@ -107,6 +107,12 @@ WRAPPED = [
     Case("separately", _separately, outcomes=bm.Numbers(2), examples=3, calls=20, steps=30),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
+    Case(
+        "log-transformed",
+        lambda: bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.MLP(1, [8, 4])))),
+        outcomes=bm.tasks.Positives(1),
+        examples=6,
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
     Case(
         "standardized-r2d2",
