@@ -5,6 +5,7 @@ import warnings
 
 import typer
 
+from bayesmeta.cli.crossval import crossval
 from bayesmeta.cli.demo import demo
 from bayesmeta.cli.evaluate import evaluate
 from bayesmeta.cli.example_table import example_table
@@ -33,6 +34,7 @@ COMMANDS = (  # in the order of --help
     demo,
     example_table,
     fit,
+    crossval,
     search,
     summary,
     predict,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
 from bayesmeta.arguments import seed_of, shot_counts, whole
 from bayesmeta.errors import DataError
@@ -185,6 +186,7 @@ def cross_validate(
     num_bootstrap: int = 1_000,
     seed: int = 0,
     batch_size: int = 64,
+    progress: bool | None = False,
 ) -> CrossValidated:
     """Judge ways of learning by all tasks: each is predicted once, by learners that were trained without it.
 
@@ -204,6 +206,7 @@ def cross_validate(
         num_bootstrap: resamplings of the tasks for the intervals.
         seed: of the folds, the divisions, the training and the bootstrap.
         batch_size: tasks adapted to at once.
+        progress: whether to show a progress bar, which counts trainings; None shows it on a terminal only.
 
     Raises:
         DataError: no learners, one that is called as a baseline, fewer than two folds or more than tasks, no task with
@@ -233,12 +236,16 @@ def cross_validate(
     arguments = dict(split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed)  # noqa: C408
     parts = [part.tolist() for part in folds_of(tasks, folds, seed)]
     evaluations, kept, seconds = {}, {}, []
-    for name, factory in {**learners, **baselines}.items():
-        start = time.perf_counter()
-        found = _judged(factory, tasks, parts, fitting, batch_size, arguments)
-        seconds.append(time.perf_counter() - start)
-        kept[name] = tuple(Fold(fold.tasks, fold.learner) for fold, _ in found)
-        evaluations[name] = _joined([each for _, each in found if each is not None], tasks)
+    everybody = {**learners, **baselines}
+    bar = tqdm(total=len(everybody) * len(parts), disable=None if progress is None else not progress, leave=False)
+    with bar:
+        for name, factory in everybody.items():
+            bar.set_description(name)
+            start = time.perf_counter()
+            found = _judged(factory, tasks, parts, fitting, batch_size, arguments, bar)
+            seconds.append(time.perf_counter() - start)
+            kept[name] = tuple([fold for fold, _ in found])
+            evaluations[name] = _joined([each for _, each in found if each is not None], tasks)
     held_out = _densities(evaluations, fitting, seconds)
     comparison = Comparison(held_out, num_bootstrap, seed)
     return CrossValidated(evaluations, kept, tuple(baselines), comparison, tasks, split, query)
@@ -252,6 +259,7 @@ def _judged(
     shots: tuple[int, ...],
     batch_size: int,
     arguments: dict[str, Any],
+    bar: "tqdm[Any]",
 ) -> list[tuple[Fold, Evaluation | None]]:
     """Fold by fold; no evaluation where no task of a fold has room for the least number of shots."""
     judged: list[tuple[Fold, Evaluation | None]] = []
@@ -262,6 +270,7 @@ def _judged(
         able = int(arguments["split"].room(held_out.data).max()) >= min(shots)
         found = evaluate(learner, held_out, shots, batch_size=batch_size, **arguments) if able else None
         judged.append((Fold(held_out, learner), found))
+        bar.update()
     return judged
 
 
