@@ -59,7 +59,7 @@ def crossval(
     names, counts = names_of(methods, "--methods"), counts_of(shots)
     from bayesmeta.recipes import recipe, usual
     from bayesmeta.reporting import cross_validated_report
-    from bayesmeta.selection import cross_validate
+    from bayesmeta.selection import cross_validate, usual_baselines
     from bayesmeta.table_account import account
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.tasks.source import PrefixSplit, RandomSplit
@@ -77,6 +77,7 @@ def crossval(
         tasks,
         counts,
         folds,
+        baselines=usual_baselines(min(steps, 2_000)),
         split=PrefixSplit if forecast else RandomSplit,
         level=level,
         seed=seed,

@@ -8,12 +8,13 @@ a little worse than one that learns from all tasks.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
-from bayesmeta.arguments import seed_of, shot_counts, whole
+from bayesmeta.arguments import probability, seed_of, shot_counts, whole
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores, in_columns, with_half
@@ -35,8 +36,18 @@ from bayesmeta.tasks.source import RandomSplit, Split
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINES: dict[str, Factory] = {POOLED: pooled, ALONE: alone}
-"""What every comparison has beside it: one regression for all tasks, and each task alone."""
+
+def usual_baselines(steps: int = 2_000) -> dict[str, Factory]:
+    """What every comparison has beside it: one regression for all tasks, and each task alone.
+
+    Args:
+        steps: of the training of the regression.
+
+    Example:
+        >>> list(usual_baselines())
+        ['pooled', 'alone']
+    """
+    return {POOLED: partial(pooled, steps=steps), ALONE: alone}
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +210,7 @@ def cross_validate(
         tasks: all tasks that there are to learn from.
         shots: support points of a held-out task; numbers that no task has room for are left out.
         folds: into how many parts the tasks are divided, at random; each learner is trained so many times.
-        baselines: what is there to be beaten; `pooled` and `alone` by default.
+        baselines: what is there to be beaten; `usual_baselines()` by default, which are `pooled` and `alone`.
         split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
         query: largest number of query points of a task; None takes all that are left.
         level: probability of the central interval whose coverage and width are reported.
@@ -222,8 +233,9 @@ def cross_validate(
         >>> found.table().loc[3, "tasks"].to_dict()
         {'alone': 9, 'line': 9}
     """
-    baselines = BASELINES if baselines is None else baselines
+    baselines = usual_baselines() if baselines is None else baselines
     shots, seed, num_bootstrap = shot_counts(shots), seed_of(seed), whole(num_bootstrap, "of bootstrap resamplings")
+    level = probability(level, "an interval level")
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     require_factories(learners)
