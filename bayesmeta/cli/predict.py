@@ -1,7 +1,7 @@
 """`bayesmeta predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,18 @@ from bayesmeta.cli.tables import cells
 from bayesmeta.errors import DataError
 from bayesmeta.outputs import require_outputs, write_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def predict(
     model: Model,
-    context: Annotated[Path, typer.Argument(help="Table with the points that are known, outcomes included.")],
+    context: Annotated[
+        Path,
+        typer.Argument(
+            help="Table with the points that are known, outcomes included; or a STATE, as written by update."
+        ),
+    ],
     query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
     level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
@@ -52,6 +60,7 @@ def predict(
     from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
     from bayesmeta.table_cells import decimal_commas, number_columns
     from bayesmeta.table_files import read_table
+    from bayesmeta.tasks.known_points import KnownPoints, is_known_points
     from bayesmeta.tasks.source import PrefixSplit, RandomSplit
     from bayesmeta.unlike_tasks import unlike
 
@@ -63,11 +72,15 @@ def predict(
     if conformal is not None and noiseless:
         raise DataError("expected --noiseless or --conformal, got both: a conformal interval is of a new measurement")
     learner, schema, extra = load_model(model, device)
-    known, asked = read_table(context, sep, header_only=True), read_table(query, sep)
+    asked = read_table(query, sep)
     require_free(asked.frame.columns, result_columns(schema))
     if tasks is not None:
         require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
-    points, wanted = cells(known, schema), cells(asked, schema, outcomes=False)
+    if is_known_points(context):
+        points: pd.DataFrame | KnownPoints = KnownPoints.load(context, learner)
+    else:
+        points = cells(read_table(context, sep, header_only=True), schema)
+    wanted = cells(asked, schema, outcomes=False)
     matching = Matching.of(schema, points, wanted)
     if conformal is None:
         found = predictions(learner, schema, points, wanted, level, noiseless)
