@@ -1,6 +1,6 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -435,6 +435,29 @@ def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
         why = f", which is not for {kind}" if name in others else ""
         raise DataError(f"expected a method for {kind} among {sorted(known)}, got {name!r}{why}")
     return known[name]
+
+
+def require_uses(name: str, outcomes: Outcomes, options: Iterable[str]) -> None:
+    """Raise DataError where a method has no use for an option of `Training` that a user has given.
+
+    Args:
+        name: of the method.
+        outcomes: numbers or labels.
+        options: "lr", "validation", as the user has given them.
+
+    Example:
+        >>> require_uses("maml", NUMBER, ["lr"])
+        >>> require_uses("alpaca-linear", NUMBER, ["lr"])
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected no lr for 'alpaca-linear', which has no use for it; ...
+    """
+    for option in options:
+        if option not in recipe(name, outcomes).train.uses:
+            others = [other for other, each in recipes(outcomes).items() if option in each.train.uses]
+            raise DataError(
+                f"expected no {option} for {name!r}, which has no use for it; these have: {', '.join(others)}"
+            )
 
 
 def network_recipes(outcomes: Outcomes) -> dict[str, NetworkRecipe]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bayesmeta.cli.model_folders import load_model, surprise_of, tasks_to_score
-from bayesmeta.cli.options import Forecast, IncludeTrained, Model, Separator, Shots, TableFile, counts_of
+from bayesmeta.cli.options import Device, Forecast, IncludeTrained, Level, Model, Separator, Shots, TableFile, counts_of
 from bayesmeta.cli.speaking import speaker, warn
 from bayesmeta.outputs import require_outputs, write_table
 
@@ -17,9 +17,10 @@ def evaluate(
     shots: Shots = "0,1,2,5,10",
     forecast: Forecast = False,
     include_trained: IncludeTrained = False,
-    level: Annotated[float, typer.Option(help="Probability of the interval whose coverage is reported.")] = 0.9,
+    level: Level = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table file for all scores.")] = None,
+    device: Device = "cpu",
     sep: Separator = None,
 ) -> None:
     """Score a model on tasks it was not trained on, by number of support points."""
@@ -29,7 +30,7 @@ def evaluate(
     from bayesmeta.unlike_tasks import unlike
 
     require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
-    learner, schema, extra = load_model(model)
+    learner, schema, extra = load_model(model, device)
     counts, (tasks, trained) = counts_of(shots), tasks_to_score(read_table(table, sep), schema, extra, include_trained)
     result = evaluate_learner(
         learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
