@@ -10,7 +10,7 @@ import torch
 from bayesmeta.calibration.conformal import ConformalPosterior, HierarchicalConformal, require_tasks
 from bayesmeta.errors import DataError, retelling
 from bayesmeta.flat import FlatData
-from bayesmeta.frames import CHUNK, known_points, predictions, result_columns
+from bayesmeta.frames import CHUNK, points_of, predictions, result_columns
 from bayesmeta.learner import Learner
 from bayesmeta.modes import settled
 from bayesmeta.task_names import texts
@@ -112,7 +112,7 @@ def conformal_predictions(
     learner, calibration = learner.frozen(), _others(calibration, names)
     inputs = torch.from_numpy(schema.inputs(query))
     asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
-    known = known_points(schema, context, names)
+    known = points_of(schema, context, names)
     columns = [name for name in result_columns(schema) if name.endswith(("lower", "upper"))]
     ends = np.full((len(query), len(columns)), np.nan)
     sets = np.zeros((len(query), len(schema.classes)), dtype=bool)

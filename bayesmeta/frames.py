@@ -108,7 +108,7 @@ def predictions(
     inputs, (rows, names) = torch.from_numpy(schema.inputs(query)), schema.tasks(query)
     # the outcome of a row that is asked about is its place in the table
     asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
-    known, learner = known_points(schema, context, names), learner.frozen()
+    known, learner = points_of(schema, context, names), learner.frozen()
     require_kind_of(learner, schema)
     level = probability(level, "a level")
     values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
@@ -243,7 +243,7 @@ def describe_tasks(
     import pandas as pd
 
     rows, names = schema.tasks(query)
-    known, learner = known_points(schema, context, names), learner.frozen()
+    known, learner = points_of(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
     for chunk in chunks(known.counts):
         support, places = known.padded(chunk), chunk.numpy()
@@ -331,12 +331,12 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def known_points(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Hashable]) -> FlatData:
+def points_of(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Hashable]) -> FlatData:
     """The points of a context by task, in the order of the tasks that are asked about; others are left out.
 
     Args:
         schema: which column is what.
-        context: known points; rows with a missing outcome say nothing.
+        context: known points, as for `predict_frame`.
         names: of the tasks that are asked about.
 
     Raises:
@@ -347,7 +347,7 @@ def known_points(schema: Schema, context: "pd.DataFrame | KnownPoints", names: l
         >>> import bayesmeta as bm
         >>> schema = bm.tasks.Schema("cell", x=(), y=("y",))
         >>> context = pd.DataFrame({"cell": ["b", "a", "b"], "y": [0.1, 0.2, 0.3]})
-        >>> known_points(schema, context, ["a", "new", "b"]).counts.tolist()
+        >>> points_of(schema, context, ["a", "new", "b"]).counts.tolist()
         [1, 0, 2]
     """
     known = context if isinstance(context, KnownPoints) else KnownPoints.of(schema, context)

@@ -42,11 +42,9 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.priors import DiagonalCovariance
+from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.tasks.table import Schema
-from bayesmeta.trainers import MANY, ByEvidence, ByGradients, OnLogScale, Trainer
-from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
-from bayesmeta.wrappers.log_transformed import LogTransformed
-from bayesmeta.wrappers.standardized import Standardized
+xfrom bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 
@@ -95,6 +93,24 @@ class Recipe:
         if self.with_covariates is None or not schema.num_covariates:
             return self.build(inputs, outputs)
         return self.with_covariates(inputs, schema.num_covariates, outputs)
+
+    def factory(self, schema: Schema, training: Training) -> Factory:
+        """What makes a trained learner of tasks, for comparisons and cross-validation.
+
+        Args:
+            schema: of their table.
+            training: how it is trained.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> frame = pd.DataFrame({"who": list("aabb"), "t": [0.0, 1, 0, 1], "y": [1.0, 2, 3, 5]})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["t"], y=["y"])
+            >>> make = recipe("alpaca-linear").factory(tasks.schema, Training(steps=3))
+            >>> make(tasks).title
+            'Standardized(ALPaCA)'
+        """
+        return lambda tasks: self.train(self.for_table(schema), tasks, training).learner
 
 
 OnNetwork = Callable[[Network, int], Learner]
@@ -541,6 +557,22 @@ def _offered(outcomes: Outcomes) -> tuple[str, dict[str, Recipe]]:
     if isinstance(outcomes, Counts):
         return "counts", COUNT_RECIPES
     return ("positive numbers", POSITIVE_RECIPES) if isinstance(outcomes, Positives) else ("numbers", RECIPES)
+
+
+def usual(outcomes: Outcomes) -> list[str]:
+    """The methods that a comparison takes where none is named: the default one, and the simplest.
+
+    Args:
+        outcomes: numbers or labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> usual(bm.Numbers()), usual(bm.Labels(3))
+        (['stack', 'alpaca-linear'], ['glmm', 'llama-linear'])
+    """
+    offered = list(recipes(outcomes))
+    simple = [name for name in ("alpaca-linear", "glmm-poisson", "llama-linear") if name in offered[1:]]
+    return [offered[0], *simple[:1]]
 
 
 def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:

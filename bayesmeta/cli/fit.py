@@ -121,7 +121,7 @@ def fit(
     if correcting is not None:
         learner, said = corrected(learner, correcting, schema, seed)
         found.append(f"predictions: {said}")
-    save_model(learner, output, schema, method, kept, tasks, held_out, seed)
+    save_model(learner, output, schema, method, train, tasks, held_out, seed, correcting)
     write(output / "options.toml", options_of(context, method=method).encode())
     for line in (*found, *standing(trained.learner, train, schema, seed), trained.convergence):
         if line:

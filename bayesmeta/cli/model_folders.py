@@ -75,6 +75,7 @@ def save_model(
     tasks: "TaskDataset",
     held_out: "TaskDataset | None",
     seed: int,
+    correcting: "TaskDataset | None" = None,
 ) -> None:
     """Write a model folder, with what predict and evaluate want to know.
 
@@ -87,12 +88,17 @@ def save_model(
         tasks: all tasks.
         held_out: those that were left for evaluate; None for none.
         seed: of the tasks that new ones will be compared with.
+        correcting: tasks that predictions were corrected by; None for none.
     """
     from bayesmeta.task_names import texts
     from bayesmeta.training.checkpoint import save
     from bayesmeta.unlike_tasks import reference_tasks
 
-    extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
+    extra = {
+        "schema": schema.to_json(),
+        "method": method,
+        "trained_on": texts([*train.names, *(correcting.names if correcting else ())]),
+    }
     try:
         found = learner.summary(train).with_facts([("method", method)])
         extra |= {"summary": found.to_json()}

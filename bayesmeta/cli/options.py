@@ -43,6 +43,24 @@ def counts_of(shots: str) -> list[int]:
     return whole_numbers(shots, "numbers of support points like 0,1,3")
 
 
+def names_of(text: str | None, option: str) -> list[str]:
+    """Names between commas; none where the option is not given.
+
+    Args:
+        text: as the user wrote it.
+        option: its name, for the error.
+
+    Raises:
+        DataError: no name between two commas, or one twice.
+    """
+    if text is None:
+        return []
+    names = [part.strip() for part in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(f"expected different names separated by commas for {option}, got {text!r}")
+    return names
+
+
 def whole_numbers(text: str, expected: str) -> list[int]:
     """Whole numbers between commas.
 

@@ -112,7 +112,7 @@ def pit_panel(evaluation: Evaluation, result: ShotScores, end: str) -> Panel:
     assert result.pit is not None
     figure, ax = _one(3.5, 2.5)
     plotting.pit_histogram(evaluation, shots=result.shots, ax=ax)
-    ax.legend(frameon=False, fontsize=7, loc="upper right", ncols=2)
+    ax.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
     values = result.pit.ravel()
     heights = np.histogram(values, bins=10, range=(0.0, 1.0))[0] / values.size * 10.0
     shown = ", ".join(f"{height:.2f}" for height in heights)

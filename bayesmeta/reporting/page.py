@@ -6,6 +6,7 @@ Everything that comes from outside (names of tasks and columns, titles) goes thr
 import base64
 import hashlib
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,8 @@ nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; ma
   border-left: 5px solid var(--line); margin-bottom: .5rem; background: var(--soft); }
 .conclusions .topic { font-weight: 600; }
 .conclusions .outcome { display: block; font-size: .92rem; }
-.conclusions .verdict { display: block; font-size: .88rem; font-weight: 600; }
+.conclusions .verdict { display: block; font-size: .88rem; font-weight: 600; white-space: nowrap; }
+code { font-size: .92em; white-space: nowrap; }
 .conclusions > .good { border-color: var(--blue); }
 .conclusions > .rough { border-color: var(--blue); border-left-style: dotted; }
 .conclusions > .problem { border-color: var(--vermillion); }
@@ -64,6 +66,7 @@ td small { display: block; color: var(--quiet); white-space: nowrap; }
 .narrow { grid-template-columns: repeat(auto-fit, minmax(min(13rem, 100%), 1fr)); }
 figure { margin: 0; max-width: 27rem; break-inside: avoid; }
 figure svg { display: block; width: 100%; height: auto; }
+figure svg text { fill: var(--ink); }
 figure svg * { stroke-linejoin: round; stroke-linecap: butt; }
 figcaption { font-size: .88rem; color: var(--quiet); }
 .terms dt { font-weight: 600; margin-top: .4rem; }
@@ -152,7 +155,7 @@ def listed(conclusions: Sequence[Conclusion]) -> str:
     for each in conclusions:
         numbers = "".join(f"<li>{escape(number)}</li>" for number in each.numbers)
         more = f'<ul class="numbers">{numbers}</ul>' if numbers else ""
-        more += f'<div class="advice">{escape(each.advice)}</div>' if each.advice else ""
+        more += f'<div class="advice">{_with_options(each.advice)}</div>' if each.advice else ""
         outcome = f'<span class="outcome">{escape(each.outcome)}</span> ' if each.outcome else ""
         items.append(
             f'<li class="{each.verdict.name.lower()}"><div><span class="topic">{escape(each.topic)}</span> {outcome}'
@@ -160,6 +163,11 @@ def listed(conclusions: Sequence[Conclusion]) -> str:
             f"{escape(each.verdict.value)}</span></div><div>{escape(each.text)}{more}</div></li>"
         )
     return f'<ul class="conclusions">{"".join(items)}</ul>'
+
+
+def _with_options(text: str) -> str:
+    """Text in which options of commands are not broken at their hyphens."""
+    return re.sub(r"--[a-z]+( [\d.]+)?", lambda found: f"<code>{found.group()}</code>", escape(text))
 
 
 def table(

@@ -161,8 +161,8 @@ def example_tasks(groups: Sequence[tuple[str, list[Panel]]], one_varies: bool, l
     """
     if one_varies:
         text = (
-            "Line: mean. Dark and light band: 50 and 90 %, noise included. Black: the points that are known. "
-            "Grey: points that are not."
+            "Line: mean. Bands: 50 and 90 %, noise included. Large dots: the points that are known. Small dots: points "
+            "that are not."
         )
     else:
         text = (

@@ -1,6 +1,5 @@
 """Model folders: weights as safetensors, everything else as JSON, never a pickle."""
 
-import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -145,7 +144,6 @@ def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
         folder = Path(folder)
     except TypeError as error:
         raise DataError(f"expected a model folder, got {said(folder)}") from error
-    _know_all_classes()
     # inference mode would make a learner that cannot be trained
     with torch.inference_mode(False), opened(folder) as (manifest, weights):
         if "format" in manifest and manifest["format"] != FORMAT:
@@ -160,13 +158,6 @@ def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
         learner = _constructed(manifest["learner"], PRECISIONS[manifest["dtype"]], sizes, folder)
         _fill(learner, weights, sizes, folder)
     return learner, manifest["extra"]
-
-
-def _know_all_classes() -> None:
-    """Import the classes of the library, which its root imports only when each is asked for."""
-    root = importlib.import_module("bayesmeta")
-    for name in root.__all__:
-        getattr(root, name)
 
 
 def _sizes(weights: Any, folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:
