@@ -235,9 +235,9 @@ class Data:
     tensors as torch does: `clone` cuts them off.
 
     What is known of the noise of each outcome, as error bars are, is `noise`: a variance beside that which a learner
-    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`). Of several outcomes of a
-    point some may not have been measured: their noise is infinite, and what stands in y never matters (`partly_known`).
-    Learners that cannot leave out a part of a point refuse it (`Learner.partial_outcomes`).
+    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`). Of several outcomes of
+    a point some may not have been measured: their noise is infinite, and what stands in y never matters
+    (`partly_known`). Learners that cannot leave out a part of a point refuse it (`Learner.partial_outcomes`).
 
     Attributes:
         x: the inputs, `B N *x`.
