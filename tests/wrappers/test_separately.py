@@ -14,11 +14,12 @@ from bayesmeta.cli.app import app
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.predictives.covariances import covariance_of_points
 from bayesmeta.recipes import recipe
-from bayesmeta.separate_outcomes import for_tasks
+from bayesmeta.separate_outcomes import evaluate_each, for_tasks
 from bayesmeta.table_account import account
 from bayesmeta.trainers import Training
 from bayesmeta.wrappers import Separately
 
+pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # of fits that are only compared
 NAN = float("nan")
 X = [0.0, 1.0, 2.0, 3.0]
 Y = [[0.1, 5.0], [0.9, NAN], [NAN, 4.0], [2.7, 3.5]]
@@ -93,7 +94,7 @@ def test_losses_and_evidences_are_sums_over_outcomes() -> None:
 )
 def test_others_refuse_points_that_lack_an_outcome(learner: bm.Learner) -> None:
     data = bm.Data.partly_known(X, Y)
-    with pytest.raises(UnsupportedError, match="expected points with all their outcomes.*Separately"):
+    with pytest.raises(UnsupportedError, match=r"expected points with all their outcomes.*Separately"):
         learner.adapt(data)
     posterior = learner.adapt(bm.Data.from_arrays(X[:1], [[0.1, 5.0]]))
     with pytest.raises(UnsupportedError, match="expected points with all their outcomes"):
@@ -195,11 +196,24 @@ def test_scores_are_of_points_with_all_outcomes_given_all_points() -> None:
     tasks = _tasks()
     learner = for_tasks(recipe("alpaca-linear"), tasks).for_table(tasks.schema)
     learner.prepare(tasks.data)
-    evaluation = bm.evaluate(learner, tasks, shots=[0, 2], num_bootstrap=0)
-    assert int(evaluation.table().loc[0, "points"].max()) == 24  # whole rows
-    both = bm.evaluate(learner, bm.TaskDataset.from_frame(_frame().dropna(), task="who", x=["t"], y=["u", "v"]), [0])
-    nll = [each.table().xs(0, level="shots")["nll"] if "outcome" in each.table().index.names else each.table()["nll"] for each in (evaluation, both)]
-    np.testing.assert_allclose(float(nll[0].iloc[0]), float(nll[1].iloc[0]), rtol=1e-8)
+    whole = bm.TaskDataset.from_frame(_frame().dropna(), task="who", x=["t"], y=["u", "v"])
+    found, expected = (bm.evaluate(learner, each, shots=[0], num_bootstrap=0).table() for each in (tasks, whole))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-8)
+    assert found["points"].unique().tolist() == [24]
+    after_two = bm.evaluate(learner, tasks, shots=[2], num_bootstrap=0).table()  # some of these lack an outcome
+    assert after_two["nll"].notna().all()
+
+
+def test_scores_of_each_outcome_where_it_was_measured() -> None:
+    tasks = _tasks()
+    learner = for_tasks(recipe("alpaca-linear"), tasks).for_table(tasks.schema)
+    learner.prepare(tasks.data)
+    found = evaluate_each(learner, tasks, [0, 2], num_bootstrap=0)
+    assert [int(each.table()["points"].iloc[0]) for each in found.values()] == [48 - 24, 47 - 24]  # two are shown
+    alone = bm.evaluate(learner.learners[1], tasks.of_outcome("v"), [0, 2], num_bootstrap=0)
+    pd.testing.assert_frame_equal(found["v"].table(), alone.table())
+    with pytest.raises(DataError, match="expected Separately of 2 outcomes, got ALPaCA"):
+        evaluate_each(bm.ALPaCA(bm.Identity(1), num_outputs=2), tasks, [0])
 
 
 def test_known_points_of_two_tables_and_a_file(tmp_path: Path) -> None:
@@ -229,4 +243,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "u: 8 to learn from; v: 8 to learn from" in said
     run("predict", model, table, table, "--output", tmp_path / "out.csv")
     assert pd.read_csv(tmp_path / "out.csv")["v_sd"].notna().all()
-    run("evaluate", model, table)
+    said = run("evaluate", model, table, "--output", tmp_path / "scores.csv")
+    assert "v, where it was measured: " in said
+    scores = pd.read_csv(tmp_path / "scores.csv").set_index(["outcome", "shots"])
+    assert scores.loc[("u", 0), "tasks"] == 4  # those that were held out
