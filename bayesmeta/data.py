@@ -346,7 +346,8 @@ class Data:
         if yerr is not None:
             deviations = np.array(np.broadcast_to(np.asarray(yerr, dtype=np.float64), given.shape))
             deviations[missing.numpy()] = 0.0
-        data = cls.from_arrays(x, np.nan_to_num(given, nan=0.0, posinf=np.inf, neginf=-np.inf), deviations)
+        # in place of a missing outcome stands 1, which is an outcome of every kind
+        data = cls.from_arrays(x, np.nan_to_num(given, nan=1.0, posinf=np.inf, neginf=-np.inf), deviations)
         if not bool(missing.any()):
             return data
         noise = torch.zeros_like(data.y) if data.noise is None else data.noise
