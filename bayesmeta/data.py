@@ -235,9 +235,9 @@ class Data:
     tensors as torch does: `clone` cuts them off.
 
     What is known of the noise of each outcome, as error bars are, is `noise`: a variance beside that which a learner
-    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`). Of several outcomes of a
-    point some may not have been measured: their noise is infinite, and what stands in y never matters (`partly_known`).
-    Learners that cannot leave out a part of a point refuse it (`Learner.partial_outcomes`).
+    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`). Of several outcomes of
+    a point some may not have been measured: their noise is infinite, and what stands in y never matters
+    (`partly_known`). Learners that cannot leave out a part of a point refuse it (`Learner.partial_outcomes`).
 
     Attributes:
         x: the inputs, `B N *x`.
@@ -346,7 +346,8 @@ class Data:
         if yerr is not None:
             deviations = np.array(np.broadcast_to(np.asarray(yerr, dtype=np.float64), given.shape))
             deviations[missing.numpy()] = 0.0
-        data = cls.from_arrays(x, np.nan_to_num(given, nan=0.0, posinf=np.inf, neginf=-np.inf), deviations)
+        # in place of a missing outcome stands 1, which is an outcome of every kind
+        data = cls.from_arrays(x, np.nan_to_num(given, nan=1.0, posinf=np.inf, neginf=-np.inf), deviations)
         if not bool(missing.any()):
             return data
         noise = torch.zeros_like(data.y) if data.noise is None else data.noise

@@ -1,11 +1,14 @@
 """Recipes for tables whose rows may lack some of several outcomes: a learner for each, from the rows that have it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from typing_extensions import override
 
 from bayesmeta.errors import DataError
+from bayesmeta.evaluation.evaluate import evaluate
+from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.learner import Learner
 from bayesmeta.recipes import Recipe
 from bayesmeta.tasks.dataset import TaskDataset
@@ -76,3 +79,37 @@ def for_tasks(recipe: Recipe, tasks: TaskDataset) -> Recipe:
     return Recipe(
         recipe.summary, each(recipe.build), BySeparating(recipe.train), None if covariates is None else each(covariates)
     )
+
+
+def evaluate_each(
+    learner: Learner, tasks: TaskDataset, shots: Sequence[int], **arguments: Any
+) -> dict[str, Evaluation]:
+    """The scores of each outcome at all points where it was measured, by name; shots are points that have it.
+
+    `bm.evaluate` scores points that have all of their outcomes, of which there may be few. As the learners of
+    `Separately` know nothing of each other, nothing is lost by scoring them one by one.
+
+    Args:
+        learner: `Separately`.
+        tasks: held-out tasks.
+        shots: numbers of support points.
+        arguments: others of `bm.evaluate`.
+
+    Raises:
+        DataError: a learner of other outcomes; as `bm.evaluate`.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"who": list("aabb"), "u": [1.0, 2.0, 3.0, 5.0], "v": [4.0, None, 1.0, 2.0]})
+        >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=[], y=["u", "v"])
+        >>> learner = Separately({name: bm.ALPaCA(bm.Identity(0)) for name in "uv"})
+        >>> found = evaluate_each(learner, tasks, [0], num_bootstrap=0)
+        >>> {name: int(each.table()["points"].iloc[0]) for name, each in found.items()}
+        {'u': 4, 'v': 3}
+    """
+    count = tasks.flat.y.shape[1] if tasks.flat.y.is_floating_point() else 0
+    if not isinstance(learner, Separately) or len(learner.names) != count:
+        raise DataError(f"expected Separately of {count} outcomes, got {learner.title} of {learner.outcomes}")
+    pairs = enumerate(zip(learner.names, learner.learners, strict=True))
+    return {name: evaluate(each, tasks.of_outcome(place), shots, **arguments) for place, (name, each) in pairs}

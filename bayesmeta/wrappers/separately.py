@@ -67,7 +67,8 @@ class Separately(Learner):
                 )
         self.names = tuple(learners)
         self._parts = nn.ModuleList(learners.values())
-        self.x_shape, self.outcomes = first.x_shape, Numbers(len(learners))
+        kinds = {type(each.outcomes) for each in self.learners}
+        self.x_shape, self.outcomes = first.x_shape, (kinds.pop() if len(kinds) == 1 else Numbers)(len(learners))
         self.exchangeable = all(each.exchangeable for each in self.learners)
         self.known_noise = all(each.known_noise for each in self.learners)
         self.coupled = any(each.coupled for each in self.learners)
