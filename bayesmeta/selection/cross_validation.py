@@ -164,13 +164,8 @@ def cross_validated(
     shots, seed, batch_size = shot_counts(shots), seed_of(seed), require_batch(batch_size)
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
-    factories = list(learners.values()) if isinstance(learners, Mapping) else []
-    if not factories or not all(callable(each) and not isinstance(each, Learner) for each in factories):
-        raise DataError(
-            "expected learners by name, each a function of training tasks that returns a trained learner, such as "
-            "bm.selection.Candidate(make, train), got " + repr(learners)
-        )
-    parts = folds.parts(len(tasks), seed) if isinstance(folds, OneSplit) else _folds(folds, len(tasks), seed)
+    require_factories(learners)
+    parts = folds_of(tasks, folds, seed)
     held_out = np.sort(np.concatenate(parts))
     columns, places, seconds = [], None, []
     for name, factory in learners.items():
@@ -215,10 +210,44 @@ def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
     return learner
 
 
-def _folds(folds: int, num_tasks: int, seed: int) -> list[np.ndarray]:
-    """The positions of the tasks of each fold, in order."""
-    folds = whole(folds, "folds", 2, num_tasks)
-    order = np.random.default_rng(seed).permutation(num_tasks)
+def require_factories(learners: Mapping[str, Factory]) -> None:
+    """Refuse what does not make learners.
+
+    Args:
+        learners: by name, what makes a trained learner of tasks.
+
+    Raises:
+        DataError: there is none, or one that is no function, or a learner itself.
+    """
+    factories = list(learners.values()) if isinstance(learners, Mapping) else []
+    if not factories or not all(callable(each) and not isinstance(each, Learner) for each in factories):
+        raise DataError(
+            "expected learners by name, each a function of training tasks that returns a trained learner, such as "
+            "bm.selection.Candidate(make, train), got " + repr(learners)
+        )
+
+
+def folds_of(tasks: TaskDataset, folds: int | OneSplit, seed: int) -> list[np.ndarray]:
+    """The positions of the tasks of each fold, in order.
+
+    Args:
+        tasks: all tasks.
+        folds: into how many parts they are divided, at random; or a part that is held out once.
+        seed: of the division.
+
+    Raises:
+        DataError: fewer than two folds, or more than tasks.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> parts = folds_of(bm.tasks.Sawtooth().dataset(5, 6, seed=0), 2, seed=0)
+        >>> [len(part) for part in parts], sorted(np.concatenate(parts).tolist())
+        ([3, 2], [0, 1, 2, 3, 4])
+    """
+    if isinstance(folds, OneSplit):
+        return folds.parts(len(tasks), seed)
+    folds = whole(folds, "folds", 2, len(tasks))
+    order = np.random.default_rng(seed).permutation(len(tasks))
     return [np.sort(order[fold::folds]) for fold in range(folds)]
 
 

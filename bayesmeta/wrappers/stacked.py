@@ -27,7 +27,9 @@ from typing_extensions import override
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.one_line import several
 from bayesmeta.predictives import EnsemblePredictive
+from bayesmeta.summaries import Coefficients, Columns, MixtureSummary, plain
 from bayesmeta.wrappers.base import Untrainable
 from bayesmeta.wrappers.by_points import interpolated
 
@@ -153,6 +155,29 @@ class Stacked(Untrainable):
         return sum(learner.kept_rows for learner in self.learners)
 
     @override
+    def described(self, columns: Columns, *data: Data) -> MixtureSummary:
+        members = [each.described(columns, *map(each.conform, data)) for each in self.learners]
+        facts = [("predicts", plain.predicts(self.x_shape, self.outcomes))]
+        if data:
+            facts.append(("data", plain.data(data)))
+        words = (
+            "Each prediction is a mixture of what these models predict, with these weights: held-out tasks were "
+            "predicted best with them (`bm.stack`). They are no probabilities that a model is right."
+        )
+        return MixtureSummary(
+            title=f"Mixture of {several(len(members), 'model')}",
+            facts=tuple(facts),
+            notes=(words,),
+            names=self.names,
+            weights=tuple(self.weights.tolist()),
+            members=tuple(members),
+        )
+
+    @override
+    def noise_stddev(self) -> None:
+        return None  # each learner has its own
+
+    @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         return Learner.evidence(self, data)  # weights that do not come from the task's points have none
 
@@ -188,6 +213,15 @@ class StackedPosterior(TaskPosterior):
     @override
     def points_seen(self) -> Int[Tensor, "B"]:
         return self.counts
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        """Under the heaviest learner that has any with names."""
+        for place in self.learner.weights.argsort(descending=True).tolist():
+            found = self.posteriors[place].coefficients(columns)
+            if found is not None and found.are_the_users:
+                return found
+        return None
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> EnsemblePredictive:
