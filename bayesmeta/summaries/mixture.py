@@ -29,10 +29,10 @@ class MixtureSummary(Summary):
         >>> summary.member("line").variance_components.index.names
         ['group', 'term']
         >>> print(*(line[:50] for line in str(summary).splitlines()[3:6]), sep="|")
-        Models and their weights|   75 %  line     ALPaCA(Identity(1)): a linear m|   25 %  network  MAML(MLP(1, [8]))
+        Models and their weights|   75 %  line     ALPaCA(Identity(1)): a linear mi|   25 %  network  MAML(MLP(1, [8]))
         >>> mixed = bm.wrappers.Stacked(learners, {"line": [0.75, 0.4], "network": [0.25, 0.6]}, points=[0, 5])
-        >>> print(*(line[:25] for line in str(mixed.summary()).splitlines()[4:7]), sep="|")
-          0 points     5|      25 %  60 %  network|      75 %  40 %  line
+        >>> print(*(line[2:25] for line in str(mixed.summary()).splitlines()[4:7]), sep="|")
+        0 points     5|    75 %  40 %  line   |    25 %  60 %  network
     """
 
     names: tuple[str, ...]
