@@ -44,7 +44,10 @@ from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.tasks.table import Schema
-xfrom bayesmeta.wrappers.standardized import Standardized
+from bayesmeta.trainers import MANY, ByEvidence, ByGradients, OnLogScale, Trainer, Training
+from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
+from bayesmeta.wrappers.log_transformed import LogTransformed
+from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 
@@ -224,8 +227,9 @@ HIDDEN = (40, 40)  # the network of the papers
 
 def _layers(kind: Callable[..., Learner], network: Network) -> dict[str, Any]:
     """Which layers adapt: all but those that are the same in all tasks by intention, the effects of covariates."""
-    by_layers = isinstance(kind, type) and issubclass(kind, WeightLearner) and isinstance(network, TaskCovariates)
-    return {"adapted": ["features", "output"]} if by_layers else {}
+    if not (isinstance(network, TaskCovariates) and isinstance(kind, type) and issubclass(kind, WeightLearner)):
+        return {}
+    return {"adapted": ["output", *(["features"] if any(True for _ in network.parameters()) else [])]}
 
 
 def _outputs(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
