@@ -24,6 +24,7 @@ try:
     from ax.adapter.registry import Generators
     from ax.core.experiment import Experiment
     from ax.core.parameter import RangeParameter
+    from ax.core.search_space import SearchSpace
     from ax.core.types import TParameterization
     from ax.generation_strategy.external_generation_node import ExternalGenerationNode
     from ax.generation_strategy.generation_node import GenerationNode
@@ -109,6 +110,7 @@ class FirstTrial(ExternalGenerationNode):
         self.whole: list[bool] = []
         self.bounds = torch.zeros(2, 0, dtype=torch.float64)
         self.sign = 1.0
+        self.search_space: SearchSpace | None = None
 
     def update_generator_state(self, experiment: Experiment, data: Any) -> None:
         """Take the search space and the objective.
@@ -129,8 +131,9 @@ class FirstTrial(ExternalGenerationNode):
                 "first trial yourself"
             )
         self.names = [each.name for each in ranges]
-        self.whole = [each.parameter_type.is_numeric and each.python_type is int for each in ranges]
+        self.whole = [each.python_type is int for each in ranges]
         self.bounds = torch.tensor([[each.lower, each.upper] for each in ranges], dtype=torch.float64).mT
+        self.search_space = experiment.search_space
         self.sign = -1.0 if config.objective.minimize else 1.0
 
     def get_next_candidate(self, pending_parameters: list[TParameterization]) -> TParameterization:
@@ -144,11 +147,16 @@ class FirstTrial(ExternalGenerationNode):
         x = lower + (upper - lower) * unit
         whole = torch.tensor(self.whole)
         x = torch.where(whole, x.round(), x)
+        if self.search_space is not None and self.search_space.parameter_constraints:
+            allowed = [self.search_space.check_membership(self._named(row)) for row in x.tolist()]
+            x = x[torch.tensor(allowed)]
         model = TaskModel.adapted(self.learner, x[:0], x[:0, :1])
         with torch.no_grad():
             draw = model.posterior(x).rsample() if pending_parameters else PartsPosterior(model.parts(x[:, None])).mean
-        best = x[(self.sign * draw.flatten()).argmax()].tolist()
-        return {n: round(v) if w else v for n, v, w in zip(self.names, best, self.whole, strict=True)}
+        return self._named(x[(self.sign * draw.flatten()).argmax()].tolist())
+
+    def _named(self, values: list[float]) -> TParameterization:
+        return {n: round(v) if w else v for n, v, w in zip(self.names, values, self.whole, strict=True)}
 
 
 def generation_strategy(learner: Learner, **options: Any) -> GenerationStrategy:
