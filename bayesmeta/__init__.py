@@ -16,194 +16,22 @@ Here are the verbs, the core types, the learners, their networks and the errors.
     checks        sbc, fidelity, surprise               inference, predictives NUTS, solvers; what predictions are
     plotting      figures                               networks, learners, wrappers   base classes to inherit
     selection     candidates, cross-validation, stacking
+    summaries     what `learner.summary` and `posterior.summary` give
 """
 
-from bayesmeta import (
-    calibration,
-    checks,
-    evaluation,
-    heads,
-    hyperpriors,
-    inference,
-    kernels,
-    learners,
-    likelihoods,
-    networks,
-    noise,
-    parametric,
-    plotting,
-    predictives,
-    priors,
-    selection,
-    tasks,
-    training,
-    wrappers,
-)
-from bayesmeta.data import Data, Task, TaskBatch
-from bayesmeta.errors import (
-    BayesMetaError,
-    ConvergenceWarning,
-    DataError,
-    InferenceError,
-    OutcomeWarning,
-    PrecisionWarning,
-    ShapeError,
-    UnsupportedError,
-)
-from bayesmeta.evaluation.evaluate import evaluate
-from bayesmeta.frames import predict_frame
-from bayesmeta.learner import ExplicitLearner, Learner, LinearMixedModel, Refit, TaskPosterior
-from bayesmeta.learners.amortized.conditional import ConditionalNeuralProcess
-from bayesmeta.learners.amortized.conv_cnp import ConvCNP
-from bayesmeta.learners.amortized.latent import LatentNeuralProcess
-from bayesmeta.learners.amortized.mann import MANN
-from bayesmeta.learners.amortized.meta_networks import MetaNetworks
-from bayesmeta.learners.amortized.snail import SNAIL
-from bayesmeta.learners.amortized.transformer import TransformerNeuralProcess
-from bayesmeta.learners.baselines.fine_tuned import FineTuned
-from bayesmeta.learners.closed_form.alpaca import ALPaCA
-from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
-from bayesmeta.learners.closed_form.deep_kernel_classifier import DeepKernelClassifier
-from bayesmeta.learners.closed_form.hierarchical_process import HierarchicalProcess
-from bayesmeta.learners.closed_form.lrd2 import LRD2
-from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
-from bayesmeta.learners.closed_form.mixture_alpaca import MixtureALPaCA
-from bayesmeta.learners.closed_form.r2d2 import R2D2
-from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
-from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
-from bayesmeta.learners.gradient.bmaml import BMAML
-from bayesmeta.learners.gradient.cavia import CAVIA
-from bayesmeta.learners.gradient.imaml import IMAML
-from bayesmeta.learners.gradient.llama import LLAMA
-from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
-from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
-from bayesmeta.learners.gradient.meta_sgd import MetaSGD
-from bayesmeta.learners.gradient.parametric import Parametric
-from bayesmeta.learners.gradient.posteriors import Linearized, LinearizedDiagonal, PointEstimate
-from bayesmeta.learners.metric.graph import GraphNetwork
-from bayesmeta.learners.metric.infinite_mixture_prototypes import InfiniteMixturePrototypes
-from bayesmeta.learners.metric.matching import Matching
-from bayesmeta.learners.metric.prototypical import Prototypical
-from bayesmeta.learners.metric.relation import Relation
-from bayesmeta.learners.metric.siamese import Siamese
-from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial, RadialBasis, Spline
-from bayesmeta.networks.conv4 import Conv4
-from bayesmeta.networks.mlp import MLP
-from bayesmeta.networks.network import Network, WholeNetwork
-from bayesmeta.networks.resnet12 import ResNet12
-from bayesmeta.outcomes import Labels, Numbers, Outcomes
-from bayesmeta.predictives import Predictive
-from bayesmeta.reporting.report import report
-from bayesmeta.selection.comparison import compare
-from bayesmeta.selection.stack import stack
-from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.training.checkpoint import load, save
-from bayesmeta.training.evidence import fit_evidence
-from bayesmeta.training.fit import fit
+import threading
+
+import lazy_loader
+
 from bayesmeta.version import VERSION
-from bayesmeta.wrappers.hyper_posterior import HyperPosterior
-from bayesmeta.wrappers.sampled import Sampled
-from bayesmeta.wrappers.standardized import Standardized
 
 __version__ = VERSION
+# The names and where they are from stand in `__init__.pyi`. Each is imported when it is first asked for, so that what
+# needs none of them (`bayesmeta --help`) does not wait for torch.
+_first_asked_for, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_one_at_a_time = threading.RLock()
 
-__all__ = [
-    "BMAML",
-    "CAVIA",
-    "IMAML",
-    "LLAMA",
-    "LRD2",
-    "MAML",
-    "MANN",
-    "MLP",
-    "R2D2",
-    "SNAIL",
-    "ALPaCA",
-    "AdditiveRadialBasis",
-    "AlphaMAML",
-    "BayesMetaError",
-    "ConditionalNeuralProcess",
-    "Conv4",
-    "ConvCNP",
-    "ConvergenceWarning",
-    "Data",
-    "DataError",
-    "DeepKernelClassifier",
-    "DeepKernelTransfer",
-    "ExplicitLearner",
-    "FineTuned",
-    "FirstOrderMAML",
-    "GraphNetwork",
-    "HierarchicalProcess",
-    "HyperPosterior",
-    "Identity",
-    "InferenceError",
-    "InfiniteMixturePrototypes",
-    "Labels",
-    "LatentNeuralProcess",
-    "Learner",
-    "LinearMixedModel",
-    "Linearized",
-    "LinearizedDiagonal",
-    "MAMLPlusPlus",
-    "Matching",
-    "MetaNetworks",
-    "MetaOptNet",
-    "MetaSGD",
-    "MixtureALPaCA",
-    "Network",
-    "Numbers",
-    "OutcomeWarning",
-    "Outcomes",
-    "Parametric",
-    "PointEstimate",
-    "Polynomial",
-    "PrecisionWarning",
-    "Predictive",
-    "Prototypical",
-    "R2D2Regressor",
-    "RadialBasis",
-    "Refit",
-    "Relation",
-    "ResNet12",
-    "Sampled",
-    "ShapeError",
-    "Siamese",
-    "Spline",
-    "Standardized",
-    "Task",
-    "TaskBatch",
-    "TaskDataset",
-    "TaskPosterior",
-    "TransformerNeuralProcess",
-    "UnsupportedError",
-    "WholeNetwork",
-    "calibration",
-    "checks",
-    "compare",
-    "evaluate",
-    "evaluation",
-    "fit",
-    "fit_evidence",
-    "heads",
-    "hyperpriors",
-    "inference",
-    "kernels",
-    "learners",
-    "likelihoods",
-    "load",
-    "networks",
-    "noise",
-    "parametric",
-    "plotting",
-    "predict_frame",
-    "predictives",
-    "priors",
-    "report",
-    "save",
-    "selection",
-    "stack",
-    "tasks",
-    "training",
-    "wrappers",
-]
+
+def __getattr__(name: str) -> object:
+    with _one_at_a_time:  # two threads that import the same files from two ends would stop each other
+        return _first_asked_for(name)

@@ -20,7 +20,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta import default_stack
-from bayesmeta.cli import app
+from bayesmeta.cli.app import app
 from bayesmeta.evaluation.metrics import marginal_nll
 from benchmarks._report import verdict
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from typer.testing import CliRunner
 
-from bayesmeta.cli import app
+from bayesmeta.cli.app import app
 from benchmarks._report import verdict
 
 # input, outcome, whether to take its logarithm

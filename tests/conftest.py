@@ -11,7 +11,10 @@ from jaxtyping import config, install_import_hook
 from tests.shape_checks import begin_test  # before the hook
 
 with install_import_hook("bayesmeta", "beartype.beartype"):
-    import bayesmeta  # noqa: F401
+    import bayesmeta
+
+    for name in bayesmeta.__all__:  # each is imported when it is first asked for
+        getattr(bayesmeta, name)
 
 import torch
 from hypothesis import HealthCheck, settings

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import bayesmeta as bm
 from bayesmeta import default_stack
-from bayesmeta.cli import app
+from bayesmeta.cli.app import app
 from bayesmeta.default_stack import ByStacking, fewer
 from bayesmeta.recipes import recipe
 from bayesmeta.selection import OneSplit

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from bayesmeta.checks.surprise import Surprise
-from bayesmeta.cli import main
+from bayesmeta.cli.app import main
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.conclusions import Verdict

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 _nodes, _weights = np.polynomial.hermite_e.hermegauss(32)
-HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
-HERMITE_WEIGHTS = torch.from_numpy(_weights / _weights.sum())
+with torch.inference_mode(False):  # a user may ask for a first name of the library in that mode
+    HERMITE_NODES = torch.from_numpy(_nodes)  # Σ w g(m + s z) = E g(N(m, s²)), exact for polynomials of degree 63
+    HERMITE_WEIGHTS = torch.from_numpy(_weights / _weights.sum())
 
 
 def positive_root(variance: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 from typer.testing import CliRunner
 
 import bayesmeta as bm
-from bayesmeta.cli import app
+from bayesmeta.cli.app import app
 from bayesmeta.recipes import CLASS_RECIPES, RECIPES, recipe
 from bayesmeta.trainers import Training
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bayesmeta as bm
-from bayesmeta.cli import app, main
+from bayesmeta.cli.app import app, main
 from bayesmeta.recipes import RECIPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.errors.ConvergenceWarning")  # few steps are enough here
@@ -699,12 +699,12 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         warnings.warn("this is odd", stacklevel=1)
         raise SystemExit(0)
 
-    monkeypatch.setattr("bayesmeta.cli.app", odd)
+    monkeypatch.setattr("bayesmeta.cli.app.app", odd)
     assert run(capsys, monkeypatch, "methods") == (0, "", "warning: this is odd\n")
 
 
 def test_the_installed_command_runs() -> None:
-    done = subprocess.run([sys.executable, "-c", "from bayesmeta.cli import main; main()", "methods"],
+    done = subprocess.run([sys.executable, "-c", "from bayesmeta.cli.app import main; main()", "methods"],
                           capture_output=True, text=True, check=True)  # fmt: skip
     assert "alpaca-linear" in done.stdout
 

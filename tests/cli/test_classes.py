@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bayesmeta as bm
-from bayesmeta.cli import app, main
+from bayesmeta.cli.app import app, main
 from bayesmeta.recipes import CLASS_RECIPES
 
 pytestmark = [

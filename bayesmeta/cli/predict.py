@@ -1,0 +1,69 @@
+"""`bayesmeta predict`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bayesmeta.cli.model_folders import load_model, surprise_of
+from bayesmeta.cli.options import Model, Separator
+from bayesmeta.cli.speaking import speaker, warn
+from bayesmeta.cli.tables import cells
+from bayesmeta.outputs import require_outputs, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def predict(
+    model: Model,
+    context: Annotated[
+        Path,
+        typer.Argument(
+            help="Table with the points that are known, outcomes included; or a STATE, as written by update."
+        ),
+    ],
+    query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
+    level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
+    tasks: Annotated[Path | None, typer.Option(help="Table file for one row a task: p-value, shrinkage.")] = None,
+    sep: Separator = None,
+) -> None:
+    """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
+
+    Writes QUERY, every cell as it was and separated in the same way, with the columns mean, sd, lower, upper (and the
+    outcome's name in front when there are several); or, of an outcome of classes, predicted (the most probable class),
+    likely (the fewest that have a probability of --level together), and p_NAME of each class. It warns of tasks whose
+    context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of tasks are
+    compared as they are written.
+    """
+    from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
+    from bayesmeta.table_cells import decimal_commas, number_columns
+    from bayesmeta.table_files import read_table
+    from bayesmeta.tasks.known_points import KnownPoints, is_known_points
+    from bayesmeta.unlike_tasks import unlike
+
+    outputs = {"--output": output, "--tasks": tasks}
+    require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
+    learner, schema, extra = load_model(model)
+    asked = read_table(query, sep)
+    require_free(asked.frame.columns, result_columns(schema))
+    if tasks is not None:
+        require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
+    if is_known_points(context):
+        points: pd.DataFrame | KnownPoints = KnownPoints.load(context, learner)
+    else:
+        points = cells(read_table(context, sep, header_only=True), schema)
+    wanted = cells(asked, schema, outcomes=False)
+    matching = Matching.of(schema, points, wanted)
+    predicted = asked.frame.assign(**predictions(learner, schema, points, wanted, level))
+    described = describe_tasks(learner, schema, points, wanted, surprise_of(learner, extra))
+    written = (asked.separator or ",", decimal_commas(asked, number_columns(schema, outcomes=False)))
+    write_table(predicted, output, *written)
+    if tasks is not None:
+        write_table(described.reset_index(), tasks, *written)
+    warn(matching.warning)
+    warn(unlike(described.index, described["points"], described["p_value"], described["smallest_p_value"]))
+    say = speaker(*outputs.values())
+    say(str(matching))
+    say(f"{len(predicted)} rows of {matching.tasks} tasks written to {output}")

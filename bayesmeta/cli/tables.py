@@ -1,0 +1,102 @@
+"""Tables as commands read them: what is unusual in a file is said."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayesmeta.cli.speaking import note, warn
+from bayesmeta.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bayesmeta.outcomes import Outcomes
+    from bayesmeta.table_files import Table
+    from bayesmeta.tasks.table import Schema
+
+
+def asked_outcomes(outcome: str | None, count: int) -> "Outcomes | None":
+    """What a user says that outcomes are.
+
+    Args:
+        outcome: the value of --outcome; None where it is not given.
+        count: how many outcome columns there are.
+
+    Raises:
+        DataError: a value that --outcome does not have.
+    """
+    from bayesmeta.outcomes import Labels, Numbers
+
+    kinds: dict[str | None, Outcomes | None] = {None: None, "numbers": Numbers(count), "classes": Labels()}
+    if outcome not in kinds:
+        raise DataError(f"expected --outcome classes or --outcome numbers, got {outcome!r}")
+    return kinds[outcome]
+
+
+def training_table(
+    table: Path,
+    sep: str | None,
+    task: str,
+    x: list[str] | None,
+    y: list[str],
+    covariate: list[str] | None,
+    categorical: list[str] | None,
+    yerr: list[str] | None,
+    outcome: str | None,
+) -> "tuple[Schema, pd.DataFrame]":
+    """What the columns of a table to learn from are, and its cells; what is unusual in the file is said.
+
+    The arguments are the options of fit. Raises DataError where the table is not what they say.
+    """
+    from bayesmeta.outcomes import Labels, Numbers
+    from bayesmeta.table_cells import decimal_commas, read_cells
+    from bayesmeta.table_files import read_table
+    from bayesmeta.tasks.table import Schema
+
+    asked = asked_outcomes(outcome, len(y))
+    read = read_table(table, sep)
+    covariates, categories = covariate or [], categorical or []
+    inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
+    unknown = [name for name in (*inputs, *covariates) if name not in categories]
+    numbers = y if len(y) > 1 or isinstance(asked, Numbers) or yerr else []
+    classes = y if isinstance(asked, Labels) else []
+    either = [] if numbers or classes else y
+    deviations = yerr or []
+    frame = read_cells(read, task, [*numbers, *deviations], unknown, categories, classes, either)
+    note_file(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
+    schema = Schema.of(frame, task, inputs, y, covariates, asked, yerr=deviations)
+    warn(_missing_class(schema))
+    return schema, frame
+
+
+def cells(table: "Table", schema: "Schema", outcomes: bool = True) -> "pd.DataFrame":
+    """The cells of a table as a schema says; what is unusual in the file is said.
+
+    Args:
+        table: as it was read.
+        schema: what its columns are.
+        outcomes: whether it has outcome columns.
+
+    Raises:
+        DataError: the table is not what the schema says.
+    """
+    from bayesmeta.table_cells import decimal_commas, number_columns, read_as
+
+    frame = read_as(table, schema, outcomes)
+    note_file(table, decimal_commas(table, number_columns(schema, outcomes)))
+    return frame
+
+
+def note_file(table: "Table", commas: bool) -> None:
+    """Say how a file was read, where it is not the plain case."""
+    for each in (*table.notes, *(["numbers have decimal commas"] if commas else ())):
+        note(f"in {table.name}, {each}")
+
+
+def _missing_class(schema: "Schema") -> str:
+    """What is probably wrong where a class is called like a missing number; empty where none is."""
+    from bayesmeta.table_cells import MISSING
+
+    word = next((name for name in schema.classes if name in MISSING and name.lower() != "none"), None)
+    if word is None:
+        return ""
+    return f"{word!r} is a class of column {schema.y[0]!r}: where it means that none is known, leave the cell empty"
