@@ -47,7 +47,7 @@ LAYERS = [
     ),
     ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),
 ]
-HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}
+HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch", "ax"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -55,6 +55,13 @@ class AxModel(TaskModel):
 
     Raises:
         UnsupportedError: a transform is given, or noise is known for which the learner has no place.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.botorch.ax import AxModel
+        >>> x, y = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.2], [0.7]]).double()
+        >>> AxModel(x, y, learner=bm.ALPaCA(bm.Identity(1))).posterior(x).mean.shape
+        torch.Size([2, 1])
     """
 
     def __init__(
@@ -95,6 +102,12 @@ class FirstTrial(ExternalGenerationNode):
     Args:
         learner: trained on other tasks.
         next_node_name: what follows when a trial has data.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.botorch.ax import FirstTrial
+        >>> FirstTrial(bm.ALPaCA(bm.Identity(2)), next_node_name="bayesmeta").name
+        'bayesmeta, prior'
     """
 
     def __init__(self, learner: Learner, next_node_name: str) -> None:
