@@ -47,7 +47,7 @@ LAYERS = [
     ),
     ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),
 ]
-HEAVY = {"pyro", "arviz", "botorch", "sklearn", "skpro", "matplotlib", "typer", "gpytorch"}
+HEAVY = {"pyro", "arviz", "ax", "botorch", "sklearn", "skpro", "matplotlib", "typer", "gpytorch"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -24,6 +24,7 @@ try:
     from ax.adapter.registry import Generators
     from ax.core.experiment import Experiment
     from ax.core.parameter import RangeParameter
+    from ax.core.search_space import SearchSpace
     from ax.core.types import TParameterization
     from ax.generation_strategy.external_generation_node import ExternalGenerationNode
     from ax.generation_strategy.generation_node import GenerationNode
@@ -54,6 +55,13 @@ class AxModel(TaskModel):
 
     Raises:
         UnsupportedError: a transform is given, or noise is known for which the learner has no place.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.botorch.ax import AxModel
+        >>> x, y = torch.tensor([[0.0], [1.0]]).double(), torch.tensor([[0.2], [0.7]]).double()
+        >>> AxModel(x, y, learner=bm.ALPaCA(bm.Identity(1))).posterior(x).mean.shape
+        torch.Size([2, 1])
     """
 
     def __init__(
@@ -94,6 +102,12 @@ class FirstTrial(ExternalGenerationNode):
     Args:
         learner: trained on other tasks.
         next_node_name: what follows when a trial has data.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.botorch.ax import FirstTrial
+        >>> FirstTrial(bm.ALPaCA(bm.Identity(2)), next_node_name="bayesmeta").name
+        'bayesmeta, prior'
     """
 
     def __init__(self, learner: Learner, next_node_name: str) -> None:
@@ -109,6 +123,7 @@ class FirstTrial(ExternalGenerationNode):
         self.whole: list[bool] = []
         self.bounds = torch.zeros(2, 0, dtype=torch.float64)
         self.sign = 1.0
+        self.search_space: SearchSpace | None = None
 
     def update_generator_state(self, experiment: Experiment, data: Any) -> None:
         """Take the search space and the objective.
@@ -129,8 +144,9 @@ class FirstTrial(ExternalGenerationNode):
                 "first trial yourself"
             )
         self.names = [each.name for each in ranges]
-        self.whole = [each.parameter_type.is_numeric and each.python_type is int for each in ranges]
+        self.whole = [each.python_type is int for each in ranges]
         self.bounds = torch.tensor([[each.lower, each.upper] for each in ranges], dtype=torch.float64).mT
+        self.search_space = experiment.search_space
         self.sign = -1.0 if config.objective.minimize else 1.0
 
     def get_next_candidate(self, pending_parameters: list[TParameterization]) -> TParameterization:
@@ -144,11 +160,16 @@ class FirstTrial(ExternalGenerationNode):
         x = lower + (upper - lower) * unit
         whole = torch.tensor(self.whole)
         x = torch.where(whole, x.round(), x)
+        if self.search_space is not None and self.search_space.parameter_constraints:
+            allowed = [self.search_space.check_membership(self._named(row)) for row in x.tolist()]
+            x = x[torch.tensor(allowed)]
         model = TaskModel.adapted(self.learner, x[:0], x[:0, :1])
         with torch.no_grad():
             draw = model.posterior(x).rsample() if pending_parameters else PartsPosterior(model.parts(x[:, None])).mean
-        best = x[(self.sign * draw.flatten()).argmax()].tolist()
-        return {n: round(v) if w else v for n, v, w in zip(self.names, best, self.whole, strict=True)}
+        return self._named(x[(self.sign * draw.flatten()).argmax()].tolist())
+
+    def _named(self, values: list[float]) -> TParameterization:
+        return {n: round(v) if w else v for n, v, w in zip(self.names, values, self.whole, strict=True)}
 
 
 def generation_strategy(learner: Learner, **options: Any) -> GenerationStrategy:

@@ -180,6 +180,16 @@ class FunctionPaths(SamplePath):
 
     Raises:
         UnsupportedError: the posterior has no draws of functions.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from botorch.sampling.pathwise import draw_matheron_paths
+        >>> from bayesmeta.interop.botorch import TaskModel
+        >>> x = torch.tensor([[0.0], [1.0]]).double()
+        >>> lines = draw_matheron_paths(TaskModel.adapted(bm.ALPaCA(bm.Identity(1)), x, x), torch.Size([5]))
+        >>> values = lines(torch.tensor([[2.0], [3.0], [4.0]]).double())  # of each line at three points
+        >>> bool(torch.allclose(values[:, 1] - values[:, 0], values[:, 2] - values[:, 1]))
+        True
     """
 
     def __init__(self, model: TaskModel, sample_shape: torch.Size) -> None:

@@ -35,6 +35,15 @@ class PartsPosterior(Posterior):
 
     Args:
         parts: of each t-batch.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> from bayesmeta.interop.botorch import PartsPosterior, TaskModel
+        >>> learner = bm.ALPaCA(bm.Identity(1), scale=bm.priors.TaskScale())
+        >>> x = torch.tensor([[0.0], [1.0]]).double()
+        >>> posterior = TaskModel.adapted(learner, x, x).posterior(x + 0.5)  # Student's t
+        >>> isinstance(posterior, PartsPosterior), posterior.base_sample_shape, posterior.rsample(torch.Size([5])).shape
+        (True, torch.Size([3]), torch.Size([5, 2, 1]))
     """
 
     def __init__(self, parts: Parts) -> None:
