@@ -97,7 +97,7 @@ def predictions(
     require_kind_of(learner, schema)
     level = probability(level, "a level")
     values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
-    for chunk in _chunks(known.counts + asked.counts):
+    for chunk in chunks(known.counts + asked.counts):
         wanted = asked.padded(chunk)
         step = max(POINTS // len(chunk), 1)
         with retelling(names=[names[i] for i in chunk.tolist()]):
@@ -207,7 +207,7 @@ def describe_tasks(
     rows, names = schema.tasks(query)
     known, learner = _known(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
-    for chunk in _chunks(known.counts):
+    for chunk in chunks(known.counts):
         support, places = known.padded(chunk), chunk.numpy()
         with retelling(names=[names[i] for i in chunk.tolist()]):
             if surprise is not None:
@@ -301,7 +301,15 @@ def _known(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Ha
     return known.of_tasks(names)
 
 
-def _chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
-    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points."""
+def chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
+    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points.
+
+    Args:
+        counts: points of each task.
+
+    Example:
+        >>> [len(positions) for positions in chunks(torch.full((300,), 5))]
+        [256, 44]
+    """
     for group in alike(counts, POINTS):
         yield from group.split(CHUNK)

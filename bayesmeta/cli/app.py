@@ -15,6 +15,7 @@ from bayesmeta.cli.predict import predict
 from bayesmeta.cli.report import report
 from bayesmeta.cli.search import search
 from bayesmeta.cli.speaking import show_warning
+from bayesmeta.cli.summary import summary
 from bayesmeta.cli.update import update
 from bayesmeta.errors import BayesMetaError
 
@@ -28,7 +29,20 @@ app = typer.Typer(
         "names of tasks and categories are read as they are written."
     ),
 )
-for command in (demo, example_table, fit, search, predict, update, evaluate, report, plot, methods):  # as in --help
+COMMANDS = (  # in the order of --help
+    demo,
+    example_table,
+    fit,
+    search,
+    summary,
+    predict,
+    update,
+    evaluate,
+    report,
+    plot,
+    methods,
+)
+for command in COMMANDS:
     app.command()(command)
 
 
