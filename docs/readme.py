@@ -1,11 +1,14 @@
 """The commands of the README: run as they are written, in an empty folder, so that what it shows is what they print.
 
-    python -m docs.readme     # write their output below them, and the figure into docs/figures
+python -m docs.readme             # write their output below them, and the figure into docs/figures
+python -P docs/readme.py --try    # only run them, show what they print, and say how long it took
 """
 
 import re
 import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -40,5 +43,15 @@ def main() -> None:
     README.write_text(BLOCK.sub(lambda _: f"```console\n{text}```", README.read_text()))
 
 
+def try_all() -> None:
+    """Run the commands and show what they print."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for command, _ in sessions():
+            print(f"$ {command}\n{ran(command, Path(folder))}", end="", flush=True)
+        files = sorted(path.name for path in Path(folder).iterdir())
+    print(f"{', '.join(files)} after {time.perf_counter() - start:.0f} s")
+
+
 if __name__ == "__main__":
-    main()
+    try_all() if "--try" in sys.argv else main()
