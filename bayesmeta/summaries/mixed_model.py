@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -344,7 +344,7 @@ class MixedModelSummary(Summary):
 
     @override
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls, values: dict[str, Any]) -> "MixedModelSummary":
         likelihood = values["likelihood"]
         made = {
             "effects": tuple(Effect(**each) for each in values["effects"]),

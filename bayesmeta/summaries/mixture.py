@@ -1,7 +1,7 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from typing_extensions import override
 
@@ -68,5 +68,5 @@ class MixtureSummary(Summary):
 
     @override
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls, values: dict[str, Any]) -> "MixtureSummary":
         return super().rebuilt(values | {"members": tuple(map(Summary.from_json, values["members"]))})

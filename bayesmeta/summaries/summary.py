@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError
 from bayesmeta.one_line import OneLine
 from bayesmeta.summaries import text
 
+S = TypeVar("S", bound="Summary")
 LEVEL = 0.9  # probability of the intervals that are printed where nothing else is asked for
 
 
@@ -78,7 +79,7 @@ class Summary(OneLine, ABC):
         """The page, as it is made to be read."""
         return self.page()
 
-    def with_facts(self, facts: Sequence[tuple[str, str]]) -> Self:
+    def with_facts(self: S, facts: Sequence[tuple[str, str]]) -> S:
         """The same with more facts, before those that it has.
 
         Args:
@@ -86,7 +87,7 @@ class Summary(OneLine, ABC):
         """
         return replace(self, facts=(*facts, *self.facts))
 
-    def with_notes(self, *notes: str) -> Self:
+    def with_notes(self: S, *notes: str) -> S:
         """The same with more notes, behind those that it has.
 
         Args:
@@ -94,7 +95,7 @@ class Summary(OneLine, ABC):
         """
         return replace(self, notes=(*self.notes, *notes))
 
-    def titled(self, title: str) -> Self:
+    def titled(self: S, title: str) -> S:
         """The same under another title.
 
         Args:
@@ -102,7 +103,7 @@ class Summary(OneLine, ABC):
         """
         return replace(self, title=title)
 
-    def more(self, words: str) -> Self:
+    def more(self: S, words: str) -> S:
         """The same with more words to what it is.
 
         Args:
@@ -124,7 +125,7 @@ class Summary(OneLine, ABC):
             raise DataError(f"expected a summary as to_json gives it, got {str(value)[:80]}") from error
 
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls: type[S], values: dict[str, Any]) -> S:
         """One of this class, from the values of its attributes as JSON; a class with records of its own overrides it.
 
         Args:
