@@ -9,6 +9,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
+from bayesmeta.training.loop import prepare
 from bayesmeta.training.objectives import Objective
 from bayesmeta.wrappers.log_transformed import LogTransformed
 
@@ -101,7 +102,8 @@ class ByGradients(Trainer):
         return f"{len(train)} to learn from" + ("" if stopping is None else f", {len(stopping)} for early stopping")
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
-        """Train in place."""
+        """Train in place; statistics, such as how frequent classes are, are taken of all tasks."""
+        prepare(learner, tasks.flat.folded())
         tasks, validation = self.divided(tasks, training)
         result = fit(
             learner,
