@@ -16,6 +16,7 @@ Here are the verbs, the core types, the learners, their networks and the errors.
     checks        sbc, fidelity, surprise               inference, predictives NUTS, solvers; what predictions are
     plotting      figures                               networks, learners, wrappers   base classes to inherit
     selection     candidates, cross-validation, stacking
+    summaries     what `learner.summary` and `posterior.summary` give
 """
 
 import threading

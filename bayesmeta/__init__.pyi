@@ -18,6 +18,7 @@ from . import (
     predictives as predictives,
     priors as priors,
     selection as selection,
+    summaries as summaries,
     tasks as tasks,
     training as training,
     wrappers as wrappers,

@@ -4,10 +4,12 @@ line          the linear mixed model, theta averaged over where tasks are few: l
 noisy line    the same, where every task has a noise of its own
 curves        a mean curve of all tasks and a curve of each task's own, Gaussian processes both
 alone         a Gaussian process for each task, with a noise of its own, which learns little from other tasks
+pooled        a network for all tasks, which do not differ: nothing is learned of a task from its own points
 network       ALPaCA on learned features, where there are a hundred tasks or more
 
 One of them is right for most tables, and none needs to be chosen: held-out tasks give each a weight
-(`bayesmeta.stack`), and all tasks train them once more.
+(`bayesmeta.stack`), one for tasks without a point, and others for tasks of one, two and five points, and all tasks
+train them once more. The last but one are what is left where learning across tasks fails, in one way and the other.
 """
 
 import math
@@ -31,7 +33,7 @@ from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Numbers
-from bayesmeta.selection.candidates import fresh_process
+from bayesmeta.selection.candidates import fresh_process, pooled
 from bayesmeta.selection.cross_validation import Factory, OneSplit
 from bayesmeta.selection.stack import stack
 from bayesmeta.tasks.dataset import TaskDataset
@@ -54,6 +56,7 @@ MOST_HELD_OUT = 200  # tasks that weigh models, where there are many
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
 ITERATIONS = 60  # of a search
+STEPS = 500  # of the pooled network
 MEMBERS = 32  # draws of theta of the line
 MOST_AVERAGED = 20  # numbers of theta that are averaged over; above, chains would take minutes
 MEAN_SCALE = 3.0  # deviation of the effects that tasks share, where inputs and outcomes have deviation 1
@@ -184,9 +187,9 @@ def untrained_with_covariates(num_inputs: int, num_covariates: int, num_outputs:
 class ByStacking(Trainer):
     """Held-out tasks give each candidate its weight; then all tasks train them.
 
-    No candidate but the network has more than some tens of numbers, so that it learns from at most 30 points of a task
-    and 1,000 in all, of tasks and points drawn at random. Each third of these tasks is held out in turn; fewer than
-    four train the line alone.
+    No candidate but the networks has more than some tens of numbers, so that they learn from at most 30 points of a
+    task and 1,000 in all, of tasks and points drawn at random. Each third of these tasks is held out in turn; fewer
+    than four train the line alone.
 
     Of 100 tasks or more that have more than 1,000 points the network learns, too, from all of them. A third of the
     tasks, at most 200, is held out, and once: so many tell models apart, and the network, which takes most of the time,
@@ -344,7 +347,11 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     makers = _makers(sizes).items()
     found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
-    return found if known_noise else found | {"alone": lambda tasks: fresh_process(fewer(tasks, training.seed))}
+    if not known_noise:
+        found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed))
+    if sizes.num_inputs:
+        found["pooled"] = lambda tasks: pooled(fewer(tasks, training.seed), STEPS)
+    return found
 
 
 def _network_factory(sizes: Sizes, training: Training) -> Factory:

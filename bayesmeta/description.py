@@ -65,6 +65,10 @@ class Described:
 
         cls.__init__ = remember  # type: ignore[assignment, method-assign]
 
+    def __repr__(self) -> str:
+        """How it was constructed, on one line: `ALPaCA(MLP(1, [8]))`."""
+        return written(self)
+
 
 def describe(value: Any, where: str = "model") -> Any:
     """Plain JSON that `construct` turns into an equal, freshly initialised object.
@@ -109,6 +113,58 @@ def _arguments_of(value: Described, where: str) -> dict[str, Any]:
             "whose __init__ takes *args, **kwargs or positional-only ones: give each argument a name"
         )
     return value._arguments
+
+
+def written(value: object, longest: int = 120) -> str:
+    """How an object was constructed, as a line of Python that is cut short where it would be long.
+
+    Args:
+        value: the object.
+        longest: characters, about: what is nested is left out, the innermost first, until it fits.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> written(bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=2)))
+        'Standardized(ALPaCA(MLP(1, [64, 64]), num_outputs=2))'
+        >>> written(bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=2)), longest=40)
+        'Standardized(ALPaCA(MLP(...), num_outputs=2))'
+    """
+    deepest = 8
+    while deepest > 1 and len(_written(value, deepest)) > longest:
+        deepest -= 1
+    return _written(value, deepest)
+
+
+def _written(value: object, depth: int) -> str:
+    if isinstance(value, Described):
+        arguments = _written_arguments(value, depth - 1)
+        return f"{type(value).__name__}({'...' if arguments and depth <= 1 else ', '.join(arguments)})"
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, list | tuple) and any(isinstance(each, Described) for each in value):
+        first = _written(value[0], depth)
+        each = first if len(value) == 1 else f"{len(value)} x {first}" if len(value) > 3 else ""
+        return f"[{each or ', '.join(_written(item, depth) for item in value)}]"
+    if isinstance(value, dict) and any(isinstance(each, Described) for each in value.values()):
+        return f"{{{', '.join(f'{key!r}: {_written(item, depth)}' for key, item in list(value.items())[:4])}}}"
+    if value is None or isinstance(value, bool | int | float | str | list | tuple | dict | range):
+        return reprlib.repr(value)
+    return getattr(value, "__name__", f"<{type(value).__name__}>")
+
+
+def _written_arguments(value: Described, depth: int) -> list[str]:
+    """The arguments that are not as they are by default; by position as long as none was left out."""
+    given = value.__dict__.get("_arguments", {})
+    parameters = inspect.signature(type(value)).parameters
+    found, by_position = list[str](), True
+    for name, item in given.items():
+        default = parameters[name].default if name in parameters else inspect.Parameter.empty
+        if item is default or (isinstance(item, bool | int | float | str | tuple) and item == default):
+            by_position = False
+            continue
+        by_position = by_position and name in parameters and parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY
+        found.append(_written(item, depth) if by_position else f"{name}={_written(item, depth)}")
+    return found
 
 
 def construct(description: Any) -> Any:

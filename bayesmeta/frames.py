@@ -21,6 +21,7 @@ from bayesmeta.outcomes import Labels, Numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.task_names import look_alikes, texts
 from bayesmeta.tasks.dataset import naming_columns
+from bayesmeta.tasks.known_points import KnownPoints
 from bayesmeta.tasks.table import Schema
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ BINARY_RESULTS = ("predicted", "p")
 @settled
 @naming_columns
 def predict_frame(
-    learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", level: float = 0.9
+    learner: Learner, schema: Schema, context: "pd.DataFrame | KnownPoints", query: "pd.DataFrame", level: float = 0.9
 ) -> "pd.DataFrame":
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
@@ -47,7 +48,8 @@ def predict_frame(
     Args:
         learner: adapted to each task in turn.
         schema: which column is what (`TaskDataset.from_frame(...).schema`).
-        context: known points; rows with a missing outcome say nothing. It may have no rows.
+        context: known points; rows with a missing outcome say nothing. It may have no rows. In its place
+            `bm.tasks.KnownPoints`, what was known already with what became known since.
         query: points to predict; outcome columns are not needed. A task without context is predicted from the prior.
         level: probability of the interval between `lower` and `upper`, or the least of the classes in `likely`.
 
@@ -86,7 +88,7 @@ def predict_frame(
 
 
 def predictions(
-    learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", level: float = 0.9
+    learner: Learner, schema: Schema, context: "pd.DataFrame | KnownPoints", query: "pd.DataFrame", level: float = 0.9
 ) -> dict[str, np.ndarray]:
     """The result columns of `predict_frame` alone, which it puts next to those of `query`. Raises as it does."""
     require_free(query.columns, result_columns(schema))
@@ -97,7 +99,7 @@ def predictions(
     require_kind_of(learner, schema)
     level = probability(level, "a level")
     values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
-    for chunk in _chunks(known.counts + asked.counts):
+    for chunk in chunks(known.counts + asked.counts):
         wanted = asked.padded(chunk)
         step = max(POINTS // len(chunk), 1)
         with retelling(names=[names[i] for i in chunk.tolist()]):
@@ -186,7 +188,11 @@ def require_free(columns: "pd.Index[str] | list[str]", results: list[str]) -> No
 @settled
 @naming_columns
 def describe_tasks(
-    learner: Learner, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame", surprise: Surprise | None
+    learner: Learner,
+    schema: Schema,
+    context: "pd.DataFrame | KnownPoints",
+    query: "pd.DataFrame",
+    surprise: Surprise | None,
 ) -> "pd.DataFrame":
     """One row for each task of `query`: whether its context is like the tasks of the training, and how much it decides.
 
@@ -209,7 +215,7 @@ def describe_tasks(
     rows, names = schema.tasks(query)
     known, learner = _known(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
-    for chunk in _chunks(known.counts):
+    for chunk in chunks(known.counts):
         support, places = known.padded(chunk), chunk.numpy()
         with retelling(names=[names[i] for i in chunk.tolist()]):
             if surprise is not None:
@@ -252,10 +258,13 @@ class Matching:
     without_outcome: bool
 
     @classmethod
-    def of(cls, schema: Schema, context: "pd.DataFrame", query: "pd.DataFrame") -> "Matching":
+    def of(cls, schema: Schema, context: "pd.DataFrame | KnownPoints", query: "pd.DataFrame") -> "Matching":
         """Compare the tasks of two tables. Raises DataError where a task or an outcome cannot be read."""
-        rows, known = schema.tasks(context)
-        has_points = np.bincount(rows[schema.has_outcome(context)], minlength=len(known)) > 0
+        if isinstance(context, KnownPoints):
+            known, has_points = list(context.names), (context.points.counts > 0).numpy()
+        else:
+            rows, known = schema.tasks(context)
+            has_points = np.bincount(rows[schema.has_outcome(context)], minlength=len(known)) > 0
         names = schema.tasks(query)[1]
         with_points = [name for name, any_points in zip(known, has_points, strict=True) if any_points]
         asked, given = set(texts(names)), texts(with_points)
@@ -292,20 +301,23 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _known(schema: Schema, context: "pd.DataFrame", names: list[Hashable]) -> FlatData:
+def _known(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Hashable]) -> FlatData:
     """The points of a context by task, in the order of the tasks that are asked about; others are left out."""
-    context = context[schema.has_outcome(context)]  # nothing is asked of the rest of the other rows
-    rows, known = schema.tasks(context)
-    place = {text: i for i, text in enumerate(texts(names))}
-    tasks = np.array([place.get(text, -1) for text in texts(known)], dtype=np.int64)[rows]
-    asked = tasks >= 0
-    x, y = schema.inputs(context)[asked], schema.outcomes(context)[asked]
-    yerr = schema.deviations(context)
-    noise = None if yerr is None else torch.from_numpy(yerr[asked]).square()
-    return FlatData.grouped(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(tasks[asked]), len(names), noise)
+    known = context if isinstance(context, KnownPoints) else KnownPoints.of(schema, context)
+    if known.schema != schema:
+        raise DataError("expected known points of tables with this schema, got those of another")
+    return known.of_tasks(names)
 
 
-def _chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
-    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points."""
+def chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
+    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points.
+
+    Args:
+        counts: points of each task.
+
+    Example:
+        >>> [len(positions) for positions in chunks(torch.full((300,), 5))]
+        [256, 44]
+    """
     for group in alike(counts, POINTS):
         yield from group.split(CHUNK)

@@ -23,20 +23,25 @@ from typing_extensions import override
 
 from bayesmeta.arguments import generator_of, some
 from bayesmeta.data import Data, DataSpec, TaskBatch
-from bayesmeta.description import Described
-from bayesmeta.errors import DataError, InferenceError, UnsupportedError, retelling
+from bayesmeta.description import Described, written
+from bayesmeta.errors import BayesMetaError, DataError, InferenceError, UnsupportedError, retelling
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import OneLine, several
-from bayesmeta.outcomes import Numbers, Outcomes, require_kind
+from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
 from bayesmeta.snapshot import require_precision, snapshot
+from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
+from bayesmeta.summaries.summary import LEVEL
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
+MOST_NAMED = 24  # numbers of a task that a summary tells one by one
+SUMMARY_DRAWS = 1_000  # of phi, where its belief has no closed form
+SUMMARY_TASKS = 32  # whose points a summary asks what is predicted at
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,6 +168,61 @@ class TaskPosterior(OneLine, ABC):
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, each value `S B *shape`. Raises UnsupportedError where phi has no density to draw from."""
         raise UnsupportedError(f"{type(self).__name__} has no draws of phi")
+
+    @final
+    @settled
+    def summary(self, tasks: Tasks | None = None, level: float = LEVEL) -> PosteriorSummary:
+        """What is believed of the numbers of each task (phi), by name and in the user's units: prints as a page.
+
+        Args:
+            tasks: whose table the names are of: a `TaskDataset` with the columns of the learner; names of tasks where
+                the posterior is of all of its tasks, in their order. Without it inputs are `x`, and tasks 0, 1, ...
+            level: probability of the intervals.
+
+        Raises:
+            DataError: a level outside (0, 1), or something that is no tasks.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> posterior = bm.ALPaCA(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.2, 0.4, 0.7]))
+            >>> print(posterior.summary(level=0.5))
+            posterior of 1 task after 3 points
+            <BLANKLINE>
+            What is believed of each task
+              task  term        mean  deviation  50 % from      to  shrinkage  points
+              0     intercept  0.160     0.2191     0.0122  0.3078       0.48       3
+              x     0.240  ...
+        """
+        spec = self.spec
+        outcomes = Numbers(spec.y_shape[0]) if spec.y_shape else Labels()
+        columns = Columns.of(spec.x_shape, outcomes, _checked_tasks(tasks))
+        names = tuple(range(spec.num_tasks)) if tasks is None or len(tasks.names) != spec.num_tasks else tasks.names
+        with torch.no_grad():
+            numbers = self.coefficients(columns)
+        words = () if numbers is not None else (plain.NO_NAMES,)
+        if numbers is not None and not numbers.are_the_users:
+            words = (plain.OWN_UNITS,)
+        return PosteriorSummary(repr(self), tuple(names), self.points_seen, numbers, level, words)
+
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        """What is believed of the numbers of each task, each on its own: what `summary` shows; None where they mean
+        nothing one by one. From draws of phi, unless a subclass knows more.
+
+        Args:
+            columns: names and units of inputs and outcomes, as the posterior sees them.
+        """
+        try:
+            sizes = {
+                name: value[0, 0].numel() for name, value in self.sample(1, generator_of(0, self.spec.device)).items()
+            }
+            if not 0 < sum(sizes.values()) <= MOST_NAMED:
+                return None
+            drawn = self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device))
+        except UnsupportedError:
+            return None
+        names = [place for name, value in drawn.items() for place in plain.places(name, value.shape[2:])]
+        draws = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in drawn.values()], -1)
+        return Coefficients.drawn(names, draws, are_the_users=columns.are_the_users)
 
     def predictive_of(self, data: Data) -> Predictive:
         """The predictive of the outcomes of points that are checked, with what is known of their noise.
@@ -310,6 +370,18 @@ class LinearMixedModel(ABC):
         where it does not say.
         """
         return None
+
+    def location_covariance(self, *data: Data) -> Float[Tensor, "F F"]:
+        """(Σ_t Xᵀ S⁻¹ X)⁻¹, the covariance of the estimate of the prior mean in units of Σ: with that, standard errors
+        of fixed effects as lme4 has them. Raises UnsupportedError where it is not known.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not know the covariance of its fixed effects")
+
+    def scatter(self, *data: Data) -> Float[Tensor, "C C"]:
+        """Σ_t Rᵀ S⁻¹ R, with R the outcomes less the fixed effects: Σ is this over the number of points in a fit by
+        maximum likelihood, and over F points fewer in a restricted one. Raises UnsupportedError where it is not known.
+        """
+        raise UnsupportedError(f"{type(self).__name__} does not know the scatter of its outcomes")
 
 
 class Learner(Described, nn.Module, ABC):
@@ -498,6 +570,97 @@ class Learner(Described, nn.Module, ABC):
         """
         return 0
 
+    def __repr__(self) -> str:
+        """One line: how it was constructed, what it predicts from what, how many numbers theta has, and the noise."""
+        words = [plain.predicts(self.x_shape, self.outcomes), f"{plain.size(self)} in theta"]
+        noise = self.noise_stddev()
+        return ", ".join([f"{written(self)}: {words[0]}", words[1], *([] if noise is None else [plain.noise(noise)])])
+
+    @final
+    @settled
+    def summary(self, tasks: Tasks | None = None) -> Summary:
+        """What was learned, in words and numbers: prints as a page, and has tables where numbers have names.
+
+        Of a linear mixed model these are fixed effects with standard errors, variances of random effects and their
+        correlations, and the noise, in the user's units (`bayesmeta.summaries.MixedModelSummary`); of other learners it
+        says in words what they are and how much tasks differ to them.
+
+        Args:
+            tasks: the tasks that it was trained on, a `TaskDataset`: they give names to columns, and standard errors,
+                likelihoods and shares of variance are of them. Without tasks there are none.
+
+        Raises:
+            DataError: something that is no tasks. ShapeError: tasks that are not the learner's.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> tasks = bm.tasks.Sawtooth().dataset(20, 10, seed=0)
+            >>> learner = bm.Standardized(bm.MAML(bm.MLP(1, [8])))
+            >>> _ = bm.fit(learner, tasks, steps=20, progress=False)
+            >>> print(learner.summary(tasks).learned[0])
+            ('numbers of theta', '26')
+        """
+        columns = Columns.of(self.x_shape, self.outcomes, _checked_tasks(tasks))
+        data = [] if tasks is None else [self.conform(part.data) for _, part in tasks.by_length()]
+        with torch.no_grad():
+            return self.described(columns, *data)
+
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        """What `summary` returns, of tasks that are checked: in words, unless a subclass has numbers with names.
+
+        Args:
+            columns: names and units of inputs and outcomes, as this learner sees them.
+            data: the tasks of the training, or nothing; where they differ in length, in several batches.
+        """
+        learned = [("numbers of theta", plain.size(self, bare=True))]
+        some = None if not data else data[0].select(range(min(data[0].num_tasks, SUMMARY_TASKS)))
+        try:
+            prior = self.condition(self._nothing() if some is None else Data.empty(some))
+            own = getattr(prior, "mean", None)
+            if isinstance(own, dict):
+                learned.append(("numbers of a task", f"{sum(each[0].numel() for each in own.values()):,}"))
+            if some is not None:
+                learned += plain.differences(prior.at(some.x), some.mask, columns)
+        except BayesMetaError:  # without a labelled point it may not know its classes
+            pass
+        noise = self.noise_stddev()
+        if noise is not None:
+            learned.append(("noise", plain.noise(noise.double().cpu() * columns.y_scale, named=False)))
+        if data:
+            learned += self._log_likelihood(columns, data)
+        facts = [("predicts", plain.predicts(self.x_shape, self.outcomes))]
+        if data:
+            facts.append(("data", plain.data(data)))
+        return PlainSummary(
+            title=written(self), facts=tuple(facts), method=plain.method(type(self)), learned=tuple(learned)
+        )
+
+    def _nothing(self) -> Data:
+        """One task without points."""
+        dtype, device = self.placement()
+        y_shape = (1,) if self.outcomes is None else self.outcomes.y_shape
+        x = torch.zeros(1, 0, *((1,) if self.x_shape is None else self.x_shape), dtype=dtype, device=device)
+        y = torch.zeros(1, 0, *y_shape, dtype=dtype if y_shape else torch.long, device=device)
+        return Data(x, y, torch.zeros(1, 0, dtype=torch.bool, device=device))
+
+    def _log_likelihood(self, columns: Columns, data: Sequence[Data]) -> list[tuple[str, str]]:
+        try:
+            total = float(self.joint_evidence(*data))
+        except BayesMetaError:
+            return []
+        points = sum(int(each.counts.sum()) for each in data)
+        return [("logLik", f"{total - points * columns.log_volume:.2f}, of all tasks of the training")]
+
+    def noise_stddev(self) -> Float[Tensor, "C"] | None:
+        """The deviation of the noise of each outcome, in the user's units; None where there is none that all points
+        have in common.
+        """
+        if not isinstance(self.outcomes, Numbers):
+            return None
+        found = (each for each in self.modules() if isinstance(each, Noise))
+        noise = next((each for each in found if each.num_outputs == self.outcomes.count), None)
+        return None if noise is None else noise.variance().detach().sqrt()
+
     def log_hyperprior(self) -> Float[Tensor, ""]:
         """log p(theta), in nats, up to a constant: 0 unless a subclass has one."""
         return torch.zeros((), dtype=torch.float32, device="cpu")  # joins any precision and device
@@ -560,6 +723,12 @@ class Learner(Described, nn.Module, ABC):
         """The precision and device that data are converted to; None leaves them as they are."""
         parameter = next(self.parameters(), None)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
+
+
+def _checked_tasks(tasks: Tasks | None) -> Tasks | None:
+    if tasks is not None and not hasattr(tasks, "by_length"):
+        raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
+    return tasks
 
 
 def refusal_of_noise(title: str) -> UnsupportedError:

@@ -29,7 +29,7 @@ LAYERS = [
         "parts",
         [
             *("noise", "predictives", "networks", "positive_numbers", "hyperpriors", "kernels", "priors"),
-            *("likelihoods", "parametric"),
+            *("likelihoods", "parametric", "summaries"),
         ],
     ),
     ("inference", ["inference"]),
@@ -45,7 +45,7 @@ LAYERS = [
             *("table_account", "unlike_tasks"),
         ],
     ),
-    ("bridges", ["interop", "cli", "plotting", "reporting", "demo"]),
+    ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),
 ]
 HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

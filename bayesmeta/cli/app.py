@@ -7,12 +7,16 @@ import typer
 
 from bayesmeta.cli.demo import demo
 from bayesmeta.cli.evaluate import evaluate
+from bayesmeta.cli.example_table import example_table
 from bayesmeta.cli.fit import fit
 from bayesmeta.cli.methods import methods
+from bayesmeta.cli.plot import plot
 from bayesmeta.cli.predict import predict
 from bayesmeta.cli.report import report
 from bayesmeta.cli.search import search
 from bayesmeta.cli.speaking import show_warning
+from bayesmeta.cli.summary import summary
+from bayesmeta.cli.update import update
 from bayesmeta.errors import BayesMetaError
 
 app = typer.Typer(
@@ -25,7 +29,20 @@ app = typer.Typer(
         "names of tasks and categories are read as they are written."
     ),
 )
-for command in (demo, fit, search, predict, evaluate, report, methods):  # in the order of --help
+COMMANDS = (  # in the order of --help
+    demo,
+    example_table,
+    fit,
+    search,
+    summary,
+    predict,
+    update,
+    evaluate,
+    report,
+    plot,
+    methods,
+)
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -60,6 +60,11 @@ def save_model(
 
     extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
     try:
+        found = learner.summary(train).with_facts([("method", method)])
+        extra |= {"summary": found.to_json()}
+    except BayesMetaError as error:  # the model is worth keeping without it
+        warn(f"summary will say less: {error}")
+    try:
         calibrated = reference_tasks(learner, tasks, held_out, seed)
     except BayesMetaError as error:  # the model is worth keeping without it
         calibrated = None

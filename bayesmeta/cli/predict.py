@@ -1,7 +1,7 @@
 """`bayesmeta predict`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,10 +11,18 @@ from bayesmeta.cli.speaking import speaker, warn
 from bayesmeta.cli.tables import cells
 from bayesmeta.outputs import require_outputs, write_table
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def predict(
     model: Model,
-    context: Annotated[Path, typer.Argument(help="Table with the points that are known, outcomes included.")],
+    context: Annotated[
+        Path,
+        typer.Argument(
+            help="Table with the points that are known, outcomes included; or a STATE, as written by update."
+        ),
+    ],
     query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
     level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
@@ -33,16 +41,21 @@ def predict(
     from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
     from bayesmeta.table_cells import decimal_commas, number_columns
     from bayesmeta.table_files import read_table
+    from bayesmeta.tasks.known_points import KnownPoints, is_known_points
     from bayesmeta.unlike_tasks import unlike
 
     outputs = {"--output": output, "--tasks": tasks}
     require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
     learner, schema, extra = load_model(model)
-    known, asked = read_table(context, sep, header_only=True), read_table(query, sep)
+    asked = read_table(query, sep)
     require_free(asked.frame.columns, result_columns(schema))
     if tasks is not None:
         require_free([schema.task], ["points", "p_value", "smallest_p_value", "shrinkage"])
-    points, wanted = cells(known, schema), cells(asked, schema, outcomes=False)
+    if is_known_points(context):
+        points: pd.DataFrame | KnownPoints = KnownPoints.load(context, learner)
+    else:
+        points = cells(read_table(context, sep, header_only=True), schema)
+    wanted = cells(asked, schema, outcomes=False)
     matching = Matching.of(schema, points, wanted)
     predicted = asked.frame.assign(**predictions(learner, schema, points, wanted, level))
     described = describe_tasks(learner, schema, points, wanted, surprise_of(learner, extra))

@@ -13,7 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, retelling
 from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.held_out import HeldOut, predicted, predicts_labels, require_batch
-from bayesmeta.evaluation.scores import Evaluation, ShotScores
+from bayesmeta.evaluation.scores import OF_ONE_OUTCOME, POINT_VALUES, Evaluation, ShotScores
 from bayesmeta.evaluation.unseen import ShownClasses, has_fixed_classes, require_class_split, require_free_classes
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
@@ -21,8 +21,6 @@ from bayesmeta.modes import settled
 from bayesmeta.predictives import DenseGaussianPredictive, GaussianPredictive, OpenSetPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-
-POINT_VALUES = ("pit", "confidence", "correct", "label", "predicted")  # what there is of each point, not of each task
 
 
 @settled
@@ -121,7 +119,22 @@ def evaluate(
             scored.append(_Scored(positions[able], names, shown, scores))
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
     names_of_classes = () if tasks.schema is None else tasks.schema.classes
-    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen, names_of_classes)
+    outcomes = names_of_outcomes(tasks)
+    return Evaluation(tuple(results), learner.title, level, num_bootstrap, seed, unseen, names_of_classes, outcomes)
+
+
+def names_of_outcomes(tasks: TaskDataset) -> tuple[str, ...]:
+    """The columns of a table, where the tasks came from one; else y, or y1, y2 for several.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> names_of_outcomes(bm.tasks.Sawtooth().dataset(3, 4, seed=0))
+        ('y',)
+    """
+    if tasks.schema is not None:
+        return tasks.schema.y
+    count = tasks.flat.y.shape[-1] if tasks.flat.y.is_floating_point() else 1
+    return ("y",) if count == 1 else tuple(f"y{i + 1}" for i in range(count))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +159,17 @@ def _joined(shots: int, parts: Sequence[_Scored]) -> ShotScores:
 
     counts = torch.cat([part.mask.sum(-1) for part in parts])
     kinds = {name: value.ndim for name, value in parts[0].scores.items()}
+    of_tasks = {name: torch.cat([p.scores[name] for p in parts])[order].numpy() for name, n in kinds.items() if n == 1}
+    outcomes = sum(name.startswith("nll ") for name in of_tasks)
     return ShotScores(
         shots,
         tuple(names[i] for i in order.tolist()),
         counts[order].numpy(),
-        {name: torch.cat([p.scores[name] for p in parts])[order].numpy() for name, ndim in kinds.items() if ndim == 1},
+        {name: value for name, value in of_tasks.items() if " " not in name},
+        by_outcome=tuple(
+            {name.split(" ")[0]: value for name, value in of_tasks.items() if name.endswith(f" {c}")}
+            for c in range(outcomes)
+        ),
         **{name: of_points(name) for name in POINT_VALUES if name in kinds},
     )
 
@@ -229,8 +248,10 @@ def _open_set_scores(part: HeldOut, none: Tensor) -> dict[str, Tensor]:
 
 def _class_scores(part: HeldOut) -> dict[str, Tensor]:
     predictive, y, mask = part.predictive, part.y, part.mask
+    density = _point_density(part)
     return {
-        "nll": metrics.marginal_nll(predictive, y, mask),
+        "nll": metrics.average(-density, mask),
+        "log_density": density,
         "accuracy": metrics.accuracy(predictive, y, mask),
         "brier": metrics.brier(predictive, y, mask),
         "confidence": metrics.confidence(predictive).double(),
@@ -241,21 +262,44 @@ def _class_scores(part: HeldOut) -> dict[str, Tensor]:
 
 
 def _number_scores(part: HeldOut, level: float) -> dict[str, Tensor]:
+    """Scores of all outcomes together, and of several those of each, by names with its place."""
     predictive, y, mask = part.predictive, part.y, part.mask
-    transform = metrics.pit(predictive, y).double()
-    inside = metrics.inside(predictive, y, level, transform)
-    return {
-        "nll": metrics.marginal_nll(predictive, y, mask),
-        "joint_nll": metrics.joint_nll(predictive, y, mask),
-        "rmse": metrics.rmse(predictive, y, mask),
-        "mae": metrics.mae(predictive, y, mask),
-        "crps": metrics.crps(predictive, y, mask),
-        "coverage": metrics.average(inside, mask),
-        "width": metrics.interval_width(predictive, mask, level),
-        "sharpness": metrics.sharpness(predictive, mask),
-        "task_calibration_error": metrics.root_mean_square_calibration_error(transform, mask),
-        "pit": transform,
+    transform, density = metrics.pit(predictive, y).double(), _point_density(part)
+    inside = metrics.inside(predictive, y, level, transform)  # metrics.coverage, without a second pit
+    lower, upper = predictive.interval(level)
+    points = {
+        "rmse": (predictive.mean - y).square(),
+        "mae": (predictive.quantile(0.5) - y).abs(),
+        "crps": metrics.point_crps(predictive, y),
+        "coverage": inside,
+        "width": upper - lower,
+        "sharpness": predictive.variance,
     }
+    together = {"nll": metrics.average(-density, mask), "joint_nll": metrics.joint_nll(predictive, y, mask)}
+    error = metrics.root_mean_square_calibration_error
+    if y.shape[-1] == 1:
+        scores = together | _means(points, mask) | {"task_calibration_error": error(transform, mask)}
+        return scores | {"log_density": density, "pit": transform}
+    unitless = {name: value for name, value in points.items() if name not in OF_ONE_OUTCOME}
+    scores = together | _means(unitless, mask) | {"task_calibration_error": error(transform, mask)}
+    own = {"nll": -predictive.output_log_prob(y)} | points
+    for c in range(y.shape[-1]):
+        each = _means({name: value[..., c : c + 1] for name, value in own.items()}, mask)
+        each["task_calibration_error"] = error(transform[..., c : c + 1], mask)
+        scores |= {f"{name} {c}": value for name, value in each.items()}
+    return scores | {"log_density": density, "pit": transform}
+
+
+def _means(points: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    """The mean over the points of each task, `T`; of squared errors its root."""
+    means = {name: metrics.average(value, mask) for name, value in points.items()}
+    return means | ({"rmse": means["rmse"].sqrt()} if "rmse" in means else {})
+
+
+def _point_density(part: HeldOut) -> Tensor:
+    """The log density of each point on its own, all its outcomes together, `T M`; 0 in padding."""
+    y = torch.where(part.mask.view(*part.mask.shape, *[1] * (part.y.ndim - 2)), part.y, 0)
+    return torch.where(part.mask, part.predictive.marginal_log_prob(y), 0.0).double()
 
 
 def _oracle_scores(part: HeldOut) -> dict[str, Tensor]:

@@ -135,17 +135,35 @@ def crps(
         >>> crps(predictive, torch.zeros(1, 2, 1))  # (√2 - 1) / √π
         tensor([0.2337], dtype=torch.float64)
     """
+    return average(point_crps(predictive, y), _mask(y, mask))
+
+
+def point_crps(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
+    """`crps` of each outcome of each point, units of y.
+
+    Args:
+        predictive: at the points.
+        y: the outcomes.
+
+    Example:
+        >>> from torch.distributions import Independent
+        >>> from bayesmeta.predictives import IndependentPredictive
+        >>> predictive = IndependentPredictive(Independent(Normal(torch.zeros(1, 2, 1), 1.0), 1))
+        >>> point_crps(predictive, torch.zeros(1, 2, 1)).shape
+        torch.Size([1, 2, 1])
+    """
     gaussians = _gaussians(predictive)
     if gaussians is not None and gaussians[0].shape[-1] <= _MOST_COMPONENTS:
-        return average(_mixture_crps(*gaussians, y), _mask(y, mask))
+        return _mixture_crps(*gaussians, y)
     marginals = univariate(predictive.marginals)
     if isinstance(marginals, StudentT) and bool((marginals.df > 1.0).all()):
-        return average(_student_crps(marginals, y), _mask(y, mask))
+        return _student_crps(marginals, y)
     if predictive.of_counts:
-        return average(_count_crps(predictive, y), _mask(y, mask))
+        return _count_crps(predictive, y)
     if isinstance(predictive, ExponentialPredictive):  # in the logarithms: tails are long otherwise
-        return average(_numerical_crps(predictive.base, torch.where(y > 0.0, y, 1.0).log(), reach=8.0, slope=torch.exp), _mask(y, mask))
-    return average(_numerical_crps(predictive, y), _mask(y, mask))
+        z = torch.where(y > 0.0, y, 1.0).log()
+        return _numerical_crps(predictive.base, z, reach=8.0, slope=torch.exp)
+    return _numerical_crps(predictive, y)
 
 
 def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.errors import DataError
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.terms import CONSTANT, Quantities, Terms
 
 MOST_MONOMIALS = 100_000
 MOST_BUMPS = 2_048  # of a grid over all inputs: their number grows with the power of the inputs
@@ -39,6 +41,15 @@ class Identity(Network):
         """The constant, then the inputs."""
         return torch.cat([torch.ones_like(x[..., :1]) if x.shape[-1] else x.new_ones(*x.shape[:2], 1), x], -1)
 
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        if (len(inputs),) != self.x_shape:
+            return None
+        shift, scale = (torch.tensor(each, dtype=torch.float64) for each in (inputs.shift, inputs.scale))
+        matrix = torch.diag(torch.cat([scale.new_ones(1), 1.0 / scale]))
+        matrix[0, 1:] = -shift / scale
+        return Terms((CONSTANT, *inputs.names), matrix)
+
 
 class Inputs(Network):
     """The inputs as they are, x_1, ..., x_D, without a constant: what a kernel on inputs sees.
@@ -63,6 +74,12 @@ class Inputs(Network):
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
         """The inputs."""
         return x
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        if (len(inputs),) != self.x_shape or any(inputs.shift):  # a shift asks for a constant
+            return None
+        return Terms(inputs.names, torch.diag(1.0 / torch.tensor(inputs.scale, dtype=torch.float64)))
 
 
 class Polynomial(Network):
@@ -97,6 +114,10 @@ class Polynomial(Network):
         """The monomials, in the order of `powers`."""
         powers = torch.tensor(self.powers, dtype=x.dtype, device=x.device)
         return (x[..., None, :] ** powers).prod(-1)
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        return _monomials(inputs, self.powers) if (len(inputs),) == self.x_shape else None
 
 
 class RadialBasis(Network):
@@ -138,6 +159,13 @@ class RadialBasis(Network):
         squared = (x[..., None, :] - self.centers.to(x)).square().sum(-1)
         return torch.cat([x.new_ones(*x.shape[:2], 1), (-0.5 * squared / self.width**2).exp()], -1)
 
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        if (len(inputs),) != self.x_shape:
+            return None
+        places = (_places(inputs, center) for center in self.centers.tolist())
+        return Terms.same([CONSTANT, *(f"bump at {', '.join(place)}" for place in places)])
+
 
 class AdditiveRadialBasis(Network):
     """The constant 1, and Gaussian bumps exp(-(x_d - c)² / 2 width²) along each input: sums of functions of one input.
@@ -171,6 +199,14 @@ class AdditiveRadialBasis(Network):
         bumps = (-0.5 * ((x[..., None] - self.centers.to(x)) / self.width).square()).exp()
         return torch.cat([x.new_ones(*x.shape[:2], 1), bumps.flatten(2)], -1)
 
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        if (len(inputs),) != self.x_shape:
+            return None
+        count = len(inputs)
+        places = [_places(inputs, [center] * count) for center in self.centers.tolist()]
+        return Terms.same([CONSTANT, *(f"bump at {place[d]}" for d in range(count) for place in places)])
+
 
 class Spline(Network):
     """Splines of one input: the powers 1, x, ..., x^degree, and a truncated power (x - knot)₊^degree for each knot.
@@ -202,6 +238,40 @@ class Spline(Network):
         """The powers up to `degree`, then the truncated powers."""
         powers = x ** torch.arange(self.degree + 1, dtype=x.dtype, device=x.device)
         return torch.cat([powers, (x - self.knots.to(x)).clamp(min=0.0) ** self.degree], -1)
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        if len(inputs) != 1:
+            return None
+        powers = _monomials(inputs, [(power,) for power in range(self.degree + 1)])
+        (name,), shift, scale = inputs.names, inputs.shift[0], inputs.scale[0]
+        power = "" if self.degree == 1 else f"^{self.degree}"
+        bends = [f"({name} above {shift + scale * knot:.4g}){power}" for knot in self.knots.tolist()]
+        unit = torch.eye(len(bends), dtype=torch.float64) / scale**self.degree
+        return Terms.joined([powers, Terms(tuple(bends), unit)])
+
+
+def _places(inputs: Quantities, center: Sequence[float]) -> list[str]:
+    """`Days 3.5` for each input: a center in the user's units."""
+    each = zip(inputs.names, inputs.shift, inputs.scale, center, strict=True)
+    return [f"{name} {shift + scale * round(place, 9):.4g}" for name, shift, scale, place in each]
+
+
+def _monomials(inputs: Quantities, powers: Sequence[tuple[int, ...]]) -> Terms:
+    """Π_d ((u_d - m_d) / s_d)^p_d as sums of the monomials of u; with each power all lower ones are there."""
+    position = {power: i for i, power in enumerate(powers)}
+    matrix = torch.zeros(len(powers), len(powers), dtype=torch.float64)
+    for column, power in enumerate(powers):
+        for lower in itertools.product(*(range(p + 1) for p in power)):
+            each = zip(power, lower, inputs.shift, inputs.scale, strict=True)
+            matrix[position[lower], column] = math.prod(math.comb(p, k) * (-m) ** (p - k) / s**p for p, k, m, s in each)
+    return Terms(tuple(_monomial(inputs.names, power) for power in powers), matrix)
+
+
+def _monomial(names: Sequence[str], power: Sequence[int]) -> str:
+    """`Days^2 Dose`."""
+    parts = zip(names, power, strict=True)
+    return " ".join(name if degree == 1 else f"{name}^{degree}" for name, degree in parts if degree) or CONSTANT
 
 
 def _powers(num_inputs: int, total: int) -> Iterator[tuple[int, ...]]:

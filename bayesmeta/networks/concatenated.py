@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
+from bayesmeta.networks.terms import Quantities, Terms
 
 
 class Concatenated(Network):
@@ -45,3 +47,9 @@ class Concatenated(Network):
     def forward(self, x: Float[Tensor, "B N *x"]) -> Float[Tensor, "B N F"]:
         """The features of the first, of the second, and so on."""
         return torch.cat([part(x) for part in self.parts], -1)
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        each = [part.terms(inputs) for part in self.parts if isinstance(part, Network)]
+        known = [terms for terms in each if terms is not None]
+        return Terms.joined(known) if len(known) == len(each) else None

@@ -8,6 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.terms import Quantities, Terms
 
 
 class LevelFeatures(Network):
@@ -59,3 +60,21 @@ class LevelFeatures(Network):
             belongs = codes[..., group, None] == torch.arange(count + 1, device=x.device)
             parts.append((belongs[..., None] * features[..., None, list(positions)]).flatten(-2))
         return torch.cat(parts, -1)
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        count = self.features.x_shape[0]
+        own = self.features.terms(inputs.part(slice(count)))
+        if own is None or len(inputs) != count + len(self.levels):
+            return None
+        parts = [own]
+        for name, number, chosen in zip(inputs.names[count:], self.levels, map(list, self.positions), strict=True):
+            beyond = own.matrix[:, chosen].clone()
+            beyond[chosen] = 0.0
+            if bool(beyond.any()):  # in other units of the inputs more of the weights would differ between levels
+                return None
+            labels = inputs.levels.get(name, tuple(str(level) for level in range(number)))
+            for label in (*labels[:number], "new"):
+                names = (f"{own.names[i]} {name}={label}" for i in chosen)
+                parts.append(Terms(tuple(names), own.matrix[chosen][:, chosen]))
+        return Terms.joined(parts)

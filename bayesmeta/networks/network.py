@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.networks.jacobian import Jacobian, jacobian
+from bayesmeta.networks.terms import Quantities, Terms
 from bayesmeta.typing import Params
 
 PREFIX = "features."  # of the names of the parameters beneath an output layer
@@ -92,6 +93,14 @@ class Network(Described, nn.Module, ABC):
             DataError: no outputs. ShapeError: a `WholeNetwork` that has another number of outputs.
         """
         return DenseOutput(self, num_outputs)
+
+    def terms(self, inputs: Quantities) -> Terms | None:
+        """What the features mean in the user's units; None where they have no meaning of their own, as learned ones.
+
+        Args:
+            inputs: names and units of the inputs.
+        """
+        return None
 
     def with_context(self, size: int) -> "Network":
         """A freshly initialised network of the same make, with `size` more inputs: those of `CAVIA` are `[x, c]`.

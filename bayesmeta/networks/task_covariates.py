@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.networks.network import Network, WholeNetwork
+from bayesmeta.networks.terms import CONSTANT, Quantities, Terms
 
 
 class TaskCovariates(Network):
@@ -77,6 +78,27 @@ class TaskCovariates(Network):
         effects = task if self.effects is None else self.effects(task)
         products = effects[..., :, None] * features[..., None, list(self.shifted)]
         return torch.cat([features, products.flatten(-2)], -1)
+
+    @override
+    def terms(self, inputs: Quantities) -> Terms | None:
+        point, task = inputs.part(slice(-self.num_covariates)), inputs.part(slice(-self.num_covariates, None))
+        own = self.features.terms(point)
+        if own is None or self.effects is not None:
+            return None
+        size, chosen = len(own.names), list(self.shifted)
+        beyond = own.matrix[:, chosen].clone()
+        beyond[chosen] = 0.0
+        if bool(beyond.any()):  # products that no feature is
+            return None
+        rows, columns = [own.matrix], [own.names]
+        for name, shift, scale in zip(task.names, task.shift, task.scale, strict=True):
+            rows.append(own.matrix[:, chosen] * (-shift / scale))
+            columns.append(tuple(name if own.names[i] == CONSTANT else f"{own.names[i]}:{name}" for i in chosen))
+        matrix = torch.zeros(self.num_outputs, self.num_outputs, dtype=torch.float64)
+        matrix[:size] = torch.cat(rows, 1)
+        products = torch.block_diag(*(own.matrix[chosen][:, chosen] / scale for scale in task.scale))
+        matrix[size:, size:] = products
+        return Terms(tuple(name for names in columns for name in names), matrix)
 
     @override
     def with_outputs(self, num_outputs: int) -> "SplitOutput":

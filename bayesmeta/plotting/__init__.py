@@ -4,16 +4,21 @@ matplotlib is imported when a figure is made, and nothing is shown: the figure o
 """
 
 from bayesmeta.plotting.calibration import pit_histogram, reliability_diagram
+from bayesmeta.plotting.files import write_figure
+from bayesmeta.plotting.named_tasks import axis_note, task_panels
 from bayesmeta.plotting.predictions import predictive_bands
 from bayesmeta.plotting.ranks import rank_curves, rank_histograms
 from bayesmeta.plotting.scores import score_by_shots, width_by_shots
 
 __all__ = [
+    "axis_note",
     "pit_histogram",
     "predictive_bands",
     "rank_curves",
     "rank_histograms",
     "reliability_diagram",
     "score_by_shots",
+    "task_panels",
     "width_by_shots",
+    "write_figure",
 ]

@@ -27,9 +27,9 @@ def reliability_diagram(
     """Draw observed against predicted probabilities: the line of a calibrated learner is the diagonal.
 
     In regression, the share of points with F(y) <= p is drawn for each level p. For a classifier, it is the share of
-    right answers in 15 bins of confidence, empty bins left out. Points of all tasks are pooled, and every number of
-    shots is a line. A single line gets 95 % intervals by resampling tasks, and for a classifier grey bars: the share of
-    all points that lies in each bin.
+    right answers in 15 bins of confidence, empty bins left out. Shares are means over tasks, and every number of shots
+    is a line. A single line gets 95 % intervals by resampling tasks, and for a classifier grey bars: the share of
+    points that lies in each bin.
 
     Args:
         values: an `Evaluation`, `pit` values of any shape, or (confidence, correct) of a classifier: `tasks points` of
@@ -184,22 +184,19 @@ def _answers(confidence: ArrayLike, correct: ArrayLike) -> ShotScores:
     if not bool(((right == 0) | (right == 1)).all()):
         raise DataError(f"expected answers that are right (1) or wrong (0), got {right.ravel()[:5]}")
     points = np.full(len(sure), sure[0].size)
-    flat = {"confidence": sure.astype(float).ravel(), "correct": right.astype(bool).ravel()}
-    return ShotScores(0, tuple(range(len(sure))), points, {}, **flat)
+    confidence, correct = sure.astype(float).ravel(), right.astype(bool).ravel()
+    return ShotScores(0, tuple(range(len(sure))), points, {}, confidence=confidence, correct=correct)
 
 
 def _shares(scores: ShotScores) -> np.ndarray:
-    """The share of all points in each bin of confidence."""
-    count = scores.bins()[0].sum(0)
-    return count / count.sum()
+    """The share of points in each bin of confidence."""
+    return scores.bins()[0].mean(0)
 
 
 def _reliability(scores: ShotScores, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and observed shares, one row for each weighting of the tasks."""
     if scores.pit is not None:
-        curve = scores.curve()
-        points = weights * scores.points
-        return np.tile(metrics.LEVELS, (len(weights), 1)), points @ curve / points.sum(-1, keepdims=True)
+        return np.tile(metrics.LEVELS, (len(weights), 1)), weights @ scores.curve() / weights.sum(-1, keepdims=True)
     count, hits, total = scores.bins()
     filled = count.sum(0) > 0
     with np.errstate(invalid="ignore"):  # a resampling may leave a bin empty: NaN, and ignored

@@ -62,7 +62,7 @@ def width_by_shots(evaluation: Evaluation, *, spread: float | None = None, ax: "
     """Draw the widths of the central intervals, task by task, against the number of support points.
 
     Among calibrated predictions the sharper ones, whose intervals are narrower, are better. A black bar is the mean
-    over all query points.
+    over tasks.
 
     Args:
         evaluation: of a regression learner.
@@ -101,7 +101,7 @@ def width_by_shots(evaluation: Evaluation, *, spread: float | None = None, ax: "
             markersize=5,
             label=None if place else "a task",
         )
-        mean = float(np.average(width, weights=result.points))
+        mean = float(width.mean())
         ax.plot([place - 0.3, place + 0.3], [mean, mean], "k-", linewidth=2.0, label=None if place else "mean")
     if spread is not None:
         ax.axhline(spread, color=VERMILLION, linestyle="--", linewidth=1.2, label="all outcomes")

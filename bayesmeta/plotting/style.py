@@ -15,6 +15,18 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", 
 CYCLE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY)
 MARKERS = ("o", "s", "^", "D", "v", "P")
 GREY = "0.45"
+LONGEST = 30  # letters of a label
+
+
+def plain_label(text: str, longest: int = LONGEST) -> str:
+    r"""A label that matplotlib does not take for mathematics, of a length that an axis has room for.
+
+    Example:
+        >>> print(plain_label("price ($)"), plain_label("a" * 40, 8))
+        price (\$) aaaaaaa…
+    """
+    short = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return "".join(c if c.isprintable() else " " for c in short).replace("$", r"\$")
 
 
 def uniform_band(count: int, bins: int) -> tuple[float, float]:
@@ -87,6 +99,15 @@ def grid_of_axes(panels: int) -> "list[Axes]":
     for ax in axes.flat[panels:]:
         figure.delaxes(ax)
     return list(axes.flat[:panels])
+
+
+def table_of_axes(rows: int, columns: int) -> "list[Axes]":
+    """A new figure with rows of panels that share their y axis, and columns that share their x axis, row by row."""
+    import matplotlib.pyplot as plt
+
+    size = (2.6 * columns + 0.6, 2.4 * rows + 1.1)
+    _, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey="row", squeeze=False, layout="constrained")
+    return list(axes.flat)
 
 
 def square_axes() -> "Axes":

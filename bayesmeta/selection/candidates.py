@@ -2,7 +2,8 @@
 
 Candidate        a learner that is made anew, and how it is trained
 pooled           one regression for all tasks: nothing is learned of a task from its own points
-fresh_process    a Gaussian process for each task alone: nothing is learned of a task from other tasks
+alone            each task alone: nothing is learned of a task from other tasks
+fresh_process    how: a Gaussian process for each task
 """
 
 import math
@@ -10,20 +11,31 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from typing_extensions import override
+
 from bayesmeta.arguments import generator_of
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.inference.gauss_newton import LevenbergMarquardt
+from bayesmeta.inference.solvers import MapProblem, Solver
 from bayesmeta.kernels import MaternKernel
 from bayesmeta.learner import Learner
+from bayesmeta.learners.baselines.fine_tuned import FineTuned
 from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
+from bayesmeta.learners.gradient.llama import LLAMA
+from bayesmeta.learners.gradient.posteriors import PointEstimate
+from bayesmeta.likelihoods import Categorical
 from bayesmeta.networks.bases import Identity
 from bayesmeta.networks.mlp import MLP
+from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise
-from bayesmeta.outcomes import Numbers
+from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import FullCovariance
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.trainers import ByGradients, Training
 from bayesmeta.training.objectives import Evidence
+from bayesmeta.typing import Params
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.task_hyperparameters import InputScale, NoiseScale, SignalScale
 from bayesmeta.wrappers.task_quadrature import TaskQuadrature
@@ -66,14 +78,11 @@ class Candidate:
 def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
     """One regression for all tasks together, by a network of two layers: a support changes nothing.
 
-    What cannot beat it does not learn anything from a task's own points that is worth having.
+    What cannot beat it does not learn anything from a task's own points that is worth having. Labels have a softmax.
 
     Args:
-        tasks: to learn from, with outcomes that are numbers.
+        tasks: to learn from.
         steps: of the training, which a fifth of the tasks may stop before.
-
-    Raises:
-        UnsupportedError: outcomes are labels.
 
     Example:
         >>> import bayesmeta as bm
@@ -82,10 +91,43 @@ def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
         >>> bool(before.predict([0.5]).mean == after.predict([0.5]).mean)
         True
     """
-    num_inputs, num_outputs = _sizes(tasks, "pooled")
-    shared = FullCovariance(WIDTH, varying=[])
-    learner = Standardized(ALPaCA(MLP(num_inputs, [WIDTH, WIDTH]), num_outputs=num_outputs, covariance=shared))
-    ByGradients(Evidence())(learner, tasks, Training(steps=steps, progress=False))
+    training = Training(steps=steps, progress=False)
+    num_inputs, features = _num_inputs(tasks), _features(tasks)
+    if isinstance(_outcomes(tasks), Labels):
+        likelihood = Categorical(num_classes(tasks))
+        network = FineTuned(features, likelihood=likelihood, solver=_Stay(), posterior=PointEstimate())
+        return ByGradients()(Standardized(network), tasks, training).learner
+    shared = FullCovariance(WIDTH if num_inputs else 1, varying=[])
+    learner = Standardized(ALPaCA(features, num_outputs=_num_outputs(tasks, "pooled"), covariance=shared))
+    return ByGradients(Evidence())(learner, tasks, training).learner
+
+
+def alone(tasks: TaskDataset) -> Learner:
+    """Each task alone: `fresh_process` for numbers, for labels a logistic regression with coefficients from N(0, 1).
+
+    What cannot beat it does not learn anything from other tasks that is worth having.
+
+    Args:
+        tasks: to take the units of.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_labels([([0.0, 1.0, 2.0, 3.0], [0, 0, 1, 1])] * 3)
+        >>> learner = alone(tasks)
+        >>> learner.adapt(bm.Data.from_labels([], [])).predict([1.0]).probs
+        tensor([[[0.5000, 0.5000]]], dtype=torch.float64)
+        >>> bool(learner.adapt(tasks.data.select([0])).predict([3.0]).probs[0, 0, 1] > 0.6)
+        True
+    """
+    if not isinstance(_outcomes(tasks), Labels):
+        return fresh_process(tasks)
+    likelihood = Categorical(num_classes(tasks))
+    logistic = LLAMA(Identity(_num_inputs(tasks)), solver=LevenbergMarquardt(20), precision=1.0, likelihood=likelihood)
+    with torch.no_grad():  # no class is preferred before a point of the task is seen
+        for mean in logistic.network.parameters():
+            mean.zero_()
+    learner = Standardized(logistic).double()
+    learner.prepare(tasks.pooled(generator_of(0)))
     return learner
 
 
@@ -110,7 +152,7 @@ def fresh_process(tasks: TaskDataset) -> Learner:
         >>> learner.adapt(tasks.data.select([0]))
         posterior of 1 task after 6 points
     """
-    num_inputs, num_outputs = _sizes(tasks, "fresh_process")
+    num_inputs, num_outputs = _num_inputs(tasks), _num_outputs(tasks, "fresh_process")
     process = DeepKernelTransfer(
         Identity(num_inputs),
         num_outputs=num_outputs,
@@ -123,8 +165,46 @@ def fresh_process(tasks: TaskDataset) -> Learner:
     return learner
 
 
-def _sizes(tasks: TaskDataset, whose: str) -> tuple[int, int]:
-    outcomes = tasks.flat.folded().outcomes
+def num_classes(tasks: TaskDataset) -> int:
+    """How many classes the outcomes of tasks have: those of their table, or as many as the largest label tells.
+
+    Args:
+        tasks: with labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> num_classes(bm.TaskDataset.from_labels([([0.0, 1.0], [0, 2])]))
+        3
+    """
+    named = () if tasks.schema is None else tasks.schema.classes
+    return len(named) or max(int(tasks.flat.y.max()) + 1, 2)
+
+
+class _Stay(Solver):
+    """Takes no step: a network that is fine-tuned by it is the one of all tasks."""
+
+    unrolls = True
+
+    @override
+    def solve(self, problem: MapProblem) -> Params:
+        return problem.start
+
+
+def _outcomes(tasks: TaskDataset) -> Outcomes:
+    return tasks.flat.folded().outcomes
+
+
+def _num_inputs(tasks: TaskDataset) -> int:
+    return int(tasks.flat.x[0].numel())
+
+
+def _features(tasks: TaskDataset) -> Network:
+    size = _num_inputs(tasks)
+    return MLP(size, [WIDTH, WIDTH]) if size else Identity(0)
+
+
+def _num_outputs(tasks: TaskDataset, whose: str) -> int:
+    outcomes = _outcomes(tasks)
     if not isinstance(outcomes, Numbers):
         raise UnsupportedError(f"expected outcomes that are numbers for {whose}, got labels")
-    return int(tasks.flat.x[0].numel()), outcomes.count
+    return outcomes.count

@@ -88,7 +88,7 @@ class Comparison(OneLine):
         for place, shots in enumerate(self.held_out.shots):
             each, best = self._each(place), self._best(place)
             for k in np.argsort(-self._means(place), kind="stable"):
-                difference = _difference(each[:, k], each[:, best])
+                difference = paired_difference(each[:, k], each[:, best])
                 low, high = self._interval(difference, LEVEL)
                 rows.append(
                     {
@@ -96,9 +96,9 @@ class Comparison(OneLine):
                         "candidate": self.held_out.candidates[k],
                         "tasks": len(each),
                         "score": each[:, k].mean(),
-                        "score_se": _standard_error(each[:, k]),
+                        "score_se": standard_error(each[:, k]),
                         "difference": difference.mean(),
-                        "difference_se": _standard_error(difference),
+                        "difference_se": standard_error(difference),
                         "low": low,
                         "high": high,
                         "wins": (difference > 0.0).mean(),
@@ -159,17 +159,11 @@ class Comparison(OneLine):
     def _gap(self, place: int, k: int) -> tuple[float, float, float]:
         """How far a candidate is behind the best one, with an interval for all candidates together."""
         each = self._each(place)
-        difference = _difference(each[:, self._best(place)], each[:, k])
+        difference = paired_difference(each[:, self._best(place)], each[:, k])
         return float(difference.mean()), *self._interval(difference, LEVEL / max(each.shape[1] - 1, 1))
 
     def _interval(self, difference: np.ndarray, level: float) -> tuple[float, float]:
-        if len(difference) < 2 or not self.num_bootstrap:
-            return float("nan"), float("nan")
-        drawn = resampled(len(difference), self.num_bootstrap, self.seed)
-        finite = np.nan_to_num(difference, posinf=1e300, neginf=-1e300)  # 0 times infinity is no number
-        means = np.concatenate([weights @ finite / len(difference) for weights in drawn])
-        low, high = np.quantile(means, [level / 2.0, 1.0 - level / 2.0], method="inverted_cdf")
-        return float(low), float(high)
+        return bootstrap_interval(difference, level, self.num_bootstrap, self.seed)
 
 
 def compare(
@@ -226,13 +220,46 @@ def compare(
     return Comparison(held_out, num_bootstrap, seed)
 
 
-def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a - b, and 0 where both are infinite."""
+def paired_difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a - b, and 0 where both are infinite.
+
+    Example:
+        >>> paired_difference(np.array([1.0, -np.inf]), np.array([0.25, -np.inf])).tolist()
+        [0.75, 0.0]
+    """
     with np.errstate(invalid="ignore"):
         return np.where(a == b, 0.0, a - b)
 
 
-def _standard_error(values: np.ndarray) -> float:
+def bootstrap_interval(values: np.ndarray, level: float, num_bootstrap: int, seed: int) -> tuple[float, float]:
+    """The interval of probability 1 - level of the mean of T values, by resampling them; NaN for a single one.
+
+    Args:
+        values: of each task, `T`.
+        level: of wrong intervals.
+        num_bootstrap: resamplings of the tasks.
+        seed: of these.
+
+    Example:
+        >>> bootstrap_interval(np.full(9, 0.5), 0.05, 100, 0)
+        (0.5, 0.5)
+    """
+    if len(values) < 2 or not num_bootstrap:
+        return float("nan"), float("nan")
+    drawn = resampled(len(values), num_bootstrap, seed)
+    finite = np.nan_to_num(values, posinf=1e300, neginf=-1e300)  # 0 times infinity is no number
+    means = np.concatenate([weights @ finite / len(values) for weights in drawn])
+    low, high = np.quantile(means, [level / 2.0, 1.0 - level / 2.0], method="inverted_cdf")
+    return float(low), float(high)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Of the mean of T values; NaN for a single one, or where one is infinite.
+
+    Example:
+        >>> standard_error(np.array([1.0, 3.0]))
+        1.0
+    """
     if len(values) < 2 or not np.isfinite(values).all():
         return float("nan")
     return float(values.std(ddof=1) / np.sqrt(len(values)))

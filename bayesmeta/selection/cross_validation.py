@@ -69,6 +69,8 @@ class HeldOutDensities(OneLine):
         task: position in `names` of each point, `P`.
         log_density: of each point on its own under each candidate, `P K`, nats.
         seconds: that each candidate took, training included, `K`.
+        points: mean number of points of a support at each of `shots`, `S`; empty where it is `shots`, which may count
+            points otherwise (`ClassSplit` counts those of a class).
 
     Example:
         >>> import bayesmeta as bm
@@ -88,6 +90,12 @@ class HeldOutDensities(OneLine):
     task: np.ndarray
     log_density: np.ndarray
     seconds: tuple[float, ...]
+    points: tuple[float, ...] = ()
+
+    @property
+    def support_points(self) -> tuple[float, ...]:
+        """How many points a support has at each of `shots`; in the mean, where `shots` count otherwise."""
+        return self.points or tuple(float(shot) for shot in self.shots)
 
     def __repr__(self) -> str:
         """One line."""
@@ -156,27 +164,24 @@ def cross_validated(
     shots, seed, batch_size = shot_counts(shots), seed_of(seed), require_batch(batch_size)
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
-    factories = list(learners.values()) if isinstance(learners, Mapping) else []
-    if not factories or not all(callable(each) and not isinstance(each, Learner) for each in factories):
-        raise DataError(
-            "expected learners by name, each a function of training tasks that returns a trained learner, such as "
-            "bm.selection.Candidate(make, train), got " + repr(learners)
-        )
-    parts = folds.parts(len(tasks), seed) if isinstance(folds, OneSplit) else _folds(folds, len(tasks), seed)
+    require_factories(learners)
+    parts = folds_of(tasks, folds, seed)
     held_out = np.sort(np.concatenate(parts))
     columns, places, seconds = [], None, []
     for name, factory in learners.items():
         start = time.perf_counter()
         found = [_fold(name, factory, tasks, part, shots, split, query, seed, batch_size) for part in parts]
         seconds.append(time.perf_counter() - start)
-        columns.append(np.concatenate([density for _, _, density in found]))
-        places = places or (np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found]))
+        columns.append(np.concatenate([each[-1] for each in found]))
+        places = places or tuple(np.concatenate(each) for each in list(zip(*found, strict=True))[:-1])
     assert places is not None
     if not len(places[0]):
         raise DataError(f"expected a task with more than {min(shots)} {split.counted}, got none")
-    shot, task = places[0], np.searchsorted(held_out, places[1])
+    shot, task, support = places[0], np.searchsorted(held_out, places[1]), places[2]
     names, density = tuple(tasks.names[i] for i in held_out), np.stack(columns, -1)
-    return HeldOutDensities(tuple(learners), shots, names, shot, task, density, tuple(seconds))
+    seen = [support[shot == place] for place in range(len(shots))]
+    points = tuple(float(each.mean()) if len(each) else float(s) for each, s in zip(seen, shots, strict=True))
+    return HeldOutDensities(tuple(learners), shots, names, shot, task, density, tuple(seconds), points)
 
 
 def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
@@ -205,10 +210,44 @@ def trained_on(factory: Factory, tasks: TaskDataset, seed: int) -> Learner:
     return learner
 
 
-def _folds(folds: int, num_tasks: int, seed: int) -> list[np.ndarray]:
-    """The positions of the tasks of each fold, in order."""
-    folds = whole(folds, "folds", 2, num_tasks)
-    order = np.random.default_rng(seed).permutation(num_tasks)
+def require_factories(learners: Mapping[str, Factory]) -> None:
+    """Refuse what does not make learners.
+
+    Args:
+        learners: by name, what makes a trained learner of tasks.
+
+    Raises:
+        DataError: there is none, or one that is no function, or a learner itself.
+    """
+    factories = list(learners.values()) if isinstance(learners, Mapping) else []
+    if not factories or not all(callable(each) and not isinstance(each, Learner) for each in factories):
+        raise DataError(
+            "expected learners by name, each a function of training tasks that returns a trained learner, such as "
+            "bm.selection.Candidate(make, train), got " + repr(learners)
+        )
+
+
+def folds_of(tasks: TaskDataset, folds: int | OneSplit, seed: int) -> list[np.ndarray]:
+    """The positions of the tasks of each fold, in order.
+
+    Args:
+        tasks: all tasks.
+        folds: into how many parts they are divided, at random; or a part that is held out once.
+        seed: of the division.
+
+    Raises:
+        DataError: fewer than two folds, or more than tasks.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> parts = folds_of(bm.tasks.Sawtooth().dataset(5, 6, seed=0), 2, seed=0)
+        >>> [len(part) for part in parts], sorted(np.concatenate(parts).tolist())
+        ([3, 2], [0, 1, 2, 3, 4])
+    """
+    if isinstance(folds, OneSplit):
+        return folds.parts(len(tasks), seed)
+    folds = whole(folds, "folds", 2, len(tasks))
+    order = np.random.default_rng(seed).permutation(len(tasks))
     return [np.sort(order[fold::folds]) for fold in range(folds)]
 
 
@@ -222,11 +261,13 @@ def _fold(
     query: int | None,
     seed: int,
     batch_size: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the points of the tasks of one fold: the position of the shots, that of the task, the log density."""
+) -> tuple[np.ndarray, ...]:
+    """Of the points of the tasks of one fold: the position of the shots, that of the task, how many points the task had
+    shown, the log density.
+    """
     others = np.setdiff1d(np.arange(len(tasks)), held_out)
     learner = trained_on(factory, tasks.select(others.tolist()), seed).frozen()
-    shot_of, task_of, density = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)]
+    shot_of, task_of, seen, density = [np.zeros(0, dtype=int)], [np.zeros(0, dtype=int)], [np.zeros(0)], [np.zeros(0)]
     for place, shot in enumerate(shots):
         for positions, part in tasks.select(held_out.tolist()).by_length():
             batch, able = part.divided(split.at(shot, query), seed), split.room(part.data) >= shot
@@ -245,4 +286,5 @@ def _fold(
             density.append(values)
             task_of.append(np.repeat(held_out[positions[chosen].cpu().numpy()], counts))
             shot_of.append(np.full(len(values), place))
-    return np.concatenate(shot_of), np.concatenate(task_of), np.concatenate(density)
+            seen.append(np.repeat(support.counts.cpu().numpy(), counts))
+    return tuple(np.concatenate(each) for each in (shot_of, task_of, seen, density))

@@ -16,7 +16,9 @@ from bayesmeta.tasks.images.image_classes import ImageClasses
 from bayesmeta.tasks.images.omniglot import download_omniglot, omniglot, omniglot_runs
 from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
 from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
+from bayesmeta.tasks.known_points import KnownPoints
 from bayesmeta.tasks.oracles.oracle import Oracle
+from bayesmeta.tasks.seedlings import example_table
 from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
@@ -53,6 +55,7 @@ __all__ = [
     "GaussianBlobs",
     "Gittins",
     "ImageClasses",
+    "KnownPoints",
     "LinearBandits",
     "OneShotRuns",
     "Oracle",
@@ -80,6 +83,7 @@ __all__ = [
     "UnlabelledTasks",
     "download_omniglot",
     "drawn_rewards",
+    "example_table",
     "metal_benchmark",
     "omniglot",
     "omniglot_runs",

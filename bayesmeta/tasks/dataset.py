@@ -19,7 +19,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.one_line import several
 from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
-from bayesmeta.task_names import factorized, name_text
+from bayesmeta.task_names import factorized, look_alikes, name_text
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema, observed
 from bayesmeta.typing import ArrayLike
@@ -255,7 +255,9 @@ class TaskDataset(TaskSource):
         wanted = name_text(name)
         row = next((row for row, each in enumerate(self.names) if name_text(each) == wanted), None)
         if row is None:
-            raise DataError(f"expected the name of a task, got {name!r}; the first are {list(self.names[:5])}")
+            alike = look_alikes([name], self.names)
+            hint = f"perhaps {alike[0][1]!r} is meant" if alike else f"the first are {list(self.names[:5])}"
+            raise DataError(f"expected the name of a task, got {name!r}; {hint}")
         return self.flat.padded([row])
 
     def select(self, positions: Sequence[int]) -> "TaskDataset":

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from bayesmeta.learner import MixedModelParts
 from bayesmeta.linalg import lower_root, root_mean_squares, spanning_basis
-from bayesmeta.networks.bases import Identity
-from bayesmeta.networks.task_covariates import TaskCovariates
+from bayesmeta.networks.terms import Quantities
 from bayesmeta.typing import LinearMaps
 
 START_VARIANCES = (1e-2, 1.0, 1e2, 1e4, 1e6, 1e8)  # of tasks around their mean, in units of the noise
@@ -195,9 +194,9 @@ def _directions(null: Float[Tensor, "R Z"]) -> list[Float[Tensor, "R"]]:
 
 
 def _feature_names(parts: MixedModelParts, x_names: Sequence[str] | None) -> list[str]:
-    features = parts.features.features if isinstance(parts.features, TaskCovariates) else parts.features
-    names = [f"feature {i}" for i in range(parts.design.shape[1])]
-    if not isinstance(features, Identity):
-        return names
-    slopes = [f"slope of {f'x {i}' if x_names is None else x_names[i]}" for i in range(features.num_outputs - 1)]
-    return ["intercept", *slopes, *names[features.num_outputs :]]
+    size = parts.features.x_shape[0] if len(parts.features.x_shape) == 1 else 0
+    inputs = [f"x {i}" for i in range(size)] if x_names is None else list(x_names)
+    terms = parts.features.terms(Quantities.named(inputs))
+    if terms is None:
+        return [f"feature {i}" for i in range(parts.design.shape[1])]
+    return [f"slope of {name}" if name in inputs else name for name in terms.names]

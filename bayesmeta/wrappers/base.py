@@ -15,8 +15,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.description import written
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner, LinearMixedModel, TaskPosterior, refusal_of_noise
+from bayesmeta.summaries import Coefficients, Columns, Summary
 from bayesmeta.typing import Params
 
 
@@ -80,6 +82,14 @@ class Wrapper(Learner):
     @override
     def kept_rows(self) -> int:
         return self.learner.kept_rows
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        return self.learner.described(columns, *data).titled(written(self))
+
+    @override
+    def noise_stddev(self) -> Float[Tensor, "C"] | None:
+        return self.learner.noise_stddev()
 
     @override
     def log_hyperprior(self) -> Float[Tensor, ""]:
@@ -229,6 +239,10 @@ class WrappedPosterior(TaskPosterior):
     @override
     def known_noise(self) -> bool:
         return self.learner.known_noise
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        return self.inner.coefficients(columns)
 
     @override
     def selected(self, tasks: Int[Tensor, "K"]) -> "WrappedPosterior":

@@ -33,8 +33,10 @@ from bayesmeta.data import Data
 from bayesmeta.description import describe
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.one_line import several
 from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.predictives.predictive import require_mask, require_shape
+from bayesmeta.summaries import Coefficients, Columns, MixedModelSummary, Summary
 from bayesmeta.swapped import swapped
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import Untrainable
@@ -87,6 +89,21 @@ class HyperPosterior(Untrainable):
     def prepare(self, tasks: Data) -> None:
         for learner in self.learners:
             learner.prepare(tasks)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        members = [learner.described(columns, *data) for learner in self.learners]
+        mixed = [each for each in members if isinstance(each, MixedModelSummary)]
+        title = f"Average over {several(len(members), 'draw')} of theta of {members[0].title}"
+        if len(mixed) == len(members):
+            return MixedModelSummary.average(mixed, title)
+        return members[0].titled(title).with_notes("The numbers are those of the first draw of theta.")
+
+    @override
+    def noise_stddev(self) -> Float[Tensor, "C"] | None:
+        each = [learner.noise_stddev() for learner in self.learners]
+        known = [noise for noise in each if noise is not None]
+        return torch.stack(known).square().mean(0).sqrt() if known else None
 
     @override
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
@@ -218,6 +235,13 @@ class HyperPosteriorBelief(TaskPosterior):
     def known_noise(self) -> bool:
         return self.learner.known_noise
 
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        """The mixture over theta."""
+        each = [posterior.coefficients(columns) for posterior in self.posteriors]
+        known = [found for found in each if found is not None]
+        return Coefficients.mixture(known, self.log_weights.exp()) if len(known) == len(each) else None
+
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, theta drawn too: each value `S B *shape`."""
         num_draws = whole(num_draws, "num_draws")
@@ -271,6 +295,10 @@ class MappedBelief(TaskPosterior):
     def posteriors(self) -> tuple[TaskPosterior, ...]:
         """At each draw of theta, one after another."""
         return self.learner.one_by_one(self.support).posteriors
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        return self.learner.one_by_one(self.support).coefficients(columns)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of phi, theta drawn too: each value `S B *shape`."""

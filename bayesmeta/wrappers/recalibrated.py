@@ -29,6 +29,7 @@ from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
 from bayesmeta.torch_private import Unrounded
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior
+from bayesmeta.wrappers.by_points import interpolated
 
 SHOTS: tuple[int, ...] = (0, 1, 2, 5, 10)
 """Numbers of support points that a correction is known at unless others are given."""
@@ -93,14 +94,7 @@ class Recalibrated(Unrounded, Untrainable):
             values: one for each of `shots`.
             counts: support points of each task.
         """
-        if len(self.points) == 1:
-            return values.expand(len(counts), *values.shape[1:])
-        at = self.points.log1p()
-        position = counts.double().log1p().clamp(at[0], at[-1])
-        upper = torch.searchsorted(at, position).clamp(min=1)
-        share = (position - at[upper - 1]) / (at[upper] - at[upper - 1])
-        share = share.view(-1, *[1] * (values.ndim - 1))
-        return (1.0 - share) * values[upper - 1] + share * values[upper]
+        return interpolated(values, self.points, counts)
 
     @abstractmethod
     def corrected(self, predictive: Predictive, counts: Int[Tensor, "B"]) -> Predictive:

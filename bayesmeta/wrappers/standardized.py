@@ -16,10 +16,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.description import written
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
 from bayesmeta.learner import Learner, LinearMixedModel, MixedModelParts
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import AffinePredictive, Predictive
+from bayesmeta.summaries import Coefficients, Columns, Summary
 from bayesmeta.torch_private import Unrounded
 from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
 
@@ -130,6 +132,27 @@ class Standardized(Unrounded, Wrapper):
         return None if inner is None else StandardizedMixedModel(self, inner)
 
     @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        inner = self.learner.described(self.seen(columns), *map(self.standard, data)).titled(written(self))
+        if self._is_prepared():
+            return inner
+        return inner.with_notes("It has not been trained yet: all numbers are in standard units.")
+
+    @override
+    def noise_stddev(self) -> Float[Tensor, "C"] | None:
+        noise = self.learner.noise_stddev()
+        return noise * self.y_scale if noise is not None and self._is_prepared() else noise
+
+    def seen(self, columns: Columns) -> Columns:
+        """The user's columns as the learner inside has them; as they are before the statistics are taken.
+
+        Args:
+            columns: of the user.
+        """
+        statistics = (self.x_shift, self.x_scale, self.y_shift, self.y_scale)
+        return columns.seen(*(each.cpu() for each in statistics)) if self._is_prepared() else columns
+
+    @override
     def conform(self, data: Data) -> Data:
         return Learner.conform(self, data)  # the learner's own rules are for data in standard units
 
@@ -191,6 +214,10 @@ class StandardizedPosterior(WrappedPosterior):
         return AffinePredictive(inner, learner.y_shift, learner.y_scale)
 
     @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        return self.inner.coefficients(self.learner.seen(columns))
+
+    @override
     def extended(self, data: Data) -> "StandardizedPosterior":
         return replace(self, inner=self.inner.extended(self.learner.standard(data)))
 
@@ -224,6 +251,16 @@ class StandardizedMixedModel(LinearMixedModel):
     def parts(self, *data: Data) -> MixedModelParts | None:
         """Those of the inner one."""
         return self.inner.parts(*self._standard(data))
+
+    @override
+    def location_covariance(self, *data: Data) -> Float[Tensor, "F F"]:
+        """That of the inner one, in standard units."""
+        return self.inner.location_covariance(*self._standard(data))
+
+    @override
+    def scatter(self, *data: Data) -> Float[Tensor, "C C"]:
+        """That of the inner one, in standard units."""
+        return self.inner.scatter(*self._standard(data))
 
     def _standard(self, data: tuple[Data, ...]) -> list[Data]:
         return [self.learner.standard(self.learner.conform(each)) for each in data]

@@ -7,7 +7,9 @@ import pytest
 
 from bayesmeta.cli.app import app
 
-COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback is not None]
+COMMANDS = [
+    command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback is not None
+]
 HEAVY = ["torch", "numpy", "pandas", "matplotlib", "scipy", "bayesmeta.learner"]
 
 
@@ -26,3 +28,4 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     lines = done.stdout.splitlines()
     assert lines[-1] == "imported: []"
     assert "Usage: " in done.stdout + done.stderr
+    assert "No such command" not in done.stderr

@@ -1,8 +1,10 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from bayesmeta.evaluation import bootstrap, metrics
 from bayesmeta.evaluation.evaluate import _divide, evaluate
 from bayesmeta.evaluation.scores import ShotScores
 from bayesmeta.outcomes import Numbers
-from bayesmeta.predictives import IndependentPredictive, Predictive
+from bayesmeta.predictives import AffinePredictive, IndependentPredictive, Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
 from bayesmeta.tasks.source import ClassSplit, PrefixSplit, RandomSplit
@@ -27,7 +29,7 @@ def test_every_column_is_its_definition_on_one_task_at_a_time() -> None:
     evaluation = evaluate(learner, tasks, (2,), query=4, num_bootstrap=20)
     row, scores = evaluation.table().loc[2], evaluation.at(2).scores
     divided = tasks.divided(RandomSplit.at(2, 4), 0)
-    squares, inside, points, nll, regret, rmse = 0.0, 0.0, 0, [], [], []
+    squares, points, nll, regret, rmse, inside, width = 0.0, 0, [], [], [], [], []
     for i in range(7):
         support, query = divided.support.select([i]), divided.query.select([i])
         real = query.mask[0]
@@ -39,7 +41,8 @@ def test_every_column_is_its_definition_on_one_task_at_a_time() -> None:
         regret.append(float((best.marginal_log_prob(y)[0] + each).mean()))
         lower, upper = predictive.interval(0.9)
         squares += float((predictive.mean - y).square().sum())
-        inside += float(((lower <= y) & (y <= upper)).sum())
+        inside.append(float(((lower <= y) & (y <= upper)).double().mean()))
+        width.append(float((upper - lower).mean()))
         points += int(real.sum())
         rmse.append(float((predictive.mean - y).square().mean().sqrt()))
         assert scores["crps"][i] == pytest.approx(float(metrics.crps(predictive, y)))
@@ -53,7 +56,11 @@ def test_every_column_is_its_definition_on_one_task_at_a_time() -> None:
     assert row["regret"] == pytest.approx(np.mean(regret))
     assert row["rmse"] == pytest.approx(np.mean(rmse))
     assert row["pooled_rmse"] == pytest.approx(math.sqrt(squares / points))
-    assert row["coverage"] == pytest.approx(inside / points)
+    # every task counts alike, whatever the number of its points
+    assert row["coverage"] == pytest.approx(np.mean(inside))
+    assert row["width"] == pytest.approx(np.mean(width))
+    curve = evaluation.at(2).curve().mean(0)  # from .05 to .95: what the reliability diagram says of the same interval
+    assert curve[-1] - curve[0] == pytest.approx(row["coverage"])
     assert row["nll"] - row["oracle_nll"] == pytest.approx(row["regret"])
 
 
@@ -292,8 +299,53 @@ def test_several_outputs_without_an_oracle() -> None:
     tasks = TaskDataset(Data.full(x, y), names=list("abcdef"))
     evaluation = evaluate(NormalMean(), tasks, (0, 3), num_bootstrap=10)
     assert evaluation.at(3).pit.shape == (36, 2)
+    assert evaluation.at(3).log_density.shape == (36,)
     assert "regret" not in evaluation.table()
     assert evaluation.worst(2)["task"].isin(list("abcdef")).all()
+
+
+def test_outcomes_have_scores_of_their_own_and_are_never_pooled() -> None:
+    """Of two outcomes, one in units a thousand times the other's: each is scored as if it were alone."""
+    units = torch.tensor([1.0, 1000.0], dtype=torch.float64)
+    both = normal_tasks(12, [4, 9, 6, 12, 5, 3, 8, 7, 6, 9, 10, 4], seed=0)
+    second = normal_tasks(12, both.counts.tolist(), seed=1)
+    y = torch.cat([both.data.y, second.data.y], -1)
+    tasks = TaskDataset(Data(both.data.x, units * y, both.data.mask))
+
+    class Scaled(NormalMean):
+        def condition(self, support: Data) -> MeanPosterior:
+            found = super().condition(replace(support, y=support.y / units))
+            return ScaledPosterior(spec=support.spec, mean=found.mean, variance=found.variance, noise=found.noise)
+
+    class ScaledPosterior(MeanPosterior):
+        def at(self, x: Tensor) -> Predictive:
+            return AffinePredictive(super().at(x), torch.zeros_like(units), units)
+
+    evaluation = evaluate(Scaled(), tasks, (0, 2, 11), num_bootstrap=20)
+    whole, each = evaluation.table(), evaluation.by_outcome()
+    assert not {"rmse", "pooled_rmse", "mae", "crps", "width", "sharpness"} & set(whole.columns)
+    assert list(each) == ["y1", "y2"]
+    names = ["nll", "rmse", "mae", "crps", "coverage", "width", "sharpness", "calibration_error", "calibration_noise"]
+    for data, name, unit in ((both, "y1", 1.0), (second, "y2", 1000.0)):
+        alone = evaluate(NormalMean(), TaskDataset(data.data), (0, 2, 11), num_bootstrap=20).table()
+        found = each[name].table()
+        scale = pd.Series({"rmse": unit, "mae": unit, "crps": unit, "width": unit, "sharpness": unit**2})
+        expected = alone[names] * scale.reindex(names).fillna(1.0)
+        expected["nll"] += math.log(unit)
+        # the quantiles of an affine predictive come by another route than those of a Gaussian
+        np.testing.assert_allclose(found[names], expected, rtol=1e-6)
+    mean = sum(table.table()["coverage"] for table in each.values()) / 2.0
+    np.testing.assert_allclose(whole["coverage"], mean)
+    joint = sum(table.table()["nll"] for table in each.values())  # these outcomes are independent
+    np.testing.assert_allclose(whole["nll"], joint)
+    own = each["y2"].table()
+    assert evaluation.all_tables().loc["y2", own.columns].equals(own)
+    printed = str(evaluation).split("\n\n")
+    assert [part.splitlines()[0].split(":")[0] for part in printed] == ["Scaled", "Scaled, y1", "Scaled, y2"]
+    assert evaluation._repr_html_().count("<table>") == 3
+    alone = evaluate(NormalMean(), both, (2,), num_bootstrap=0)
+    assert alone.by_outcome()["y"] is alone
+    assert alone.all_tables().equals(alone.table())
 
 
 def test_worst_tasks_come_first() -> None:

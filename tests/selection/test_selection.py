@@ -247,9 +247,13 @@ def test_candidates_that_are_always_worth_a_try() -> None:
     torch.testing.assert_close(pooled.adapt(support).predict(x).mean, pooled.adapt(nothing).predict(x).mean)
     assert (fresh.adapt(support).predict(x).stddev < fresh.adapt(nothing).predict(x).stddev).all()
     labels = bm.TaskDataset(bm.Data.stack([bm.Data.from_labels([0.0, 1.0], [0, 1])] * 3))
-    for factory in (bm.selection.pooled, bm.selection.fresh_process):
-        with pytest.raises(bm.UnsupportedError, match="outcomes that are numbers"):
-            factory(labels)
+    pooled = bm.selection.pooled(labels, steps=3)
+    support, x = labels.data.select([0]), labels.data.x[:1]
+    torch.testing.assert_close(
+        pooled.adapt(support).predict(x).probs, pooled.adapt(bm.Data.empty(support)).predict(x).probs
+    )
+    with pytest.raises(bm.UnsupportedError, match="outcomes that are numbers"):
+        bm.selection.fresh_process(labels)
 
 
 def test_learners_of_classes_are_compared() -> None:

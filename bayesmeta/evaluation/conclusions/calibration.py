@@ -94,15 +94,15 @@ def confidence(results: list[ShotScores]) -> list[Conclusion]:
     for result in results:
         assert result.confidence is not None
         assert result.correct is not None
-        gap = result.means(result.confidence - result.correct) * result.points
-        each = ratio(gap, result.points.astype(float), LEVEL / len(results))
+        gap = result.means(result.confidence - result.correct)
+        each = ratio(gap, np.ones(len(gap)), LEVEL / len(results))
         if each.within(-NEAR, NEAR):
             text = good
         elif each.holds(0.0):
             text = unknown
         else:
             text = over if each.estimate > 0.0 else under
-        sure, right = (float(v.mean()) for v in (result.confidence, result.correct))
+        sure, right = (float(result.means(v).mean()) for v in (result.confidence, result.correct))
         number = f"{percent(right)} right, mean confidence {percent(sure)}, difference {signed(each, 'points')}"
         groups.setdefault(text, []).append((result.shots, number))
     return grouped("Confidence", groups, texts)

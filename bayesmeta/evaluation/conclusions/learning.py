@@ -49,7 +49,7 @@ def progress(results: list[ShotScores], main: ShotScores, score: str) -> list[Co
 
 def width(first: ShotScores, main: ShotScores, level: float, spread: float | None) -> list[Conclusion]:
     """How wide intervals are beside those of fewer shots, and beside the spread of all outcomes, where it is known."""
-    before, after = first.scores["width"][_places(first, main)] * main.points, main.scores["width"] * main.points
+    before, after = first.scores["width"][_places(first, main)], main.scores["width"]
     if not np.isfinite(before + after).all() or before.sum() <= 0.0:
         return []
     sentences = []
@@ -62,7 +62,7 @@ def width(first: ShotScores, main: ShotScores, level: float, spread: float | Non
             f"{shots_in_words([first.shots])}, on the same {several(len(main.names), 'task')}."
         )
     if spread is not None and spread > 0.0:
-        share = float(after.sum() / main.points.sum()) / spread
+        share = float(after.mean()) / spread
         sentences.append(
             f"The {name} intervals at {at} are {share:.2f} times as wide as the range that holds the "
             f"middle {name} of all outcomes."
@@ -96,13 +96,13 @@ def _steps(steps: list[tuple[ShotScores, ShotScores]], score: str, unit: str) ->
 
 
 def _change(first: ShotScores, last: ShotScores, score: str, alpha: float) -> Interval | None:
-    """Of the error: relative change of its mean over tasks. Of the accuracy: difference over points. On the same tasks.
+    """Of the error: relative change of its mean over tasks. Of the accuracy: difference of its mean. On the same tasks.
 
     None where there is nothing to compare: no error to begin with, or an infinite one.
     """
     before, after = first.scores[score][_places(first, last)], last.scores[score]
     if score == "accuracy":
-        return ratio(last.points * (after - before), last.points.astype(float), alpha)
+        return ratio(after - before, np.ones(len(after)), alpha)
     if not np.isfinite(before + after).all() or before.sum() <= 0.0:
         return None
     each = ratio(after, before, alpha)

@@ -28,6 +28,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import LinearMixedModel, MixedModelParts
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta, log_jacobian, noise_root
+from bayesmeta.learners.closed_form.mixed_model_summary import MixedModelDescription
 from bayesmeta.linalg import spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -40,6 +41,7 @@ from bayesmeta.priors import (
     MatrixNormal,
     TaskScale,
 )
+from bayesmeta.summaries import Columns, Summary
 
 
 class ALPaCA(LinearLearner, LinearMixedModel):
@@ -154,13 +156,31 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             self.prior.location.copy_(self._location(*self._normal_equations(groups)))
         is_all = all(each.noise is None for each in groups)
         if is_all and any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
-            theta = self.theta()
-            squares = torch.zeros_like(theta.output_covariance)
-            for each in groups:
-                rows, residual = theta.whitened(each)
-                squares += linear_gaussian.information(rows, residual, residual, each.mask)[0]
             points = sum(int(each.counts.sum()) for each in groups)
-            self.prior.noise.set_nearest(squares / max(points, 1))
+            self.prior.noise.set_nearest(self.scatter(*groups) / max(points, 1))
+
+    @override
+    def scatter(self, *data: Data) -> Float[Tensor, "C C"]:
+        self._require_gaussian()
+        theta = self.theta()
+        squares = torch.zeros_like(theta.output_covariance)
+        for each in (self.conform(part) for part in data):
+            rows, residual = theta.whitened(each)
+            squares = squares + linear_gaussian.information(rows, residual, residual, each.mask)[0]
+        return squares
+
+    @override
+    def location_covariance(self, *data: Data) -> Float[Tensor, "F F"]:
+        self._require_gaussian()
+        basis, precision, _ = self._normal_equations([self.conform(each) for each in data])
+        return basis @ torch.linalg.solve(precision, basis.mT)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        if columns.terms(self.features) is None:  # features that mean nothing to a user
+            return super().described(columns, *data)
+        parameters, covariances = (self.prior.location, self.prior.noise), {columns.task: self.prior.covariance}
+        return MixedModelDescription(self, columns, self.features, parameters, covariances, data).summary()
 
     def _require_gaussian(self) -> None:
         if self.scale is not None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.arguments import whole
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import retelling
@@ -22,9 +22,11 @@ from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
+from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
 
 T = TypeVar("T")
+COEFFICIENT_DRAWS = 4_000  # where weights are not Gaussian
 CHUNK_NUMBERS = 2**18  # float64 numbers in one buffer: 2 MB
 
 
@@ -185,6 +187,25 @@ class LinearPosterior(TaskPosterior):
         _, root = self._moments()
         spread = self.theta.factor @ root
         return spread @ spread.mT
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        terms, theta = columns.terms(self.theta.features), self.theta
+        if terms is None:  # weights of learned features
+            return None
+        units = theta.output_covariance.diagonal().sqrt() * columns.y_scale
+        names = [name for _ in units for name in terms.names]
+        outcomes = tuple(outcome for outcome in columns.outcomes.names for _ in terms.names) if len(units) > 1 else ()
+        weight = columns.weights(terms, self.mean["weight"]).mT.flatten(1)
+        if self.scale is not None:  # Student's t
+            draws = self.sample(COEFFICIENT_DRAWS, generator_of(0, weight.device))["weight"]
+            return Coefficients.drawn(names, columns.weights(terms, draws).mT.flatten(2), outcomes)
+        spread = terms.covariance(self.feature_covariance).diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
+        before = terms.covariance(theta.factor @ theta.factor.mT).diagonal().clamp(min=0.0).sqrt()
+        deviations = (units[:, None] * spread[:, None, :]).flatten(1)
+        return Coefficients(
+            tuple(names), weight, deviations, outcomes, prior_stddev=(units[:, None] * before).flatten()
+        )
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, `S B F C`, and where tasks have scales of log λ, `S B`.

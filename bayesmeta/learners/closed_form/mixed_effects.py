@@ -17,6 +17,7 @@ together: `fit_evidence` maximises the density of all of them at once, and keeps
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,7 @@ from bayesmeta.inference.shared_effects import Blocks, SharedRows, Sums, sums
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
+from bayesmeta.learners.closed_form.mixed_model_summary import MixedModelDescription
 from bayesmeta.learners.closed_form.scale import require_even
 from bayesmeta.linalg import cholesky, logdet, spanning_basis
 from bayesmeta.networks.level_features import LevelFeatures
@@ -36,6 +38,7 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
 from bayesmeta.priors import FeatureCovariance, FullCovariance, SharedEffects
+from bayesmeta.summaries import Columns, Summary
 
 MOST_SHARED = 3_000  # effects of known levels: their covariance is dense
 
@@ -176,10 +179,30 @@ class MixedEffects(LinearLearner, LinearMixedModel):
         if self.prior.location.requires_grad:
             self.maximise_location(*data)
         if any(parameter.requires_grad for parameter in self.prior.noise.parameters()):
-            groups = [self.conform(each) for each in data]
-            found, _ = self._sums(groups, [self._residual(each, self.prior.location) for each in groups])
-            points = sum(int(each.counts.sum()) for each in groups)
-            self.prior.noise.set_nearest(found.explained()[0] / max(points, 1))
+            points = sum(int(each.counts.sum()) for each in data)
+            self.prior.noise.set_nearest(self.scatter(*data) / max(points, 1))
+
+    @override
+    def scatter(self, *data: Data) -> Float[Tensor, "C C"]:
+        groups = [self.conform(each) for each in data]
+        found, _ = self._sums(groups, [self._residual(each, self.prior.location) for each in groups])
+        return found.explained()[0]
+
+    @override
+    def location_covariance(self, *data: Data) -> Float[Tensor, "F F"]:
+        groups = [self.conform(each) for each in data]
+        basis = self._basis(groups)
+        return basis @ torch.linalg.solve(self._least_squares(groups, basis)[1], basis.mT)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        count = len(columns.inputs) - len(self.prior.levels)
+        names, own = columns.inputs.names[count:], replace(columns, inputs=columns.inputs.part(slice(count)))
+        if own.terms(self.features.features) is None:
+            return super().described(columns, *data)
+        covariances = dict(zip((columns.task, *names), (self.prior.covariance, *self.prior.groupings), strict=True))
+        parameters = self.prior.location, self.prior.noise
+        return MixedModelDescription(self, own, self.features.features, parameters, covariances, data).summary()
 
     @override
     @torch.no_grad()
