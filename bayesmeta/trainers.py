@@ -15,6 +15,7 @@ from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
+from bayesmeta.training.loop import prepare
 from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.log_transformed import LogTransformed
@@ -133,7 +134,8 @@ class ByGradients(Trainer):
         return f"{len(train)} to learn from" + ("" if stopping is None else f", {len(stopping)} for early stopping")
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
-        """Train in place."""
+        """Train in place; statistics, such as how frequent classes are, are taken of all tasks."""
+        prepare(learner, tasks.flat.folded())
         learned_from, validation = self.divided(tasks, training)
         result = fit(
             learner.to(training.device),

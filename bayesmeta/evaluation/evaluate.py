@@ -271,7 +271,7 @@ def _number_scores(part: HeldOut, level: float) -> dict[str, Tensor]:
     """Scores of all outcomes together, and of several those of each, by names with its place."""
     predictive, y, mask = part.predictive, part.y, part.mask
     transform, density = metrics.pit(predictive, y).double(), _point_density(part)
-    inside = metrics.inside(predictive, y, level, transform)
+    inside = metrics.inside(predictive, y, level, transform)  # metrics.coverage, without a second pit
     lower, upper = predictive.interval(level)
     points = {
         "rmse": (predictive.mean - y).square(),

@@ -67,7 +67,7 @@ class Separately(Learner):
                 )
         self.names = tuple(learners)
         self._parts = nn.ModuleList(learners.values())
-        kinds = {type(each.outcomes) for each in self.learners}
+        kinds = {type(each.outcomes) for each in self.learners if isinstance(each.outcomes, Numbers)}
         self.x_shape, self.outcomes = first.x_shape, (kinds.pop() if len(kinds) == 1 else Numbers)(len(learners))
         self.exchangeable = all(each.exchangeable for each in self.learners)
         self.known_noise = all(each.known_noise for each in self.learners)
