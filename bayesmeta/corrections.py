@@ -3,6 +3,7 @@
 from bayesmeta.calibration.recalibration import temperature_scaling, variance_scaling
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
 from bayesmeta.wrappers.recalibrated import SHOTS, Recalibrated, TemperatureScaled, VarianceScaled
@@ -80,3 +81,28 @@ def corrected(learner: Learner, tasks: TaskDataset, schema: Schema, seed: int = 
         return found, f"nothing was to be corrected, by {len(tasks)} tasks"
     each = [f"{factor:.3g} at {shot}" for factor, shot in zip(factors.tolist(), shots, strict=True)]
     return found, f"{what} {each[0]} points, {', '.join(each[1:])}, by {len(tasks)} tasks"
+
+
+def correcting(factory: Factory, share: float, schema: Schema, seed: int = 0) -> Factory:
+    """What trains a learner on some of the tasks that it is given, and corrects it by the others.
+
+    Args:
+        factory: what trains it.
+        share: of the tasks that correct it.
+        schema: of their table.
+        seed: of the division of the tasks, and of their points.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator = bm.tasks.GPFunctions.eq()
+        >>> schema = bm.tasks.Schema("task", x=("x",), y=("y",))
+        >>> correcting(lambda tasks: simulator.oracle, 0.5, schema)(simulator.dataset(40, 4, seed=0)).title
+        'VarianceScaled(GaussianProcessOracle)'
+    """
+
+    def trained(tasks: TaskDataset) -> Learner:
+        others, aside = tasks.split(share, seed)
+        require_correctable(aside, schema)
+        return corrected(factory(others), aside, schema, seed)[0]
+
+    return trained

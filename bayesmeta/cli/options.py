@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and what is read from their text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,29 @@ Yerr = Annotated[
     list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
 ]
 Outcome = Annotated[str | None, typer.Option(help="What the outcome is: classes, or numbers; found out by default.")]
+Covariate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Input column that is constant within a task. In linear methods its effect is the same in all tasks "
+        "(a fixed effect), unless --random names it, too."
+    ),
+]
+Random = Annotated[
+    list[str] | None,
+    typer.Option(help="Covariate whose effect differs between tasks in linear methods (a random effect)."),
+]
+Validation = Annotated[
+    float | None,
+    typer.Option(help="Share of the tasks to train on that stop a training by gradients early; .2 by default."),
+]
+Recalibrate = Annotated[
+    float,
+    typer.Option(help="Share of the tasks to correct predictions by, which nothing else is learned from."),
+]
+Steps = Annotated[int, typer.Option(help="Gradient steps.")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
+]
 Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
@@ -30,6 +53,11 @@ Level = Annotated[float, typer.Option(help="Probability of the interval whose co
 Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
 Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")]
 IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that have a value, by name."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def counts_of(shots: str) -> list[int]:
