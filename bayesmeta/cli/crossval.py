@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bayesmeta.cli.options import (
+    MOST_PREDICTED,
     Categorical,
     Covariate,
     Device,
@@ -68,7 +69,7 @@ def crossval(
     """Compare methods by all tasks of a table, each judged once by models that did not see it, and say which to take.
 
     Beside them stand one regression for all tasks (pooled) and each task alone. Differences are paired: the same tasks,
-    known points and predicted points for all. Columns are as for fit, and so are --steps and --seed.
+    known points and predicted points for all, at most 50 of a task. Columns and training are as for fit.
     """
     require_outputs({"--output": output, "--report": report}, {"TABLE": table}, {})
     names, counts = names_of(methods, "--methods"), counts_of(shots)
@@ -102,6 +103,7 @@ def crossval(
         counts,
         folds,
         baselines=usual_baselines(min(steps, 2_000)),
+        query=MOST_PREDICTED,
         split=PrefixSplit if forecast else RandomSplit,
         level=level,
         seed=seed,

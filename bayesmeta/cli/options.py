@@ -10,6 +10,8 @@ from bayesmeta.errors import DataError
 if TYPE_CHECKING:
     import torch
 
+MOST_PREDICTED = 50  # points of a task in a cross-validation: more say little of the task, and cost as the cube
+
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
 Task = Annotated[str, typer.Option(help="Column with the task's name.")]

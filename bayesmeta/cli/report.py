@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bayesmeta.cli.model_folders import load_model, retraining, surprise_of, tasks_to_score
-from bayesmeta.cli.options import Device, Forecast, IncludeTrained, Model, Separator, Shots, TableFile, counts_of
+from bayesmeta.cli.options import (
+    MOST_PREDICTED,
+    Device,
+    Forecast,
+    IncludeTrained,
+    Model,
+    Separator,
+    Shots,
+    TableFile,
+    counts_of,
+)
 from bayesmeta.cli.speaking import speaker
 from bayesmeta.cli.tables import cells
 from bayesmeta.outputs import require_folder, require_outputs
@@ -79,6 +89,7 @@ def report(
             counts,
             folds,
             baselines=usual_baselines(min(steps, 2_000)),
+            query=MOST_PREDICTED,
             split=split,
             level=level,
             seed=seed,
