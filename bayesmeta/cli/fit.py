@@ -47,7 +47,7 @@ def fit(
     yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; stack for numbers and maml for classes by default.")
+        str | None, typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes.")
     ] = None,
     holdout: Holdout = 0.0,
     validation: Validation = None,
@@ -63,8 +63,9 @@ def fit(
     """Learn a prior from the tasks of a table, and say what was made of its columns and where the model stands.
 
     Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start. An
-    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise. With --yerr,
-    rows count by how precise they are; predict and evaluate read the column, too, of rows that have an outcome.
+    outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise: positive (its
+    logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how
+    precise they are; predict and evaluate read the column, too, of rows that have an outcome.
 
     The model folder holds all options that were used: fit --config MODEL/options.toml -o OTHER repeats the run.
     """
@@ -75,6 +76,7 @@ def fit(
     from bayesmeta.corrections import corrected, require_correctable
     from bayesmeta.frames import result_columns
     from bayesmeta.recipes import recipe, recipes, require_uses
+    from bayesmeta.separate_outcomes import for_tasks
     from bayesmeta.standing import standing
     from bayesmeta.table_account import account, effects, purposes
     from bayesmeta.tasks.dataset import TaskDataset
@@ -85,9 +87,9 @@ def fit(
     training = Training(steps=steps, seed=seed, device=device_of(device), **asked)
     schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
-    chosen = recipe(method, schema.outcome_kind)
     require_uses(method, schema.outcome_kind, asked)
     tasks = TaskDataset.from_schema(frame, schema)
+    chosen = for_tasks(recipe(method, schema.outcome_kind), tasks)
     if not 0.0 <= recalibrate < 1.0 - holdout:
         raise DataError(f"expected --holdout and --recalibrate below 1 together, got {holdout:g} and {recalibrate:g}")
     kept, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
@@ -95,7 +97,7 @@ def fit(
     if correcting is not None:
         require_correctable(correcting, schema)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.for_table(schema)
+    learner = chosen.for_table(schema, len(train))
     require_savable(learner, output)  # before the training rather than after it
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
     warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")

@@ -23,7 +23,13 @@ Categorical = Annotated[
 Yerr = Annotated[
     list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
 ]
-Outcome = Annotated[str | None, typer.Option(help="What the outcome is: classes, or numbers; found out by default.")]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        help="What the outcome is: number, positive, count, binary or classes. By default text is classes, and what is "
+        "written in numbers is a number."
+    ),
+]
 Covariate = Annotated[
     list[str] | None,
     typer.Option(
