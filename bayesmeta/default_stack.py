@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -202,6 +202,8 @@ class ByStacking(Trainer):
         'Stacked: 1.00 line'
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset({"validation"})  # of the network
+
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """How many tasks are to learn from and how many weigh models, and what else becomes of them."""
         chosen = fewer(tasks, training.seed)
@@ -322,7 +324,7 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     def factory(make: Callable[[Sizes], Learner]) -> Factory:
         def trained(tasks: TaskDataset) -> Learner:
-            tasks, learner = fewer(tasks, training.seed), make(sizes)
+            tasks, learner = fewer(tasks, training.seed), make(sizes).to(training.device)
             size = sum(parameter.numel() for parameter in learner.parameters())
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # searches end early on purpose
                 if make is line and sizes.num_outputs == 1 and size <= MOST_AVERAGED:
@@ -347,9 +349,9 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
     makers = _makers(sizes).items()
     found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
     if not known_noise:
-        found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed))
+        found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed)).to(training.device)
     if sizes.num_inputs:
-        found["pooled"] = lambda tasks: pooled(fewer(tasks, training.seed), STEPS)
+        found["pooled"] = lambda tasks: pooled(fewer(tasks, training.seed), STEPS).to(training.device)
     return found
 
 

@@ -1,13 +1,14 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from typing_extensions import override
 
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
@@ -26,24 +27,28 @@ from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
 from bayesmeta.learners.gradient.base import WeightLearner
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
+from bayesmeta.learners.gradient.generalized_linear import GeneralizedLinearMixedModel
 from bayesmeta.learners.gradient.imaml import IMAML
 from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
-from bayesmeta.likelihoods import Categorical
+from bayesmeta.likelihoods import Bernoulli, Categorical, Likelihood, NegativeBinomial, Poisson
 from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial
 from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.task_covariates import TaskCovariates
-from bayesmeta.outcomes import Labels, Numbers, Outcomes
+from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.priors import DiagonalCovariance
+from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.tasks.table import Schema
-from bayesmeta.trainers import MANY, ByEvidence, ByGradients, Trainer
-from bayesmeta.training.objectives import Evidence
+from bayesmeta.trainers import MANY, ByEvidence, ByGradients, OnLogScale, Trainer, Training
+from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
+from bayesmeta.wrappers.log_transformed import LogTransformed
 from bayesmeta.wrappers.standardized import Standardized
+from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,24 @@ class Recipe:
         if self.with_covariates is None or not schema.num_covariates:
             return self.build(inputs, outputs)
         return self.with_covariates(inputs, schema.num_covariates, outputs)
+
+    def factory(self, schema: Schema, training: Training) -> Factory:
+        """What makes a trained learner of tasks, for comparisons and cross-validation.
+
+        Args:
+            schema: of their table.
+            training: how it is trained.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> frame = pd.DataFrame({"who": list("aabb"), "t": [0.0, 1, 0, 1], "y": [1.0, 2, 3, 5]})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["t"], y=["y"])
+            >>> make = recipe("alpaca-linear").factory(tasks.schema, Training(steps=3))
+            >>> make(tasks).title
+            'Standardized(ALPaCA)'
+        """
+        return lambda tasks: self.train(self.for_table(schema, len(tasks)), tasks, training).learner
 
 
 OnNetwork = Callable[[Network, int], Learner]
@@ -158,6 +181,14 @@ def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
 
 
+def _line(num_inputs: int, num_outputs: int) -> Learner:
+    return _linear(Identity(num_inputs), num_outputs)
+
+
+def _line_with_covariates(num_inputs: int, num_covariates: int, num_outputs: int) -> Learner:
+    return _linear(default_stack.shifting(Identity(num_inputs - num_covariates), num_covariates), num_outputs)
+
+
 def _bumps(features: Network, num_outputs: int) -> Learner:
     # a full covariance over bumps has directions that no data bound: one variance for each bump is enough
     covariance = DiagonalCovariance(features.num_outputs, varying=features.varying)
@@ -168,7 +199,29 @@ def _bump_features(num_inputs: int) -> Network:
     return AdditiveRadialBasis(num_inputs, 8) if num_inputs else Identity(0)
 
 
+def _mixed(features: Network, likelihood: Likelihood) -> Learner:
+    """A generalised linear mixed model whose theta has weak hyperpriors, so that separated outcomes have a maximum."""
+    learner: Learner = GeneralizedLinearMixedModel(features, likelihood=likelihood)
+    for name in ("network.location", "covariance"):
+        learner = WithHyperprior(learner, GaussianHyperprior(WEAK, names=name))
+    return Standardized(learner).double()
+
+
+def _mixed_recipe(summary: str, likelihood: Callable[[int], Likelihood]) -> Recipe:
+    return Recipe(
+        summary,
+        lambda num_inputs, count: _mixed(Identity(num_inputs), likelihood(count)),
+        ByEvidence(),
+        lambda num_inputs, k, count: _mixed(default_stack.shifting(Identity(num_inputs - k), k), likelihood(count)),
+    )
+
+
+def _of_classes(count: int) -> Likelihood:
+    return Bernoulli() if count == 2 else Categorical(count)
+
+
 NUMBER = Numbers()
+WEAK = 5.0  # deviation of log odds and log rates, for an input of deviation 1: a factor of 150
 HIDDEN = (40, 40)  # the network of the papers
 
 
@@ -251,9 +304,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
+        _line,
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(default_stack.shifting(Identity(num_inputs - k), k), num_outputs),
+        _line_with_covariates,
+    ),
+    "linear-reml": Recipe(
+        "As alpaca-linear, by restricted maximum likelihood (REML), as lme4 fits by default",
+        _line,
+        ByEvidence(RestrictedMaximumLikelihood()),
+        _line_with_covariates,
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
@@ -331,6 +390,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 CLASS_RECIPES: dict[str, Recipe] = {
+    "glmm": _mixed_recipe(
+        "Generalised linear mixed model: logistic regression whose weights differ between tasks; good with few tasks",
+        _of_classes,
+    ),
     "maml": ShiftedRecipe.of(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
@@ -420,18 +483,102 @@ CLASS_RECIPES: dict[str, Recipe] = {
 """Methods for outcomes that are classes. The first is the one that is taken where none is named."""
 
 
+def _counts(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
+    """Negative binomial counts around a rate that a network gives."""
+    return lambda network, count: Standardized(
+        kind(network, likelihood=NegativeBinomial(count), **_layers(kind, network), **arguments)
+    )
+
+
+COUNT_RECIPES: dict[str, Recipe] = {
+    "glmm": _mixed_recipe(
+        "Generalised linear mixed model: negative binomial counts, log-linear in 1, x_1, ..., x_D; good with few tasks",
+        NegativeBinomial,
+    ),
+    "glmm-poisson": _mixed_recipe(
+        "The same with Poisson counts, which vary by no more than chance around the rate of their task", Poisson
+    ),
+    "imaml": ShiftedRecipe.of(
+        "iMAML: an explicit Gaussian prior over the weights of a network that gives log rates; hundreds of tasks",
+        _counts(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
+        HIDDEN,
+        ByGradients(),
+    ),
+    "llama": ShiftedRecipe.of(
+        "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
+        _counts(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
+        HIDDEN,
+        ByGradients(),
+    ),
+    "maml": ShiftedRecipe.of(
+        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks", _counts(MAML, lr=0.1), HIDDEN, ByGradients()
+    ),
+}
+"""Methods for outcomes that are counts. The first is the one that is taken where none is named."""
+
+
+def _log_scale(recipe: Recipe) -> Recipe:
+    """The same method on the logarithms of positive outcomes."""
+    summary = f"{recipe.summary}; on the logarithm"
+    if isinstance(recipe, NetworkRecipe):
+        on_network = recipe.on_network
+        return replace(
+            recipe,
+            summary=summary,
+            build=lambda num_inputs, count: LogTransformed(recipe.build(num_inputs, count)),
+            on_network=lambda network, count: LogTransformed(on_network(network, count)),
+        )
+    with_covariates = recipe.with_covariates
+    return Recipe(
+        summary,
+        lambda num_inputs, count: LogTransformed(recipe.build(num_inputs, count)),
+        OnLogScale(recipe.train),
+        None if with_covariates is None else lambda d, k, count: LogTransformed(with_covariates(d, k, count)),
+    )
+
+
+POSITIVE_RECIPES: dict[str, Recipe] = {name: _log_scale(each) for name, each in RECIPES.items()}
+"""Methods for positive outcomes: those for numbers, of logarithms."""
+
+
 def recipes(outcomes: Outcomes) -> dict[str, Recipe]:
     """The methods for outcomes of a kind, by name; the first is the one that is taken where none is named.
+
+    Args:
+        outcomes: numbers, positive numbers, counts or labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kinds = bm.Numbers(), bm.tasks.Positives(), bm.tasks.Counts(), bm.Labels(3)
+        >>> [next(iter(recipes(kind))) for kind in kinds]
+        ['stack', 'stack', 'glmm', 'glmm']
+    """
+    return _offered(outcomes)[1]
+
+
+def _offered(outcomes: Outcomes) -> tuple[str, dict[str, Recipe]]:
+    """What outcomes of a kind are called, and the methods for them."""
+    if isinstance(outcomes, Labels):
+        return "classes", CLASS_RECIPES
+    if isinstance(outcomes, Counts):
+        return "counts", COUNT_RECIPES
+    return ("positive numbers", POSITIVE_RECIPES) if isinstance(outcomes, Positives) else ("numbers", RECIPES)
+
+
+def usual(outcomes: Outcomes) -> list[str]:
+    """The methods that a comparison takes where none is named: the default one, and the simplest.
 
     Args:
         outcomes: numbers or labels.
 
     Example:
         >>> import bayesmeta as bm
-        >>> next(iter(recipes(bm.Numbers()))), next(iter(recipes(bm.Labels(3))))
-        ('stack', 'maml')
+        >>> usual(bm.Numbers()), usual(bm.Labels(3))
+        (['stack', 'alpaca-linear'], ['glmm', 'llama-linear'])
     """
-    return CLASS_RECIPES if isinstance(outcomes, Labels) else RECIPES
+    offered = list(recipes(outcomes))
+    simple = [name for name in ("alpaca-linear", "glmm-poisson", "llama-linear") if name in offered[1:]]
+    return [offered[0], *simple[:1]]
 
 
 def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
@@ -442,12 +589,35 @@ def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
         >>> recipe("maml", bm.Labels(3)).build(2, 3).outcomes  # two inputs, three classes
         Labels(count=3)
     """
-    known, others = recipes(outcomes), recipes(Numbers() if isinstance(outcomes, Labels) else Labels())
+    kind, known = _offered(outcomes)
     if name not in known:
-        kind = "classes" if isinstance(outcomes, Labels) else "numbers"
-        why = f", which is not for {kind}" if name in others else ""
+        elsewhere = any(name in each for each in (RECIPES, CLASS_RECIPES, COUNT_RECIPES))
+        why = f", which is not for {kind}" if elsewhere else ""
         raise DataError(f"expected a method for {kind} among {sorted(known)}, got {name!r}{why}")
     return known[name]
+
+
+def require_uses(name: str, outcomes: Outcomes, options: Iterable[str]) -> None:
+    """Raise DataError where a method has no use for an option of `Training` that a user has given.
+
+    Args:
+        name: of the method.
+        outcomes: numbers or labels.
+        options: "lr", "validation", as the user has given them.
+
+    Example:
+        >>> require_uses("maml", NUMBER, ["lr"])
+        >>> require_uses("alpaca-linear", NUMBER, ["lr"])
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected no lr for 'alpaca-linear', which has no use for it; ...
+    """
+    for option in options:
+        if option not in recipe(name, outcomes).train.uses:
+            others = [other for other, each in recipes(outcomes).items() if option in each.train.uses]
+            raise DataError(
+                f"expected no {option} for {name!r}, which has no use for it; these have: {', '.join(others)}"
+            )
 
 
 def network_recipes(outcomes: Outcomes) -> dict[str, NetworkRecipe]:

@@ -1,7 +1,7 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from typing_extensions import override
 
@@ -49,7 +49,7 @@ class MixtureSummary(Summary):
         of_each = list(zip(*self.weights, strict=True))
         order = sorted(range(len(self.names)), key=lambda i: -sum(of_each[i]))
         shares = [[text.percent(row[i]) for i in order] for row in self.weights]
-        columns = [[self.names[i] for i in order], [_kind(self.members[i]) for i in order]]
+        columns = [[self.names[i] for i in order], [self.members[i].kind for i in order]]
         if all(column == shares[0] for column in shares):
             rows = text.table(["", "", ""], [[share.rjust(5) for share in shares[0]], *columns], words=3)[1:]
             lines = text.section("Models and their weights", rows)
@@ -62,17 +62,11 @@ class MixtureSummary(Summary):
             lines = text.section("Models and their weights, by points that a task has shown", rows)
         shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and sum(of_each[i]) > 0.0]
         if shown:
-            own = self.members[shown[0]]
-            body = own.page(level).splitlines()
+            body = self.members[shown[0]].page(level).splitlines()
             lines += ["", f"The model {self.names[shown[0]]!r}", *(f"  {line}".rstrip() for line in body)]
         return lines
 
     @override
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls, values: dict[str, Any]) -> "MixtureSummary":
         return super().rebuilt(values | {"members": tuple(map(Summary.from_json, values["members"]))})
-
-
-def _kind(summary: Summary) -> str:
-    more = ": a linear mixed model" if isinstance(summary, MixedModelSummary) else ""
-    return f"{summary.title}{more}"
