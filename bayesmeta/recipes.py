@@ -113,7 +113,7 @@ class Recipe:
             >>> make(tasks).title
             'Standardized(ALPaCA)'
         """
-        return lambda tasks: self.train(self.for_table(schema), tasks, training).learner
+        return lambda tasks: self.train(self.for_table(schema, len(tasks)), tasks, training).learner
 
 
 OnNetwork = Callable[[Network, int], Learner]
@@ -485,7 +485,9 @@ CLASS_RECIPES: dict[str, Recipe] = {
 
 def _counts(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """Negative binomial counts around a rate that a network gives."""
-    return lambda network, count: Standardized(kind(network, likelihood=NegativeBinomial(count), **arguments))
+    return lambda network, count: Standardized(
+        kind(network, likelihood=NegativeBinomial(count), **_layers(kind, network), **arguments)
+    )
 
 
 COUNT_RECIPES: dict[str, Recipe] = {
@@ -496,19 +498,19 @@ COUNT_RECIPES: dict[str, Recipe] = {
     "glmm-poisson": _mixed_recipe(
         "The same with Poisson counts, which vary by no more than chance around the rate of their task", Poisson
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network that gives log rates; hundreds of tasks",
         _counts(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
         _counts(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
         ByGradients(),
     ),
-    "maml": NetworkRecipe.of(
+    "maml": ShiftedRecipe.of(
         "MAML, 5 steps, on a network that gives log rates; hundreds of tasks", _counts(MAML, lr=0.1), HIDDEN, ByGradients()
     ),
 }
