@@ -5,6 +5,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from bayesmeta.errors import DataError
 from bayesmeta.summaries import text
 from bayesmeta.summaries.mixed_model import MixedModelSummary
 from bayesmeta.summaries.summary import Summary
@@ -37,6 +38,8 @@ class MixtureSummary(Summary):
 
     def member(self, name: str) -> Summary:
         """The summary of one of the learners. Raises DataError where there is none of the name."""
+        if name not in self.names:
+            raise DataError(f"expected one of the models {', '.join(self.names)}, got {name!r}")
         return self.members[self.names.index(name)]
 
     @override
