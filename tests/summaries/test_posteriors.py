@@ -116,7 +116,7 @@ def test_what_has_no_closed_form_is_drawn() -> None:
 
 
 def test_several_outcomes_have_rows_of_their_own() -> None:
-    data = bm.Data.from_arrays([0.0, 1.0, 2.0], [[0.0, 5.0], [1.0, 4.0], [2.0, 3.5]])
+    data = bm.Data.from_arrays([0.0, 1.0, 2.0], [[0.0, 0.5], [1.0, -1.0], [2.0, -2.5]])
     table = bm.ALPaCA(bm.Identity(1), num_outputs=2).double().adapt(data).summary().coefficients
     assert table.index.names == ["task", "outcome", "term"]
     assert table.loc[(0, "y1", "x"), "mean"] < 0.0 < table.loc[(0, "y0", "x"), "mean"]
