@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
-from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
