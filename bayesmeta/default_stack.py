@@ -16,7 +16,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 
@@ -37,7 +37,7 @@ from bayesmeta.selection.candidates import fresh_process, pooled
 from bayesmeta.selection.cross_validation import Factory, OneSplit
 from bayesmeta.selection.stack import stack
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.trainers import ByGradients, Trained, Trainer, Training
+from bayesmeta.trainers import MANY, ByGradients, Trained, Trainer, Training
 from bayesmeta.training.averaging import average
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.objectives import Evidence
@@ -49,9 +49,8 @@ from bayesmeta.wrappers.task_quadrature import TaskQuadrature
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 SHOTS = (0, 1, 2, 5)  # at which held-out tasks are predicted
-FOLDS = 3
+FOLDS = 3  # or a third held out once, of MANY tasks
 FEWEST = 4  # tasks that folds are made of
-MANY = 100  # tasks: from here on a network is worth its time, and a third of them is enough to weigh models by
 MOST_HELD_OUT = 200  # tasks that weigh models, where there are many
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
@@ -203,6 +202,8 @@ class ByStacking(Trainer):
         'Stacked: 1.00 line'
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset({"validation"})  # of the network
+
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """How many tasks are to learn from and how many weigh models, and what else becomes of them."""
         chosen = fewer(tasks, training.seed)
@@ -323,7 +324,7 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
 
     def factory(make: Callable[[Sizes], Learner]) -> Factory:
         def trained(tasks: TaskDataset) -> Learner:
-            tasks, learner = fewer(tasks, training.seed), make(sizes)
+            tasks, learner = fewer(tasks, training.seed), make(sizes).to(training.device)
             size = sum(parameter.numel() for parameter in learner.parameters())
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # searches end early on purpose
                 if make is line and sizes.num_outputs == 1 and size <= MOST_AVERAGED:
@@ -348,9 +349,9 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
     makers = _makers(sizes).items()
     found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
     if not known_noise:
-        found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed))
+        found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed)).to(training.device)
     if sizes.num_inputs:
-        found["pooled"] = lambda tasks: pooled(fewer(tasks, training.seed), STEPS)
+        found["pooled"] = lambda tasks: pooled(fewer(tasks, training.seed), STEPS).to(training.device)
     return found
 
 

@@ -6,6 +6,7 @@ JSON and `construct` builds a fresh one (with freshly initialised weights) from 
 """
 
 import functools
+import importlib
 import inspect
 import reprlib
 from typing import Any
@@ -43,6 +44,9 @@ class Described:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Register the class and wrap its constructor."""
         super().__init_subclass__(**kwargs)
+        is_own = cls.__module__.split(".")[0] == "bayesmeta"
+        if not is_own:
+            _import_own(cls.__name__)
         name, taken = cls.__name__, _classes.get(cls.__name__)
         if taken is not None and taken.__module__ != cls.__module__:  # a user's MLP must not replace the library's
             name = f"{cls.__module__}.{cls.__qualname__}"
@@ -52,7 +56,7 @@ class Described:
         original = cls.__init__
         signature = inspect.signature(original)
 
-        construct_checked = checked(original) if cls.__module__.split(".")[0] == "bayesmeta" else original
+        construct_checked = checked(original) if is_own else original
 
         @functools.wraps(original)
         def remember(self: "Described", *args: Any, **kwargs: Any) -> None:
@@ -147,9 +151,16 @@ def _written(value: object, depth: int) -> str:
         return f"[{each or ', '.join(_written(item, depth) for item in value)}]"
     if isinstance(value, dict) and any(isinstance(each, Described) for each in value.values()):
         return f"{{{', '.join(f'{key!r}: {_written(item, depth)}' for key, item in list(value.items())[:4])}}}"
-    if value is None or isinstance(value, bool | int | float | str | list | tuple | dict | range):
+    if isinstance(value, list | tuple):
+        return reprlib.repr(_lists(value))
+    if value is None or isinstance(value, bool | int | float | str | dict | range):
         return reprlib.repr(value)
     return getattr(value, "__name__", f"<{type(value).__name__}>")
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists: a model folder does not tell them apart."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _written_arguments(value: Described, depth: int) -> list[str]:
@@ -197,9 +208,19 @@ def construct(description: Any) -> Any:
 
 
 def _known(name: Any) -> type[Described]:
+    if isinstance(name, str) and name not in _classes:
+        _import_own(name)
     if not isinstance(name, str) or name not in _classes:
         raise DataError(
             f"expected a model made of known classes, got the unknown class {said(name)}: "
             "import the module that defines it before loading"
         )
     return _classes[name]
+
+
+def _import_own(name: str) -> None:
+    """Import the class of the library that has this name, if there is one: the root imports what it is asked for."""
+    root = importlib.import_module("bayesmeta")
+    if not hasattr(root, name):  # then it is one of a namespace, or of what these import
+        for each in root.__all__:
+            getattr(root, each)

@@ -37,7 +37,12 @@ BINARY_RESULTS = ("predicted", "p")
 @settled
 @naming_columns
 def predict_frame(
-    learner: Learner, schema: Schema, context: "pd.DataFrame | KnownPoints", query: "pd.DataFrame", level: float = 0.9
+    learner: Learner,
+    schema: Schema,
+    context: "pd.DataFrame | KnownPoints",
+    query: "pd.DataFrame",
+    level: float = 0.9,
+    noiseless: bool = False,
 ) -> "pd.DataFrame":
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
@@ -52,6 +57,8 @@ def predict_frame(
             `bm.tasks.KnownPoints`, what was known already with what became known since.
         query: points to predict; outcome columns are not needed. A task without context is predicted from the prior.
         level: probability of the interval between `lower` and `upper`, or the least of the classes in `likely`.
+        noiseless: say what is known of f, the outcome without its observation noise: `sd`, `lower` and `upper` are then
+            not of a new measurement.
 
     Returns:
         `query` with the columns mean, sd, lower and upper, observation noise included, in the units of the outcome;
@@ -63,7 +70,8 @@ def predict_frame(
 
     Raises:
         DataError: a column or cell that cannot be read as the schema says, a class that the schema does not know, a
-            column of `query` that is called like a result, a level outside (0, 1), or a learner of other classes.
+                column of `query` that is called like a result, a level outside (0, 1), or a learner of other classes.
+        UnsupportedError: `noiseless` where the learner does not separate f from its noise, or predicts classes.
 
     Example:
         >>> import pandas as pd
@@ -81,21 +89,26 @@ def predict_frame(
         True
     """
     matching = Matching.of(schema, context, query)
-    predicted = query.assign(**predictions(learner, schema, context, query, level))
+    predicted = query.assign(**predictions(learner, schema, context, query, level, noiseless))
     if matching.warning:
         warnings.warn(matching.warning, stacklevel=2)
     return predicted
 
 
 def predictions(
-    learner: Learner, schema: Schema, context: "pd.DataFrame | KnownPoints", query: "pd.DataFrame", level: float = 0.9
+    learner: Learner,
+    schema: Schema,
+    context: "pd.DataFrame | KnownPoints",
+    query: "pd.DataFrame",
+    level: float = 0.9,
+    noiseless: bool = False,
 ) -> dict[str, np.ndarray]:
     """The result columns of `predict_frame` alone, which it puts next to those of `query`. Raises as it does."""
     require_free(query.columns, result_columns(schema))
     inputs, (rows, names) = torch.from_numpy(schema.inputs(query)), schema.tasks(query)
     # the outcome of a row that is asked about is its place in the table
     asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
-    known, learner = _known(schema, context, names), learner.frozen()
+    known, learner = points_of(schema, context, names), learner.frozen()
     require_kind_of(learner, schema)
     level = probability(level, "a level")
     values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
@@ -106,7 +119,7 @@ def predictions(
             posterior = learner.adapt(known.padded(chunk))
             for start in range(0, wanted.num_points, step):
                 piece = wanted.points(slice(start, start + step))
-                found = _summary(posterior.predict(piece.x), schema, level)
+                found = _summary(posterior.predict(piece.x), schema, level, noiseless)
                 values[piece.y[piece.mask].numpy()] = found.cpu()[piece.mask].numpy()
     if schema.kind == "binary":
         predicted = np.array(schema.classes, dtype=object)[(values[:, 1] > 0.5).astype(int)]
@@ -138,12 +151,29 @@ def require_kind_of(learner: Learner, schema: Schema) -> None:
         )
 
 
-def _summary(prediction: Predictive, schema: Schema, level: float) -> Tensor:
+def _summary(prediction: Predictive, schema: Schema, level: float, noiseless: bool) -> Tensor:
     """The numbers that tell of a prediction, `B M R`: of each outcome mean, sd, lower and upper, or probabilities."""
+    if noiseless:
+        prediction = _of_f(prediction, schema)
     if schema.classes:
         return prediction.probs
     each = (prediction.mean, prediction.stddev, *prediction.interval(level))
     return torch.stack(each, -1).flatten(-2)
+
+
+def _of_f(prediction: Predictive, schema: Schema) -> Predictive:
+    """The prediction without observation noise."""
+    if schema.classes:
+        raise UnsupportedError(
+            f"expected an outcome of numbers to take the noise from, got the classes of {schema.y[0]!r}"
+        )
+    try:
+        return prediction.noiseless
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            "expected a method that separates the outcome from its noise, got one that predicts both as one: predict "
+            "new measurements (without noiseless)"
+        ) from error
 
 
 def _class_columns(probs: np.ndarray, classes: tuple[str, ...], level: float) -> list[np.ndarray]:
@@ -213,7 +243,7 @@ def describe_tasks(
     import pandas as pd
 
     rows, names = schema.tasks(query)
-    known, learner = _known(schema, context, names), learner.frozen()
+    known, learner = points_of(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
     for chunk in chunks(known.counts):
         support, places = known.padded(chunk), chunk.numpy()
@@ -301,8 +331,25 @@ def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
-def _known(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Hashable]) -> FlatData:
-    """The points of a context by task, in the order of the tasks that are asked about; others are left out."""
+def points_of(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list[Hashable]) -> FlatData:
+    """The points of a context by task, in the order of the tasks that are asked about; others are left out.
+
+    Args:
+        schema: which column is what.
+        context: known points, as for `predict_frame`.
+        names: of the tasks that are asked about.
+
+    Raises:
+        DataError: a column or cell that cannot be read as the schema says, or known points of another schema.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> schema = bm.tasks.Schema("cell", x=(), y=("y",))
+        >>> context = pd.DataFrame({"cell": ["b", "a", "b"], "y": [0.1, 0.2, 0.3]})
+        >>> points_of(schema, context, ["a", "new", "b"]).counts.tolist()
+        [1, 0, 2]
+    """
     known = context if isinstance(context, KnownPoints) else KnownPoints.of(schema, context)
     if known.schema != schema:
         raise DataError("expected known points of tables with this schema, got those of another")

@@ -35,6 +35,7 @@ from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
 from bayesmeta.snapshot import require_precision, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
+from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
@@ -99,6 +100,11 @@ class TaskPosterior(OneLine, ABC):
         """Whether points may come with known noise of their own (`Data.noise`): as the learner says."""
         return False
 
+    @property
+    def partial_outcomes(self) -> bool:
+        """Whether points may lack some of their outcomes (`Data.known`): as the learner says."""
+        return False
+
     @final
     @settled
     def predict(self, x: ArrayLike, yerr: ArrayLike | None = None) -> Predictive:
@@ -123,7 +129,8 @@ class TaskPosterior(OneLine, ABC):
         predictive = self.at(self.spec.queries(x))
         if yerr is None:
             return predictive
-        self._require_place_for_noise()
+        if not self.known_noise:
+            raise refusal_of_noise(type(self).__name__)
         return predictive.with_noise(self.spec.known_variances(yerr, predictive.shape))
 
     @final
@@ -134,8 +141,7 @@ class TaskPosterior(OneLine, ABC):
         Raises:
             ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
-        if data.noise is not None:
-            self._require_place_for_noise()
+        require_place(data, type(self).__name__, self.known_noise, self.partial_outcomes)
         return self.extended(self.spec.conform(data).clone())
 
     @final
@@ -195,7 +201,7 @@ class TaskPosterior(OneLine, ABC):
         """
         spec = self.spec
         outcomes = Numbers(spec.y_shape[0]) if spec.y_shape else Labels()
-        columns = Columns.of(spec.x_shape, outcomes, _checked_tasks(tasks))
+        columns = Columns.of(spec.x_shape, outcomes, _schema(tasks))
         names = tuple(range(spec.num_tasks)) if tasks is None or len(tasks.names) != spec.num_tasks else tasks.names
         with torch.no_grad():
             numbers = self.coefficients(columns)
@@ -232,10 +238,6 @@ class TaskPosterior(OneLine, ABC):
         """
         predictive = self.at(data.x)
         return predictive if data.noise is None else predictive.with_noise(data.noise)
-
-    def _require_place_for_noise(self) -> None:
-        if not self.known_noise:
-            raise refusal_of_noise(type(self).__name__)
 
     @abstractmethod
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -294,7 +296,7 @@ class Refit(TaskPosterior):
         return self.learner.known_noise
 
     def extended(self, data: Data) -> TaskPosterior:
-        """`learner.condition` on all points; without a graph where theta is frozen."""
+        """`learner.condition` on all points; without a graph where theta is frozen, and no point has gradients."""
         return self._again(self.learner.conform(self.support.append(data)))
 
     @override
@@ -302,8 +304,9 @@ class Refit(TaskPosterior):
         return self._again(self.support.select(tasks))
 
     def _again(self, support: Data) -> TaskPosterior:
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
-        with torch.set_grad_enabled(trained):
+        # points that are sought by gradients have them, though theta is frozen
+        sources = (support.x, support.y, *self.learner.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(each.requires_grad for each in sources)):
             return self.learner.condition(support)
 
 
@@ -396,6 +399,7 @@ class Learner(Described, nn.Module, ABC):
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
         known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
+        partial_outcomes: whether points may lack some of their outcomes (`Data.known`); else they are refused.
         coupled: whether tasks share more than theta (`joint_evidence`, `remember`): then their evidences do not add up.
         coded_inputs: positions of inputs that are codes and no quantities; `Standardized` leaves them as they are.
 
@@ -434,6 +438,7 @@ class Learner(Described, nn.Module, ABC):
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
     known_noise: bool = False
+    partial_outcomes: bool = False
     coupled: bool = False
     coded_inputs: tuple[int, ...] = ()
 
@@ -600,7 +605,7 @@ class Learner(Described, nn.Module, ABC):
             >>> print(learner.summary(tasks).learned[0])
             ('numbers of theta', '26')
         """
-        columns = Columns.of(self.x_shape, self.outcomes, _checked_tasks(tasks))
+        columns = Columns.of(self.x_shape, self.outcomes, _schema(tasks))
         data = [] if tasks is None else [self.conform(part.data) for _, part in tasks.by_length()]
         with torch.no_grad():
             return self.described(columns, *data)
@@ -632,7 +637,11 @@ class Learner(Described, nn.Module, ABC):
         if data:
             facts.append(("data", plain.data(data)))
         return PlainSummary(
-            title=written(self), facts=tuple(facts), method=plain.method(type(self)), learned=tuple(learned)
+            title=written(self),
+            kind=plain.kind(type(self)),
+            facts=tuple(facts),
+            method=plain.method(type(self)),
+            learned=tuple(learned),
         )
 
     def _nothing(self) -> Data:
@@ -692,13 +701,12 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
                 labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
-                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place
-                for known noise.
+                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place for
+                known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
-        if data.noise is not None and not self.known_noise:
-            raise refusal_of_noise(self.title)
+        require_place(data, self.title, self.known_noise, self.partial_outcomes)
         spec = data.spec
         dtype, device = self.placement()
         expected = DataSpec(
@@ -725,10 +733,50 @@ class Learner(Described, nn.Module, ABC):
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
 
-def _checked_tasks(tasks: Tasks | None) -> Tasks | None:
-    if tasks is not None and not hasattr(tasks, "by_length"):
+def _schema(tasks: Tasks | None) -> TableSchema | None:
+    if tasks is None:
+        return None
+    if not hasattr(tasks, "by_length") or not hasattr(tasks, "schema"):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
-    return tasks
+    schema: TableSchema | None = tasks.schema
+    return schema
+
+
+def require_place(data: Data, title: str, known_noise: bool, partial_outcomes: bool) -> None:
+    """Refuse what is known of outcomes and would not be used: their noise, or that some were not measured.
+
+    Args:
+        data: any.
+        title: who would not use it.
+        known_noise: whether there is a place for known noise.
+        partial_outcomes: whether some outcomes of a point may be missing.
+
+    Raises:
+        UnsupportedError: there is no place for what is known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Identity(1), num_outputs=2)
+        >>> try:
+        ...     learner.adapt(bm.Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]]))
+        ... except UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected points with all their outcomes, got some that lack one
+    """
+    if data.noise is None:
+        return
+    if not torch.compiler.is_compiling():  # recorded code decides nothing
+        lacking = data.noise.isinf()
+        if not partial_outcomes and bool(lacking.any()):
+            raise UnsupportedError(
+                f"expected points with all their outcomes, got some that lack one: {title} cannot leave out a part of "
+                "a point. Take wrappers.Separately, a learner for each outcome, or leave such points out "
+                "(frame.dropna(subset=[...]), data.complete)"
+            )
+        if partial_outcomes and not bool(data.noise[~lacking].any()):
+            return
+    if not known_noise:
+        raise refusal_of_noise(title)
 
 
 def refusal_of_noise(title: str) -> UnsupportedError:

@@ -1,11 +1,14 @@
 """Recipes: a learner for a table of a given width, and how to train it. What the command line offers as methods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from typing_extensions import override
+
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
@@ -21,6 +24,7 @@ from bayesmeta.learners.closed_form.metaoptnet import MetaOptNet
 from bayesmeta.learners.closed_form.r2d2 import R2D2
 from bayesmeta.learners.closed_form.r2d2_regressor import R2D2Regressor
 from bayesmeta.learners.gradient.alpha_maml import AlphaMAML
+from bayesmeta.learners.gradient.base import WeightLearner
 from bayesmeta.learners.gradient.bmaml import BMAML
 from bayesmeta.learners.gradient.cavia import CAVIA
 from bayesmeta.learners.gradient.generalized_linear import GeneralizedLinearMixedModel
@@ -29,17 +33,19 @@ from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.maml import MAML, FirstOrderMAML
 from bayesmeta.learners.gradient.maml_plus_plus import MAMLPlusPlus
 from bayesmeta.learners.gradient.meta_sgd import MetaSGD
-from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.likelihoods import Bernoulli, Categorical, Likelihood, NegativeBinomial, Poisson
-from bayesmeta.networks.bases import AdditiveRadialBasis, Identity
+from bayesmeta.networks.bases import AdditiveRadialBasis, Identity, Polynomial
+from bayesmeta.networks.concatenated import Concatenated
 from bayesmeta.networks.fourier import FourierFeatures
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.priors import DiagonalCovariance
+from bayesmeta.selection.cross_validation import Factory
 from bayesmeta.tasks.table import Schema
-from bayesmeta.trainers import ByEvidence, ByGradients, OnLogScale, Trainer
-from bayesmeta.training.objectives import Evidence
+from bayesmeta.trainers import MANY, ByEvidence, ByGradients, OnLogScale, Trainer, Training
+from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
 from bayesmeta.wrappers.log_transformed import LogTransformed
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
@@ -67,12 +73,18 @@ class Recipe:
     train: Trainer
     with_covariates: Callable[[int, int, int], Learner] | None = None
 
-    def for_table(self, schema: Schema) -> Learner:
+    def for_table(self, schema: Schema, num_tasks: int = 0) -> Learner:
         """An untrained learner for tables of a schema.
 
         Where the method is linear, the effects of covariates are the same in all tasks (fixed effects), and what varies
         within a task has an effect of each task's own. A column that is constant within a task has one, too, where it
-        is among `x`.
+        is among `x`. A method on a network has effects of covariates that are linear and the same in all tasks where
+        there are fewer than a hundred: each task shows one value of a covariate, and a network would learn the tasks
+        by heart.
+
+        Args:
+            schema: of the table.
+            num_tasks: how many tasks there are to learn from; few, where it is not said.
 
         Example:
             >>> from bayesmeta.tasks.table import Schema
@@ -84,6 +96,24 @@ class Recipe:
         if self.with_covariates is None or not schema.num_covariates:
             return self.build(inputs, outputs)
         return self.with_covariates(inputs, schema.num_covariates, outputs)
+
+    def factory(self, schema: Schema, training: Training) -> Factory:
+        """What makes a trained learner of tasks, for comparisons and cross-validation.
+
+        Args:
+            schema: of their table.
+            training: how it is trained.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> frame = pd.DataFrame({"who": list("aabb"), "t": [0.0, 1, 0, 1], "y": [1.0, 2, 3, 5]})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=["t"], y=["y"])
+            >>> make = recipe("alpaca-linear").factory(tasks.schema, Training(steps=3))
+            >>> make(tasks).title
+            'Standardized(ALPaCA)'
+        """
+        return lambda tasks: self.train(self.for_table(schema), tasks, training).learner
 
 
 OnNetwork = Callable[[Network, int], Learner]
@@ -97,6 +127,7 @@ class NetworkRecipe(Recipe):
     Attributes:
         on_network: (network, C) -> an untrained learner of C numbers, or of C classes.
         train: trains it.
+        hidden: widths of the hidden layers of the network that is taken where none is searched for.
 
     Example:
         >>> import bayesmeta as bm
@@ -106,6 +137,7 @@ class NetworkRecipe(Recipe):
 
     on_network: OnNetwork
     train: ByGradients
+    hidden: tuple[int, ...]
 
     @classmethod
     def of(cls, summary: str, on_network: OnNetwork, hidden: Sequence[int], train: ByGradients) -> "NetworkRecipe":
@@ -118,11 +150,43 @@ class NetworkRecipe(Recipe):
             train: trains it.
         """
         build = lambda num_inputs, count: on_network(MLP(num_inputs, hidden), count)
-        return cls(summary=summary, build=build, train=train, on_network=on_network)
+        return cls(summary=summary, build=build, train=train, on_network=on_network, hidden=tuple(hidden))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftedRecipe(NetworkRecipe):
+    """A recipe of a method whose network may leave covariates to a layer of their own: of few tasks it does.
+
+    Example:
+        >>> from bayesmeta.tasks.table import Schema
+        >>> schema = Schema(task="child", x=("age",), y=("distance",), covariates=("weight",))
+        >>> few, many = (recipe("alpaca").for_table(schema, num_tasks) for num_tasks in (50, 500))
+        >>> type(few.learner.features).__name__, type(many.learner.features).__name__
+        ('TaskCovariates', 'MLP')
+    """
+
+    @override
+    def for_table(self, schema: Schema, num_tasks: int = 0) -> Learner:
+        inputs, covariates = len(schema.x_names), schema.num_covariates
+        if not covariates or num_tasks >= MANY:
+            return super().for_table(schema, num_tasks)
+        varying = inputs - covariates
+        features: Network = Identity(0)
+        if varying:
+            features = Concatenated([Polynomial(varying, 0), MLP(varying, self.hidden)])
+        return self.on_network(default_stack.shifting(features, covariates), len(schema.classes) or len(schema.y))
 
 
 def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
+
+
+def _line(num_inputs: int, num_outputs: int) -> Learner:
+    return _linear(Identity(num_inputs), num_outputs)
+
+
+def _line_with_covariates(num_inputs: int, num_covariates: int, num_outputs: int) -> Learner:
+    return _linear(default_stack.shifting(Identity(num_inputs - num_covariates), num_covariates), num_outputs)
 
 
 def _bumps(features: Network, num_outputs: int) -> Learner:
@@ -161,14 +225,25 @@ WEAK = 5.0  # deviation of log odds and log rates, for an input of deviation 1: 
 HIDDEN = (40, 40)  # the network of the papers
 
 
+def _layers(kind: Callable[..., Learner], network: Network) -> dict[str, Any]:
+    """Which layers adapt: all but those that are the same in all tasks by intention, the effects of covariates."""
+    if not (isinstance(network, TaskCovariates) and isinstance(kind, type) and issubclass(kind, WeightLearner)):
+        return {}
+    return {"adapted": ["output", *(["features"] if any(True for _ in network.parameters()) else [])]}
+
+
 def _outputs(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """Numbers as outcomes."""
-    return lambda network, num_outputs: Standardized(kind(network, num_outputs=num_outputs, **arguments))
+    return lambda network, num_outputs: Standardized(
+        kind(network, num_outputs=num_outputs, **_layers(kind, network), **arguments)
+    )
 
 
 def _softmax(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """A softmax over the classes."""
-    return lambda network, num_classes: Standardized(kind(network, likelihood=Categorical(num_classes), **arguments))
+    return lambda network, num_classes: Standardized(
+        kind(network, likelihood=Categorical(num_classes), **_layers(kind, network), **arguments)
+    )
 
 
 def _headed(kind: Callable[..., Learner]) -> OnNetwork:
@@ -221,7 +296,7 @@ RECIPES: dict[str, Recipe] = {
         default_stack.ByStacking(),
         default_stack.untrained_with_covariates,
     ),
-    "alpaca": NetworkRecipe.of(
+    "alpaca": ShiftedRecipe.of(
         "ALPaCA on learned features (two layers of 64): any smooth relation, needs some tens of tasks",
         default_stack.on_network,
         default_stack.HIDDEN,
@@ -229,9 +304,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
+        _line,
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(default_stack.shifting(Identity(num_inputs - k), k), num_outputs),
+        _line_with_covariates,
+    ),
+    "linear-reml": Recipe(
+        "As alpaca-linear, by restricted maximum likelihood (REML), as lme4 fits by default",
+        _line,
+        ByEvidence(RestrictedMaximumLikelihood()),
+        _line_with_covariates,
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",
@@ -241,40 +322,40 @@ RECIPES: dict[str, Recipe] = {
             default_stack.shifting(_bump_features(num_inputs - k), k), num_outputs
         ),
     ),
-    "r2d2": NetworkRecipe.of(
+    "r2d2": ShiftedRecipe.of(
         "R2-D2 on learned features: as alpaca, with a prior of mean zero and one variance",
         _outputs(R2D2Regressor),
         (64, 64),
         ByGradients(Evidence()),
     ),
-    "dkt": NetworkRecipe.of(
+    "dkt": ShiftedRecipe.of(
         "Deep kernel transfer: a Gaussian process on learned features; smooth curves that no few features span",
         _outputs(DeepKernelTransfer),
         (64, 16),
         ByGradients(Evidence()),
     ),
-    "maml": NetworkRecipe.of(
+    "maml": ShiftedRecipe.of(
         "MAML, 5 steps, with the posterior that its steps imply; for relations that adapt everywhere in the network",
         _outputs(MAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": NetworkRecipe.of(
+    "first-order-maml": ShiftedRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
         _outputs(FirstOrderMAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": NetworkRecipe.of(
+    "meta-sgd": ShiftedRecipe.of(
         "Meta-SGD: one step, with a learned rate for every weight", _outputs(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": NetworkRecipe.of(
+    "maml++": ShiftedRecipe.of(
         "MAML++: 5 steps, with learned rates for every layer and step",
         _outputs(MAMLPlusPlus, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "alpha-maml": NetworkRecipe.of(
+    "alpha-maml": ShiftedRecipe.of(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
         _outputs(AlphaMAML, lr=0.1),
         HIDDEN,
@@ -286,19 +367,19 @@ RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training, intervals from the prior",
         _outputs(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks",
         _outputs(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
         ByGradients(),
     ),
-    "bmaml": NetworkRecipe.of(
+    "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _outputs(BMAML, lr=0.1, precision=10.0, spread=0.1),
         HIDDEN,
@@ -313,28 +394,28 @@ CLASS_RECIPES: dict[str, Recipe] = {
         "Generalised linear mixed model: logistic regression whose weights differ between tasks; good with few tasks",
         _of_classes,
     ),
-    "maml": NetworkRecipe.of(
+    "maml": ShiftedRecipe.of(
         "MAML, 5 steps: inputs tell of a task before it has a labelled point, too",
         _softmax(MAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "first-order-maml": NetworkRecipe.of(
+    "first-order-maml": ShiftedRecipe.of(
         "MAML without second derivatives: faster training, a little worse",
         _softmax(FirstOrderMAML, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "meta-sgd": NetworkRecipe.of(
+    "meta-sgd": ShiftedRecipe.of(
         "Meta-SGD: one step, with a learned rate for every weight", _softmax(MetaSGD, lr=0.1), HIDDEN, ByGradients()
     ),
-    "maml++": NetworkRecipe.of(
+    "maml++": ShiftedRecipe.of(
         "MAML++: 5 steps, with learned rates for every layer and step",
         _softmax(MAMLPlusPlus, lr=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "alpha-maml": NetworkRecipe.of(
+    "alpha-maml": ShiftedRecipe.of(
         "Alpha MAML: 5 steps, with learning rates that adapt themselves",
         _softmax(AlphaMAML, lr=0.1),
         HIDDEN,
@@ -346,13 +427,13 @@ CLASS_RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network; slower training",
         _softmax(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
         _softmax(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
@@ -373,25 +454,25 @@ CLASS_RECIPES: dict[str, Recipe] = {
             )
         ),
     ),
-    "bmaml": NetworkRecipe.of(
+    "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
         HIDDEN,
         ByGradients(),
     ),
-    "r2d2": NetworkRecipe.of(
+    "r2d2": ShiftedRecipe.of(
         "R2-D2: ridge regression on learned features in each task; without a labelled point, frequencies alone",
         _headed(R2D2),
         (64, 64),
         ByGradients(),
     ),
-    "lrd2": NetworkRecipe.of(
+    "lrd2": ShiftedRecipe.of(
         "LR-D2: as r2d2, with a logistic regression in each task", _headed(LRD2), (64, 64), ByGradients()
     ),
-    "metaoptnet": NetworkRecipe.of(
+    "metaoptnet": ShiftedRecipe.of(
         "MetaOptNet: as r2d2, with a support vector machine in each task", _headed(MetaOptNet), (64, 64), ByGradients()
     ),
-    "dkt": NetworkRecipe.of(
+    "dkt": ShiftedRecipe.of(
         "Deep kernel transfer: a Gaussian process for each class on learned features",
         _headed(DeepKernelClassifier),
         (64, 16),
@@ -485,6 +566,22 @@ def _offered(outcomes: Outcomes) -> tuple[str, dict[str, Recipe]]:
     return ("positive numbers", POSITIVE_RECIPES) if isinstance(outcomes, Positives) else ("numbers", RECIPES)
 
 
+def usual(outcomes: Outcomes) -> list[str]:
+    """The methods that a comparison takes where none is named: the default one, and the simplest.
+
+    Args:
+        outcomes: numbers or labels.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> usual(bm.Numbers()), usual(bm.Labels(3))
+        (['stack', 'alpaca-linear'], ['glmm', 'llama-linear'])
+    """
+    offered = list(recipes(outcomes))
+    simple = [name for name in ("alpaca-linear", "glmm-poisson", "llama-linear") if name in offered[1:]]
+    return [offered[0], *simple[:1]]
+
+
 def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
     """The recipe of that name. Raises DataError for one that is unknown, or that is not for such outcomes.
 
@@ -499,6 +596,29 @@ def recipe(name: str, outcomes: Outcomes = NUMBER) -> Recipe:
         why = f", which is not for {kind}" if elsewhere else ""
         raise DataError(f"expected a method for {kind} among {sorted(known)}, got {name!r}{why}")
     return known[name]
+
+
+def require_uses(name: str, outcomes: Outcomes, options: Iterable[str]) -> None:
+    """Raise DataError where a method has no use for an option of `Training` that a user has given.
+
+    Args:
+        name: of the method.
+        outcomes: numbers or labels.
+        options: "lr", "validation", as the user has given them.
+
+    Example:
+        >>> require_uses("maml", NUMBER, ["lr"])
+        >>> require_uses("alpaca-linear", NUMBER, ["lr"])
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected no lr for 'alpaca-linear', which has no use for it; ...
+    """
+    for option in options:
+        if option not in recipe(name, outcomes).train.uses:
+            others = [other for other, each in recipes(outcomes).items() if option in each.train.uses]
+            raise DataError(
+                f"expected no {option} for {name!r}, which has no use for it; these have: {', '.join(others)}"
+            )
 
 
 def network_recipes(outcomes: Outcomes) -> dict[str, NetworkRecipe]:

@@ -35,7 +35,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         >>> print("\n".join(account(frame, schema)))
         who: names the task, 2 of them
         t: input, a number from 0 to 1
-        arm: input, categories u (2 rows), v (1 row), constant within tasks
+        arm: covariate, categories u (2 rows), v (1 row), a 0/1 input each
         y: outcome, a number from 1 to 3, missing in 1 row
         1 row is left out, because it has no outcome: row 3
     """
@@ -48,11 +48,11 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
     for name in (*schema.x, *schema.covariates):
         codes = pd.factorize(used[name])[0]
         constant = ", the same in every row" if len(set(codes[:1000])) == 1 and not codes.any() else ""
-        if not constant and constant_within(codes, rows):
+        role = "covariate" if name in schema.covariates else "input"
+        if not constant and role == "input" and constant_within(codes, rows):
             constant = ", constant within tasks"
-        lines.append(
-            f"{name}: input, {_levels(used[name]) if name in schema.levels else _number(used[name])}{constant}"
-        )
+        what = f"{_levels(used[name])}, a 0/1 input each" if name in schema.levels else _number(used[name])
+        lines.append(f"{name}: {role}, {what}{constant}")
     for name in schema.y:
         missing = int(frame[name].isna().sum())
         what = _classes(frame, schema) if schema.classes else _number(frame[name], NAMES.get(schema.kind, "a number"))
@@ -69,16 +69,39 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         where = _some([place(column, int(i)) for i in left_out[:MOST]], len(left_out))
         are, have = ("is", "it has") if len(left_out) == 1 else ("are", "they have")
         lines.append(f"{_rows(len(left_out))} {are} left out, because {have} no outcome: {where}")
+    lacking = int((used[list(schema.y)].isna().any(axis=1)).sum())
+    if lacking:
+        have = "has some of its outcomes and is" if lacking == 1 else "have some of their outcomes and are"
+        lines.append(f"{_rows(lacking)} {have} kept: each outcome has a learner of its own")
     return lines
 
 
-def purposes(train: TaskDataset, said: str, held_out: TaskDataset | None) -> str:
+def effects(schema: Schema, is_linear: bool) -> list[str]:
+    """A line on effects of covariates, where a linear method has to choose.
+
+    Args:
+        schema: which column is what.
+        is_linear: whether the method tells fixed effects from random ones.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> effects(bm.tasks.Schema("who", x=("t",), y=("y",), covariates=("age", "arm")), True)
+        ['effects of age, arm are the same in all tasks; those of t differ between tasks']
+    """
+    if not is_linear or not schema.covariates:
+        return []
+    others = f"; those of {', '.join(schema.x)} differ between tasks" if schema.x else ""
+    return [f"effects of {', '.join(schema.covariates)} are the same in all tasks{others}"]
+
+
+def purposes(train: TaskDataset, said: str, held_out: TaskDataset | None, correcting: TaskDataset | None = None) -> str:
     """What the tasks are for.
 
     Args:
         train: tasks that the training is given.
         said: what the training does with them (`Trainer.purposes`).
         held_out: tasks that are kept for evaluation, if there are any.
+        correcting: tasks that recalibrate what was learned, if there are any.
 
     Example:
         >>> import bayesmeta as bm
@@ -86,8 +109,9 @@ def purposes(train: TaskDataset, said: str, held_out: TaskDataset | None) -> str
         >>> purposes(tasks.select(range(8)), "8 to learn from", tasks.select([8, 9]))
         '10 tasks: 8 to learn from, 2 held out'
     """
-    kept = "" if held_out is None else f", {len(held_out)} held out"
-    return f"{len(train) + len(held_out or ())} tasks: {said}{kept}"
+    others = [(correcting, "to correct predictions by"), (held_out, "held out")]
+    kept = "".join(f", {len(tasks)} {purpose}" for tasks, purpose in others if tasks is not None)
+    return f"{len(train) + sum(len(tasks or ()) for tasks, _ in others)} tasks: {said}{kept}"
 
 
 def hint_of_counts(frame: "pd.DataFrame", schema: Schema) -> str:

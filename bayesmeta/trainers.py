@@ -1,17 +1,30 @@
 """How the learner of a recipe is trained on a table: by stochastic steps, or by the evidence of all tasks at once."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
 
 from bayesmeta.arguments import whole
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.loop import prepare
-from bayesmeta.training.objectives import Objective
+from bayesmeta.training.objectives import EvidenceProblem, Objective
+from bayesmeta.training.result import FitResult
 from bayesmeta.wrappers.log_transformed import LogTransformed
+
+MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
+LOOKS = 40  # validations in a training
+PATIENCE = 8  # of them without a better one end it
+MOST_ITERATIONS = 500  # of a full-batch fit
+SMALL = 0.01  # nats per point: a loss that changes by less at the end of a training has settled
 
 
 @dataclass(frozen=True)
@@ -23,9 +36,11 @@ class Training:
         seed: of the tasks and points that are drawn, and of the validation tasks.
         validation: share of the tasks that stop the training early; 0 for none. Full-batch fits do not use it.
         progress: show a progress bar; None shows it on a terminal only.
+        lr: first learning rate of gradient steps.
+        device: where the learner is trained, and stays; None is where it is.
 
     Raises:
-        DataError: fewer than one step.
+        DataError: fewer than one step, a share outside [0, 1), a learning rate that is not positive.
 
     Example:
         >>> Training(steps=100).seed
@@ -36,10 +51,18 @@ class Training:
     seed: int = 0
     validation: float = 0.2
     progress: bool | None = None
+    lr: float = 1e-3
+    device: torch.device | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of steps, whether the method takes any or not."""
+        """Check all of it, whether the method has a use for it or not."""
         whole(self.steps, "steps", 1)
+        if not 0.0 <= self.validation < 1.0:
+            raise DataError(
+                f"expected a share of the tasks for validation, of 0 or more and less than 1, got {self.validation}"
+            )
+        if not 0.0 < self.lr < math.inf:
+            raise DataError(f"expected a positive learning rate, got {self.lr}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class Trained:
     Attributes:
         learner: to predict with.
         account: how it went, on one line.
+        convergence: whether it has arrived, and what to do where it has not, on one line; empty where it cannot say.
 
     Example:
         >>> import bayesmeta as bm
@@ -58,10 +82,17 @@ class Trained:
 
     learner: Learner
     account: str
+    convergence: str = ""
 
 
 class Trainer(ABC):
-    """How a learner is trained on a table, and with which of its tasks."""
+    """How a learner is trained on a table, and with which of its tasks.
+
+    Attributes:
+        uses: what of `Training` makes a difference to some methods only, and does to this: "lr", "validation".
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
@@ -88,6 +119,7 @@ class ByGradients(Trainer):
         '8 to learn from, 2 for early stopping'
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset({"lr", "validation"})
     objective: Objective | None = None
 
     def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
@@ -104,19 +136,22 @@ class ByGradients(Trainer):
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place; statistics, such as how frequent classes are, are taken of all tasks."""
         prepare(learner, tasks.flat.folded())
-        tasks, validation = self.divided(tasks, training)
+        learned_from, validation = self.divided(tasks, training)
         result = fit(
-            learner,
-            tasks,
+            learner.to(training.device),
+            learned_from,
             training.steps,
+            lr=training.lr,
             objective=self.objective,
             validation=validation,
-            patience=8,
-            validate_every=max(training.steps // 40, 1),
+            patience=PATIENCE,
+            validate_every=max(training.steps // LOOKS, 1),
             seed=training.seed,
             progress=training.progress,
         )
-        return Trained(learner, repr(result))
+        linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
+        remark = f"; effects of covariates are linear, as {len(tasks)} tasks do not tell curved ones" * linear
+        return Trained(learner, repr(result) + remark, settling(result, training.steps))
 
 
 @dataclass(frozen=True)
@@ -154,11 +189,16 @@ class OnLogScale(Trainer):
 class ByEvidence(Trainer):
     """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
 
+    Attributes:
+        problem: what is maximised; the likelihood by default.
+
     Example:
         >>> import bayesmeta as bm
         >>> ByEvidence().purposes(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
         '10 to learn from'
     """
+
+    problem: EvidenceProblem | None = None
 
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """All are to learn from."""
@@ -166,5 +206,62 @@ class ByEvidence(Trainer):
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
-        result = fit_evidence(learner, tasks, max_iterations=min(training.steps, 500))  # L-BFGS is done long before
-        return Trained(learner, repr(result))
+        most = min(training.steps, MOST_ITERATIONS)  # L-BFGS is done long before
+        result = fit_evidence(learner.to(training.device), tasks, self.problem, max_iterations=most)
+        if result.converged:
+            said = "converged: nothing more was to be gained"
+        elif result.stopped_early:
+            said = "not converged: the warning says what to do"
+        else:
+            said = f"not converged in {most} iterations: raise --steps, up to {MOST_ITERATIONS}"
+        return Trained(learner, repr(result), said)
+
+
+def settling(result: FitResult, steps: int) -> str:
+    """Whether a training by stochastic steps has settled, and what to do where it has not, in a sentence.
+
+    It has where validation tasks ended it early, or where the loss fell by less than .01 nats per point over the last
+    fifth of the steps: that of the validation tasks or, without any, the mean loss of training, by more than two of its
+    standard errors. The learning rate ends at zero, so that the end says less of what more steps would give.
+
+    Args:
+        result: of `fit`.
+        steps: how many it was to take.
+
+    Example:
+        >>> from bayesmeta.training import FitResult
+        >>> falling = tuple((step, 3.0 - 0.01 * step) for step in range(1, 101))
+        >>> settling(FitResult((1.0,) * 100, falling, best_step=100, stopped_early=False, seconds=1.0), steps=100)
+        'not converged: the validation loss fell by 0.20 nats per point in the last fifth of 100 steps: raise --steps'
+        >>> stopped = FitResult((1.0,) * 50, ((25, 1.1), (50, 1.2)), best_step=25, stopped_early=True, seconds=1.0)
+        >>> settling(stopped, steps=100)
+        'converged: validation was best at step 25 of 100, where theta is from'
+    """
+    if result.stopped_early:
+        return f"converged: validation was best at step {result.best_step} of {steps}, where theta is from"
+    start = steps - steps // 5
+    if result.validation:
+        what = "validation"
+        before = [loss for step, loss in result.validation if step <= start]
+        fall = min(before, default=math.inf) - min(loss for _, loss in result.validation)
+    else:
+        what = "training"
+        fall = _significant_fall(result.losses[start - steps // 5 : start], result.losses[start:])
+    if not math.isfinite(fall):
+        return f"not converged: {steps} steps are too few to tell: raise --steps"
+    if fall > SMALL:
+        return (
+            f"not converged: the {what} loss fell by {fall:.2f} nats per point in the last fifth of {steps} steps: "
+            "raise --steps"
+        )
+    return f"converged: the {what} loss fell by less than {SMALL} nats per point in the last fifth of {steps} steps"
+
+
+def _significant_fall(earlier: Sequence[float], later: Sequence[float]) -> float:
+    """By how much a mean of noisy losses fell; 0 where that is within two standard errors, infinite for too few."""
+    if len(earlier) < 2 or len(later) < 2:
+        return math.inf
+    first, last = (torch.tensor(losses, dtype=torch.float64) for losses in (earlier, later))
+    fall = (first.mean() - last.mean()).item()
+    error = (first.var() / len(first) + last.var() / len(last)).sqrt().item()
+    return fall if fall > 2.0 * error else 0.0

@@ -2,6 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import bayesmeta as bm
 
 
 def _run(code: str) -> str:
@@ -20,7 +23,7 @@ def test_the_root_needs_nothing() -> None:
 
 
 def test_all_names_stay_light() -> None:
-    heavy = ["pyro", "gpytorch", "arviz", "matplotlib", "pandas", "scipy", "botorch", "sklearn", "typer", "beartype"]
+    heavy = ["pyro", "gpytorch", "arviz", "matplotlib", "pandas", "scipy", "botorch", "ax", "sklearn", "typer", "beartype"]
     heavy += ["torch._inductor", "torch._dynamo"]  # only compiled steps need them
     out = _run(f"import sys; from bayesmeta import *; print([name for name in {heavy} if name in sys.modules])")
     assert out.strip() == "[]"
@@ -56,3 +59,32 @@ def test_first_names_may_be_asked_for_anywhere() -> None:
         "print(len(found), all(found))"
     )
     assert _run(code).strip() == "720 True"
+
+
+def test_a_model_is_loaded_whatever_was_imported_before(tmp_path: Path) -> None:
+    """The classes of the library need not have been asked for."""
+    learners = {
+        "root": bm.Standardized(bm.MAML(bm.MLP(1, [4]))),
+        "deep": bm.wrappers.TaskQuadrature(bm.ALPaCA(bm.Identity(1)), bm.wrappers.NoiseScale()),
+        "network": bm.ALPaCA(bm.networks.FourierFeatures(2)),
+    }
+    for name, learner in learners.items():
+        bm.save(learner, tmp_path / name)
+        code = f"import bayesmeta as bm; print(type(bm.load({str(tmp_path / name)!r})).__name__)"
+        assert _run(code).strip() == type(learner).__name__
+
+
+def test_a_class_of_ones_own_never_takes_the_name_of_the_librarys(tmp_path: Path) -> None:
+    """Whichever is imported first."""
+    code = (
+        "from bayesmeta.networks.network import Network\n"
+        "class MLP(Network):\n"
+        "    def __init__(self): super().__init__()\n"
+        "    def forward(self, x): return x\n"
+        "class FourierFeatures(MLP): pass\n"
+        "import bayesmeta as bm\n"
+        "from bayesmeta.description import describe\n"
+        "own, both = [MLP(), FourierFeatures()], [bm.MLP(1, [4]), bm.networks.FourierFeatures(1)]\n"
+        "print(*(describe(each)['class'] for each in own + both))"
+    )
+    assert _run(code).strip() == "__main__.MLP __main__.FourierFeatures MLP FourierFeatures"

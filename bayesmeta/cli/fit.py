@@ -1,17 +1,34 @@
 """`bayesmeta fit`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from bayesmeta.cli.model_folders import save_model, say_model
-from bayesmeta.cli.options import Categorical, Holdout, Outcome, Seed, Separator, TableFile, Task, X, Y, Yerr
+from bayesmeta.cli.configuration import Config, options_of
+from bayesmeta.cli.model_folders import require_new_model, save_model, say_model
+from bayesmeta.cli.options import (
+    Categorical,
+    Device,
+    Holdout,
+    Outcome,
+    Seed,
+    Separator,
+    TableFile,
+    Task,
+    X,
+    Y,
+    Yerr,
+    device_of,
+)
 from bayesmeta.cli.speaking import warn
 from bayesmeta.cli.tables import training_table
+from bayesmeta.errors import DataError
+from bayesmeta.outputs import write
 
 
 def fit(
+    context: typer.Context,
     table: TableFile,
     task: Task,
     y: Y,
@@ -20,9 +37,13 @@ def fit(
     covariate: Annotated[
         list[str] | None,
         typer.Option(
-            help="Input column that is constant within a task. In linear methods its effect is the same in all tasks; "
-            "name it by --x for one that differs."
+            help="Input column that is constant within a task. In linear methods its effect is the same in all tasks "
+            "(a fixed effect), unless --random names it, too."
         ),
+    ] = None,
+    random: Annotated[
+        list[str] | None,
+        typer.Option(help="Covariate whose effect differs between tasks in linear methods (a random effect)."),
     ] = None,
     categorical: Categorical = None,
     yerr: Yerr = None,
@@ -32,43 +53,81 @@ def fit(
         typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes."),
     ] = None,
     holdout: Holdout = 0.0,
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of the tasks to train on that stop a training by gradients early; .2 by default."),
+    ] = None,
+    recalibrate: Annotated[
+        float,
+        typer.Option(help="Share of the tasks to correct predictions by, which nothing else is learned from."),
+    ] = 0.0,
     steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
+    lr: Annotated[
+        float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
+    ] = None,
+    device: Device = "cpu",
     seed: Seed = 0,
     sep: Separator = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")] = False,
+    config: Config = None,
 ) -> None:
-    """Learn a prior from the tasks of a table, and say what was made of its columns.
+    """Learn a prior from the tasks of a table, and say what was made of its columns and where the model stands.
 
     Columns of text become categories. Dates are refused: convert them to numbers, such as days since a start. An
     outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise: positive (its
-    logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how precise they are; predict and evaluate read the column, too, of rows that have an outcome.
+    logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how
+    precise they are; predict and evaluate read the column, too, of rows that have an outcome.
+
+    The model folder holds all options that were used: fit --config MODEL/options.toml -o OTHER repeats the run.
     """
+    require_new_model(output, force)
     import torch
 
     from bayesmeta.arguments import seed_of
+    from bayesmeta.corrections import corrected, require_correctable
     from bayesmeta.frames import result_columns
-    from bayesmeta.recipes import recipe, recipes
-    from bayesmeta.table_account import account, purposes
+    from bayesmeta.recipes import recipe, recipes, require_uses
+    from bayesmeta.separate_outcomes import for_tasks
+    from bayesmeta.standing import standing
+    from bayesmeta.table_account import account, effects, purposes
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.trainers import Training
     from bayesmeta.training.checkpoint import require_savable
 
-    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome)
+    given: dict[str, Any] = {
+        name: value for name, value in (("lr", lr), ("validation", validation)) if value is not None
+    }
+    training = Training(steps=steps, seed=seed, device=device_of(device), **given)
+    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
-    chosen = recipe(method, schema.outcome_kind)
+    require_uses(method, schema.outcome_kind, given)
     tasks = TaskDataset.from_schema(frame, schema)
-    train, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
+    chosen = for_tasks(recipe(method, schema.outcome_kind), tasks)
+    if not 0.0 <= recalibrate < 1.0 - holdout:
+        raise DataError(f"expected --holdout and --recalibrate below 1 together, got {holdout:g} and {recalibrate:g}")
+    kept, held_out = tasks.split(holdout, seed) if holdout else (tasks, None)
+    train, correcting = kept.split(recalibrate / (1.0 - holdout), seed) if recalibrate else (kept, None)
+    if correcting is not None:
+        require_correctable(correcting, schema)
     torch.manual_seed(seed_of(seed))
-    learner = chosen.for_table(schema)
+    learner = chosen.for_table(schema, len(train))
     require_savable(learner, output)  # before the training rather than after it
-    training = Training(steps=steps, seed=seed)
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
     warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
-    for line in (*account(frame, schema), purposes(train, chosen.train.purposes(train, training), held_out)):
+    lines = [*account(frame, schema), *effects(schema, chosen.with_covariates is not None)]
+    for line in (*lines, purposes(train, chosen.train.purposes(train, training), held_out, correcting)):
         typer.echo(line)
     trained = chosen.train(learner, train, training)
-    save_model(trained.learner, output, schema, method, train, tasks, held_out, seed)
-    typer.echo(f"{method} on {train!r}: {trained.account}")
+    learner, found = trained.learner, [f"{method} on {train!r}: {trained.account}"]
+    if correcting is not None:
+        learner, said = corrected(learner, correcting, schema, seed)
+        found.append(f"predictions: {said}")
+    save_model(learner, output, schema, method, train, tasks, held_out, seed, correcting)
+    write(output / "options.toml", options_of(context, method=method).encode())
+    for line in (*found, *standing(trained.learner, train, schema, seed), trained.convergence):
+        if line:
+            typer.echo(line)
     say_model(output, table, held_out)
-    rows = trained.learner.kept_rows
+    rows = learner.kept_rows
     if rows:
         typer.echo(f"the model folder holds {rows:,} rows of the training table: share it as you would share the table")

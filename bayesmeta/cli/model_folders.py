@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bayesmeta.cli.options import device_of
 from bayesmeta.cli.speaking import warn
 from bayesmeta.cli.tables import cells
 from bayesmeta.errors import BayesMetaError, DataError
+from bayesmeta.outputs import require_folder
 
 if TYPE_CHECKING:
     from bayesmeta.checks.surprise import Surprise
@@ -16,20 +18,52 @@ if TYPE_CHECKING:
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.tasks.table import Schema
 
+MANIFEST = "model.json"
 
-def load_model(model: Path) -> "tuple[Learner, Schema, dict[str, Any]]":
+
+def load_model(model: Path, device: str = "cpu") -> "tuple[Learner, Schema, dict[str, Any]]":
     """The learner of a folder, the columns of its table, and all that was kept with it.
 
+    Args:
+        model: the folder.
+        device: where the learner is to compute, as --device says it.
+
     Raises:
-        DataError: there is no such folder, it is damaged, or its learner was not fitted to a table.
+        DataError: there is no such folder, it is damaged, or its learner was not fitted to a table; a device that is
+            not there.
     """
     from bayesmeta.tasks.table import Schema
     from bayesmeta.training.checkpoint import load_with_extra
 
+    where = device_of(device)
     learner, extra = load_with_extra(model)
     if "schema" not in extra:
         raise DataError(f"expected a model that was fitted to a table, got one without a schema in {model}")
-    return learner, Schema.from_json(extra["schema"]), extra
+    return learner.to(where), Schema.from_json(extra["schema"]), extra
+
+
+def require_new_model(folder: Path, force: bool) -> None:
+    """Refuse to write a model where something is that it would replace, or be lost among.
+
+    A folder that is not there, or empty, is written to; a model folder is replaced where that is meant; any other is
+    left alone, as its name was probably a slip.
+
+    Args:
+        folder: of the model.
+        force: whether a model that is there is to be replaced.
+
+    Raises:
+        DataError: it is not to be written to.
+    """
+    require_folder(folder)
+    found = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    if MANIFEST in found:
+        if not force:
+            raise DataError(f"expected a new folder, got the model {folder}: pass --force to replace it")
+    elif found:
+        raise DataError(
+            f"expected a new folder, an empty one or a model, got {folder}, which holds {found[0]!r} and no model"
+        )
 
 
 def save_model(
@@ -41,6 +75,7 @@ def save_model(
     tasks: "TaskDataset",
     held_out: "TaskDataset | None",
     seed: int,
+    correcting: "TaskDataset | None" = None,
 ) -> None:
     """Write a model folder, with what predict and evaluate want to know.
 
@@ -53,12 +88,17 @@ def save_model(
         tasks: all tasks.
         held_out: those that were left for evaluate; None for none.
         seed: of the tasks that new ones will be compared with.
+        correcting: tasks that predictions were corrected by; None for none.
     """
     from bayesmeta.task_names import texts
     from bayesmeta.training.checkpoint import save
     from bayesmeta.unlike_tasks import reference_tasks
 
-    extra = {"schema": schema.to_json(), "method": method, "trained_on": texts(train.names)}
+    extra = {
+        "schema": schema.to_json(),
+        "method": method,
+        "trained_on": texts([*train.names, *(correcting.names if correcting else ())]),
+    }
     try:
         found = learner.summary(train).with_facts([("method", method)])
         extra |= {"summary": found.to_json()}
@@ -87,7 +127,7 @@ def surprise_of(learner: "Learner", extra: dict[str, Any]) -> "Surprise | None":
 
 
 def tasks_to_score(
-    table: "Table", schema: "Schema", extra: dict[str, Any], include_trained: bool
+    table: "Table", schema: "Schema", extra: dict[str, Any], include_trained: bool | None
 ) -> "tuple[TaskDataset, str]":
     """The tasks of a table, without those of the training unless they are asked for, and how many these are.
 
@@ -95,7 +135,7 @@ def tasks_to_score(
         table: as it was read.
         schema: what its columns are.
         extra: what was kept with the model.
-        include_trained: keep tasks of the training, too.
+        include_trained: keep tasks of the training, too; None where the command has no such option.
 
     Raises:
         DataError: all tasks are of the training.
@@ -117,8 +157,9 @@ def tasks_to_score(
     if include_trained or not seen:
         return tasks, f"{seen} of the {len(tasks)} tasks are of the training" if seen else ""
     if not fresh:
+        rather = "or give another table" if include_trained is None else "give another table, or pass --include-trained"
         raise DataError(
             f"expected tasks that the model was not trained on, got {len(tasks)} that it was: "
-            "fit with --holdout, give another table, or pass --include-trained"
+            f"fit with --holdout, {rather}"
         )
     return tasks.select(fresh), f"{seen} of the {len(tasks)} tasks are of the training and left out"

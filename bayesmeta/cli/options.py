@@ -1,11 +1,14 @@
 """Arguments and options that several commands share, and what is read from their text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bayesmeta.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
@@ -28,6 +31,8 @@ Outcome = Annotated[
 Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, or auto for a GPU where there is one.")]
+Level = Annotated[float, typer.Option(help="Probability of the interval whose coverage is reported.")]
 Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
 Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")]
 IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
@@ -36,6 +41,24 @@ IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training,
 def counts_of(shots: str) -> list[int]:
     """The numbers of --shots. Raises DataError where they are none."""
     return whole_numbers(shots, "numbers of support points like 0,1,3")
+
+
+def names_of(text: str | None, option: str) -> list[str]:
+    """Names between commas; none where the option is not given.
+
+    Args:
+        text: as the user wrote it.
+        option: its name, for the error.
+
+    Raises:
+        DataError: no name between two commas, or one twice.
+    """
+    if text is None:
+        return []
+    names = [part.strip() for part in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(f"expected different names separated by commas for {option}, got {text!r}")
+    return names
 
 
 def whole_numbers(text: str, expected: str) -> list[int]:
@@ -52,3 +75,26 @@ def whole_numbers(text: str, expected: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise DataError(f"expected {expected}, got {text!r}") from error
+
+
+def device_of(device: str) -> "torch.device":
+    """The device of --device.
+
+    Args:
+        device: cpu, cuda (or one of several, as cuda:1), or auto.
+
+    Raises:
+        DataError: another word, or a GPU that torch does not see.
+    """
+    import torch
+
+    name, _, number = device.partition(":")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    if name != "cuda" or (number and not number.isdecimal()):
+        raise DataError(f"expected --device cpu, cuda or auto, got {device!r}")
+    if int(number or 0) >= torch.cuda.device_count():
+        raise DataError(f"expected a GPU for --device {device}, got none that torch sees: take cpu, or auto")
+    return torch.device(device)

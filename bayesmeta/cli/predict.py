@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bayesmeta.cli.model_folders import load_model, surprise_of
-from bayesmeta.cli.options import Model, Separator
+from bayesmeta.cli.model_folders import load_model, surprise_of, tasks_to_score
+from bayesmeta.cli.options import Device, Model, Separator
 from bayesmeta.cli.speaking import speaker, warn
 from bayesmeta.cli.tables import cells
+from bayesmeta.errors import DataError
 from bayesmeta.outputs import require_outputs, write_table
 
 if TYPE_CHECKING:
@@ -26,7 +27,25 @@ def predict(
     query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
     level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
+    noiseless: Annotated[
+        bool,
+        typer.Option("--noiseless", help="sd, lower and upper of the outcome itself, not of a new measurement of it."),
+    ] = False,
+    conformal: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Table with tasks that were held out: lower and upper, or likely, then hold a share --level of "
+            "outcomes whatever the model says. Tasks of the training and those of QUERY are left out of it.",
+        ),
+    ] = None,
+    forecast: Annotated[
+        bool,
+        typer.Option("--forecast", help="For --conformal: what is known of a task is its beginning."),
+    ] = False,
     tasks: Annotated[Path | None, typer.Option(help="Table file for one row a task: p-value, shrinkage.")] = None,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="For --conformal: seed of the choice of support points.")] = 0,
     sep: Separator = None,
 ) -> None:
     """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
@@ -38,15 +57,22 @@ def predict(
     context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of tasks are
     compared as they are written.
     """
+    from bayesmeta.conformal_frames import conformal_predictions
     from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
     from bayesmeta.table_cells import decimal_commas, number_columns
     from bayesmeta.table_files import read_table
     from bayesmeta.tasks.known_points import KnownPoints, is_known_points
+    from bayesmeta.tasks.source import PrefixSplit, RandomSplit
     from bayesmeta.unlike_tasks import unlike
 
     outputs = {"--output": output, "--tasks": tasks}
-    require_outputs(outputs, {"CONTEXT": context, "QUERY": query}, {"MODEL": model})
-    learner, schema, extra = load_model(model)
+    inputs = {"CONTEXT": context, "QUERY": query} | ({} if conformal is None else {"--conformal": conformal})
+    require_outputs(outputs, inputs, {"MODEL": model})
+    if conformal is None and forecast:
+        raise DataError("expected --forecast with --conformal, got it alone: predictions are the same without it")
+    if conformal is not None and noiseless:
+        raise DataError("expected --noiseless or --conformal, got both: a conformal interval is of a new measurement")
+    learner, schema, extra = load_model(model, device)
     asked = read_table(query, sep)
     require_free(asked.frame.columns, result_columns(schema))
     if tasks is not None:
@@ -57,7 +83,13 @@ def predict(
         points = cells(read_table(context, sep, header_only=True), schema)
     wanted = cells(asked, schema, outcomes=False)
     matching = Matching.of(schema, points, wanted)
-    predicted = asked.frame.assign(**predictions(learner, schema, points, wanted, level))
+    if conformal is None:
+        found = predictions(learner, schema, points, wanted, level, noiseless)
+    else:
+        held_out, left_out = tasks_to_score(read_table(conformal, sep), schema, extra, None)
+        split = PrefixSplit if forecast else RandomSplit
+        found, unknown = conformal_predictions(learner, schema, points, wanted, held_out, level, split=split, seed=seed)
+    predicted = asked.frame.assign(**found)
     described = describe_tasks(learner, schema, points, wanted, surprise_of(learner, extra))
     written = (asked.separator or ",", decimal_commas(asked, number_columns(schema, outcomes=False)))
     write_table(predicted, output, *written)
@@ -67,4 +99,7 @@ def predict(
     warn(unlike(described.index, described["points"], described["p_value"], described["smallest_p_value"]))
     say = speaker(*outputs.values())
     say(str(matching))
+    if conformal is not None:
+        warn(unknown)
+        say(f"conformal by tasks of {conformal}" + (f"; {left_out}" if left_out else ""))
     say(f"{len(predicted)} rows of {matching.tasks} tasks written to {output}")

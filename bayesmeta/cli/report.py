@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bayesmeta.cli.model_folders import load_model, surprise_of, tasks_to_score
-from bayesmeta.cli.options import Forecast, IncludeTrained, Model, Separator, Shots, TableFile, counts_of
+from bayesmeta.cli.options import Device, Forecast, IncludeTrained, Model, Separator, Shots, TableFile, counts_of
 from bayesmeta.cli.speaking import speaker
 from bayesmeta.outputs import require_folder, require_outputs
 
@@ -21,6 +21,7 @@ def report(
     level: Annotated[float, typer.Option(help="Probability of the intervals whose coverage is judged.")] = 0.9,
     seed: Annotated[int, typer.Option(help="Seed of the choice of support points.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="Folder for the figures as PNG files.")] = None,
+    device: Device = "cpu",
     sep: Separator = None,
 ) -> None:
     """Score a model as evaluate does, and write one HTML page: what to conclude, the numbers, the figures."""
@@ -32,7 +33,7 @@ def report(
     if figures is not None:
         require_folder(figures)
         require_outputs({"--output": output}, {"--figures": figures})
-    learner, schema, extra = load_model(model)
+    learner, schema, extra = load_model(model, device)
     counts, (tasks, trained) = counts_of(shots), tasks_to_score(read_table(table, sep), schema, extra, include_trained)
     method = extra.get("method", learner.title)
     made = report_on(

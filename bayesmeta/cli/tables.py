@@ -43,6 +43,7 @@ def training_table(
     categorical: list[str] | None,
     yerr: list[str] | None,
     outcome: str | None,
+    random: list[str] | None = None,
 ) -> "tuple[Schema, pd.DataFrame]":
     """What the columns of a table to learn from are, and its cells; what is unusual in the file is said.
 
@@ -56,8 +57,12 @@ def training_table(
 
     asked = asked_outcomes(outcome, len(y))
     read = read_table(table, sep)
-    covariates, categories = covariate or [], categorical or []
-    inputs = [*(x or []), *(name for name in categories if name not in {*(x or []), *covariates})]
+    varying = [name for name in random or () if name not in (covariate or ())]
+    if varying:
+        raise DataError(f"expected --random to name a column that --covariate names, too, got {varying[0]!r}")
+    covariates = [name for name in covariate or () if name not in (random or ())]
+    x, categories = [*(x or ()), *dict.fromkeys(random or ())], categorical or []
+    inputs = [*x, *(name for name in categories if name not in {*x, *covariates})]
     unknown = [name for name in (*inputs, *covariates) if name not in categories]
     numbers = y if len(y) > 1 or isinstance(asked, Numbers) or yerr else []
     classes = y if isinstance(asked, Labels) else []

@@ -161,8 +161,8 @@ def point_crps(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tenso
     if predictive.of_counts:
         return _count_crps(predictive, y)
     if isinstance(predictive, ExponentialPredictive):  # in the logarithms: tails are long otherwise
-        z = torch.where(y > 0.0, y, 1.0).log()
-        return _numerical_crps(predictive.base, z, reach=8.0, slope=torch.exp)
+        logs = torch.where(y > 0.0, y, 1.0).log()
+        return _numerical_crps(predictive.base, logs, reach=8.0, slope=torch.exp)
     return _numerical_crps(predictive, y)
 
 

@@ -10,6 +10,7 @@ from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.open_set import OpenSetPredictive
 from bayesmeta.predictives.predictive import LOG_2PI
 from bayesmeta.predictives.predictive import Predictive as Predictive  # public as bayesmeta.Predictive
+from bayesmeta.predictives.side_by_side import SideBySidePredictive
 from bayesmeta.predictives.student_t import StudentTPredictive
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "LowRankGaussianPredictive",
     "MixturePredictive",
     "OpenSetPredictive",
+    "SideBySidePredictive",
     "StudentTPredictive",
 ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesmeta.data import as_tensor
+from bayesmeta.data import Data, as_tensor
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.task_names import factorized, name_text, place
@@ -128,7 +128,7 @@ class Schema:
             raise DataError("expected at least one outcome column y, got none")
         if len(yerr) not in (0, len(y)):
             raise DataError(f"expected a yerr column for each of the outcomes {list(y)}, got {list(yerr)}")
-        used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
+        used = frame[frame[list(y)].notna().any(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
         tasks = _tasks(used, nested)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
@@ -237,6 +237,8 @@ class Schema:
     def deviations(self, frame: "pd.DataFrame") -> np.ndarray | None:
         """The known noise of the outcomes of each row, standard deviations `rows C` in float64; None where none is.
 
+        Of several outcomes, the noise of one that is missing is not looked at, and is 0 here.
+
         Raises:
             DataError: an unknown column, a missing or infinite cell, one that is not a number, or a negative one;
                 column and row are named.
@@ -249,8 +251,12 @@ class Schema:
         """
         if not self.yerr:
             return None
-        _require_columns(frame, self.yerr)
-        columns = [numbers(frame[name], missing_allowed=False) for name in self.yerr]
+        _require_columns(frame, [*self.yerr, *self.y])
+        columns = []
+        for name, outcome in zip(self.yerr, self.y, strict=True):
+            measured = frame[outcome].notna().to_numpy() if len(self.y) > 1 else np.ones(len(frame), dtype=bool)
+            columns.append(np.zeros(len(frame)))
+            columns[-1][measured] = numbers(frame[name][measured], missing_allowed=False)
         for name, values in zip(self.yerr, columns, strict=True):
             if (values < 0.0).any():
                 row = int(np.argmax(values < 0.0))
@@ -260,7 +266,7 @@ class Schema:
         return np.stack(columns, 1)
 
     def has_outcome(self, frame: "pd.DataFrame") -> np.ndarray:
-        """Which rows have all their outcomes, `rows`. Raises DataError like `outcomes`.
+        """Which rows have their outcome, or at least one of several, `rows`. Raises DataError like `outcomes`.
 
         Example:
             >>> import pandas as pd
@@ -269,6 +275,22 @@ class Schema:
             [True, False]
         """
         return observed(self.outcomes(frame))
+
+    def points(self, frame: "pd.DataFrame") -> Data:
+        """Rows that have an outcome (`has_outcome`) as the points of one task, in their order.
+
+        Raises:
+            DataError: like `inputs`, `outcomes` and `deviations`.
+
+        Example:
+            >>> import pandas as pd
+            >>> schema = Schema("who", x=("day",), y=("weight", "height"))
+            >>> frame = pd.DataFrame({"who": ["a"] * 2, "day": [0, 1], "weight": [3.2, 3.4], "height": [50.0, None]})
+            >>> schema.points(frame).known.tolist()
+            [[[True, True], [True, False]]]
+        """
+        x, y = self.inputs(frame), self.outcomes(frame)
+        return Data.from_labels(x, y) if self.classes else Data.partly_known(x, y, self.deviations(frame))
 
     def class_sets(self, sets: ArrayLike) -> list[tuple[str, ...]]:
         """The names of the classes in each set, such as `label_set` of conformal prediction gives for one task.
@@ -360,13 +382,13 @@ def _tasks(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndarray, l
 
 
 def observed(outcomes: np.ndarray) -> np.ndarray:
-    """Which rows have all outcomes, of those that `Schema.outcomes` gives.
+    """Which rows have an outcome, or at least one of several, of those that `Schema.outcomes` gives.
 
     Example:
-        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan]])).tolist()
-        ([True, False], [False])
+        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan], [np.nan, np.nan]])).tolist()
+        ([True, False], [True, False])
     """
-    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).any(1)
+    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).all(1)
 
 
 def _kind(classes: tuple[str, ...], outcomes: Outcomes | None) -> str:

@@ -110,9 +110,9 @@ def fit_evidence(
     names = None if tasks.schema is None else tasks.schema.x_names
     notes = () if search.model is None else search.model.boundary(names)
     bounds = _at_bounds(learner)
-    _warn(found, bounds, learner)
+    converged = _warn(found, bounds, learner)
     losses, seconds = tuple(search.losses), time.perf_counter() - start
-    return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds, ends)
+    return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds, ends, converged)
 
 
 class _Search:
@@ -226,7 +226,8 @@ def _at_bounds(learner: Learner) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> None:
+def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> bool:
+    """Warn where the search has not ended at a maximum within all bounds. Returns whether it has."""
     coarsest = max(torch.finfo(p.dtype).eps for p in learner.parameters())
     if bounds:
         message = (
@@ -234,7 +235,7 @@ def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> None:
             "the unit of the outcomes is far from their scatter (use Standardized)"
         )
     elif found.steepness <= coarsest ** (1.0 / 3.0):
-        return
+        return True
     else:
         remedy = "raise max_iterations" if found.is_exhausted else "use Standardized, or fewer parameters"
         remedy = "use float64 (learner.double())" if coarsest > 1e-10 else remedy
@@ -243,3 +244,4 @@ def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> None:
             f"coordinates after {found.steps} steps: {remedy}"
         )
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    return False

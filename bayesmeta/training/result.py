@@ -23,6 +23,7 @@ class FitResult:
         notes: what a full-batch fit found at a boundary, in words: a variance of zero, a noise at its bound.
         ends: where the search from each of many starts ended, the total log evidence (and hyperprior) in nats, or was
             given up; -inf where a start could not be computed. Empty for one start.
+        converged: whether a full-batch fit ended at a maximum; None for stochastic steps, which cannot say.
 
     Example:
         >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
@@ -42,6 +43,7 @@ class FitResult:
     seconds: float
     notes: tuple[str, ...] = ()
     ends: tuple[float, ...] = ()
+    converged: bool | None = None
 
     @property
     def agreeing(self) -> int:

@@ -7,6 +7,7 @@ from bayesmeta.wrappers.log_transformed import LogTransformed
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.separately import Separately
 from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.task_hyperparameters import (
     InputHyperparameter,
@@ -34,6 +35,7 @@ __all__ = [
     "Random",
     "Recalibrated",
     "ScaleHyperparameter",
+    "Separately",
     "SignalScale",
     "Stacked",
     "TaskHyperparameter",

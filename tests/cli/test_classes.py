@@ -124,7 +124,7 @@ def test_codes_are_asked_about(run, tmp_path: Path) -> None:
     assert err.startswith("warning: column 'y' holds 0 and 1 alone"), err
     assert "--outcome classes" in err
     assert "--outcome numbers" in err
-    code, out, err = run(*numbers, "--outcome", "numbers")
+    code, out, err = run(*numbers, "--force", "--outcome", "numbers")
     assert (code, err) == (0, "")
     assert "alpaca on" in out
 

@@ -64,7 +64,7 @@ def fit(table: Path, model: Path, *more: str) -> None:
 def test_fit_evaluate_predict(table: Path, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out.csv"
     fit(table, model, "--holdout", "0.25", "--covariate", "arm")
-    assert sorted(p.suffix for p in model.iterdir()) == [".json", ".safetensors"]
+    assert sorted(p.suffix for p in model.iterdir()) == [".json", ".safetensors", ".toml"]
     scored = CliRunner().invoke(
         app, ["evaluate", str(model), str(table), "--shots", "0,1,2", "-o", str(tmp_path / "e.csv")]
     )
@@ -470,7 +470,7 @@ def test_a_task_column_called_like_a_result(
     assert code == 2
     assert f"got one with '{column}'" in err
     small.rename(columns={"id": "sd"}).to_csv("t.csv", index=False)
-    code, _, err = run(capsys, monkeypatch, "fit", "t.csv", "--task", "sd", *base[2:])
+    code, _, err = run(capsys, monkeypatch, "fit", "t.csv", "--task", "sd", *base[2:], "--force")
     assert code == 0
     assert "warning: predict will refuse the column 'sd'" in err
 
@@ -494,8 +494,9 @@ def test_fit_says_what_it_made_of_a_table(
     assert lines[2:6] == [
         "twice: input, true as 1 and false as 0, constant within tasks",
         "same: input, a number from 7 to 7, the same in every row",
-        "arm: input, categories 1 (15 rows), 1.0 (14 rows), Low (15 rows), None (14 rows), constant within tasks",
-        "site: input, categories s (58 rows), the same in every row",
+        "arm: input, categories 1 (15 rows), 1.0 (14 rows), Low (15 rows), None (14 rows), a 0/1 input each, "
+        "constant within tasks",
+        "site: covariate, categories s (58 rows), a 0/1 input each, the same in every row",
     ]
     assert lines[6].startswith("y: outcome, a number from ")
     assert lines[6].endswith(", missing in 2 rows")
@@ -529,7 +530,7 @@ def test_forms_of_tables_give_the_same_model(
     found = []
     for name, content in forms.items():
         Path(name).write_bytes(content)
-        code, out, _ = run(capsys, monkeypatch, "fit", name, *columns, "-o", "m", *QUICK)
+        code, out, _ = run(capsys, monkeypatch, "fit", name, *columns, "-o", "m", *QUICK, "--force")
         assert code == 0
         code, _, _ = run(capsys, monkeypatch, "predict", "m", name, name, "-o", f"made/{name}.out")
         assert code == 0
@@ -694,7 +695,7 @@ def test_outputs_are_where_they_belong(
 
 
 def test_warnings_are_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def odd() -> None:
+    def odd(**_: object) -> None:
         warnings.simplefilter("always")
         warnings.warn("this is odd", stacklevel=1)
         raise SystemExit(0)
