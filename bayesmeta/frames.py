@@ -143,7 +143,7 @@ def require_kind_of(learner: Learner, schema: Schema) -> None:
     kind, given = schema.outcome_kind, learner.outcomes
     if given is None:
         return
-    if isinstance(kind, Numbers) and (isinstance(given, Labels) or type(given) is not type(kind)):
+    if isinstance(kind, Numbers) and isinstance(given, Labels):
         raise DataError(f"expected a learner of numbers, which {', '.join(schema.y)} are here, got {given}")
     if isinstance(kind, Labels) and given != kind:
         raise DataError(
