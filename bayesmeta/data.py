@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.modes import ordinary
+from bayesmeta.one_line import several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.rounding import is_plain, warn_of_lost, warn_of_lost_whole
 from bayesmeta.typing import ArrayLike
@@ -266,6 +267,10 @@ class Data:
     y: Shaped[Tensor, "B N *c"]
     mask: Bool[Tensor, "B N"]
     noise: Float[Tensor, "B N C"] | None = None
+
+    def __repr__(self) -> str:
+        """One line: how many tasks and points there are, and what inputs and outcomes are."""
+        return f"Data({_counted(self.mask.sum(-1))}, {_said(self.x.shape[2:], self.y.shape[2:], self.noise)})"
 
     def __post_init__(self) -> None:
         """Check the shapes; values are checked where they come in (`from_arrays`)."""
@@ -562,6 +567,22 @@ def require_paddable(num_tasks: int, longest: int, rows: int) -> None:
         )
 
 
+def _counted(counts: Tensor) -> str:
+    """`3 tasks, 2 to 8 points each`."""
+    tasks = several(len(counts), "task")
+    if not len(counts):
+        return tasks
+    fewest, most = int(counts.min()), int(counts.max())
+    return f"{tasks}, {several(most, 'point') if fewest == most else f'{fewest} to {most} points'} each"
+
+
+def _said(x_shape: tuple[int, ...], y_shape: tuple[int, ...], noise: Tensor | None) -> str:
+    """`2 inputs, 1 number`, or what else they are."""
+    inputs = several(x_shape[0], "input") if len(x_shape) == 1 else f"inputs of shape {' x '.join(map(str, x_shape))}"
+    known = "" if noise is None else ", known noise"
+    return f"{inputs}, {several(y_shape[0], 'number') if y_shape else 'labels'}{known}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
     """One task without padding: support points to adapt on, and query points to be scored at.
@@ -590,6 +611,11 @@ class Task:
     query_y: Shaped[Tensor, "M *c"]
     support_noise: Float[Tensor, "N C"] | None = None
     query_noise: Float[Tensor, "M C"] | None = None
+
+    def __repr__(self) -> str:
+        """One line: how many points there are, and what inputs and outcomes are."""
+        said = _said(self.support_x.shape[1:], self.support_y.shape[1:], self.support_noise)
+        return f"Task(support of {len(self.support_x)}, query of {len(self.query_x)} points, {said})"
 
 
 def _one(x: Tensor, y: Tensor, noise: Tensor | None) -> Data:
@@ -622,6 +648,10 @@ class TaskBatch:
     support: Data
     query: Data
     names: tuple[Hashable, ...] | None = None
+
+    def __repr__(self) -> str:
+        """One line: its two halves."""
+        return f"TaskBatch(support={self.support!r}, query={self.query!r})"
 
     def __post_init__(self) -> None:
         """Check that support and query belong to the same tasks."""

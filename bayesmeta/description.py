@@ -151,9 +151,16 @@ def _written(value: object, depth: int) -> str:
         return f"[{each or ', '.join(_written(item, depth) for item in value)}]"
     if isinstance(value, dict) and any(isinstance(each, Described) for each in value.values()):
         return f"{{{', '.join(f'{key!r}: {_written(item, depth)}' for key, item in list(value.items())[:4])}}}"
-    if value is None or isinstance(value, bool | int | float | str | list | tuple | dict | range):
+    if isinstance(value, list | tuple):
+        return reprlib.repr(_lists(value))
+    if value is None or isinstance(value, bool | int | float | str | dict | range):
         return reprlib.repr(value)
     return getattr(value, "__name__", f"<{type(value).__name__}>")
+
+
+def _lists(value: Any) -> Any:
+    """Tuples as lists: a model folder does not tell them apart."""
+    return [_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _written_arguments(value: Described, depth: int) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayesmeta.data import WASTE, Data, TaskBatch
 from bayesmeta.errors import ShapeError, retelling
+from bayesmeta.one_line import several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 
 MOST_POINTS = 2**19  # padded points side by side: 4 MB for each column in float64
@@ -47,6 +48,11 @@ class FlatData:
     y: Shaped[Tensor, "rows *c"]
     offsets: Int[Tensor, "_"]
     noise: Float[Tensor, "rows C"] | None = None
+
+    def __repr__(self) -> str:
+        """One line: how many tasks and points there are, and the shapes of rows."""
+        shapes = f"x {tuple(self.x.shape)}, y {tuple(self.y.shape)}"
+        return f"FlatData({several(len(self.offsets) - 1, 'task')}, {several(len(self.x), 'point')}: {shapes})"
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""

@@ -35,6 +35,7 @@ from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
 from bayesmeta.snapshot import require_precision, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
+from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
@@ -195,7 +196,7 @@ class TaskPosterior(OneLine, ABC):
         """
         spec = self.spec
         outcomes = Numbers(spec.y_shape[0]) if spec.y_shape else Labels()
-        columns = Columns.of(spec.x_shape, outcomes, _checked_tasks(tasks))
+        columns = Columns.of(spec.x_shape, outcomes, _schema(tasks))
         names = tuple(range(spec.num_tasks)) if tasks is None or len(tasks.names) != spec.num_tasks else tasks.names
         with torch.no_grad():
             numbers = self.coefficients(columns)
@@ -600,7 +601,7 @@ class Learner(Described, nn.Module, ABC):
             >>> print(learner.summary(tasks).learned[0])
             ('numbers of theta', '26')
         """
-        columns = Columns.of(self.x_shape, self.outcomes, _checked_tasks(tasks))
+        columns = Columns.of(self.x_shape, self.outcomes, _schema(tasks))
         data = [] if tasks is None else [self.conform(part.data) for _, part in tasks.by_length()]
         with torch.no_grad():
             return self.described(columns, *data)
@@ -632,7 +633,11 @@ class Learner(Described, nn.Module, ABC):
         if data:
             facts.append(("data", plain.data(data)))
         return PlainSummary(
-            title=written(self), facts=tuple(facts), method=plain.method(type(self)), learned=tuple(learned)
+            title=written(self),
+            kind=plain.kind(type(self)),
+            facts=tuple(facts),
+            method=plain.method(type(self)),
+            learned=tuple(learned),
         )
 
     def _nothing(self) -> Data:
@@ -721,10 +726,13 @@ class Learner(Described, nn.Module, ABC):
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
 
-def _checked_tasks(tasks: Tasks | None) -> Tasks | None:
-    if tasks is not None and not hasattr(tasks, "by_length"):
+def _schema(tasks: Tasks | None) -> TableSchema | None:
+    if tasks is None:
+        return None
+    if not hasattr(tasks, "by_length") or not hasattr(tasks, "schema"):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
-    return tasks
+    schema: TableSchema | None = tasks.schema
+    return schema
 
 
 def refusal_of_noise(title: str) -> UnsupportedError:

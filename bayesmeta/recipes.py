@@ -37,7 +37,7 @@ from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.priors import DiagonalCovariance
 from bayesmeta.tasks.table import Schema
 from bayesmeta.trainers import ByEvidence, ByGradients, Trainer
-from bayesmeta.training.objectives import Evidence
+from bayesmeta.training.objectives import Evidence, RestrictedMaximumLikelihood
 from bayesmeta.wrappers.standardized import Standardized
 
 
@@ -119,6 +119,14 @@ class NetworkRecipe(Recipe):
 
 def _linear(features: Network, num_outputs: int) -> Learner:
     return Standardized(ALPaCA(features, num_outputs=num_outputs)).double()
+
+
+def _line(num_inputs: int, num_outputs: int) -> Learner:
+    return _linear(Identity(num_inputs), num_outputs)
+
+
+def _line_with_covariates(num_inputs: int, num_covariates: int, num_outputs: int) -> Learner:
+    return _linear(default_stack.shifting(Identity(num_inputs - num_covariates), num_covariates), num_outputs)
 
 
 def _bumps(features: Network, num_outputs: int) -> Learner:
@@ -203,9 +211,15 @@ RECIPES: dict[str, Recipe] = {
     ),
     "alpaca-linear": Recipe(
         "ALPaCA on 1, x_1, ..., x_D: the linear mixed model, by maximum likelihood; good with few tasks",
-        lambda num_inputs, num_outputs: _linear(Identity(num_inputs), num_outputs),
+        _line,
         ByEvidence(),
-        lambda num_inputs, k, num_outputs: _linear(default_stack.shifting(Identity(num_inputs - k), k), num_outputs),
+        _line_with_covariates,
+    ),
+    "linear-reml": Recipe(
+        "As alpaca-linear, by restricted maximum likelihood (REML), as lme4 fits by default",
+        _line,
+        ByEvidence(RestrictedMaximumLikelihood()),
+        _line_with_covariates,
     ),
     "alpaca-rbf": Recipe(
         "ALPaCA on 8 Gaussian bumps along each input: smooth curves, by maximum likelihood",

@@ -14,7 +14,7 @@ from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
-from bayesmeta.training.objectives import Objective
+from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
 
 LOOKS = 40  # validations in a training
@@ -151,11 +151,16 @@ class ByGradients(Trainer):
 class ByEvidence(Trainer):
     """The evidence of all tasks at once, maximised until nothing more is gained: no task is needed for stopping.
 
+    Attributes:
+        problem: what is maximised; the likelihood by default.
+
     Example:
         >>> import bayesmeta as bm
         >>> ByEvidence().purposes(bm.tasks.Sinusoid.maml().dataset(10, 5), Training())
         '10 to learn from'
     """
+
+    problem: EvidenceProblem | None = None
 
     def purposes(self, tasks: TaskDataset, training: Training) -> str:
         """All are to learn from."""
@@ -164,7 +169,7 @@ class ByEvidence(Trainer):
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
         most = min(training.steps, MOST_ITERATIONS)  # L-BFGS is done long before
-        result = fit_evidence(learner.to(training.device), tasks, max_iterations=most)
+        result = fit_evidence(learner.to(training.device), tasks, self.problem, max_iterations=most)
         if result.converged:
             said = "converged: nothing more was to be gained"
         elif result.stopped_early:

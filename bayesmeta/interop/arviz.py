@@ -24,10 +24,11 @@ from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
 from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settled
-from bayesmeta.networks.bases import Identity, Polynomial
+from bayesmeta.networks.network import Network
 from bayesmeta.outcomes import Labels
 from bayesmeta.predictives import Predictive
 from bayesmeta.snapshot import snapshot
+from bayesmeta.summaries import Columns
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import Params
@@ -71,7 +72,8 @@ def to_arviz(
     over them, and has no output axis. Labels have none anywhere.
 
     Coordinates are names where there are any: of tasks, of inputs and outcomes (`TaskDataset.from_frame`), and of the
-    coefficients of `Identity` and `Polynomial` features. Within `Standardized`, phi is in standard units; y never is.
+    coefficients of features that say what they are (`Network.terms`: `Identity`, `Polynomial`, splines, bumps). Within
+    `Standardized`, phi is in standard units; y never is.
 
     Args:
         learner: any learner; or draws that have been made, such as what `Sampled` has adapted to. Chains stay chains.
@@ -299,7 +301,7 @@ def _labelled(
     for name, value in groups.get("posterior", {}).items():
         own = [f"{name}_dim_{i}" for i in range(value.ndim - 3)]
         dims[name] = ["task", *own]
-        coefficients = _coefficients(learner, value.shape[3:], schema)
+        coefficients = _coefficients(learner, value.shape[3:], Columns.of(learner.x_shape, learner.outcomes, schema))
         if coefficients:
             coords[own[0]] = coefficients
         if coefficients and schema is not None and value.shape[4:] == (len(outputs),):
@@ -307,27 +309,13 @@ def _labelled(
     return coords, dims
 
 
-def _coefficients(learner: Learner, shape: tuple[int, ...], schema: Schema | None) -> list[str]:
+def _coefficients(learner: Learner, shape: tuple[int, ...], columns: Columns) -> list[str]:
     """Names of the coefficients of features that have some: phi of this shape, features first."""
     while isinstance(learner, Wrapper):
         learner = learner.learner
     features = getattr(learner, "features", None)
-    if not isinstance(features, Identity | Polynomial) or features.x_shape is None:
-        return []
-    count = features.x_shape[0]
-    inputs = ["x"] if count == 1 else [f"x{i}" for i in range(count)]
-    if schema is not None and len(schema.x_names) == count:
-        inputs = list(schema.x_names)
-    found = ["intercept", *inputs]
-    if isinstance(features, Polynomial):
-        found = [_monomial(inputs, power) or "intercept" for power in features.powers]
-    return found if shape[:1] == (len(found),) else []
-
-
-def _monomial(inputs: Sequence[str], power: Sequence[int]) -> str:
-    """`Days^2 Dose`."""
-    parts = zip(inputs, power, strict=True)
-    return " ".join(name if degree == 1 else f"{name}^{degree}" for name, degree in parts if degree)
+    terms = features.terms(columns.inputs) if isinstance(features, Network) else None
+    return list(terms.names) if terms is not None and shape[:1] == (len(terms.names),) else []
 
 
 def _from_dict(groups: Groups, coords: dict[str, Any], dims: dict[str, list[str]]) -> Any:

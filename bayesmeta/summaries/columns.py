@@ -2,17 +2,17 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bayesmeta.flat import FlatData
 from bayesmeta.networks.terms import Quantities, Terms
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 
 
+@runtime_checkable
 class TableSchema(Protocol):
     """What a summary reads of a table's schema (`bayesmeta.tasks.Schema`)."""
 
@@ -37,13 +37,14 @@ class TableSchema(Protocol):
         """The classes of the outcome, where it is one."""
 
 
+@runtime_checkable
 class Tasks(Protocol):
     """What a summary asks of tasks: `TaskDataset` is such.
 
     Example:
         >>> import bayesmeta as bm
         >>> tasks: Tasks = bm.TaskDataset.from_list([([0.0, 1.0], [0.1, 0.9])])
-        >>> Columns.of(bm.Identity(1).x_shape, bm.Numbers(1), tasks).inputs.names
+        >>> Columns.of((1,), bm.Numbers(1), tasks.schema).inputs.names
         ('x',)
     """
 
@@ -54,10 +55,6 @@ class Tasks(Protocol):
     @property
     def schema(self) -> Any:
         """A `TableSchema`, or None where the tasks are of no table."""
-
-    @property
-    def flat(self) -> FlatData:
-        """All points."""
 
     def by_length(self) -> Sequence[tuple[Tensor, Any]]:
         """The tasks in groups of similar length, as `TaskDataset.by_length`."""
@@ -76,7 +73,7 @@ class Columns:
     Example:
         >>> import bayesmeta as bm
         >>> Columns.of((2,), bm.Numbers(1)).inputs.names
-        ('x1', 'x2')
+        ('x0', 'x1')
     """
 
     inputs: Quantities
@@ -85,21 +82,20 @@ class Columns:
     task: str = "task"
 
     @classmethod
-    def of(cls, x_shape: tuple[int, ...] | None, outcomes: Outcomes | None, tasks: Tasks | None = None) -> "Columns":
-        """In the user's units, with the names of the tasks' table where there is one.
+    def of(
+        cls, x_shape: tuple[int, ...] | None, outcomes: Outcomes | None, schema: TableSchema | None = None
+    ) -> "Columns":
+        """In the user's units, with the names of a table where there is one.
 
         Args:
             x_shape: the shape of an input, as the learner says.
             outcomes: what the learner predicts.
-            tasks: whose columns they are.
+            schema: of the table.
         """
-        schema: TableSchema | None = None if tasks is None else tasks.schema
-        if x_shape is None and tasks is not None:
-            x_shape = tuple(tasks.flat.x.shape[1:])
         count = x_shape[0] if x_shape is not None and len(x_shape) == 1 else 0
-        inputs = ["x"] if count == 1 else [f"x{i + 1}" for i in range(count)]
+        inputs = ["x"] if count == 1 else [f"x{i}" for i in range(count)]
         number = outcomes.count if isinstance(outcomes, Numbers) else 1
-        y = ["y"] if number == 1 else [f"y{i + 1}" for i in range(number)]
+        y = ["y"] if number == 1 else [f"y{i}" for i in range(number)]
         named = isinstance(outcomes, Labels) and outcomes.count
         classes = tuple(map(str, range(outcomes.count or 0))) if named and isinstance(outcomes, Labels) else ()
         if schema is None:

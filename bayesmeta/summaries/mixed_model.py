@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -211,20 +211,19 @@ class MixedModelSummary(Summary):
     def lines(self, level: float) -> list[str]:
         error = "posterior sd" if self.averaged else "std. error"
         return [
-            *(f"  {line}" for line in text.facts(self._fit())),
             *text.section("Fixed effects: what all tasks have in common", self._effects(error, level)),
             *text.section("Random effects: how tasks differ from it, and the noise", self._components(level)),
             *text.section("Of the variance of outcomes", self._shares()),
         ]
 
-    def _fit(self) -> list[tuple[str, str]]:
+    @override
+    def more_facts(self) -> list[tuple[str, str]]:
         found = self.likelihood
         if found is None:
             return []
         lines = [("data", f"{several(found.tasks, 'task')}, {several(found.points, 'point')}")]
         if self.averaged:
-            words = f"theta averaged over {several(self.averaged, 'draw')} of its posterior"
-            return [*lines, ("fit", words), ("logLik", f"{found.log_likelihood:.4f}, the mean over these")]
+            return [*lines, ("logLik", f"{found.log_likelihood:.4f}, the mean over the draws")]
         methods = {"ML": "maximum likelihood (ML)", "REML": "restricted maximum likelihood (REML)"}
         other = "neither ML nor REML: trained otherwise, or under a hyperprior"
         restricted = "" if found.restricted is None else f", restricted {found.restricted:.4f}"
@@ -334,6 +333,7 @@ class MixedModelSummary(Summary):
             likelihood = Likelihood(fits[0].tasks, fits[0].points, mean, None, fits[0].parameters, "")
         return cls(
             title=title,
+            kind=f"{first.kind}, averaged over {several(count, 'draw')} of theta",
             effects=effects,
             components=components,
             pairs=pairs,
@@ -344,7 +344,7 @@ class MixedModelSummary(Summary):
 
     @override
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls, values: dict[str, Any]) -> "MixedModelSummary":
         likelihood = values["likelihood"]
         made = {
             "effects": tuple(Effect(**each) for each in values["effects"]),

@@ -1,7 +1,7 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from typing_extensions import override
 
@@ -27,8 +27,8 @@ class MixtureSummary(Summary):
         >>> summary = bm.wrappers.Stacked(learners, {"line": 0.75, "network": 0.25}).summary()
         >>> summary.member("line").variance_components.index.names
         ['group', 'term']
-        >>> print(*str(summary).splitlines()[3:6], sep="|")
-        Models and their weights|   75 %  line     ALPaCA(Identity(1)): a linear mixed model|   25 %  network  MAML(MLP(1, [8]))
+        >>> summary.names, summary.weights
+        (('line', 'network'), (0.75, 0.25))
     """
 
     names: tuple[str, ...]
@@ -42,25 +42,18 @@ class MixtureSummary(Summary):
     @override
     def lines(self, level: float) -> list[str]:
         order = sorted(range(len(self.names)), key=lambda i: -self.weights[i])
-        columns = [
-            [text.percent(self.weights[i]).rjust(5) for i in order],
-            [self.names[i] for i in order],
-            [_kind(self.members[i]) for i in order],
+        pairs = [
+            (f"{text.percent(self.weights[i]):>5}  {self.names[i]:<{max(map(len, self.names))}}", self.members[i].kind)
+            for i in order
         ]
-        lines = text.section("Models and their weights", text.table(["", "", ""], columns, words=3)[1:])
+        lines = text.section("Models and their weights", text.facts(pairs))
         shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and self.weights[i] > 0.0]
         if shown:
-            own = self.members[shown[0]]
-            body = own.page(level).splitlines()
+            body = self.members[shown[0]].page(level).splitlines()
             lines += ["", f"The model {self.names[shown[0]]!r}", *(f"  {line}".rstrip() for line in body)]
         return lines
 
     @override
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls, values: dict[str, Any]) -> "MixtureSummary":
         return super().rebuilt(values | {"members": tuple(map(Summary.from_json, values["members"]))})
-
-
-def _kind(summary: Summary) -> str:
-    more = ": a linear mixed model" if isinstance(summary, MixedModelSummary) else ""
-    return f"{summary.title}{more}"

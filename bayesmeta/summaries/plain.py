@@ -41,6 +41,7 @@ class PlainSummary(Summary):
         >>> summary = bm.MAML(bm.MLP(1, [8])).summary()
         >>> print(summary)
         MAML(MLP(1, [8]))
+          what      Model-agnostic meta-learning: the network's weights, after steps of gradient ascent.
           predicts  1 number from 1 input
         <BLANKLINE>
         The method
@@ -91,6 +92,21 @@ def method(kind: type) -> tuple[tuple[str, str], ...]:
         if found:
             break
     return tuple(("of each task (phi)" if name == "phi" else name, words) for name, words in found.items())
+
+
+def kind(of: type) -> str:
+    """What a class is, by the first sentence of its docstring.
+
+    Args:
+        of: the class of a learner.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kind(bm.ConditionalNeuralProcess)
+        'A conditional neural process.'
+    """
+    lines = (vars(of).get("__doc__") or of.__name__).strip().splitlines()
+    return lines[0].replace("`", "") if lines else of.__name__
 
 
 def places(name: str, shape: Sequence[int]) -> list[str]:

@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from bayesmeta.arguments import probability
 from bayesmeta.errors import DataError
 from bayesmeta.one_line import OneLine
 from bayesmeta.summaries import text
 
+S = TypeVar("S", bound="Summary")
 LEVEL = 0.9  # probability of the intervals that are printed where nothing else is asked for
 
 
@@ -20,7 +21,8 @@ class Summary(OneLine, ABC):
     It holds plain numbers and words, and nothing of the tasks: it may be kept with a model (`to_json`).
 
     Attributes:
-        title: what the learner is.
+        title: the learner, as it was constructed.
+        kind: what it is, in a few words.
         facts: names and sentences that stand first, such as what it was trained on.
         notes: what there is to know before the numbers are used, in whole sentences.
 
@@ -39,6 +41,7 @@ class Summary(OneLine, ABC):
     """
 
     title: str
+    kind: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -50,6 +53,10 @@ class Summary(OneLine, ABC):
             level: probability of intervals.
         """
 
+    def more_facts(self) -> list[tuple[str, str]]:
+        """What stands below the facts; nothing unless a subclass has more."""
+        return []
+
     def page(self, level: float = LEVEL) -> str:
         """The summary as text.
 
@@ -60,7 +67,8 @@ class Summary(OneLine, ABC):
             DataError: a level outside (0, 1).
         """
         level = probability(level, "a level")
-        head = [self.title, *(f"  {line}" for line in text.facts(self.facts))]
+        facts = [*([("what", self.kind)] if self.kind else []), *self.facts]
+        head = [self.title, *(f"  {line}" for line in text.facts([*facts, *self.more_facts()]))]
         return "\n".join([*head, *self.lines(level), *text.section("To know", text.bullets(self.notes))])
 
     def __str__(self) -> str:
@@ -71,7 +79,7 @@ class Summary(OneLine, ABC):
         """The page, as it is made to be read."""
         return self.page()
 
-    def with_facts(self, facts: Sequence[tuple[str, str]]) -> Self:
+    def with_facts(self: S, facts: Sequence[tuple[str, str]]) -> S:
         """The same with more facts, before those that it has.
 
         Args:
@@ -79,7 +87,7 @@ class Summary(OneLine, ABC):
         """
         return replace(self, facts=(*facts, *self.facts))
 
-    def with_notes(self, *notes: str) -> Self:
+    def with_notes(self: S, *notes: str) -> S:
         """The same with more notes, behind those that it has.
 
         Args:
@@ -87,29 +95,37 @@ class Summary(OneLine, ABC):
         """
         return replace(self, notes=(*self.notes, *notes))
 
-    def titled(self, title: str) -> Self:
+    def titled(self: S, title: str) -> S:
         """The same under another title.
 
         Args:
-            title: what the learner is.
+            title: the learner, as it was constructed.
         """
         return replace(self, title=title)
 
+    def more(self: S, words: str) -> S:
+        """The same with more words to what it is.
+
+        Args:
+            words: behind a comma.
+        """
+        return replace(self, kind=f"{self.kind.removesuffix('.')}, {words}")
+
     def to_json(self) -> dict[str, Any]:
         """The summary as plain JSON, for `from_json`."""
-        return {"kind": type(self).__name__, **{each.name: _plain(getattr(self, each.name)) for each in fields(self)}}
+        return {"class": type(self).__name__, **{each.name: _plain(getattr(self, each.name)) for each in fields(self)}}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Summary":
         """The inverse of `to_json`. Raises DataError where it is not such a value."""
         try:
-            kind = next(each for each in _below() if each.__name__ == value["kind"])
-            return kind.rebuilt({name: _tuples(item) for name, item in value.items() if name != "kind"})
+            kind = next(each for each in _below() if each.__name__ == value["class"])
+            return kind.rebuilt({name: _tuples(item) for name, item in value.items() if name != "class"})
         except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
             raise DataError(f"expected a summary as to_json gives it, got {str(value)[:80]}") from error
 
     @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> Self:
+    def rebuilt(cls: type[S], values: dict[str, Any]) -> S:
         """One of this class, from the values of its attributes as JSON; a class with records of its own overrides it.
 
         Args:

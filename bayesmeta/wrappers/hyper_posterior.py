@@ -97,7 +97,8 @@ class HyperPosterior(Untrainable):
         title = f"Average over {several(len(members), 'draw')} of theta of {members[0].title}"
         if len(mixed) == len(members):
             return MixedModelSummary.average(mixed, title)
-        return members[0].titled(title).with_notes("The numbers are those of the first draw of theta.")
+        first = members[0].titled(title).more(f"averaged over {several(len(members), 'draw')} of theta")
+        return first.with_notes("The numbers are those of the first draw of theta.")
 
     @override
     def noise_stddev(self) -> Float[Tensor, "C"] | None:

@@ -13,7 +13,7 @@ The predictive is the mixture over the nodes, with weights w_k p(D | z_k, theta)
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -22,10 +22,12 @@ from typing_extensions import override
 
 from bayesmeta.arguments import whole
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.description import written
 from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.inference import quadrature
 from bayesmeta.learner import Learner, Refit, TaskPosterior
 from bayesmeta.predictives import MixturePredictive
+from bayesmeta.summaries import Columns, MixedModelSummary, Summary
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import Wrapper
 from bayesmeta.wrappers.rescaled import RescaledOutcomes, RescaledPosterior
@@ -96,6 +98,23 @@ class TaskQuadrature(Wrapper):
             hyperparameter.require(learner)
         _, device = learner.placement()
         self.vary = nn.ModuleList(each).to(device)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        """That of the learner inside, whose scales are those of a typical task."""
+        found = self.learner.described(columns, *data).titled(written(self))
+        vary = [each for each in self.vary if isinstance(each, TaskHyperparameter)]
+        each = {type(one).__name__: abs(one.deviation.item()) for one in vary}
+        found = found.more("where each task has scales of its own")
+        if isinstance(found, MixedModelSummary) and found.likelihood is not None:
+            total = float(self.joint_evidence(*data)) - found.likelihood.points * columns.log_volume
+            size = found.likelihood.parameters + len(each)
+            own = replace(found.likelihood, log_likelihood=total, restricted=None, parameters=size, criterion="")
+            found = replace(found, likelihood=own)
+        deviations = ", ".join(f"{name} {value:.2f}" for name, value in each.items())
+        return found.with_notes(
+            f"Each task has scales of its own, e^(δ z) times those shown, with z ~ N(0, 1) and δ: {deviations}."
+        )
 
     @property
     @override

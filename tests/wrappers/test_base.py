@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import bayesmeta as bm
 from bayesmeta.learner import Learner, LinearMixedModel
+from bayesmeta.summaries import Columns, PlainSummary
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.recalibrated import Recalibrated
 
@@ -128,6 +129,13 @@ class Probe(Learner):
     def log_hyperprior(self) -> Tensor:
         return torch.tensor(6.0)
 
+    def described(self, columns: Columns, *data: bm.Data) -> PlainSummary:
+        self.given.append((columns, *data))
+        return PlainSummary(title="a probe", kind="what probes are")
+
+    def noise_stddev(self) -> Tensor:
+        return torch.full((2,), 3.0)
+
     def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=7.0 * lr)
 
@@ -166,6 +174,13 @@ def test_forwarding_is_to_the_learner_inside() -> None:
     batch = bm.TaskBatch(data, data)
     answers = (wrapper.loss(batch), wrapper.evidence(data), wrapper.log_hyperprior(), wrapper.joint_evidence(data))
     assert [answer.max().item() for answer in answers] == [4.0, 5.0, 6.0, 8.0]
+    noise = wrapper.noise_stddev()
+    assert noise is not None
+    assert noise.tolist() == [3.0, 3.0]
+    columns = Columns.of((3,), bm.Numbers(2))
+    found = wrapper.described(columns, data)
+    assert (found.kind, found.title) == ("what probes are", "Plain(Probe())")
+    assert probe.given.pop() == (columns, data)
     optimizer = wrapper.configure_optimizer(0.5)
     assert optimizer.param_groups[0]["lr"] == 3.5
     assert optimizer.param_groups[0]["params"][0] is probe.weight

@@ -73,6 +73,7 @@ class MixedModelDescription:
         """All of it."""
         return MixedModelSummary(
             title=written(self.learner),
+            kind="a linear mixed model",
             effects=self._effects(),
             components=self._components(),
             pairs=self._correlations(),
@@ -254,7 +255,7 @@ def _pairs(group: str, names: Sequence[str], covariance: Float[Tensor, "R R"]) -
         Correlation(group, names[j], names[i], correlations[i][j])
         for i in range(len(names))
         for j in range(i)
-        if covariance[i, j] != 0.0
+        if abs(correlations[i][j]) > 1e-12
     ]
 
 
