@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
-from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
@@ -509,7 +509,10 @@ COUNT_RECIPES: dict[str, Recipe] = {
         ByGradients(),
     ),
     "maml": NetworkRecipe.of(
-        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks", _counts(MAML, lr=0.1), HIDDEN, ByGradients()
+        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks",
+        _counts(MAML, lr=0.1),
+        HIDDEN,
+        ByGradients(),
     ),
 }
 """Methods for outcomes that are counts. The first is the one that is taken where none is named."""

@@ -47,7 +47,8 @@ def fit(
     yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes.")
+        str | None,
+        typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes."),
     ] = None,
     holdout: Holdout = 0.0,
     validation: Validation = None,
