@@ -1,4 +1,4 @@
-"""Counts: distributions against scipy, quantiles that are whole, likelihoods against sums, scores against brute force."""
+"""Counts: distributions against scipy, whole quantiles, likelihoods against sums, scores against brute force."""
 
 import math
 
