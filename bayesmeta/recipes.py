@@ -511,7 +511,10 @@ COUNT_RECIPES: dict[str, Recipe] = {
         ByGradients(),
     ),
     "maml": ShiftedRecipe.of(
-        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks", _counts(MAML, lr=0.1), HIDDEN, ByGradients()
+        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks",
+        _counts(MAML, lr=0.1),
+        HIDDEN,
+        ByGradients(),
     ),
 }
 """Methods for outcomes that are counts. The first is the one that is taken where none is named."""
