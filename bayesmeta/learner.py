@@ -702,8 +702,8 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
                 labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
-                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place for
-                known noise or for outcomes that are missing.
+                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place
+                for known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")

@@ -197,7 +197,7 @@ class GeneralizedLinearMixedModel(RandomEffects):
         """log p(D | theta) by quadrature around the mode, in nats; with one node by Laplace's approximation."""
         phi = self.find_mode(data)
         hessian = _Problem(self, data).derivatives(phi["effects"])[2]
-        effects, log_terms = around(self.joint(data), phi["effects"], hessian, self.nodes)
+        _, log_terms = around(self.joint(data), phi["effects"], hessian, self.nodes)
         return log_terms.logsumexp(0)
 
     @override
