@@ -6,10 +6,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 PEERS := .venv-peers
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
+WHEEL := .venv-wheel
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test learner test-slow test-oldest test-newest check docs bench bench-peers clean
+.PHONY: help demo test learner test-slow test-oldest test-newest check docs dist try-wheel bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
@@ -20,6 +21,8 @@ help:
 	@echo "make learner NAME=maml  the contracts of one learner of the registry"
 	@echo "make check      lint, formatting and types"
 	@echo "make docs       build the documentation into site/"
+	@echo "make dist       build the wheel and the source archive into dist/"
+	@echo "make try-wheel  install that wheel into $(WHEEL), and type the commands of the README there"
 	@echo "make bench      run every benchmark, one after the other"
 	@echo "make bench-peers  those against other libraries, which it installs into $(PEERS)"
 	@echo "make clean      remove caches and build outputs (keeps the environments)"
@@ -91,6 +94,19 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
+
+# hatchling is fetched by pip for the build alone
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m docs.wheel dist/*.whl
+
+# as a user has it: nothing but the wheel, an empty folder, and the README
+try-wheel:
+	@test -f dist/*.whl || { echo "no wheel: make dist first"; exit 2; }
+	$(PYTHON) -m venv --clear $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --disable-pip-version-check --quiet dist/*.whl
+	PATH="$(CURDIR)/$(WHEEL)/bin:$$PATH" $(WHEEL)/bin/python -P docs/readme.py --try
 
 bench: $(VENV)/.dev
 	@status=0; for file in benchmarks/[!_]*.py; do \

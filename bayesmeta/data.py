@@ -128,8 +128,9 @@ def _cast_noise(noise: Tensor, dtype: torch.dtype | None, device: torch.device |
     """Variances in a precision and on a device: out of range is an error; two that become one are no loss."""
     cast = noise.to(dtype=dtype, device=device)
     narrower = cast.element_size() < noise.element_size() and not torch.compiler.is_compiling()
-    if narrower and not bool(torch.isfinite(cast).all()):
-        raise DataError(f"expected noise within the range of {dtype}, got {noise.max().item():g}: change its unit")
+    if narrower and not bool((torch.isfinite(cast) | noise.isinf().to(cast.device)).all()):
+        largest = noise[noise.isfinite()].max().item()
+        raise DataError(f"expected noise within the range of {dtype}, got {largest:g}: change its unit")
     return ordinary(cast)
 
 
@@ -235,13 +236,16 @@ class Data:
     tensors as torch does: `clone` cuts them off.
 
     What is known of the noise of each outcome, as error bars are, is `noise`: a variance beside that which a learner
-    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`).
+    learns of all points. A learner that has no place for it refuses it (`Learner.known_noise`). Of several outcomes of
+    a point some may not have been measured: their noise is infinite, and what stands in y never matters
+    (`partly_known`). Learners that cannot leave out a part of a point refuse it (`Learner.partial_outcomes`).
 
     Attributes:
         x: the inputs, `B N *x`.
         y: the outcomes, floating `B N C` for regression, or int64 `B N` for labels 0 to C - 1.
         mask: `B N`, True at real points.
-        noise: the known noise variance of each outcome, `B N C`, squared units of y; None where none is known.
+        noise: the known noise variance of each outcome, `B N C`, squared units of y, infinite where an outcome was not
+            measured; None where nothing is known of any.
 
     Raises:
         ShapeError: the leading axes disagree, the mask is not boolean, y is neither numbers nor labels, or the noise is
@@ -319,6 +323,40 @@ class Data:
             raise ShapeError(f"expected x (N, D) and y (N, C) of one length, got {tuple(x.shape)} and {tuple(y.shape)}")
         noise = None if yerr is None else squared_deviations(yerr, y).to(x.device)[None]
         return cls.full(x[None], y.to(x.device)[None], noise)
+
+    @classmethod
+    def partly_known(cls, x: ArrayLike, y: ArrayLike, yerr: ArrayLike | None = None) -> "Data":
+        """One regression task of several outcomes, of which some may be missing at a point: NaN in y.
+
+        Args:
+            x: the inputs, `N *x`, or `N` where inputs are single numbers.
+            y: the outcomes, `N C`; of each point at least one is a number.
+            yerr: as for `from_arrays`; where y is missing it does not matter.
+
+        Raises:
+            ShapeError: x, y and yerr differ in length. DataError: a point without any outcome, an infinite cell, or a
+                deviation that is negative.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> data = bm.Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]])
+            >>> data.known.tolist()
+            [[[True, True], [True, False]]]
+        """
+        given = np.array(y, dtype=np.float64)
+        missing = torch.from_numpy(np.isnan(given))
+        if given.ndim == 2 and bool(missing.all(-1).any()):
+            raise DataError(f"expected an outcome at every point, got none at row {int(missing.all(-1).nonzero()[0])}")
+        deviations = None
+        if yerr is not None:
+            deviations = np.array(np.broadcast_to(np.asarray(yerr, dtype=np.float64), given.shape))
+            deviations[missing.numpy()] = 0.0
+        # in place of a missing outcome stands 1, which is an outcome of every kind
+        data = cls.from_arrays(x, np.nan_to_num(given, nan=1.0, posinf=np.inf, neginf=-np.inf), deviations)
+        if not bool(missing.any()):
+            return data
+        noise = torch.zeros_like(data.y) if data.noise is None else data.noise
+        return replace(data, noise=noise.masked_fill(missing.reshape(noise.shape).to(noise.device), torch.inf))
 
     @classmethod
     def from_labels(cls, x: ArrayLike, labels: ArrayLike) -> "Data":
@@ -405,6 +443,47 @@ class Data:
     def outcomes(self) -> Outcomes:
         """What y is: so many numbers, or labels (how many classes there are, the data do not say)."""
         return Numbers(self.y.shape[2]) if self.y.is_floating_point() else Labels()
+
+    @property
+    def known(self) -> Bool[Tensor, "B N C"]:
+        """Which outcomes of real points were measured; of numbers.
+
+        Example:
+            >>> Data.from_arrays([0.0, 1.0], [0.1, 0.9]).known.flatten().tolist()
+            [True, True]
+        """
+        real = self.mask[..., None].expand(self.y.shape)
+        return real if self.noise is None else real & ~self.noise.isinf()
+
+    @property
+    def complete(self) -> "Data":
+        """The same points, those masked that lack one of their outcomes.
+
+        Example:
+            >>> Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]]).complete.mask.tolist()
+            [[True, False]]
+        """
+        if self.noise is None:
+            return self
+        lacking = self.noise.isinf()
+        return replace(self, mask=self.mask & ~lacking.any(-1), noise=self.noise.masked_fill(lacking, 0.0))
+
+    def outcome(self, place: int) -> "Data":
+        """One of several outcomes alone: points where it was not measured are masked.
+
+        Args:
+            place: of the outcome, from 0.
+
+        Example:
+            >>> Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]]).outcome(1).mask.tolist()
+            [[True, False]]
+        """
+        at = slice(place, place + 1)
+        noise = None if self.noise is None else self.noise[..., at]
+        if noise is None:
+            return Data(self.x, self.y[..., at], self.mask)
+        unknown = noise.isinf()
+        return Data(self.x, self.y[..., at], self.mask & ~unknown[..., 0], noise.masked_fill(unknown, 0.0))
 
     @property
     def spec(self) -> DataSpec:

@@ -37,7 +37,7 @@ from bayesmeta.selection.candidates import fresh_process, pooled
 from bayesmeta.selection.cross_validation import Factory, OneSplit
 from bayesmeta.selection.stack import stack
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.trainers import ByGradients, Trained, Trainer, Training
+from bayesmeta.trainers import MANY, ByGradients, Trained, Trainer, Training
 from bayesmeta.training.averaging import average
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.objectives import Evidence
@@ -49,9 +49,8 @@ from bayesmeta.wrappers.task_quadrature import TaskQuadrature
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 SHOTS = (0, 1, 2, 5)  # at which held-out tasks are predicted
-FOLDS = 3
+FOLDS = 3  # or a third held out once, of MANY tasks
 FEWEST = 4  # tasks that folds are made of
-MANY = 100  # tasks: from here on a network is worth its time, and a third of them is enough to weigh models by
 MOST_HELD_OUT = 200  # tasks that weigh models, where there are many
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common

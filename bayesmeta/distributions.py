@@ -21,6 +21,7 @@ from torch.distributions import (
     TransformedDistribution,
 )
 
+from bayesmeta.count_distributions import NegativeBinomialCounts, PoissonCounts, is_of_counts, smallest_count
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.left_censored import LeftCensored
 from bayesmeta.linalg import cholesky
@@ -159,7 +160,13 @@ def answered(distribution: Distribution, question: Callable[[], Tensor], method:
 
 
 def quantile(distribution: Distribution, q: float) -> Tensor:
-    """The y with P(Y <= y) = q, elementwise. Raises UnsupportedError for other families than these."""
+    """The y with P(Y <= y) = q, elementwise; of counts the smallest y with P(Y <= y) >= q.
+
+    Raises:
+        UnsupportedError: for other families than these.
+    """
+    if is_of_counts(distribution):
+        return smallest_count(lambda y: cdf(distribution, y), distribution.mean, distribution.variance, q)
     if isinstance(distribution, Normal):
         return distribution.icdf(torch.full_like(distribution.loc, q))
     if isinstance(distribution, LeftCensored):
@@ -217,6 +224,11 @@ def map_parameters(distribution: Distribution, change: Callable[[Tensor], Tensor
     if isinstance(distribution, MultivariateStudentT):
         df, loc, factor = (change(p) for p in (distribution.df, distribution.loc, distribution.scale_tril))
         return MultivariateStudentT(df, loc, factor, validate_args=False)
+    if isinstance(distribution, PoissonCounts):
+        return PoissonCounts(change(distribution.rate), validate_args=False)
+    if isinstance(distribution, NegativeBinomialCounts):
+        count, logits = change(distribution.total_count), change(distribution.logits)
+        return NegativeBinomialCounts(count, logits=logits, validate_args=False)
     known = "Normal, StudentT, MultivariateNormal or MultivariateStudentT"
     raise UnsupportedError(f"expected {known} components, got {type(distribution)}")
 

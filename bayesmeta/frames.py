@@ -31,6 +31,7 @@ CHUNK = 256  # tasks at a time, at most
 POINTS = 2**16  # padded points at a time, at most (of one task, if it has more)
 RESULTS = ("mean", "sd", "lower", "upper")
 CLASS_RESULTS = ("predicted", "likely")
+BINARY_RESULTS = ("predicted", "p")
 
 
 @settled
@@ -64,7 +65,8 @@ def predict_frame(
         with several outcomes each name begins with that of its outcome. Where the outcome is a class, the columns are
         `predicted`, the name of the most probable class; `likely`, the fewest classes that together have a probability
         of `level`, the most probable first, with bars between them; and `p_NAME`, the probability of each class. Names
-        are texts, also where the table has numbers or truths.
+        are texts, also where the table has numbers or truths. Where it is binary they are `predicted`, and `p`, the
+        probability of the second class. Of counts, lower and upper are whole numbers that belong to the interval.
 
     Raises:
         DataError: a column or cell that cannot be read as the schema says, a class that the schema does not know, a
@@ -119,9 +121,15 @@ def predictions(
                 piece = wanted.points(slice(start, start + step))
                 found = _summary(posterior.predict(piece.x), schema, level, noiseless)
                 values[piece.y[piece.mask].numpy()] = found.cpu()[piece.mask].numpy()
+    if schema.kind == "binary":
+        predicted = np.array(schema.classes, dtype=object)[(values[:, 1] > 0.5).astype(int)]
+        return dict(zip(result_columns(schema), [predicted, values[:, 1]], strict=True))
     if schema.classes:
         return dict(zip(result_columns(schema), _class_columns(values, schema.classes, level), strict=True))
-    return dict(zip(result_columns(schema), values.T, strict=True))
+    columns = list(values.T)
+    if schema.kind == "count":  # lower and upper are whole numbers
+        columns = [each.astype(np.int64) if place % len(RESULTS) >= 2 else each for place, each in enumerate(columns)]
+    return dict(zip(result_columns(schema), columns, strict=True))
 
 
 def require_kind_of(learner: Learner, schema: Schema) -> None:
@@ -185,13 +193,16 @@ def _class_columns(probs: np.ndarray, classes: tuple[str, ...], level: float) ->
 def result_columns(schema: Schema) -> list[str]:
     """The columns that predictions add: mean, sd, lower, upper of each outcome, whose name is in front when several.
 
-    Where the outcome is a class: predicted, likely, and a probability for each class.
+    Where the outcome is a class: predicted, likely, and a probability for each class; where it is binary, predicted
+    and p.
 
     Example:
         >>> import bayesmeta as bm
         >>> result_columns(bm.tasks.Schema("cell", x=("t",), y=("u", "v")))[:5]
         ['u_mean', 'u_sd', 'u_lower', 'u_upper', 'v_mean']
     """
+    if schema.kind == "binary":
+        return list(BINARY_RESULTS)
     if schema.classes:
         return [*CLASS_RESULTS, *(f"p_{name}" for name in schema.classes)]
     return [label if len(schema.y) == 1 else f"{outcome}_{label}" for outcome in schema.y for label in RESULTS]
@@ -332,7 +343,7 @@ def points_of(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list
         names: of the tasks that are asked about.
 
     Raises:
-        DataError: a column or cell that cannot be read as the schema says; known points of another schema.
+        DataError: a column or cell that cannot be read as the schema says, or known points of another schema.
 
     Example:
         >>> import pandas as pd

@@ -29,7 +29,7 @@ from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
-from bayesmeta.one_line import OneLine, several
+from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
@@ -100,6 +100,11 @@ class TaskPosterior(OneLine, ABC):
         """Whether points may come with known noise of their own (`Data.noise`): as the learner says."""
         return False
 
+    @property
+    def partial_outcomes(self) -> bool:
+        """Whether points may lack some of their outcomes (`Data.known`): as the learner says."""
+        return False
+
     @final
     @settled
     def predict(self, x: ArrayLike, yerr: ArrayLike | None = None) -> Predictive:
@@ -124,7 +129,8 @@ class TaskPosterior(OneLine, ABC):
         predictive = self.at(self.spec.queries(x))
         if yerr is None:
             return predictive
-        self._require_place_for_noise()
+        if not self.known_noise:
+            raise refusal_of_noise(type(self).__name__)
         return predictive.with_noise(self.spec.known_variances(yerr, predictive.shape))
 
     @final
@@ -135,8 +141,7 @@ class TaskPosterior(OneLine, ABC):
         Raises:
             ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
         """
-        if data.noise is not None:
-            self._require_place_for_noise()
+        require_place(data, type(self).__name__, self.known_noise, self.partial_outcomes)
         return self.extended(self.spec.conform(data).clone())
 
     @final
@@ -218,12 +223,20 @@ class TaskPosterior(OneLine, ABC):
             }
             if not 0 < sum(sizes.values()) <= MOST_NAMED:
                 return None
-            drawn = self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device))
+            drawn = self.named(self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device)))
         except UnsupportedError:
             return None
         names = [place for name, value in drawn.items() for place in plain.places(name, value.shape[2:])]
         draws = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in drawn.values()], -1)
         return Coefficients.drawn(names, draws, are_the_users=columns.are_the_users)
+
+    def named(self, phi: Params) -> Params:
+        """phi in numbers that mean something to a user, where these are others: what `summary` shows.
+
+        Args:
+            phi: draws, each value `S B *shape`.
+        """
+        return phi
 
     def predictive_of(self, data: Data) -> Predictive:
         """The predictive of the outcomes of points that are checked, with what is known of their noise.
@@ -233,10 +246,6 @@ class TaskPosterior(OneLine, ABC):
         """
         predictive = self.at(data.x)
         return predictive if data.noise is None else predictive.with_noise(data.noise)
-
-    def _require_place_for_noise(self) -> None:
-        if not self.known_noise:
-            raise refusal_of_noise(type(self).__name__)
 
     @abstractmethod
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
@@ -295,7 +304,7 @@ class Refit(TaskPosterior):
         return self.learner.known_noise
 
     def extended(self, data: Data) -> TaskPosterior:
-        """`learner.condition` on all points; without a graph where theta is frozen."""
+        """`learner.condition` on all points; without a graph where theta is frozen, and no point has gradients."""
         return self._again(self.learner.conform(self.support.append(data)))
 
     @override
@@ -303,13 +312,14 @@ class Refit(TaskPosterior):
         return self._again(self.support.select(tasks))
 
     def _again(self, support: Data) -> TaskPosterior:
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.learner.parameters())
-        with torch.set_grad_enabled(trained):
+        # points that are sought by gradients have them, though theta is frozen
+        sources = (support.x, support.y, *self.learner.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(each.requires_grad for each in sources)):
             return self.learner.condition(support)
 
 
 @dataclass(frozen=True, eq=False)
-class MixedModelParts:
+class MixedModelParts(InShort):
     """What a linear mixed model is made of, for whoever fits it.
 
     Attributes:
@@ -333,7 +343,7 @@ class MixedModelParts:
     features: Network
 
 
-class LinearMixedModel(ABC):
+class LinearMixedModel(InShort, ABC):
     """What has a closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits.
 
     `ALPaCA` is one, and with `Identity` features it is the linear mixed model of statistics: the prior mean holds the
@@ -397,6 +407,7 @@ class Learner(Described, nn.Module, ABC):
         outcomes: what is predicted at a point: `Numbers(C)`, `Labels(C)`, `Labels()` (the classes of each task's
             support), or None when any will do.
         known_noise: whether points may come with known noise of their own (`Data.noise`); else they are refused.
+        partial_outcomes: whether points may lack some of their outcomes (`Data.known`); else they are refused.
         coupled: whether tasks share more than theta (`joint_evidence`, `remember`): then their evidences do not add up.
         coded_inputs: positions of inputs that are codes and no quantities; `Standardized` leaves them as they are.
 
@@ -435,6 +446,7 @@ class Learner(Described, nn.Module, ABC):
     x_shape: tuple[int, ...] | None = None
     outcomes: Outcomes | None = None
     known_noise: bool = False
+    partial_outcomes: bool = False
     coupled: bool = False
     coded_inputs: tuple[int, ...] = ()
 
@@ -627,6 +639,7 @@ class Learner(Described, nn.Module, ABC):
         noise = self.noise_stddev()
         if noise is not None:
             learned.append(("noise", plain.noise(noise.double().cpu() * columns.y_scale, named=False)))
+        learned += plain.scales(self, columns)
         if data:
             learned += self._log_likelihood(columns, data)
         facts = [("predicts", plain.predicts(self.x_shape, self.outcomes))]
@@ -696,13 +709,13 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
-                labels where the learner predicts numbers, or numbers where it predicts labels. UnsupportedError: the
-                learner is in half precision, or has no place for known noise.
+                labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
+                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place
+                for known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")
-        if data.noise is not None and not self.known_noise:
-            raise refusal_of_noise(self.title)
+        require_place(data, self.title, self.known_noise, self.partial_outcomes)
         spec = data.spec
         dtype, device = self.placement()
         expected = DataSpec(
@@ -714,7 +727,10 @@ class Learner(Described, nn.Module, ABC):
         )
         require_precision(expected.dtype, type(self).__name__)
         require_kind(expected.y_shape, spec.y_shape, self.title)
-        return expected.conform(data)
+        data = expected.conform(data)
+        if isinstance(self.outcomes, Numbers):
+            self.outcomes.require(data.y, data.mask, self.title)
+        return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
         """Support and query in the learner's precision and on its device. Raises ShapeError like `conform`."""
@@ -733,6 +749,43 @@ def _schema(tasks: Tasks | None) -> TableSchema | None:
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     schema: TableSchema | None = tasks.schema
     return schema
+
+
+def require_place(data: Data, title: str, known_noise: bool, partial_outcomes: bool) -> None:
+    """Refuse what is known of outcomes and would not be used: their noise, or that some were not measured.
+
+    Args:
+        data: any.
+        title: who would not use it.
+        known_noise: whether there is a place for known noise.
+        partial_outcomes: whether some outcomes of a point may be missing.
+
+    Raises:
+        UnsupportedError: there is no place for what is known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.ALPaCA(bm.Identity(1), num_outputs=2)
+        >>> try:
+        ...     learner.adapt(bm.Data.partly_known([0.0, 1.0], [[0.1, 5.0], [0.9, float("nan")]]))
+        ... except UnsupportedError as error:
+        ...     print(str(error).split(":")[0])
+        expected points with all their outcomes, got some that lack one
+    """
+    if data.noise is None:
+        return
+    if not torch.compiler.is_compiling():  # recorded code decides nothing
+        lacking = data.noise.isinf()
+        if not partial_outcomes and bool(lacking.any()):
+            raise UnsupportedError(
+                f"expected points with all their outcomes, got some that lack one: {title} cannot leave out a part of "
+                "a point. Take wrappers.Separately, a learner for each outcome, or leave such points out "
+                "(frame.dropna(subset=[...]), data.complete)"
+            )
+        if partial_outcomes and not bool(data.noise[~lacking].any()):
+            return
+    if not known_noise:
+        raise refusal_of_noise(title)
 
 
 def refusal_of_noise(title: str) -> UnsupportedError:

@@ -1,6 +1,10 @@
-"""What a learner predicts at a point: numbers, or the label of one of several classes."""
+"""What a learner predicts at a point: numbers (any, positive, or counts), or the label of one of several classes."""
 
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.errors import DataError
 
@@ -34,6 +38,107 @@ class Numbers:
     def y_shape(self) -> tuple[int, ...]:
         """Shape of the outcome of one point: `(C,)`."""
         return (self.count,)
+
+    @property
+    def has_units(self) -> bool:
+        """Whether outcomes may be shifted and scaled: a change of their unit makes outcomes of the same kind."""
+        return True
+
+    def forbidden(self, y: Tensor) -> Tensor | None:
+        """Which outcomes are not of this kind; None where any number is.
+
+        Args:
+            y: finite outcomes of any shape.
+        """
+        return None
+
+    @property
+    def requirement(self) -> str:
+        """What outcomes have to be, for messages."""
+        return "numbers"
+
+    def require(self, y: Tensor, mask: Tensor, whose: str) -> None:
+        """Raise DataError for the first real outcome that is not of this kind.
+
+        Args:
+            y: outcomes, `B N C`.
+            mask: True = real, `B N`.
+            whose: who expects them, for the message.
+        """
+        if torch.compiler.is_compiling():  # no decisions in recorded code
+            return
+        wrong = self.forbidden(y)
+        if wrong is None or not bool((wrong := wrong & mask[..., None]).any()):
+            return
+        task, point, output = (int(i) for i in wrong.nonzero()[0])
+        raise DataError(
+            f"expected {self.requirement} as outcomes of {whose}, got {y[task, point, output].item():g} in task {task}"
+        )
+
+
+@dataclass(frozen=True)
+class Positives(Numbers):
+    """Outcomes that are positive numbers: durations, concentrations, prices. Data have a floating y of shape `B N C`.
+
+    A change of their unit multiplies them; they are not shifted.
+
+    Attributes:
+        count: C, how many numbers the outcome of one point has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.wrappers.LogTransformed(bm.ALPaCA(bm.Identity(1)))
+        >>> learner.outcomes
+        Positives(count=1)
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0], [2.5, 0.0]))
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected positive numbers as outcomes of LogTransformed(ALPaCA), got 0 in task 0
+    """
+
+    @override
+    def forbidden(self, y: Tensor) -> Tensor:
+        return ~(y > 0.0)
+
+    @property
+    @override
+    def requirement(self) -> str:
+        return "positive numbers"
+
+
+@dataclass(frozen=True)
+class Counts(Numbers):
+    """Outcomes that are counts, whole numbers from 0: seizures, visits, sales. Data have a floating y of shape `B N C`.
+
+    They have no unit: nothing shifts or scales them (`bm.Standardized` leaves them as they are).
+
+    Attributes:
+        count: C, how many numbers the outcome of one point has.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), likelihood=bm.likelihoods.NegativeBinomial())
+        >>> learner.outcomes
+        Counts(count=1)
+        >>> learner.adapt(bm.Data.from_arrays([0.0, 1.0], [3.0, 2.5]))
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected counts (whole numbers from 0) as outcomes of MAML, got 2.5 in task 0
+    """
+
+    @property
+    @override
+    def has_units(self) -> bool:
+        return False
+
+    @override
+    def forbidden(self, y: Tensor) -> Tensor:
+        return (y < 0.0) | (y != y.round())
+
+    @property
+    @override
+    def requirement(self) -> str:
+        return "counts (whole numbers from 0)"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST = 8  # levels or rows that are named
+NAMES = {"positive": "a positive number", "count": "a count"}  # what an outcome of a kind is called
+ENOUGH, LOW, HIGH = 20, 2, 1_000  # rows, and numbers, of what may be counts
 
 
 def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
@@ -53,7 +55,7 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         lines.append(f"{name}: {role}, {what}{constant}")
     for name in schema.y:
         missing = int(frame[name].isna().sum())
-        what = _classes(frame, schema) if schema.classes else _number(frame[name])
+        what = _classes(frame, schema) if schema.classes else _number(frame[name], NAMES.get(schema.kind, "a number"))
         lines.append(f"{name}: outcome, {what}" + (f", missing in {_rows(missing)}" if missing else ""))
     for name, outcome in zip(schema.yerr, schema.y, strict=False):
         lines.append(f"{name}: known noise of {outcome}, {_number(used[name])}")
@@ -67,6 +69,10 @@ def account(frame: "pd.DataFrame", schema: Schema) -> list[str]:
         where = _some([place(column, int(i)) for i in left_out[:MOST]], len(left_out))
         are, have = ("is", "it has") if len(left_out) == 1 else ("are", "they have")
         lines.append(f"{_rows(len(left_out))} {are} left out, because {have} no outcome: {where}")
+    lacking = int((used[list(schema.y)].isna().any(axis=1)).sum())
+    if lacking:
+        have = "has some of its outcomes and is" if lacking == 1 else "have some of their outcomes and are"
+        lines.append(f"{_rows(lacking)} {have} kept: each outcome has a learner of its own")
     return lines
 
 
@@ -108,11 +114,42 @@ def purposes(train: TaskDataset, said: str, held_out: TaskDataset | None, correc
     return f"{len(train) + sum(len(tasks or ()) for tasks, _ in others)} tasks: {said}{kept}"
 
 
-def _number(column: "pd.Series[Any]") -> str:
+def hint_of_counts(frame: "pd.DataFrame", schema: Schema) -> str:
+    """A sentence where outcomes that are predicted as numbers look like counts; empty where they do not.
+
+    They are whole, not negative, small, and at least three different ones.
+
+    Args:
+        frame: the table, its cells understood.
+        schema: which column is what.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"who": list("abcde") * 4, "seizures": [0, 3, 2, 5, 1] * 4})
+        >>> hint_of_counts(frame, bm.tasks.Schema.of(frame, task="who", x=[], y=["seizures"]))
+        "'seizures' holds whole numbers from 0 to 5: if they are counts, --outcome count predicts them as such"
+    """
+    if schema.kind != "number" or schema.classes or schema.yerr:
+        return ""
+    values = schema.outcomes(frame)
+    values = values[~np.isnan(values).any(1)]
+    if len(values) < ENOUGH or not ((values >= 0.0) & (values == np.round(values)) & (values <= HIGH)).all():
+        return ""
+    if values.min() > LOW or any(len(np.unique(column)) < 3 for column in values.T):
+        return ""
+    low, high = values.min(), values.max()
+    names = ", ".join(map(repr, schema.y))
+    verb = "hold" if len(schema.y) > 1 else "holds"
+    what = f"{names} {verb} whole numbers from {low:g} to {high:g}"
+    return f"{what}: if they are counts, --outcome count predicts them as such"
+
+
+def _number(column: "pd.Series[Any]", called: str = "a number") -> str:
     if column.dropna().isin([0, 1]).all() and column.dtype == bool:
         return "true as 1 and false as 0"
     values = column.dropna().astype(float)
-    return f"a number from {values.min():.6g} to {values.max():.6g}" if len(values) else "a number"
+    return f"{called} from {values.min():.6g} to {values.max():.6g}" if len(values) else called
 
 
 def _levels(column: "pd.Series[Any]") -> str:
@@ -126,6 +163,8 @@ def _classes(frame: "pd.DataFrame", schema: Schema) -> str:
     found = schema.outcomes(frame)
     counts = np.bincount(found[found >= 0], minlength=len(schema.classes)).tolist()
     each = [f"{name} ({_rows(count)})" for name, count in zip(schema.classes, counts, strict=True)]
+    if schema.kind == "binary":
+        return f"binary, {_some(each)}; p is the probability of {schema.classes[1]}"
     return f"classes {_some(each)}"
 
 

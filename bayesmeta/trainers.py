@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -11,12 +11,16 @@ import torch
 from bayesmeta.arguments import whole
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
+from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
+from bayesmeta.training.loop import prepare
 from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.wrappers.log_transformed import LogTransformed
 
+MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
 LOOKS = 40  # validations in a training
 PATIENCE = 8  # of them without a better one end it
 MOST_ITERATIONS = 500  # of a full-batch fit
@@ -130,11 +134,12 @@ class ByGradients(Trainer):
         return f"{len(train)} to learn from" + ("" if stopping is None else f", {len(stopping)} for early stopping")
 
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
-        """Train in place."""
-        tasks, validation = self.divided(tasks, training)
+        """Train in place; statistics, such as how frequent classes are, are taken of all tasks."""
+        prepare(learner, tasks.flat.folded())
+        learned_from, validation = self.divided(tasks, training)
         result = fit(
             learner.to(training.device),
-            tasks,
+            learned_from,
             training.steps,
             lr=training.lr,
             objective=self.objective,
@@ -144,7 +149,53 @@ class ByGradients(Trainer):
             seed=training.seed,
             progress=training.progress,
         )
-        return Trained(learner, repr(result), settling(result, training.steps))
+        linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
+        remark = f"; effects of covariates are linear, as {len(tasks)} tasks do not tell curved ones" * linear
+        return Trained(learner, repr(result) + remark, settling(result, training.steps))
+
+
+def on_log_scale(tasks: TaskDataset) -> TaskDataset:
+    """The tasks with the logarithms of their outcomes, which are positive.
+
+    Args:
+        tasks: of a table, or others.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0], [1.0, 1.0])])
+        >>> on_log_scale(tasks).flat.y.flatten().tolist()
+        [0.0, 0.0]
+    """
+    return TaskDataset(replace(tasks.flat, y=tasks.flat.y.log()), tasks.names, tasks.schema)
+
+
+@dataclass(frozen=True)
+class OnLogScale(Trainer):
+    """A learner of positive outcomes whose inside is trained on their logarithms.
+
+    Attributes:
+        trainer: what trains the learner inside a `LogTransformed`.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.Identity(0))).double())
+        >>> tasks = bm.TaskDataset.from_list([([[], []], [1.0, 2.0]), ([[], []], [4.0, 3.0]), ([[], []], [9.0, 8.0])])
+        >>> OnLogScale(ByEvidence())(learner, tasks, Training(progress=False)).learner.title
+        'LogTransformed(Standardized(ALPaCA))'
+    """
+
+    trainer: Trainer
+
+    def purposes(self, tasks: TaskDataset, training: Training) -> str:
+        """As on any scale."""
+        return self.trainer.purposes(tasks, training)
+
+    def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
+        """What is trained may be another learner than what was given, as the trainer has it."""
+        if not isinstance(learner, LogTransformed):
+            raise DataError(f"expected a LogTransformed learner, got {learner.title}")
+        trained = self.trainer(learner.learner, on_log_scale(tasks), training)
+        return replace(trained, learner=LogTransformed(trained.learner))
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def compare(name: str, folder: Path) -> list[str]:
         for method in METHODS:
             torch.manual_seed(0)
             chosen = recipe(method, bm.Labels(classes))
-            learners[method] = chosen.for_table(tasks.schema)
+            learners[method] = chosen.for_table(tasks.schema, len(train))
             chosen.train(learners[method], train, Training(steps=STEPS, progress=False))
         for label, learner in learners.items():
             evaluation = bm.evaluate(learner, test, shots, num_bootstrap=0)

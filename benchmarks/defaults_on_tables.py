@@ -65,7 +65,7 @@ def default(tasks: bm.TaskDataset, method: str | None) -> tuple[bm.Learner, str]
     offered = recipes(bm.Numbers())
     chosen = offered[method or next(iter(offered))]
     assert tasks.schema is not None
-    trained = chosen.train(chosen.for_table(tasks.schema), tasks, Training(progress=False))
+    trained = chosen.train(chosen.for_table(tasks.schema, len(tasks)), tasks, Training(progress=False))
     return trained.learner, trained.account
 
 

@@ -26,6 +26,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(default_stack, "ITERATIONS", 3)
     monkeypatch.setattr(default_stack, "FOLDS", 2)
     monkeypatch.setattr(default_stack, "MOST_AVERAGED", 0)
+    monkeypatch.setattr(default_stack, "STEPS", 5)
 
 
 def _frame(num_tasks: int, points: int, seed: int = 0) -> pd.DataFrame:
@@ -102,7 +103,7 @@ def test_many_tasks_have_a_network_that_learns_from_all(
     (learners, seen, folds), network = given[0], trained.learner
     assert folds == OneSplit(60)  # a half rather than a third here
     assert seen is tasks
-    assert set(learners) == {"line", "noisy line", "network"} | (set() if columns else {"curves", "alone"})
+    assert set(learners) == {"line", "noisy line", "pooled", "network"} | (set() if columns else {"curves", "alone"})
     # it is what the recipe of its own makes of the same seed
     own = recipe("alpaca")
     torch.manual_seed(0)

@@ -42,12 +42,12 @@ LAYERS = [
         "people",
         [
             *("recipes", "trainers", "default_stack", "selection", "frames", "csv_text", "table_files", "table_cells"),
-            *("table_account", "unlike_tasks", "standing", "corrections", "conformal_frames"),
+            *("table_account", "unlike_tasks", "standing", "corrections", "conformal_frames", "separate_outcomes"),
         ],
     ),
     ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),
 ]
-HEAVY = {"pyro", "arviz", "botorch", "sklearn", "matplotlib", "typer", "gpytorch"}
+HEAVY = {"pyro", "arviz", "ax", "botorch", "sklearn", "skpro", "matplotlib", "typer", "gpytorch"}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

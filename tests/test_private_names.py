@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 ROOT = Path(__file__).parent.parent / "bayesmeta"
 FILES = sorted(ROOT.rglob("*.py"))
 NAMED_TUPLE = {"_replace", "_asdict", "_fields"}  # private by name alone
+ASKED_FOR = {"interop/botorch/posteriors.py": {"_extended_shape"}}  # BoTorch asks a posterior of anyone's for it
 TORCHS = {name for kind in (nn.Module(), torch.Tensor, Distribution) for name in dir(kind)}  # what ours may inherit
 
 
@@ -61,7 +62,8 @@ def _foreign(source: str) -> list[str]:
     "path", [path for path in FILES if path.name != "torch_private.py"], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_no_private_name_of_others(path: Path) -> None:
-    found = _foreign(path.read_text())
+    asked = ASKED_FOR.get(str(path.relative_to(ROOT)), set())
+    found = [line for line in _foreign(path.read_text()) if line.split()[-1] not in asked]
     assert not found, f"expected these in torch_private.py, behind public names, got them in {path}: {found}"
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
+from bayesmeta.cli.crossval import crossval
 from bayesmeta.cli.demo import demo
 from bayesmeta.cli.evaluate import evaluate
 from bayesmeta.cli.example_table import example_table
@@ -48,6 +49,7 @@ COMMANDS = (  # in the order of --help
     demo,
     example_table,
     fit,
+    crossval,
     search,
     summary,
     predict,

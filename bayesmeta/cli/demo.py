@@ -1,5 +1,8 @@
 """`bayesmeta demo`."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -17,3 +20,21 @@ def demo(
     from bayesmeta.demo import run
 
     run(output, steps)
+    typer.echo(
+        "\nNext, a table of seedlings that comes along (yours has a row a point and a column that names the task):"
+    )
+    columns = "--task plant --x day --y height_mm --covariate light_umol --covariate cultivar"
+    for command in (
+        "example-table -o plants.csv",
+        f"fit plants.csv {columns} --holdout 0.25 -o model",
+        "evaluate model plants.csv --shots 0,1,3",
+        "plot model plants.csv --task 09 -o plant-09.svg",
+    ):
+        typer.echo(f"  {_called()} {command}")
+
+
+def _called() -> str:
+    """What to type for `bayesmeta`, which is not on the path of a virtual environment that was not activated."""
+    if shutil.which("bayesmeta") is not None:
+        return "bayesmeta"
+    return os.path.relpath(sys.argv[0]) if Path(sys.argv[0]).is_file() else sys.argv[0]

@@ -24,7 +24,10 @@ def evaluate(
     sep: Separator = None,
 ) -> None:
     """Score a model on tasks it was not trained on, by number of support points."""
+    import pandas as pd
+
     from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
+    from bayesmeta.separate_outcomes import evaluate_each
     from bayesmeta.table_files import read_table
     from bayesmeta.tasks.source import PrefixSplit, RandomSplit
     from bayesmeta.unlike_tasks import unlike
@@ -32,16 +35,22 @@ def evaluate(
     require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
     learner, schema, extra = load_model(model, device)
     counts, (tasks, trained) = counts_of(shots), tasks_to_score(read_table(table, sep), schema, extra, include_trained)
-    result = evaluate_learner(
-        learner, tasks, counts, split=PrefixSplit if forecast else RandomSplit, level=level, seed=seed
-    )
+    split = PrefixSplit if forecast else RandomSplit
+    if tasks.has_gaps:
+        found = evaluate_each(learner, tasks, counts, split=split, level=level, seed=seed)
+        texts = [f"{name}, where it was measured: {result}" for name, result in found.items()]
+        scores = pd.concat({name: result.table() for name, result in found.items()}, names=["outcome"])
+    else:
+        result = evaluate_learner(learner, tasks, counts, split=split, level=level, seed=seed)
+        texts, scores = [str(result)], result.table()
     surprise = surprise_of(learner, extra)
     if surprise is not None:
         warn(unlike(tasks.names, tasks.counts, *surprise.judged(tasks)))
     say = speaker(output)
-    say(str(result))
+    for text in texts:
+        say(text)
     if trained:
         say(trained)
     if output is not None:
-        write_table(result.table().reset_index(), output)
+        write_table(scores.reset_index(), output)
         say(f"table written to {output}")

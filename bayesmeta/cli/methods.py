@@ -7,7 +7,7 @@ from bayesmeta.cli.tables import asked_outcomes
 
 
 def methods(outcome: Outcome = None) -> None:
-    """List the methods that fit offers, for numbers or with --outcome classes; the first is the default."""
+    """List the methods that fit offers, for numbers or what --outcome says; the first is the default."""
     from bayesmeta.outcomes import Numbers
     from bayesmeta.recipes import recipes
 

@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and what is read from their text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,8 @@ from bayesmeta.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+MOST_PREDICTED = 50  # points of a task in a cross-validation: more say little of the task, and cost as the cube
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
@@ -21,7 +23,36 @@ Categorical = Annotated[
 Yerr = Annotated[
     list[str] | None, typer.Option(help="Column of the outcome's known standard deviation; one for each outcome.")
 ]
-Outcome = Annotated[str | None, typer.Option(help="What the outcome is: classes, or numbers; found out by default.")]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        help="What the outcome is: number, positive, count, binary or classes. By default text is classes, and what is "
+        "written in numbers is a number."
+    ),
+]
+Covariate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Input column that is constant within a task. In linear methods its effect is the same in all tasks "
+        "(a fixed effect), unless --random names it, too."
+    ),
+]
+Random = Annotated[
+    list[str] | None,
+    typer.Option(help="Covariate whose effect differs between tasks in linear methods (a random effect)."),
+]
+Validation = Annotated[
+    float | None,
+    typer.Option(help="Share of the tasks to train on that stop a training by gradients early; .2 by default."),
+]
+Recalibrate = Annotated[
+    float,
+    typer.Option(help="Share of the tasks to correct predictions by, which nothing else is learned from."),
+]
+Steps = Annotated[int, typer.Option(help="Gradient steps.")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
+]
 Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
@@ -32,9 +63,32 @@ Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task
 IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
 
 
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that have a value, by name."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def counts_of(shots: str) -> list[int]:
     """The numbers of --shots. Raises DataError where they are none."""
     return whole_numbers(shots, "numbers of support points like 0,1,3")
+
+
+def names_of(text: str | None, option: str) -> list[str]:
+    """Names between commas; none where the option is not given.
+
+    Args:
+        text: as the user wrote it.
+        option: its name, for the error.
+
+    Raises:
+        DataError: no name between two commas, or one twice.
+    """
+    if text is None:
+        return []
+    names = [part.strip() for part in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise DataError(f"expected different names separated by commas for {option}, got {text!r}")
+    return names
 
 
 def whole_numbers(text: str, expected: str) -> list[int]:

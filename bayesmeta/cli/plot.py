@@ -19,7 +19,9 @@ def plot(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Figure file to write; its name ends in .png, .svg or .pdf.")
     ] = Path("plot.png"),
-    shots: Annotated[str, typer.Option(help="Numbers of known rows, separated by commas.")] = "0,1,3",
+    shots: Annotated[
+        str | None, typer.Option(help="Numbers of known rows, separated by commas; 0,1,3 where the task has as many.")
+    ] = None,
     along: Annotated[
         str | None, typer.Option(help="Input column on the axis; by default the first that varies in the task.")
     ] = None,
@@ -40,10 +42,12 @@ def plot(
 
     require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
     require_figure_file(output)
-    counts, (learner, schema, extra) = counts_of(shots), load_model(model)
+    asked = None if shots is None else counts_of(shots)
+    learner, schema, extra = load_model(model)
     frame = cells(read_table(table, sep), schema)
     tasks = TaskDataset.from_schema(frame[schema.has_outcome(frame)], schema)
     note = axis_note(tasks, task, along)
+    counts = [count for count in (0, 1, 3) if count <= tasks.task(task).num_points] if asked is None else asked
     figure = task_panels(learner, tasks, task, counts, along=along, level=level, noiseless=noiseless)
     write_figure(figure, output)
     say = speaker(output)

@@ -24,12 +24,13 @@ def asked_outcomes(outcome: str | None, count: int) -> "Outcomes | None":
     Raises:
         DataError: a value that --outcome does not have.
     """
-    from bayesmeta.outcomes import Labels, Numbers
+    from bayesmeta.outcomes import Counts, Labels, Numbers, Positives
 
-    kinds: dict[str | None, Outcomes | None] = {None: None, "numbers": Numbers(count), "classes": Labels()}
-    if outcome not in kinds:
-        raise DataError(f"expected --outcome classes or --outcome numbers, got {outcome!r}")
-    return kinds[outcome]
+    numbers = {"number": Numbers(count), "positive": Positives(count), "count": Counts(count)}
+    kinds: dict[str, Outcomes] = {**numbers, "binary": Labels(2), "classes": Labels()}
+    if outcome is not None and outcome not in kinds:
+        raise DataError(f"expected --outcome to be one of {', '.join(kinds)}, got {outcome!r}")
+    return None if outcome is None else kinds[outcome]
 
 
 def training_table(
@@ -49,6 +50,7 @@ def training_table(
     The arguments are the options of fit. Raises DataError where the table is not what they say.
     """
     from bayesmeta.outcomes import Labels, Numbers
+    from bayesmeta.table_account import hint_of_counts
     from bayesmeta.table_cells import decimal_commas, read_cells
     from bayesmeta.table_files import read_table
     from bayesmeta.tasks.table import Schema
@@ -70,6 +72,8 @@ def training_table(
     note_file(read, decimal_commas(read, [*numbers, *deviations, *either, *unknown]))
     schema = Schema.of(frame, task, inputs, y, covariates, asked, yerr=deviations)
     warn(_missing_class(schema))
+    if asked is None and (hint := hint_of_counts(frame, schema)):
+        note(hint)
     return schema, frame
 
 

@@ -101,6 +101,7 @@ def evaluate(
     found: list[list[_Scored]] = [[] for _ in shots]
     for (positions, part), room in zip(groups, rooms, strict=True):
         supports, rest = _divide(part, shots, split, query, seed)
+        rest = rest.complete  # a point that lacks some of its outcomes is known, and is not scored at
         outside = torch.zeros_like(rest.mask)
         if unseen:
             classes = ShownClasses.drawn(part.data, unseen, seed)
@@ -108,7 +109,7 @@ def evaluate(
             supports = [classes.support(support) for support in supports]
             rest, outside = classes.query(rest)
         for shot, support, scored in zip(shots, supports, found, strict=True):
-            able = (room >= shot).nonzero().flatten()
+            able = ((room >= shot) & rest.mask.any(-1)).nonzero().flatten()
             if not len(able):
                 continue
             names, held_out = tuple(part.names[i] for i in able.tolist()), rest.select(able)
@@ -117,6 +118,11 @@ def evaluate(
             shown = held_out.mask & ~outside[able]
             _require_numbers(scores, shown, shot, names)
             scored.append(_Scored(positions[able], names, shown, scores))
+    if not any(found):
+        raise DataError(
+            "expected points with all their outcomes to score at, got none: score each outcome on its own, with "
+            "tasks.of_outcome(name) and the learner of that outcome"
+        )
     results = [_joined(shot, scored) for shot, scored in zip(shots, found, strict=True)]
     names_of_classes = () if tasks.schema is None else tasks.schema.classes
     outcomes = names_of_outcomes(tasks)
@@ -265,7 +271,7 @@ def _number_scores(part: HeldOut, level: float) -> dict[str, Tensor]:
     """Scores of all outcomes together, and of several those of each, by names with its place."""
     predictive, y, mask = part.predictive, part.y, part.mask
     transform, density = metrics.pit(predictive, y).double(), _point_density(part)
-    inside = ((transform - 0.5).abs() <= level / 2.0).double()  # metrics.coverage, without a second pit
+    inside = metrics.inside(predictive, y, level, transform)  # metrics.coverage, without a second pit
     lower, upper = predictive.interval(level)
     points = {
         "rmse": (predictive.mean - y).square(),

@@ -49,7 +49,7 @@ class HeldOut(OneLine):
 
     @classmethod
     def of(cls, predictive: Predictive, data: Data) -> "HeldOut":
-        """The prediction of points, checked to be of such outcomes.
+        """The prediction of points, checked to be of such outcomes. Points that lack some of theirs are masked.
 
         Args:
             predictive: at the points.
@@ -67,7 +67,7 @@ class HeldOut(OneLine):
         """
         require_outcomes(predictive, data.y, data.mask)
         y = data.y if data.y.is_floating_point() else torch.where(data.mask, data.y, 0)
-        return cls(predictive, y, data.mask)
+        return cls(predictive, y, data.complete.mask)
 
 
 @torch.no_grad()
@@ -111,6 +111,8 @@ def left_one_out(
 ) -> Iterator[tuple[Int[Tensor, "P"], Int[Tensor, "P"], HeldOut]]:
     """Predict each real support point by the posterior of the others of its task, some points at a time.
 
+    Points that lack some of their outcomes are among the others alone.
+
     Args:
         learner: what adapts.
         support: as the learner has it (`learner.conform`).
@@ -131,7 +133,7 @@ def left_one_out(
     """
     batch_size = require_batch(batch_size)
     places = torch.arange(support.num_points, device=support.x.device)
-    for task, place in (pairs.unbind(-1) for pairs in support.mask.nonzero().split(batch_size)):
+    for task, place in (pairs.unbind(-1) for pairs in support.complete.mask.nonzero().split(batch_size)):
         if len(task):
             chosen = support.select(task)
             others = replace(chosen, mask=chosen.mask & (places != place[:, None]))

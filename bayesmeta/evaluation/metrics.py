@@ -10,6 +10,7 @@ calibration error of a single task does not go to zero, however many points it h
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,12 +23,21 @@ from bayesmeta.distributions import cdf, univariate
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.left_censored import LeftCensored
 from bayesmeta.multivariate_student_t import log_gamma_ratio, log_student_t
-from bayesmeta.predictives import AffinePredictive, EnsemblePredictive, MixturePredictive, Predictive
+from bayesmeta.predictives import (
+    AffinePredictive,
+    EnsemblePredictive,
+    ExponentialPredictive,
+    MixturePredictive,
+    Predictive,
+)
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LEVELS: tuple[float, ...] = tuple(np.linspace(0.05, 0.95, 20).tolist())
 """Levels of the calibration errors unless others are given: linspace(.05, .95, 20), as in the PACOH code."""
 
+_MOST_COUNTS = 400  # terms of the CRPS of counts that are added one by one
+_OF_PIT = 2009  # seed of what makes the transforms of counts continuous
+_RARE = 1e-4  # what is left of their probability where the sum ends: its square is what counts
 _MOST_COMPONENTS = 128  # up to here the closed-form CRPS, quadratic in the components, is the cheaper one
 
 
@@ -116,7 +126,7 @@ def crps(
 
     It is the absolute error when the predictive is a point. Gaussians and mixtures of them have a closed form (Grimit
     et al. 2006), and so has Student's t (Jordan, Krüger, Lerch 2019); other predictives, and mixtures of more than 128
-    components, are integrated numerically.
+    components, are integrated numerically. Of counts it is the sum Σ_k (F(k) - 1{y <= k})².
 
     Example:
         >>> from torch.distributions import Independent
@@ -148,11 +158,19 @@ def point_crps(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tenso
     marginals = univariate(predictive.marginals)
     if isinstance(marginals, StudentT) and bool((marginals.df > 1.0).all()):
         return _student_crps(marginals, y)
+    if predictive.of_counts:
+        return _count_crps(predictive, y)
+    if isinstance(predictive, ExponentialPredictive):  # in the logarithms: tails are long otherwise
+        logs = torch.where(y > 0.0, y, 1.0).log()
+        return _numerical_crps(predictive.base, logs, reach=8.0, slope=torch.exp)
     return _numerical_crps(predictive, y)
 
 
 def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M C"]:
     """Probability integral transform F(y) of each output of each point: uniform on (0, 1) under the true predictive.
+
+    Of counts it is randomised, F(y - 1) + v (F(y) - F(y - 1)) with v uniform, which is uniform where F(y) is not
+    (Czado, Gneiting & Held 2009, "Predictive model assessment for count data"); the v are the same at every call.
 
     Example:
         >>> from torch.distributions import Independent
@@ -161,13 +179,22 @@ def pit(predictive: Predictive, y: Float[Tensor, "B M C"]) -> Float[Tensor, "B M
         >>> pit(predictive, torch.tensor([[[0.0], [1.645]]])).flatten()
         tensor([0.5000, 0.9500])
     """
-    return predictive.cdf(y)
+    above = predictive.cdf(y)
+    if not predictive.of_counts:
+        return above
+    v = torch.rand(y.shape, generator=torch.Generator().manual_seed(_OF_PIT), dtype=torch.float64).to(above)
+    below = predictive.cdf(y - 1.0)
+    return below + v * (above - below)
 
 
 def coverage(
     predictive: Predictive, y: Float[Tensor, "B M C"], mask: Bool[Tensor, "B M"] | None = None, level: float = 0.9
 ) -> Float[Tensor, "B"]:
     """Share of the points inside the central interval that should hold `level` of them.
+
+    The interval of counts has whole ends and holds more than `level`. Here a count at an end is inside with the
+    probability with which it would have to be for `level` exactly: the expectation of the randomised `pit`, so that
+    the right predictive has a coverage of `level` for counts, too.
 
     Raises:
         DataError: a level outside (0, 1).
@@ -180,8 +207,36 @@ def coverage(
         tensor([0.5000], dtype=torch.float64)
     """
     check_level(level)
-    inside = (pit(predictive, y) - 0.5).abs() <= level / 2.0  # F(lower) = (1 - level)/2, F(upper) = (1 + level)/2
-    return average(inside.double(), _mask(y, mask))
+    return average(inside(predictive, y, level), _mask(y, mask))
+
+
+def inside(
+    predictive: Predictive, y: Float[Tensor, "B M C"], level: float, pit: Float[Tensor, "B M C"] | None = None
+) -> Float[Tensor, "B M C"]:
+    """How much of each outcome is inside the central interval: 1 or 0, and of counts at an end something between.
+
+    Args:
+        predictive: at the points of each task.
+        y: outcomes.
+        level: the probability of the interval.
+        pit: F(y), where it is known.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.MAML(bm.MLP(1, [8]), likelihood=bm.likelihoods.Poisson())
+        >>> prediction = learner.adapt(bm.Data.from_arrays([], [])).predict([0.0])
+        >>> shares = [inside(prediction, torch.full((1, 1, 1), float(y)), 0.9).item() for y in range(9)]
+        >>> weights = [prediction.log_prob(torch.full((1, 1, 1), float(y))).exp().item() for y in range(9)]
+        >>> round(sum(share * weight for share, weight in zip(shares, weights)), 2)
+        0.9
+    """
+    low, high = (1.0 - level) / 2.0, (1.0 + level) / 2.0  # F(lower) and F(upper)
+    above = predictive.cdf(y).double() if pit is None or predictive.of_counts else pit.double()
+    if not predictive.of_counts:
+        return ((above - 0.5).abs() <= level / 2.0).double()
+    below = predictive.cdf(y - 1.0).double()
+    held = above.clamp(max=high) - below.clamp(min=low)
+    return (held.clamp(min=0.0) / (above - below).clamp(min=1e-300)).clamp(max=1.0)
 
 
 def interval_width(
@@ -598,8 +653,39 @@ def _limit(predictive: Predictive) -> Tensor | None:
     return marginals.limit if isinstance(marginals, LeftCensored) else None
 
 
-def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: float = 100.0) -> Tensor:
+def _count_crps(predictive: Predictive, y: Tensor) -> Tensor:
+    """Σ_k (F(k) - 1{y <= k})²: one by one up to `_MOST_COUNTS`, and above as an integral in log k, split at y."""
+    y = y.to(predictive.mean.dtype)
+    total, below = torch.zeros_like(y, dtype=torch.float64), torch.zeros_like(y, dtype=torch.float64)
+    for k in range(_MOST_COUNTS):
+        at = torch.full_like(y, float(k))
+        below = below + predictive.output_log_prob(at).double().exp()
+        total += (below - (y <= at).double()).square()
+        if bool(((below > 1.0 - _RARE) & (y <= at)).all()):
+            return total
+    first = torch.full_like(total, _MOST_COUNTS - 0.5)
+    last = torch.maximum(torch.maximum(predictive.quantile(1.0 - _RARE), y).double() + 0.5, first)
+    middle = torch.minimum(torch.maximum(y.double() - 0.5, first), last)
+    points, weights = np.polynomial.legendre.leggauss(64)
+    for low, high, upper in ((first.log(), middle.log(), False), (middle.log(), last.log(), True)):
+        half = 0.5 * (high - low)
+        for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
+            at = (0.5 * (low + high) + half * point).exp()
+            found = predictive.cdf(at.round().to(y.dtype)).double()
+            total += weight * half * at * (1.0 - found if upper else found).square()
+    return total
+
+
+def _numerical_crps(
+    predictive: Predictive,
+    y: Tensor,
+    nodes: int = 64,
+    reach: float = 100.0,
+    slope: Callable[[Tensor], Tensor] = torch.ones_like,
+) -> Tensor:
     """∫_{-∞}^y F² dz + ∫_y^∞ (1 - F)² dz by Gauss-Legendre in u, z = mean + scale sinh(u).
+
+    `slope` is dt/dz where t is what is integrated over, and predictive and y are of z.
 
     The substitution is fine around the mean and goes `reach` deviations out; by Chebyshev's inequality what is cut off
     is less than stddev / (3 reach³) a side. Where outcomes are censored below a limit F is zero up to it, and jumps:
@@ -626,6 +712,7 @@ def _numerical_crps(predictive: Predictive, y: Tensor, nodes: int = 64, reach: f
         half = 0.5 * (last - first)
         for point, weight in zip(points.tolist(), weights.tolist(), strict=True):
             u = 0.5 * (first + last) + half * point
-            below = predictive.cdf(mean + scale * u.sinh())
-            total += weight * half * u.cosh() * (1.0 - below if upper else below).square()
+            at = mean + scale * u.sinh()
+            below = predictive.cdf(at)
+            total += weight * half * u.cosh() * slope(at) * (1.0 - below if upper else below).square()
     return scale * total

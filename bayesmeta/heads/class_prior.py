@@ -2,16 +2,19 @@
 
     π ~ Dirichlet(κ C b),   b = softmax(location)      =>      π_c | D = (κ C b_c + n_c) / (κ C + N)
 
-With b the frequencies among all tasks a task without an example has these. κ says how alike the tasks are in them:
-where it is large, the numbers of examples tell nothing of the query (K-shot episodes), where it is small a task has its
-own.
+b starts at the frequencies among all tasks, and a task without an example keeps these: they are counted, and what
+training makes of b is for tasks with examples, where it also makes up for what a head's scores get wrong. κ says how
+alike the tasks are in them: where it is large, the numbers of examples tell nothing of the query (K-shot episodes),
+where it is small a task has its own.
 """
+
+import math
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.noise import Positive
 
 START, CONCENTRATION_BOUNDS = 100.0, (1e-3, 1e6)
@@ -19,6 +22,9 @@ START, CONCENTRATION_BOUNDS = 100.0, (1e-3, 1e6)
 
 class ClassPrior(nn.Module):
     """The frequencies of the classes of a task given the numbers of its examples. theta = `concentration`, `location`.
+
+    A task without an example has the frequencies that were counted (`take_frequencies`), whatever was trained since;
+    those of `location`, where none were.
 
     Classes of a fixed number have names that mean the same in every task, and each has its own frequency b_c. Where a
     task brings its own classes there is no `location`: b_c = 1/C, and relabelling them permutes everything.
@@ -39,6 +45,9 @@ class ClassPrior(nn.Module):
         super().__init__()
         self.concentration = Positive((), START, CONCENTRATION_BOUNDS)
         self.location = None if num_classes is None else nn.Parameter(torch.zeros(num_classes))
+        self.counted: Tensor | None
+        # NaN: not counted yet
+        self.register_buffer("counted", None if num_classes is None else torch.full((num_classes,), math.nan))
 
     def forward(self, counts: Float[Tensor, "B C"], classes: Bool[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         """log π_c | D, in nats; what it says of what is no class of a task means nothing.
@@ -51,9 +60,23 @@ class ClassPrior(nn.Module):
         if self.location is None:
             shares = -ways.log().expand_as(counts)
         else:
-            shares = self.location.to(counts.dtype).log_softmax(-1)
+            shares = self.shares().to(counts.dtype)
+            if self.counted is not None:
+                counted = torch.where(self.counted.isnan(), self.location, self.counted).to(counts.dtype)
+                shares = torch.where(counts.sum(-1, keepdim=True) > 0.0, shares, counted.log_softmax(-1))
         strength = self.concentration().to(counts.dtype) * ways
         return torch.logaddexp(strength.log() + shares, counts.log()) - (strength + counts.sum(-1, keepdim=True)).log()
+
+    def shares(self) -> Float[Tensor, "C"]:
+        """log b of a task with examples, in nats. Raises UnsupportedError where classes have no names.
+
+        Example:
+            >>> ClassPrior(2).shares().exp()
+            tensor([0.5000, 0.5000], grad_fn=<...>)
+        """
+        if self.location is None:
+            raise UnsupportedError("expected classes with names (num_classes), got those of each task")
+        return self.location.log_softmax(-1)
 
     @torch.no_grad()
     def take_frequencies(self, labels: Int[Tensor, "L"]) -> None:
@@ -74,3 +97,5 @@ class ClassPrior(nn.Module):
             )
         log_counts = (torch.bincount(labels, minlength=num_classes).double() + 0.5).log()
         self.location.copy_(log_counts - log_counts.mean())
+        assert self.counted is not None
+        self.counted.copy_(self.location)

@@ -17,12 +17,19 @@ from bayesmeta.learners.amortized.relative_bias import RelativeBias
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression, LinearLearner
 from bayesmeta.learners.closed_form.mixed_effects import MixedEffects
 from bayesmeta.learners.gradient.base import AscentLearner, ExplicitWeightLearner, GradientLearner, WeightLearner
+from bayesmeta.learners.gradient.generalized_linear import (
+    AdaptiveQuadrature,
+    GeneralizedLinearMixedModel,
+    QuadraturePosterior,
+)
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
+from bayesmeta.learners.gradient.random_effects import RandomEffects
 from bayesmeta.learners.gradient.weighted_draws import WeightedDraws, WeightedDrawsPosterior
 from bayesmeta.learners.metric.base import DensityLearner, MetricLearner
 from bayesmeta.learners.metric.gaussian_classes import GaussianClasses
 
 __all__ = [
+    "AdaptiveQuadrature",
     "Aggregation",
     "AmortizedLearner",
     "Approximation",
@@ -34,6 +41,7 @@ __all__ = [
     "EncodedPosterior",
     "ExplicitWeightLearner",
     "GaussianClasses",
+    "GeneralizedLinearMixedModel",
     "GradientLearner",
     "LastLayerRegression",
     "LatentModel",
@@ -42,6 +50,8 @@ __all__ = [
     "MeanPool",
     "MetricLearner",
     "MixedEffects",
+    "QuadraturePosterior",
+    "RandomEffects",
     "ReadPosterior",
     "ReadingLearner",
     "RelativeBias",

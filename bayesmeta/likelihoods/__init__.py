@@ -5,6 +5,7 @@
 
 from bayesmeta.likelihoods.censored import Censored
 from bayesmeta.likelihoods.classes import Bernoulli, Categorical
+from bayesmeta.likelihoods.counts import NegativeBinomial, Poisson
 from bayesmeta.likelihoods.gaussian import Gaussian, ScaledGaussian
 from bayesmeta.likelihoods.heteroscedastic_gaussian import HeteroscedasticGaussian
 from bayesmeta.likelihoods.likelihood import Likelihood
@@ -18,6 +19,8 @@ __all__ = [
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
     "ProportionalGaussian",
     "ScaledGaussian",
     "StudentT",

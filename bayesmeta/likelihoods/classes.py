@@ -1,7 +1,7 @@
 """Labels: of two classes by one number, of several by a softmax."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
@@ -49,6 +49,11 @@ class Bernoulli(Likelihood):
         """√(p (1 - p)), accurate until it is too small for the format (|f| = 170 in float32)."""
         logs = nn.functional.logsigmoid
         return (0.5 * (logs(f) + logs(-f))).exp()[..., None]  # the root itself has no gradient at p = 0 or 1
+
+    def pooled(self, data: Data) -> Float[Tensor, "K"]:
+        """The log odds of class 1 among all points, with half a point of each class more."""
+        counts = class_counts(self.labels_of(data, 2), data.mask, 2)
+        return (counts[1:] / counts[:1]).log()
 
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Float[Tensor, "B N"]:
         """The labels, in the floating precision of f."""
@@ -111,6 +116,26 @@ class Categorical(Likelihood):
         root = (0.5 * f.log_softmax(-1)).exp()  # √p, with a finite gradient also where p is 0
         return torch.diag_embed(root) - root.square()[..., :, None] * root[..., None, :]
 
+    def pooled(self, data: Data) -> Float[Tensor, "K"]:
+        """The log frequencies of the classes among all points, with half a point of each more; they sum to zero."""
+        logs = class_counts(self.labels_of(data, self.network_outputs), data.mask, self.network_outputs).log()
+        return logs - logs.mean()
+
     def outcome(self, data: Data, f: Float[Tensor, "*b K"]) -> Int[Tensor, "B N"]:
         """The labels, with 0 in place of padding."""
         return self.labels_of(data, self.network_outputs)
+
+
+def class_counts(labels: Int[Tensor, "B N"], mask: Bool[Tensor, "B N"], num_classes: int) -> Float[Tensor, "C"]:
+    """How many real points each class has, and half a point more; float64.
+
+    Args:
+        labels: of the points.
+        mask: True = real.
+        num_classes: C.
+
+    Example:
+        >>> class_counts(torch.tensor([[0, 1, 1]]), torch.tensor([[True, True, False]]), 3)
+        tensor([1.5000, 1.5000, 0.5000], dtype=torch.float64)
+    """
+    return torch.bincount(labels[mask], minlength=num_classes).double() + 0.5

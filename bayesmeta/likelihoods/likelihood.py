@@ -125,6 +125,16 @@ class Likelihood(Described, nn.Module, ABC):
         """
         return self.forward(f)
 
+    def pooled(self, data: Data) -> Float[Tensor, "K"] | None:
+        """The f at which all outcomes of all tasks together are most probable; None where zero is as good a start.
+
+        Training starts there where an outcome has no unit that could be standardised.
+
+        Args:
+            data: all points of all tasks.
+        """
+        return None
+
     def unit(self) -> Float[Tensor, ""]:
         """The square of the unit that inner step sizes are measured in.
 

@@ -164,8 +164,9 @@ def _draw_numbers(ax: "Axes", axis: Axis, predictive: Predictive, output: int, l
     mean, lower, upper = (_array(end[0, :, output]) for end in (predictive.mean, *predictive.interval(level)))
     label = f"{100 * level:g} % interval"
     if not axis.is_curve:
-        ax.vlines(axis.places, lower, upper, color=BLUE, alpha=0.4, linewidth=4.0, label=label)
-        ax.plot(axis.places, mean, "_", color=BLUE, markersize=9, label="mean")
+        width = min(max(100.0 / len(mean), 0.8), 4.0)  # many rows are thin, so that each is seen
+        ax.vlines(axis.places, lower, upper, color=BLUE, alpha=0.4, linewidth=width, label=label)
+        ax.plot(axis.places, mean, "_", color=BLUE, markersize=5.0 + width, markeredgewidth=width / 3.0, label="mean")
         return
     ax.fill_between(axis.places, lower, upper, color=BLUE, alpha=0.2, linewidth=0, label=label)
     if level > 0.5:

@@ -12,6 +12,7 @@ from bayesmeta.predictives.independent import IndependentPredictive
 from bayesmeta.predictives.low_rank_gaussian import LowRankGaussianPredictive
 from bayesmeta.predictives.mixture import EnsemblePredictive, MixturePredictive
 from bayesmeta.predictives.predictive import Predictive
+from bayesmeta.predictives.side_by_side import SideBySidePredictive
 from bayesmeta.predictives.student_t import StudentTPredictive
 
 
@@ -47,6 +48,8 @@ def covariance_of_points(predictive: Predictive) -> Float[Tensor, "B C M M"]:
     if isinstance(predictive, AffinePredictive):
         scale = predictive.scale.expand(predictive.shape).mT  # B C M
         return scale[..., :, None] * scale[..., None, :] * covariance_of_points(predictive.base)
+    if isinstance(predictive, SideBySidePredictive):
+        return torch.cat([covariance_of_points(part).double() for part in predictive.parts], 1)
     if isinstance(predictive, MixturePredictive | EnsemblePredictive):
         return _of_mixture(predictive)
     raise UnsupportedError(f"{type(predictive).__name__} does not say how its points vary together: draw them (sample)")

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from bayesmeta import distributions
 from bayesmeta.arguments import draw_shape
+from bayesmeta.count_distributions import smallest_count
 from bayesmeta.errors import UnsupportedError, retelling
 from bayesmeta.predictives.marginals import PredictiveMarginals
 from bayesmeta.predictives.predictive import Predictive, require_mask, require_shape
@@ -36,6 +37,11 @@ class _Mixture(Predictive):
     @abstractmethod
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         """function(component, values), `B S ..`, with values `B ..`."""
+
+    @property
+    @abstractmethod
+    def of_counts(self) -> bool:
+        """Whether what is predicted are counts."""
 
     @abstractmethod
     def _components_marginals(self) -> Distribution:
@@ -105,6 +111,8 @@ class _Mixture(Predictive):
         return self._average(self._over(lambda p, y: p.cdf(y), y))
 
     def _quantile(self, q: float) -> Tensor:
+        if self.of_counts:
+            return smallest_count(self.cdf, self.mean, self.variance, q)
         each = self._over(lambda p: p.quantile(q))
         return distributions.bisect(self.cdf, each.amin(1), each.amax(1), q)
 
@@ -166,6 +174,11 @@ class MixturePredictive(_Mixture):
     def shape(self) -> torch.Size:
         return torch.Size((self.log_weights.shape[0], *self.components.shape[1:]))
 
+    @property
+    @override
+    def of_counts(self) -> bool:
+        return self.components.of_counts
+
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         count = self.log_weights.shape[1]
         each = (None if value is None else value.repeat_interleave(count, 0) for value in values)
@@ -219,6 +232,11 @@ class EnsemblePredictive(_Mixture):
     @override
     def shape(self) -> torch.Size:
         return self.components[0].shape
+
+    @property
+    @override
+    def of_counts(self) -> bool:
+        return self.components[0].of_counts
 
     def _over(self, function: Callable[..., Tensor], *values: Tensor | None) -> Tensor:
         return torch.stack([function(component, *values) for component in self.components], 1)

@@ -11,6 +11,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, MixtureSam
 
 from bayesmeta import distributions
 from bayesmeta.arguments import probability
+from bayesmeta.count_distributions import is_of_counts
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.left_censored import LeftCensored
 from bayesmeta.modes import settle
@@ -194,8 +195,20 @@ class Predictive(OneLine, ABC):
         require_shape(y, distribution.batch_shape)
         return distributions.cdf(distribution, y)
 
+    @property
+    def of_counts(self) -> bool:
+        """Whether what is predicted are counts: quantiles and intervals are then whole numbers.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> learner = bm.MAML(bm.MLP(1, [8]), likelihood=bm.likelihoods.Poisson())
+            >>> learner.adapt(bm.Data.from_arrays([0.0], [2.0])).predict([1.0]).of_counts
+            True
+        """
+        return is_of_counts(self.marginals)
+
     def quantile(self, q: float) -> Float[Tensor, "B M C"]:
-        """The q-quantile of each output of each point, units of y.
+        """The q-quantile of each output of each point, units of y; of counts the smallest y with P(Y <= y) >= q.
 
         Args:
             q: one level; ask once for each.
@@ -208,6 +221,8 @@ class Predictive(OneLine, ABC):
     def interval(self, level: float = 0.9) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M C"]]:
         """The central interval (lower, upper) that holds y with probability `level`, output by output.
 
+        Of counts its ends are whole numbers that belong to it, and the probability is `level` at least.
+
         Raises:
             DataError: unless 0 < level < 1.
         """
@@ -216,7 +231,8 @@ class Predictive(OneLine, ABC):
 
     def _quantile(self, q: float) -> Tensor:
         distribution = distributions.univariate(self._regression())
-        if isinstance(distribution, Normal | StudentT | SmoothedStudentT | LeftCensored | MixtureSameFamily):
+        known = isinstance(distribution, Normal | StudentT | SmoothedStudentT | LeftCensored | MixtureSameFamily)
+        if known or is_of_counts(distribution):
             return distributions.quantile(distribution, q)
         # by Cantelli's inequality the root is within sqrt(max(q, 1 - q) / min) deviations of the mean
         reach = ((max(q, 1.0 - q) / min(q, 1.0 - q)) ** 0.5 + 1e-6) * self.stddev

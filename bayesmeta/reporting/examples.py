@@ -1,6 +1,6 @@
 """Which tasks a report draws, along which input, and at which numbers of shots."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from bayesmeta.data import Data
 from bayesmeta.evaluation.conclusions import main_shots
 from bayesmeta.evaluation.scores import Evaluation
 from bayesmeta.flat import FlatData
+from bayesmeta.learner import Learner
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
 
@@ -23,22 +24,28 @@ class Example(NamedTuple):
         name: the user's name of the task.
         points: its points in the order in which the evaluation took them.
         shots: numbers of support points.
+        learner: what predicts it.
     """
 
     why: str
     name: Hashable
     points: Data
     shots: tuple[int, ...]
+    learner: Learner
 
 
 def examples_of(
-    tasks: TaskDataset, evaluation: Evaluation, split: type[Split], query: int | None, number: int
+    parts: Sequence[tuple[TaskDataset, Learner]],
+    evaluation: Evaluation,
+    split: type[Split],
+    query: int | None,
+    number: int,
 ) -> tuple[Example, ...]:
     """Tasks from the worst to the best.
 
     Args:
-        tasks: those that were evaluated.
-        evaluation: of the tasks.
+        parts: tasks that were evaluated, and by which learner: one part, or the folds of a cross-validation.
+        evaluation: of all of them.
         split: as `evaluate` had it.
         query: as `evaluate` had it.
         number: how many.
@@ -51,12 +58,13 @@ def examples_of(
         why = {0: "Worst", len(order) - 1: "Best"}.get(place, f"Rank {place + 1} of {len(order)} from the worst")
         if place == (len(order) - 1) // 2 and 0 < place < len(order) - 1:
             why = "Typical"
+        tasks, learner = next(part for part in parts if name in part[0].names)
         row = tasks.names.index(name)
         room = int(split.room(tasks.task(name)))
         fitting = sorted(shots for shots in evaluation.shots if shots <= room)
         points = tasks.divided_task(row, split.at(fitting[-1], query), evaluation.seed).joined()
         shown = tuple(fitting[i] for i in spread_out(len(fitting), MOST_PANELS))
-        chosen.append(Example(why, name, points.points(points.mask[0]), shown))
+        chosen.append(Example(why, name, points.points(points.mask[0]), shown, learner))
     return tuple(chosen)
 
 

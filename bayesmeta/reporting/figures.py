@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from bayesmeta.evaluation import metrics
 from bayesmeta.evaluation.scores import Evaluation, ShotScores
 from bayesmeta.learner import Learner
 from bayesmeta.one_line import several
+from bayesmeta.plotting.style import GREY
+from bayesmeta.reporting import inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,30 +43,51 @@ class Panel:
     alt: str
     caption: str
 
-    def bytes(self, kind: str) -> bytes:
-        """The file: kind is svg or png. The same figure gives the same bytes."""
+    def png(self) -> bytes:
+        """The figure as a file."""
+        return self._saved("png", {})
+
+    def inline(self) -> str:
+        """The figure as a part of a page. The same figure gives the same text."""
+        return inline_svg.inline(self._saved("svg", {"Date": None}), self.name, self.alt)
+
+    def _saved(self, kind: str, metadata: dict[str, Any]) -> bytes:
         import matplotlib as mpl
 
         buffer = io.BytesIO()
-        settings: dict[Any, Any] = {"svg.hashsalt": "bayesmeta", "svg.fonttype": "path"}
+        settings: dict[Any, Any] = {"svg.hashsalt": "bayesmeta", "svg.fonttype": "none"}
         with mpl.rc_context(settings), _any_letters():
-            self.figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {})
+            self.figure.savefig(buffer, format=kind, dpi=160, metadata=metadata)
         return buffer.getvalue()
 
 
-def score_panel(evaluation: Evaluation, score: str, name: str, unit: str) -> Panel:
-    """One score against the number of shots."""
+def score_panel(
+    evaluation: Evaluation, score: str, name: str, unit: str, file: str, baselines: Mapping[str, Evaluation]
+) -> Panel:
+    """One score against the number of shots, with those of baselines."""
     figure, ax = _one(4.2, 3.0)
     plotting.score_by_shots(evaluation, score, ax=ax)
+    alt, caption = f"{name} by number of shots: {_values(evaluation, score)}.", f"{name} by shots"
+    low, high = ax.get_ylim()
+    for (what, other), style in zip(baselines.items(), ("--", ":", "-."), strict=False):
+        table = other.table().query("tasks > 0").sort_index()
+        ax.plot(np.arange(len(table)), table[score], linestyle=style, color=GREY, linewidth=1.4, label=what)
+        alt += f" Of {what}: {_values(other, score)}."
+        finite = table[score][np.isfinite(table[score])]
+        low, high = min([low, *finite]), max([high, *finite])
+    if baselines:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        ax.legend(frameon=False, fontsize=8)
     ax.set_ylabel(plain(f"{name}, {unit}" if unit else name))
+    return Panel(file, figure, alt, f"{caption}, with 95 % intervals over tasks.")
+
+
+def _values(evaluation: Evaluation, score: str) -> str:
     table = evaluation.table().query("tasks > 0").sort_index()
-    values = ", ".join(f"{value:.3g} at {shots}" for shots, value in table[score].items())
-    return Panel(
-        score, figure, f"{name} by number of shots: {values}.", f"{name} by shots, with 95 % intervals over tasks."
-    )
+    return ", ".join(f"{value:.3g} at {shots}" for shots, value in table[score].items())
 
 
-def reliability_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
+def reliability_panel(evaluation: Evaluation, result: ShotScores, end: str) -> Panel:
     """Reliability at one number of shots."""
     figure, ax = _one(3.5, 3.5)
     plotting.reliability_diagram(evaluation, shots=[result.shots], ax=ax)
@@ -80,25 +103,25 @@ def reliability_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
         what = f"share of right answers against confidence; the expected calibration error is {ece:.3f}"
     at = several(result.shots, "shot")
     return Panel(
-        f"reliability-{result.shots}", figure, f"Reliability diagram at {at}: {what}.", f"Reliability at {at}."
+        f"reliability-{result.shots}{end}", figure, f"Reliability diagram at {at}: {what}.", f"Reliability at {at}."
     )
 
 
-def pit_panel(evaluation: Evaluation, result: ShotScores) -> Panel:
+def pit_panel(evaluation: Evaluation, result: ShotScores, end: str) -> Panel:
     """Histogram of F(y) at one number of shots."""
     assert result.pit is not None
     figure, ax = _one(3.5, 2.5)
     plotting.pit_histogram(evaluation, shots=result.shots, ax=ax)
-    ax.legend(frameon=False, fontsize=7, loc="upper right", ncols=2)
+    ax.legend(frameon=False, fontsize=8, loc="upper right", ncols=2)
     values = result.pit.ravel()
     heights = np.histogram(values, bins=10, range=(0.0, 1.0))[0] / values.size * 10.0
     shown = ", ".join(f"{height:.2f}" for height in heights)
     at = several(result.shots, "shot")
     alt = f"Histogram of F(y) at {at}; one is uniform. Heights of the ten bars from left to right: {shown}."
-    return Panel(f"pit-{result.shots}", figure, alt, f"PIT histogram at {at}.")
+    return Panel(f"pit-{result.shots}{end}", figure, alt, f"PIT histogram at {at}.")
 
 
-def width_panel(evaluation: Evaluation, spread: float | None, unit: str) -> Panel:
+def width_panel(evaluation: Evaluation, spread: float | None, unit: str, end: str) -> Panel:
     """Widths of the intervals, task by task."""
     figure, ax = _one(4.2, 3.0)
     plotting.width_by_shots(evaluation, spread=spread, ax=ax)
@@ -111,7 +134,7 @@ def width_panel(evaluation: Evaluation, spread: float | None, unit: str) -> Pane
     if spread is not None:
         alt += f" The range of all outcomes is {spread:.3g} wide."
     caption = f"Width of the {100 * evaluation.level:g} % intervals, task by task. Dashed: the range of all outcomes."
-    return Panel("width", figure, alt, caption)
+    return Panel(f"width{end}", figure, alt, caption)
 
 
 def band_panels(

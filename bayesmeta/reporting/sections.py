@@ -1,7 +1,7 @@
 """The sections of a report as HTML: what each says about an evaluation, and the words around its figures."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,21 +24,38 @@ def conclusions(found: Sequence[Conclusion]) -> str:
         "Every sentence follows from the numbers below by a fixed rule. Intervals are over tasks, and for each "
         "question of 95 % for all numbers of shots together; shares are means over tasks. “Cannot tell” means that "
         "the tasks at hand leave both answers open. Shots: how many points of a new task are known before the "
-        "others are predicted."
+        "others are predicted. An arrow says what to do next."
     )
     return page.paragraph(text) + page.listed(found)
 
 
-def scores(evaluation: Evaluation, panels: list[Panel]) -> str:
-    """The table of scores by shots, and its figures."""
+def scores(
+    evaluation: Evaluation,
+    outcomes: Mapping[str, Evaluation],
+    baselines: Mapping[str, Evaluation],
+    panels: Mapping[str, list[Panel]],
+) -> str:
+    """The tables of scores by shots, and their figures; of several outcomes those of each below what is of all."""
     intro = page.paragraph(
-        "Small: 95 % interval, by resampling tasks. With few tasks such intervals are somewhat too short; "
-        "the sentences above use wider ones."
+        "Every number is a mean over tasks, so that tasks count alike. Small: 95 % interval, by resampling tasks. With "
+        "few tasks such intervals are somewhat too short; the sentences above use wider ones."
     )
-    return intro + _table(evaluation) + drawn(panels)
+    if len(outcomes) < 2:
+        (only,) = outcomes
+        return (
+            intro
+            + _table(evaluation)
+            + _beside(evaluation, baselines)
+            + drawn(panels["nll"] + panels[f"scores {only}"])
+        )
+    parts = [intro, _heading("All outcomes together"), _table(evaluation), _beside(evaluation, baselines)]
+    parts.append(drawn(panels["nll"]))
+    for name, own in outcomes.items():
+        parts += [_heading(name), _table(own), drawn(panels[f"scores {name}"])]
+    return "".join(parts)
 
 
-def calibration(classifier: bool, panels: list[Panel]) -> str:
+def calibration(classifier: bool, outcomes: Sequence[str], panels: Mapping[str, list[Panel]]) -> str:
     """Reliability diagrams, and in regression PIT histograms, with how to read them."""
     if classifier:
         text = (
@@ -47,21 +64,27 @@ def calibration(classifier: bool, panels: list[Panel]) -> str:
         )
     else:
         text = (
-            "Reliability: on the diagonal, the model means what it says. PIT histogram: flat when it does; walls "
+            "Reliability: on the diagonal, the model means what it says; what the line rises by between two levels is "
+            "the coverage of the interval between them. PIT histogram: flat when the model means what it says; walls "
             "at both ends mean intervals that are too narrow, a hump in the middle too wide ones, a slope a bias. "
             "The grey band of the histogram takes points as independent; those of one task are not, so with few "
             "tasks bars leave it more often than one time in twenty."
         )
-    return page.paragraph(text) + drawn(panels)
+    return page.paragraph(text) + _of_each("calibration", outcomes, panels)
 
 
-def sharpness(panels: list[Panel]) -> str:
+def sharpness(outcomes: Sequence[str], panels: Mapping[str, list[Panel]]) -> str:
     """Widths of the intervals."""
     text = (
         "Of two models whose intervals hold what they promise, the one with the narrower intervals is better. "
         "The dashed line is what one would say without knowing the task or its inputs."
     )
-    return page.paragraph(text) + drawn(panels)
+    return page.paragraph(text) + _of_each("sharpness", outcomes, panels)
+
+
+def training(lines: Sequence[str]) -> str:
+    """How the model was trained."""
+    return page.lines(lines)
 
 
 def classes(evaluation: Evaluation) -> str:
@@ -138,8 +161,8 @@ def example_tasks(groups: Sequence[tuple[str, list[Panel]]], one_varies: bool, l
     """
     if one_varies:
         text = (
-            "Line: mean. Dark and light band: 50 and 90 %, noise included. Black: the points that are known. "
-            "Grey: points that are not."
+            "Line: mean. Bands: 50 and 90 %, noise included. Large dots: the points that are known. Small dots: points "
+            "that are not."
         )
     else:
         text = (
@@ -161,29 +184,68 @@ def terms(evaluation: Evaluation) -> str:
         "rmse": ("RMSE", "Root mean squared error of a task, in units of the outcome, mean over tasks."),
         "crps": ("CRPS", "Continuous ranked probability score: the absolute error of a prediction that is a "
                  "distribution, in units of the outcome."),
-        "coverage": (f"{100 * evaluation.level:g} % coverage, width", "The share of outcomes that lie in the central "
-                     f"intervals of probability {evaluation.level:g}, and the mean width of these."),
-        "accuracy": ("Right answers", "The share of points whose most probable class is theirs."),
+        "coverage": (f"{100 * evaluation.level:g} % coverage, width", "The share of a task's outcomes that lie in the "
+                     f"central intervals of probability {evaluation.level:g}, mean over tasks, and the mean width."),
+        "accuracy": ("Right answers", "The share of a task's points whose most probable class is theirs."),
         "brier": ("Brier score", "Squared distance of the class probabilities from the truth, 0 to 2."),
         "regret": ("Regret", "NLL minus that of the exact Bayes predictive, which is known for simulated tasks."),
     }  # fmt: skip
     error = (
         "Calibration error",
-        "How far the reliability diagram is from the diagonal, over the points of all tasks; noise: about the error "
-        "that a calibrated model would show with these tasks.",
+        "How far the reliability diagram is from the diagonal; noise: about the error that a calibrated model would "
+        "show with these tasks.",
     )
     pit = ("PIT", "F(y), the predicted probability of a smaller outcome than the one that came. Uniform if right.")
-    listed = [value for name, value in known.items() if name in result.scores]
+    scored = {*result.scores, *(name for own in result.by_outcome for name in own)}
+    listed = [value for name, value in known.items() if name in scored]
     return page.terms([*listed, error, *([pit] if result.pit is not None else [])])
 
 
 def drawn(panels: list[Panel], narrow: bool = False) -> str:
     """The figures, inside of the page."""
-    return page.figures([page.figure(panel.bytes("svg"), panel.alt, panel.caption) for panel in panels], narrow)
+    return page.figures([page.figure(panel.inline(), panel.caption) for panel in panels], narrow)
+
+
+def _of_each(section: str, outcomes: Sequence[str], panels: Mapping[str, list[Panel]]) -> str:
+    """The figures of a section, of several outcomes below their names."""
+    heads = [_heading(name) if len(outcomes) > 1 else "" for name in outcomes]
+    return "".join(head + drawn(panels[f"{section} {name}"]) for head, name in zip(heads, outcomes, strict=True))
+
+
+def _heading(text: str) -> str:
+    return f"<h3>{page.escape(text)}</h3>"
+
+
+def _beside(evaluation: Evaluation, baselines: Mapping[str, Evaluation]) -> str:
+    """The NLL next to that of each baseline, on the same tasks and points."""
+    if not baselines:
+        return ""
+    rows: list[list[str | tuple[str, str]]] = []
+    table = _rows(evaluation)
+    others = {name: _rows(other) for name, other in baselines.items()}
+    for shots, row in table.items():
+        each = [row, *(other[shots] for other in others.values())]
+        rows.append([str(shots), *(_interval(one, "nll") for one in each)])
+    text = (
+        "The same tasks and points, predicted by what does not learn from a task's own points, or not from other tasks."
+    )
+    heads = ["shots", "NLL", *(f"NLL, {name}" for name in baselines)]
+    return page.paragraph(text) + page.table(heads, rows, "Beside the baselines")
+
+
+def _rows(evaluation: Evaluation) -> "dict[Any, pd.Series[Any]]":
+    """The rows of the table that have tasks, by shots."""
+    table = evaluation.table().query("tasks > 0").sort_index()
+    return dict(table.iterrows())
+
+
+def _interval(row: "pd.Series[Any]", name: str, percent: bool = False) -> tuple[str, str]:
+    return _cell(row[name], row[f"{name}_low"], row[f"{name}_high"], percent)
 
 
 def _table(evaluation: Evaluation) -> str:
-    table = evaluation.table().query("tasks > 0").sort_index()
+    table = _rows(evaluation)
+    names_of_columns = next(iter(table.values())).index
     shown = {
         "nll": "NLL",
         "rmse": "RMSE",
@@ -195,14 +257,12 @@ def _table(evaluation: Evaluation) -> str:
         "regret": "regret",
     }
     errors = {"calibration_error": "calibration_noise", "ece": "ece_noise"}
-    names = [name for name in shown if name in table]
-    error = next(name for name in errors if name in table)
+    names = [name for name in shown if name in names_of_columns]
+    error = next(name for name in errors if name in names_of_columns)
     rows: list[list[str | tuple[str, str]]] = []
-    for shots, row in table.iterrows():
+    for shots, row in table.items():
         cells: list[str | tuple[str, str]] = [str(shots), f"{row['tasks']:.0f}", f"{row['points']:.0f}"]
-        for name in names:
-            percent = name in ("coverage", "accuracy")
-            cells.append(_cell(row[name], row[f"{name}_low"], row[f"{name}_high"], percent))
+        cells += [_interval(row, name, percent=name in ("coverage", "accuracy")) for name in names]
         noise = row[errors[error]]
         cells.append((f"{row[error]:.3f}", f"noise {noise:.3f}" if np.isfinite(noise) else ""))
         rows.append(cells)

@@ -5,7 +5,7 @@ try. The verbs are `bayesmeta.compare` and `bayesmeta.stack`.
 from bayesmeta.selection.candidates import Candidate, alone, fresh_process, pooled
 from bayesmeta.selection.comparison import Comparison
 from bayesmeta.selection.cross_validation import HeldOutDensities, OneSplit
-from bayesmeta.selection.judged_once import CrossValidated, Fold, cross_validate
+from bayesmeta.selection.judged_once import CrossValidated, Fold, cross_validate, usual_baselines
 from bayesmeta.selection.recommendation import Recommendation
 from bayesmeta.selection.stack import stacked, stacking_weights
 
@@ -23,4 +23,5 @@ __all__ = [
     "pooled",
     "stacked",
     "stacking_weights",
+    "usual_baselines",
 ]

@@ -272,7 +272,7 @@ def _fold(
         for positions, part in tasks.select(held_out.tolist()).by_length():
             batch, able = part.divided(split.at(shot, query), seed), split.room(part.data) >= shot
             chosen = able.nonzero().flatten()
-            support, points = batch.support.select(chosen), batch.query.select(chosen)
+            support, points = batch.support.select(chosen), batch.query.select(chosen).complete
             names = [part.names[i] for i in chosen.tolist()]
             with retelling(names=names):
                 each = [

@@ -8,11 +8,13 @@ a little worse than one that learns from all tasks.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tqdm import tqdm
 
-from bayesmeta.arguments import seed_of, shot_counts, whole
+from bayesmeta.arguments import probability, seed_of, shot_counts, whole
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.evaluate import evaluate
 from bayesmeta.evaluation.scores import Evaluation, ShotScores, in_columns, with_half
@@ -34,8 +36,18 @@ from bayesmeta.tasks.source import RandomSplit, Split
 if TYPE_CHECKING:
     import pandas as pd
 
-BASELINES: dict[str, Factory] = {POOLED: pooled, ALONE: alone}
-"""What every comparison has beside it: one regression for all tasks, and each task alone."""
+
+def usual_baselines(steps: int = 2_000) -> dict[str, Factory]:
+    """What every comparison has beside it: one regression for all tasks, and each task alone.
+
+    Args:
+        steps: of the training of the regression.
+
+    Example:
+        >>> list(usual_baselines())
+        ['pooled', 'alone']
+    """
+    return {POOLED: partial(pooled, steps=steps), ALONE: alone}
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +168,7 @@ class CrossValidated(OneLine):
         title = f"{several(tasks, 'task')}, each judged once by learners that were trained without it, in {folds} folds"
         left_out = len(self.tasks) - tasks
         title += f"; {several(left_out, 'task')} with too few points left out" if left_out else ""
+        title += f"; at most {several(self.query, 'point')} of a task predicted" if self.query is not None else ""
         level = next(iter(self.evaluations.values())).level
         title += (
             "\n±: half of a 95 % bootstrap interval over tasks; behind: of the best in nats a point, paired by task"
@@ -185,6 +198,7 @@ def cross_validate(
     num_bootstrap: int = 1_000,
     seed: int = 0,
     batch_size: int = 64,
+    progress: bool | None = False,
 ) -> CrossValidated:
     """Judge ways of learning by all tasks: each is predicted once, by learners that were trained without it.
 
@@ -197,13 +211,14 @@ def cross_validate(
         tasks: all tasks that there are to learn from.
         shots: support points of a held-out task; numbers that no task has room for are left out.
         folds: into how many parts the tasks are divided, at random; each learner is trained so many times.
-        baselines: what is there to be beaten; `pooled` and `alone` by default.
+        baselines: what is there to be beaten; `usual_baselines()` by default, which are `pooled` and `alone`.
         split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
         query: largest number of query points of a task; None takes all that are left.
         level: probability of the central interval whose coverage and width are reported.
         num_bootstrap: resamplings of the tasks for the intervals.
         seed: of the folds, the divisions, the training and the bootstrap.
         batch_size: tasks adapted to at once.
+        progress: whether to show a progress bar, which counts trainings; None shows it on a terminal only.
 
     Raises:
         DataError: no learners, one that is called as a baseline, fewer than two folds or more than tasks, no task with
@@ -219,8 +234,9 @@ def cross_validate(
         >>> found.table().loc[3, "tasks"].to_dict()
         {'alone': 9, 'line': 9}
     """
-    baselines = BASELINES if baselines is None else baselines
+    baselines = usual_baselines() if baselines is None else baselines
     shots, seed, num_bootstrap = shot_counts(shots), seed_of(seed), whole(num_bootstrap, "of bootstrap resamplings")
+    level = probability(level, "an interval level")
     if not isinstance(tasks, TaskDataset):
         raise DataError(f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame")
     require_factories(learners)
@@ -233,12 +249,16 @@ def cross_validate(
     arguments = dict(split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed)  # noqa: C408
     parts = [part.tolist() for part in folds_of(tasks, folds, seed)]
     evaluations, kept, seconds = {}, {}, []
-    for name, factory in {**learners, **baselines}.items():
-        start = time.perf_counter()
-        found = _judged(factory, tasks, parts, fitting, batch_size, arguments)
-        seconds.append(time.perf_counter() - start)
-        kept[name] = tuple(Fold(fold.tasks, fold.learner) for fold, _ in found)
-        evaluations[name] = _joined([each for _, each in found if each is not None], tasks)
+    everybody = {**learners, **baselines}
+    bar = tqdm(total=len(everybody) * len(parts), disable=None if progress is None else not progress, leave=False)
+    with bar:
+        for name, factory in everybody.items():
+            bar.set_description(name)
+            start = time.perf_counter()
+            found = _judged(factory, tasks, parts, fitting, batch_size, arguments, bar)
+            seconds.append(time.perf_counter() - start)
+            kept[name] = tuple([fold for fold, _ in found])
+            evaluations[name] = _joined([each for _, each in found if each is not None], tasks)
     held_out = _densities(evaluations, fitting, seconds)
     comparison = Comparison(held_out, num_bootstrap, seed)
     return CrossValidated(evaluations, kept, tuple(baselines), comparison, tasks, split, query)
@@ -252,6 +272,7 @@ def _judged(
     shots: tuple[int, ...],
     batch_size: int,
     arguments: dict[str, Any],
+    bar: "tqdm[Any]",
 ) -> list[tuple[Fold, Evaluation | None]]:
     """Fold by fold; no evaluation where no task of a fold has room for the least number of shots."""
     judged: list[tuple[Fold, Evaluation | None]] = []
@@ -262,6 +283,7 @@ def _judged(
         able = int(arguments["split"].room(held_out.data).max()) >= min(shots)
         found = evaluate(learner, held_out, shots, batch_size=batch_size, **arguments) if able else None
         judged.append((Fold(held_out, learner), found))
+        bar.update()
     return judged
 
 
@@ -304,8 +326,11 @@ def _size(learner: Learner) -> int:
     return sum(parameter.numel() for parameter in learner.parameters()) + learner.kept_rows
 
 
-def _printed(table: "pd.DataFrame", level: float) -> str:
+def _printed(table: "pd.DataFrame | pd.Series[Any]", level: float) -> str:
     """The main columns, a line for each number of shots and candidate, those of one number of shots together."""
+    import pandas as pd
+
+    assert not isinstance(table, pd.Series)  # one outcome of several has rows, too
     shown = {"nll": "NLL", "rmse": "RMSE", "crps": "CRPS", "accuracy": "accuracy", "brier": "Brier"}
     rows = []
     heads = ["shots", "tasks", "learner", *(head for name, head in shown.items() if name in table)]

@@ -1,9 +1,9 @@
 """Which of several learners to take, in one plain sentence or a few: the simplest of those that predict best.
 
 Learners are compared over all numbers of shots together, task by task. Of those within one standard error of the best
-the simplest is taken (the rule of Breiman, Friedman, Olshen, Stone 1984, section 3.4.3), by the number of parameters that
-it learns. Baselines are never taken: what is said of them is whether learning across tasks, and from the points of a
-task, is worth having here.
+the simplest is taken (the rule of Breiman, Friedman, Olshen, Stone 1984, section 3.4.3), by the number of parameters
+that it learns. Baselines are never taken: what is said of them is whether learning across tasks, and from the points of
+a task, is worth having here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,8 +116,8 @@ def recommendation(
     if gaps and (not ahead or len(judge.each) < FEWEST):
         what = "the simplest of what predicts best so far" if len(methods) > 1 else "the only method"
         text = (
-            f"Nothing can be told from {tasks}: no difference is larger than noise. Take {name}, {what}, until there are "
-            "more tasks."
+            f"Nothing can be told from {tasks}: no difference is larger than noise. Take {name}, {what}, until there "
+            "are more tasks."
         )
         equal = []
     elif gaps:

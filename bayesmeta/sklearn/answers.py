@@ -61,7 +61,7 @@ def _untrained(method: Method, tasks: TaskDataset) -> tuple[Learner, Trainer]:
     kind = schema.outcome_kind
     if method is None or isinstance(method, str):
         found = recipe(next(iter(recipes(kind))) if method is None else method, kind)
-        return found.for_table(schema), found.train
+        return found.for_table(schema, len(tasks)), found.train
     is_function = callable(method) and not isinstance(method, Learner)
     learner = (
         method(len(schema.x_names), len(schema.classes) or len(schema.y)) if is_function else copy.deepcopy(method)

@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_array, check_consistent_length
 from torch import Tensor
@@ -196,13 +197,13 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
         return tags
 
 
-def mean_log_density(estimator: MetaRegressor, X: Any, y: Any) -> float:
+def mean_log_density(estimator: MetaRegressor | Pipeline, X: Any, y: Any) -> float:
     """A score for searches and cross-validation (`scoring=mean_log_density`): the mean log density of rows, in nats.
 
     It rewards a mean that is right and a deviation that says how far off it is, where R² sees the mean alone.
 
     Args:
-        estimator: a fitted one.
+        estimator: a fitted `MetaRegressor`, or a pipeline that ends in one.
         X: rows.
         y: their outcomes.
 
@@ -219,6 +220,8 @@ def mean_log_density(estimator: MetaRegressor, X: Any, y: Any) -> float:
         >>> scores.shape
         (3,)
     """
+    if isinstance(estimator, Pipeline):
+        return mean_log_density(estimator[-1], estimator[:-1].transform(X), y)
     return float(np.mean(estimator.log_density(X, y)))
 
 

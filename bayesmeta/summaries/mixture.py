@@ -1,10 +1,12 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from typing_extensions import override
 
+from bayesmeta.errors import DataError
 from bayesmeta.summaries import text
 from bayesmeta.summaries.mixed_model import MixedModelSummary
 from bayesmeta.summaries.summary import Summary
@@ -12,42 +14,57 @@ from bayesmeta.summaries.summary import Summary
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureSummary(Summary):
-    """Several learners whose predictions are mixed: the weight of each, and its own summary.
+    """Several learners whose predictions are mixed: the weights of each, and its own summary.
 
     On the page is the summary of the heaviest linear mixed model among them, if there is one: its numbers have names.
 
     Attributes:
         names: of the learners.
-        weights: of each, which sum to 1.
+        points: numbers of points of a task at which weights are given.
+        weights: at each of these, of each learner; those of one number of points sum to 1.
         members: the summary of each.
 
     Example:
         >>> import bayesmeta as bm
         >>> learners = {"line": bm.ALPaCA(bm.Identity(1)), "network": bm.MAML(bm.MLP(1, [8]))}
-        >>> summary = bm.wrappers.Stacked(learners, {"line": 0.75, "network": 0.25}).summary()
+        >>> mixed = bm.wrappers.Stacked(learners, {"line": [0.75, 0.4], "network": [0.25, 0.6]}, points=[0, 5])
+        >>> summary = mixed.summary()
+        >>> print(*str(summary).splitlines()[4:7], sep="|")
+                 0 points     5|  line         75 %  40 %|  network      25 %  60 %
         >>> summary.member("line").variance_components.index.names
         ['group', 'term']
-        >>> summary.names, summary.weights
-        (('line', 'network'), (0.75, 0.25))
     """
 
     names: tuple[str, ...]
-    weights: tuple[float, ...]
+    points: tuple[float, ...]
+    weights: tuple[tuple[float, ...], ...]
     members: tuple[Summary, ...]
 
     def member(self, name: str) -> Summary:
         """The summary of one of the learners. Raises DataError where there is none of the name."""
+        if name not in self.names:
+            raise DataError(f"expected one of the models {', '.join(self.names)}, got {name!r}")
         return self.members[self.names.index(name)]
+
+    @property
+    def mean_weights(self) -> dict[str, float]:
+        """The weight of each learner, averaged over the numbers of points."""
+        return {name: fmean(each) for name, each in zip(self.names, zip(*self.weights, strict=True), strict=True)}
 
     @override
     def lines(self, level: float) -> list[str]:
-        order = sorted(range(len(self.names)), key=lambda i: -self.weights[i])
-        pairs = [
-            (f"{text.percent(self.weights[i]):>5}  {self.names[i]:<{max(map(len, self.names))}}", self.members[i].kind)
-            for i in order
-        ]
-        lines = text.section("Models and their weights", text.facts(pairs))
-        shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and self.weights[i] > 0.0]
+        mean = self.mean_weights
+        order = sorted(range(len(self.names)), key=lambda i: -mean[self.names[i]])
+        title, rows, headers = "Models and their weights", self.weights[:1], ["weight"]
+        if len(set(self.weights)) > 1:
+            title, rows = f"{title}, by the points that a task has shown", self.weights
+            first, *more = (f"{point:g}" for point in self.points)
+            headers = [f"{first} point" if first == "1" else f"{first} points", *more]
+        shares = [[text.percent(row[i]) for i in order] for row in rows]
+        table = text.table(["", *headers], [[self.names[i] for i in order], *shares], words=1)
+        kinds = text.facts([(self.names[i], self.members[i].kind) for i in order])
+        lines = text.section(title, [*table, "", *kinds])
+        shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and mean[self.names[i]] > 0.0]
         if shown:
             body = self.members[shown[0]].page(level).splitlines()
             lines += ["", f"The model {self.names[shown[0]]!r}", *(f"  {line}".rstrip() for line in body)]

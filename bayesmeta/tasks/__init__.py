@@ -1,5 +1,6 @@
 """Where tasks come from: tables, images, simulators with their oracles; and how their points are divided."""
 
+from bayesmeta.outcomes import Counts, Positives
 from bayesmeta.tasks.bandits.bandit import Bandits
 from bayesmeta.tasks.bandits.bernoulli import BernoulliBandits
 from bayesmeta.tasks.bandits.gittins import Gittins
@@ -44,6 +45,7 @@ __all__ = [
     "ClassSplit",
     "ClusteredTasks",
     "Composed",
+    "Counts",
     "Episodes",
     "EqualSplit",
     "Erased",
@@ -62,6 +64,7 @@ __all__ = [
     "PixelNoise",
     "Play",
     "Policy",
+    "Positives",
     "PrefixSplit",
     "RandomArms",
     "RandomSplit",

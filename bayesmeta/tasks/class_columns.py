@@ -20,7 +20,8 @@ from bayesmeta.tasks.columns import FEW, as_float, likely_cause, positions, refu
 if TYPE_CHECKING:
     import pandas as pd
 
-ASK_CLASSES, ASK_NUMBERS = "outcomes=bm.Labels() or --outcome classes", "outcomes=bm.Numbers() or --outcome numbers"
+ASK_CLASSES, ASK_NUMBERS = "outcomes=bm.Labels() or --outcome classes", "outcomes=bm.Numbers() or --outcome number"
+ASK_BINARY = "outcomes=bm.Labels(2) or --outcome binary"
 MOST_CODES = 3
 ENOUGH = 10  # rows from which on two or three values of a number are no chance
 
@@ -126,8 +127,16 @@ def warn_of_codes(name: str, values: np.ndarray) -> None:
     if (found != np.round(found)).any():
         return
     in_a_row = len(found) == 3 and found[0] in (0.0, 1.0) and found[-1] == found[0] + 2.0
+    if found.tolist() == [0.0, 1.0]:
+        warnings.warn(
+            f"column {name!r} holds 0 and 1 alone, and is predicted as a number with a density: {ASK_BINARY} predicts "
+            f"probabilities; {ASK_NUMBERS} says that it is a number without this warning",
+            OutcomeWarning,
+            stacklevel=5,  # whoever called from_frame
+        )
+        return
     likely = len(values) >= ENOUGH and (len(found) == 2 or in_a_row)
-    if likely or found.tolist() == [0.0, 1.0]:
+    if likely:
         shown = ", ".join(f"{value:.0f}" for value in found[:-1]) + f" and {found[-1]:.0f}"
         warnings.warn(
             f"column {name!r} holds {shown} alone, and is predicted as a number with a density: if these are "

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -21,7 +22,7 @@ from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
 from bayesmeta.task_names import factorized, look_alikes, name_text
 from bayesmeta.tasks.source import Split, TaskSource
-from bayesmeta.tasks.table import Schema, observed
+from bayesmeta.tasks.table import Schema
 from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
@@ -111,7 +112,9 @@ class TaskDataset(TaskSource):
             task: the column with the task's name; or several of nested groupings, the outermost first: with
                 `["school", "class"]` a class of a school is a task, and its name a tuple.
             x: input columns; text and category columns are one-hot encoded. May be empty.
-            y: an outcome column of numbers or classes, or several of numbers. A row with a missing outcome is left out.
+            y: an outcome column of numbers or classes, or several of numbers. A row with a missing outcome is left out;
+                of several, a row that has one of them is kept (`Data.known`), for learners that can do without the
+                others (`bm.wrappers.Separately`).
             covariates: input columns that are constant within a task; appended to x.
             groups: columns of groupings that tasks have in common, such as the samples on a plate. Their levels, and
                 those of the outer columns of `task`, are the last inputs, each a number: for `MixedEffects`.
@@ -142,16 +145,14 @@ class TaskDataset(TaskSource):
         """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
-        (rows, names), y = schema.tasks(frame), schema.outcomes(frame)
-        present = observed(y)
+        rows, names = schema.tasks(frame)
+        present = schema.has_outcome(frame)
         counts = np.bincount(rows[present], minlength=len(names))
         if not counts.all():
             _without_outcome([name for name, count in zip(names, counts, strict=True) if not count], schema)
         if not present.all():
-            frame, y, rows = frame[present], y[present], rows[present]
-        x = schema.inputs(frame)
-        points = Data.from_labels(x, y) if schema.classes else Data.from_arrays(x, y, schema.deviations(frame))
-        tasks = cls._grouped(points, rows)
+            frame, rows = frame[present], rows[present]
+        tasks = cls._grouped(schema.points(frame), rows)
         tasks.names, tasks.schema = tuple(names[row] for row in tasks.names), schema  # type: ignore[call-overload]
         return tasks
 
@@ -264,6 +265,54 @@ class TaskDataset(TaskSource):
         """The tasks at these positions."""
         positions = list(positions)
         return TaskDataset(self.flat.select(positions), [self.names[i] for i in positions], self.schema, self.oracle)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether points lack some of their outcomes.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> frame = pd.DataFrame({"who": list("aab"), "u": [1.0, 2.0, 3.0], "v": [4.0, None, 5.0]})
+            >>> bm.TaskDataset.from_frame(frame, task="who", x=[], y=["u", "v"]).has_gaps
+            True
+        """
+        return self.flat.noise is not None and bool(self.flat.noise.isinf().any())
+
+    def of_outcome(self, outcome: str | int) -> "TaskDataset":
+        """The tasks with one of their outcomes alone, at the points where it was measured.
+
+        Args:
+            outcome: its column, or its place from 0. Tasks in which it was never measured are left out.
+
+        Raises:
+            DataError: an unknown outcome, labels, or one that was measured nowhere.
+
+        Example:
+            >>> import pandas as pd
+            >>> import bayesmeta as bm
+            >>> frame = pd.DataFrame({"who": list("aab"), "u": [1.0, 2.0, 3.0], "v": [4.0, None, None]})
+            >>> tasks = bm.TaskDataset.from_frame(frame, task="who", x=[], y=["u", "v"])
+            >>> tasks.of_outcome("u"), tasks.of_outcome("v").names
+            (TaskDataset(2 tasks, 1 to 2 points each), ('a',))
+        """
+        flat, schema = self.flat, self.schema
+        names: Sequence[str | int] = schema.y if isinstance(outcome, str) and schema else range(flat.y[0].numel())
+        if not flat.y.is_floating_point() or outcome not in names:
+            raise DataError(f"expected one of the outcomes {list(names)}, got {outcome!r}")
+        at = list(names).index(outcome)
+        noise = None if flat.noise is None else flat.noise[:, at : at + 1]
+        kept = torch.ones(len(flat.y), dtype=torch.bool) if noise is None else ~noise[:, 0].isinf()
+        if not bool(kept.any()):
+            raise DataError(f"expected a point where {outcome!r} was measured, got none")
+        tasks = torch.repeat_interleave(torch.arange(len(self)), flat.counts)[kept]
+        found, places = tasks.unique(return_inverse=True)
+        if noise is not None:
+            has_bars = bool(schema.yerr) if schema else bool(noise[kept].any())
+            noise = noise[kept] if has_bars else None  # else it says no more than what was measured
+        part = FlatData.grouped(flat.x[kept], flat.y[kept, at : at + 1], places, len(found), noise)
+        alone = None if schema is None else replace(schema, y=schema.y[at : at + 1], yerr=schema.yerr[at : at + 1])
+        return TaskDataset(part, [self.names[i] for i in found.tolist()], alone)
 
     def split(self, test: float = 0.25, seed: int = 0) -> tuple["TaskDataset", "TaskDataset"]:
         """Divide the tasks at random into (train, test), by task and never by row.

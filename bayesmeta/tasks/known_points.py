@@ -75,17 +75,17 @@ class KnownPoints:
 
     @classmethod
     def of(cls, schema: Schema, frame: "pd.DataFrame") -> "KnownPoints":
-        """The rows of a table that have an outcome; nothing is asked of the others.
+        """The rows of a table that have an outcome, one of several at least; nothing is asked of the others.
 
         Raises:
             DataError: a column or cell cannot be read as the schema says.
         """
         frame = frame[schema.has_outcome(frame)]
         rows, names = schema.tasks(frame)
-        yerr = schema.deviations(frame)
-        x, y = torch.from_numpy(schema.inputs(frame)), torch.from_numpy(schema.outcomes(frame))
-        noise = None if yerr is None else torch.from_numpy(yerr).square()
-        return cls(schema, tuple(names), FlatData.grouped(x, y, torch.from_numpy(rows), len(names), noise))
+        data = schema.points(frame)
+        noise = None if data.noise is None else data.noise[0]
+        grouped = FlatData.grouped(data.x[0], data.y[0], torch.from_numpy(rows), len(names), noise)
+        return cls(schema, tuple(names), grouped)
 
     def extended(self, frame: "pd.DataFrame") -> "KnownPoints":
         """These and the rows of another table: of the same tasks, of others, or of both.
@@ -103,7 +103,8 @@ class KnownPoints:
         tasks = torch.cat([known, new.repeat_interleave(more.points.counts)])
         x, y = torch.cat([self.points.x, more.points.x]), torch.cat([self.points.y, more.points.y])
         ours, theirs = self.points.noise, more.points.noise
-        noise = None if ours is None or theirs is None else torch.cat([ours, theirs])
+        each = [torch.zeros_like(part.points.y) if own is None else own for part, own in ((self, ours), (more, theirs))]
+        noise = None if ours is None and theirs is None else torch.cat(each)
         return KnownPoints(self.schema, tuple(names), FlatData.grouped(x, y, tasks, len(names), noise))
 
     def repeated(self, frame: "pd.DataFrame") -> int:
@@ -246,6 +247,7 @@ def fingerprint(learner: Learner) -> str:
 def _rows(tasks: Tensor, points: FlatData) -> list[tuple[int, bytes]]:
     """Every row as its task and its bytes, of which zero has but one kind."""
     y = points.y.double() if points.y.ndim == 2 else points.y.double()[:, None]
+    y = y if points.noise is None else y.masked_fill(points.noise.isinf(), torch.nan)  # what was not measured
     cells = torch.cat([points.x.double(), y], 1) + 0.0
     return [(task, row.tobytes()) for task, row in zip(tasks.tolist(), cells.numpy(), strict=True)]
 
@@ -276,7 +278,8 @@ def _require_readable(schema: Schema, names: Sequence[str], points: FlatData, pa
         and (points.y.dtype, points.y.ndim) == kind
         and (bool(schema.classes) or points.y.shape[1] == len(schema.y))
         and len(set(names)) == len(names) == points.num_tasks
-        and (points.noise is not None) == bool(schema.yerr)
+        and (points.noise is not None or not schema.yerr)
+        and (points.noise is None or bool(schema.yerr) or len(schema.y) > 1)
         and bool(points.x.isfinite().all())
         and bool((points.counts > 0).all())
     )

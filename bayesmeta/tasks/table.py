@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bayesmeta.data import as_tensor
+from bayesmeta.data import Data, as_tensor
 from bayesmeta.errors import DataError, ShapeError
-from bayesmeta.outcomes import Labels, Numbers, Outcomes
+from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.task_names import factorized, name_text, place
 from bayesmeta.task_names import texts as text_of
 from bayesmeta.tasks.class_columns import ASK_CLASSES, classes_of, labels, warn_of_codes
@@ -17,6 +17,9 @@ from bayesmeta.typing import ArrayLike
 
 if TYPE_CHECKING:
     import pandas as pd
+
+KINDS: dict[str, type[Numbers]] = {"number": Numbers, "positive": Positives, "count": Counts}
+UNMEASURED = ("positive", "count")  # kinds whose known noise, an error bar of their own unit, has no place
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Schema:
         groups: columns of groupings that tasks have in common, point by point (the samples on a plate).
         yerr: for every outcome column that of its known noise, a standard deviation in its units; empty where none is
             known.
+        kind: of the outcome: "number", "positive", "count", "classes", or "binary" where it is one of two classes and
+            predictions are the probability of the second.
 
     The levels of `within` and `groups` are the last inputs, a number each: the place of the level in `levels`, or their
     number for a level that is not known. A name that is not among those of `within` is such a level; in a column of
@@ -64,6 +69,7 @@ class Schema:
     within: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     yerr: tuple[str, ...] = ()
+    kind: str = "number"
 
     @classmethod
     def of(
@@ -89,13 +95,15 @@ class Schema:
             covariates: input columns that are constant within a task.
             groups: columns of groupings that tasks have in common.
             outcomes: `Labels()` where the outcome is a class whatever it looks like, `Numbers()` where it is a number;
-                by default what it looks like. `Labels(3)` and `Numbers(2)` also say how many.
+                by default what it looks like. `Labels(3)` and `Numbers(2)` also say how many; `Labels(2)` that it is
+                binary; `bm.tasks.Positives()` and `bm.tasks.Counts()` which numbers.
             yerr: the column of known standard deviations of the outcome, or one for each outcome column.
 
         Raises:
             DataError: a column is unknown, named twice, or neither numeric nor categorical: times and dates, numbers
                 written as text, text with about as many levels as rows. `astype("category")` says that a column holds
-                categories. Also classes or numbers of another count than `outcomes` says.
+                categories. Also classes or numbers of another count than `outcomes` says, a number that is not
+                positive, or no count, where it should be.
         """
         from pandas.api.types import is_numeric_dtype
 
@@ -120,7 +128,7 @@ class Schema:
             raise DataError("expected at least one outcome column y, got none")
         if len(yerr) not in (0, len(y)):
             raise DataError(f"expected a yerr column for each of the outcomes {list(y)}, got {list(yerr)}")
-        used = frame[frame[list(y)].notna().all(axis=1)]  # a row without an outcome is left out, and its levels too
+        used = frame[frame[list(y)].notna().any(axis=1)]  # a row without an outcome is left out, and its levels too
         texts = [name for name in (*x, *covariates) if not is_numeric_dtype(used[name])]
         tasks = _tasks(used, nested)[0] if texts else np.zeros(len(used), dtype=np.int64)
         found = {name: each for name in texts if (each := levels_of(used[name], tasks)) is not None}
@@ -129,13 +137,21 @@ class Schema:
         classes = _classes(used, y, outcomes)
         if classes and yerr:
             raise DataError(f"expected no known noise of classes, got the column {yerr[0]!r} for {y[0]!r}")
+        kind = _kind(classes, outcomes)
+        if yerr and kind in UNMEASURED:
+            raise DataError(f"expected no known noise of an outcome that is a {kind}, got the column {yerr[0]!r}")
         columns = (tuple(x), tuple(y), tuple(covariates), found, classes, tuple(within), tuple(groups), tuple(yerr))
-        return cls(nested[-1], *columns)
+        schema = cls(nested[-1], *columns, kind)
+        if not classes:
+            schema.outcomes(used)  # says which cell is not of the kind
+        return schema
 
     @property
     def outcome_kind(self) -> Outcomes:
-        """What a learner of such tables predicts: `Labels(C)` of the classes, or so many numbers."""
-        return Labels(len(self.classes)) if self.classes else Numbers(len(self.y))
+        """What a learner of such tables predicts: `Labels(C)` of the classes, or so many numbers, of a kind."""
+        if self.classes:
+            return Labels(len(self.classes))
+        return KINDS.get(self.kind, Numbers)(len(self.y))
 
     @property
     def x_names(self) -> tuple[str, ...]:
@@ -197,15 +213,31 @@ class Schema:
         """The outcomes of each row: `rows C` in float64, NaN where missing, or labels `rows` in int64, there -1.
 
         Raises:
-            DataError: like `inputs`; a class that is not one of `classes`.
+            DataError: like `inputs`; a class that is not one of `classes`, a number that is not of the outcome's kind.
         """
         _require_columns(frame, self.y)
         if self.classes:
             return labels(frame[self.y[0]], self.classes)
-        return np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
+        values = np.stack([numbers(frame[name], missing_allowed=True) for name in self.y], 1)
+        self._require_kind(frame, values)
+        return values
+
+    def _require_kind(self, frame: "pd.DataFrame", values: np.ndarray) -> None:
+        kind = self.outcome_kind
+        assert isinstance(kind, Numbers)
+        wrong = kind.forbidden(as_tensor(np.nan_to_num(values, nan=1.0), "outcomes"))
+        if wrong is not None and bool(wrong.any()):
+            row, output = (int(i) for i in wrong.nonzero()[0])
+            name = self.y[output]
+            raise DataError(
+                f"expected {kind.requirement} in column {name!r}, got {values[row, output]:g} in "
+                f"{place(frame[name], row)}"
+            )
 
     def deviations(self, frame: "pd.DataFrame") -> np.ndarray | None:
         """The known noise of the outcomes of each row, standard deviations `rows C` in float64; None where none is.
+
+        Of several outcomes, the noise of one that is missing is not looked at, and is 0 here.
 
         Raises:
             DataError: an unknown column, a missing or infinite cell, one that is not a number, or a negative one;
@@ -219,8 +251,12 @@ class Schema:
         """
         if not self.yerr:
             return None
-        _require_columns(frame, self.yerr)
-        columns = [numbers(frame[name], missing_allowed=False) for name in self.yerr]
+        _require_columns(frame, [*self.yerr, *self.y])
+        columns = []
+        for name, outcome in zip(self.yerr, self.y, strict=True):
+            measured = frame[outcome].notna().to_numpy() if len(self.y) > 1 else np.ones(len(frame), dtype=bool)
+            columns.append(np.zeros(len(frame)))
+            columns[-1][measured] = numbers(frame[name][measured], missing_allowed=False)
         for name, values in zip(self.yerr, columns, strict=True):
             if (values < 0.0).any():
                 row = int(np.argmax(values < 0.0))
@@ -230,7 +266,7 @@ class Schema:
         return np.stack(columns, 1)
 
     def has_outcome(self, frame: "pd.DataFrame") -> np.ndarray:
-        """Which rows have all their outcomes, `rows`. Raises DataError like `outcomes`.
+        """Which rows have their outcome, or at least one of several, `rows`. Raises DataError like `outcomes`.
 
         Example:
             >>> import pandas as pd
@@ -239,6 +275,22 @@ class Schema:
             [True, False]
         """
         return observed(self.outcomes(frame))
+
+    def points(self, frame: "pd.DataFrame") -> Data:
+        """Rows that have an outcome (`has_outcome`) as the points of one task, in their order.
+
+        Raises:
+            DataError: like `inputs`, `outcomes` and `deviations`.
+
+        Example:
+            >>> import pandas as pd
+            >>> schema = Schema("who", x=("day",), y=("weight", "height"))
+            >>> frame = pd.DataFrame({"who": ["a"] * 2, "day": [0, 1], "weight": [3.2, 3.4], "height": [50.0, None]})
+            >>> schema.points(frame).known.tolist()
+            [[[True, True], [True, False]]]
+        """
+        x, y = self.inputs(frame), self.outcomes(frame)
+        return Data.from_labels(x, y) if self.classes else Data.partly_known(x, y, self.deviations(frame))
 
     def class_sets(self, sets: ArrayLike) -> list[tuple[str, ...]]:
         """The names of the classes in each set, such as `label_set` of conformal prediction gives for one task.
@@ -301,7 +353,8 @@ class Schema:
             lists["yerr"] = tuple(value.get("yerr", ()))  # folders of before there was known noise have none
             classes = tuple(map(name_text, value.get("classes", ())))  # folders of before there were any have none
             lists |= {name: tuple(value.get(name, ())) for name in ("within", "groups")}
-            return cls(task=value["task"], levels=found, classes=classes, **lists)
+            kind = value.get("kind", "classes" if classes else "number")
+            return cls(task=value["task"], levels=found, classes=classes, kind=kind, **lists)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(f"expected a table schema with task, x, y, covariates and levels, got {value!r}") from error
 
@@ -329,13 +382,19 @@ def _tasks(frame: "pd.DataFrame", columns: Sequence[str]) -> tuple[np.ndarray, l
 
 
 def observed(outcomes: np.ndarray) -> np.ndarray:
-    """Which rows have all outcomes, of those that `Schema.outcomes` gives.
+    """Which rows have an outcome, or at least one of several, of those that `Schema.outcomes` gives.
 
     Example:
-        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan]])).tolist()
-        ([True, False], [False])
+        >>> observed(np.array([1, -1])).tolist(), observed(np.array([[0.5, np.nan], [np.nan, np.nan]])).tolist()
+        ([True, False], [True, False])
     """
-    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).any(1)
+    return outcomes >= 0 if outcomes.ndim == 1 else ~np.isnan(outcomes).all(1)
+
+
+def _kind(classes: tuple[str, ...], outcomes: Outcomes | None) -> str:
+    if classes:
+        return "binary" if outcomes == Labels(2) else "classes"
+    return next((name for name, kind in KINDS.items() if type(outcomes) is kind), "number")
 
 
 def _classes(used: "pd.DataFrame", y: Sequence[str], outcomes: Outcomes | None) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-import bayesmeta
 from bayesmeta.annotations import said
 from bayesmeta.description import construct, describe
 from bayesmeta.errors import DataError, UnsupportedError
@@ -145,7 +144,6 @@ def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
         folder = Path(folder)
     except TypeError as error:
         raise DataError(f"expected a model folder, got {said(folder)}") from error
-    _import_the_library()
     # inference mode would make a learner that cannot be trained
     with torch.inference_mode(False), opened(folder) as (manifest, weights):
         if "format" in manifest and manifest["format"] != FORMAT:
@@ -160,12 +158,6 @@ def load_with_extra(folder: str | Path) -> tuple[Learner, dict[str, Any]]:
         learner = _constructed(manifest["learner"], PRECISIONS[manifest["dtype"]], sizes, folder)
         _fill(learner, weights, sizes, folder)
     return learner, manifest["extra"]
-
-
-def _import_the_library() -> None:
-    """Import all of its classes, whose names a folder may hold: the root imports each when it is first asked for."""
-    for name in dir(bayesmeta):
-        getattr(bayesmeta, name)
 
 
 def _sizes(weights: Any, folder: Path) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -3,9 +3,11 @@
 from bayesmeta.wrappers.autoregressive import Autoregressive
 from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.concept import ConceptLearner
+from bayesmeta.wrappers.log_transformed import LogTransformed
 from bayesmeta.wrappers.orders import Given, LeftToRight, Order, Random
 from bayesmeta.wrappers.recalibrated import IsotonicRecalibrated, Recalibrated, TemperatureScaled, VarianceScaled
 from bayesmeta.wrappers.sampled import DrawsPosterior
+from bayesmeta.wrappers.separately import Separately
 from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.task_hyperparameters import (
     InputHyperparameter,
@@ -27,11 +29,13 @@ __all__ = [
     "InputScale",
     "IsotonicRecalibrated",
     "LeftToRight",
+    "LogTransformed",
     "NoiseScale",
     "Order",
     "Random",
     "Recalibrated",
     "ScaleHyperparameter",
+    "Separately",
     "SignalScale",
     "Stacked",
     "TaskHyperparameter",

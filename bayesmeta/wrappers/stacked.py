@@ -169,7 +169,8 @@ class Stacked(Untrainable):
             facts=tuple(facts),
             notes=(words,),
             names=self.names,
-            weights=tuple(self.weights.tolist()),
+            points=self.points,
+            weights=tuple(map(tuple, self.weights.tolist())),
             members=tuple(members),
         )
 
@@ -216,8 +217,9 @@ class StackedPosterior(TaskPosterior):
 
     @override
     def coefficients(self, columns: Columns) -> Coefficients | None:
-        """Under the heaviest learner that has any with names."""
-        for place in self.learner.weights.argsort(descending=True).tolist():
+        """Under the heaviest learner that has any with names, the mean over tasks."""
+        weights = self.learner.weights_after(self.counts).mean(0)
+        for place in weights.argsort(descending=True).tolist():
             found = self.posteriors[place].coefficients(columns)
             if found is not None and found.are_the_users:
                 return found

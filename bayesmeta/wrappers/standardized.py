@@ -19,6 +19,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.description import written
 from bayesmeta.errors import BayesMetaError, DataError, InferenceError
 from bayesmeta.learner import Learner, LinearMixedModel, MixedModelParts
+from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import AffinePredictive, Predictive
 from bayesmeta.summaries import Coefficients, Columns, Summary
 from bayesmeta.torch_private import Unrounded
@@ -33,7 +34,7 @@ class Standardized(Unrounded, Wrapper):
     and losses are in the user's units; phi stays in standard units.
 
     Args:
-        learner: what works in standard units. When its outcomes are labels, only the inputs are scaled.
+        learner: what works in standard units. When its outcomes are labels or counts, only the inputs are scaled.
 
     Raises:
         DataError: the learner does not say the shape of its inputs and the number of its outputs.
@@ -85,7 +86,7 @@ class Standardized(Unrounded, Wrapper):
         if int(tasks.counts.sum()) < 2:
             raise DataError(f"expected at least 2 points to take statistics of, got {int(tasks.counts.sum())}")
         x, y = tasks.x[tasks.mask], tasks.y[tasks.mask]
-        if not y.is_floating_point():
+        if not self.scales_outcomes:
             self.y_scale.fill_(1.0)
         else:
             constant = _is_constant(y)
@@ -159,6 +160,11 @@ class Standardized(Unrounded, Wrapper):
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         return torch.float64, self.y_scale.device  # standardise first, round to the learner's precision after
 
+    @property
+    def scales_outcomes(self) -> bool:
+        """Whether outcomes are shifted and scaled: not labels, and not counts."""
+        return isinstance(self.outcomes, Numbers) and self.outcomes.has_units
+
     def _is_prepared(self) -> bool:
         return bool((self.y_scale > 0).all())
 
@@ -203,7 +209,7 @@ class StandardizedPosterior(WrappedPosterior):
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         learner = self.learner
         inner = self.inner.at(self.inner.spec.cast((x - learner.x_shift) / learner.x_scale))
-        if not self.spec.y_shape:
+        if not learner.scales_outcomes:
             return inner
         return AffinePredictive(inner, learner.y_shift, learner.y_scale)
 

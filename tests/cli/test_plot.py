@@ -22,6 +22,11 @@ def test_a_figure_of_a_task_that_was_held_out(growth: Path, plants: Path, bayesm
     assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_task_of_two_rows_has_two_panels(growth: Path, plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
+    code, _, err = bayesmeta("plot", growth, plants, "--task", "08", "-o", tmp_path / "a.svg")
+    assert (code, err) == (0, "")
+
+
 def test_other_tasks_need_no_outcome(growth: Path, plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
     frame = pd.read_csv(plants, dtype=str)
     frame.loc[frame.plant == "08", "height_mm"] = ""

@@ -41,7 +41,8 @@ def test_relabelling_permutes_the_probabilities(case: Case) -> None:
         for module in learner.modules():
             if isinstance(module, ClassPrior):
                 with torch.no_grad():
-                    module.location.copy_(module.location.clone().scatter(0, other[0], module.location))
+                    for shares in (module.location, module.counted):
+                        shares.copy_(shares.clone().scatter(0, other[0], shares))
     renamed = bm.Data(support.x, other.gather(1, torch.where(support.mask, support.y, 0)), support.mask)
     found = learner.adapt(renamed).predict(x).probs
     expected = torch.zeros_like(probs).scatter(-1, other[:, None].expand_as(probs), probs)

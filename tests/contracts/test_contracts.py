@@ -58,7 +58,7 @@ def _pad(data: bm.Data, extra: int, fill: float) -> bm.Data:
 
 def _summary(prediction: bm.Predictive) -> tuple[torch.Tensor, ...]:
     """What a prediction says of each point: mean and deviation, or probabilities."""
-    if isinstance(prediction.marginals, torch.distributions.Categorical):
+    if isinstance(prediction.marginals, torch.distributions.Categorical | torch.distributions.Bernoulli):
         return (prediction.probs,)
     return prediction.mean, prediction.stddev
 
@@ -174,6 +174,14 @@ def test_densities_integrate_to_one(case: Case) -> None:
         total = (
             torch.stack([prediction.log_prob(labels[:, c : c + 1]) for c in range(case.num_classes)], -1).exp().sum(-1)
         )
+    elif isinstance(case.outcomes, bm.tasks.Counts):
+        counts = torch.arange(int(prediction.quantile(1.0 - 1e-8).max()) + 1, dtype=torch.float64)
+        each = posterior.predict(x.expand(-1, len(counts), -1)).marginal_log_prob(counts.repeat(3, 1)[..., None])
+        total = each.exp().sum(-1)
+    elif isinstance(case.outcomes, bm.tasks.Positives):
+        ends = prediction.quantile(1e-9).log(), prediction.quantile(1.0 - 1e-9).log()
+        points = torch.lerp(*ends, torch.linspace(0, 1, 241, dtype=torch.float64)[:, None]).exp()  # B G 1
+        total = torch.trapezoid(density(points) * points[..., 0], points[..., 0].log(), dim=-1)
     elif case.num_outputs == 1:
         grid = torch.linspace(-1, 1, 241, dtype=torch.float64)  # steps of a tenth of a deviation
         points = prediction.mean + 12 * prediction.stddev * grid[:, None]  # B G 1

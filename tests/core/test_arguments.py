@@ -219,6 +219,7 @@ def _predictives() -> dict[str, Predictive]:
         "ensemble": bm.HyperPosterior([alpaca, alpaca]),
         "task quadrature": bm.wrappers.TaskQuadrature(alpaca, bm.wrappers.NoiseScale()),
         "low rank": bm.ConvCNP(head=bm.heads.LowRankGaussianHead(2), channels=4, layers=1).double(),
+        "side by side": bm.wrappers.Separately({"y": _learner()}),
         "step oracle": bm.tasks.Step().oracle,
         "sinusoid oracle": bm.tasks.Sinusoid(noise=0.1).oracle,
     }

@@ -57,7 +57,7 @@ class Subject:
 
 def summary(predictive: bm.Predictive) -> list[Tensor]:
     """What a predictive says of each point."""
-    if isinstance(predictive.marginals, torch.distributions.Categorical):
+    if isinstance(predictive.marginals, torch.distributions.Categorical | torch.distributions.Bernoulli):
         return [predictive.probs]
     return [predictive.mean, predictive.stddev]
 

@@ -367,7 +367,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.wrappers.InputScale: (_made, {"deviation": 0.3}),
     bm.wrappers.Stacked: (
         _adapt,
-        {"learners": lambda: {"a": _alpaca(), "b": _alpaca()}, "weights": lambda: {"a": 1.0, "b": 2.0}},
+        {"learners": lambda: {"a": _alpaca(), "b": _alpaca()}, "weights": lambda: {"a": 1.0, "b": 2.0}}
+        | {"points": (0,)},
     ),
     bm.wrappers.Given: (_order, {}),
     bm.wrappers.LeftToRight: (_order, {}),

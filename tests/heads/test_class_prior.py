@@ -66,6 +66,20 @@ def test_without_an_example_a_classifier_says_the_pooled_frequencies(make: type[
     assert (after[..., 0] > 0.8).all()
 
 
+def test_a_task_without_an_example_has_what_was_counted() -> None:
+    """Whatever training makes of the location; a task with an example has that."""
+    prior = ClassPrior(2).double()
+    prior.take_frequencies(torch.tensor([0] * 9 + [1]))
+    with torch.no_grad():
+        prior.location.copy_(torch.tensor([-1.0, 1.0]))
+    counts = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=D)
+    found = prior(counts, torch.ones(2, 2, dtype=torch.bool)).exp()
+    assert found[0].tolist() == pytest.approx([9.5 / 11.0, 1.5 / 11.0])
+    assert found[1, 1] > 0.8
+    prior.load_state_dict(ClassPrior(2).double().state_dict())  # nothing counted: the location serves all
+    assert prior(counts, torch.ones(2, 2, dtype=torch.bool)).exp()[0].tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_training_keeps_the_base_rate_and_learns_how_tasks_differ() -> None:
     """Base rates that are each task's own, Beta(.6, 9.4), and inputs that say nothing: only the numbers count."""
     generator = torch.Generator().manual_seed(0)

@@ -172,6 +172,7 @@ def test_pipelines_leave_the_task_alone() -> None:
     expected = clone(LINEAR).fit(X, y).predict(X)
     np.testing.assert_allclose(by_place.predict(X), expected, rtol=1e-6)  # standardised twice, the fit ends elsewhere
     np.testing.assert_allclose(by_name.predict(X), by_place.predict(X), rtol=1e-8)
+    assert mean_log_density(by_name, X, y) == pytest.approx(clone(LINEAR).fit(X, y).log_density(X, y).mean(), rel=1e-6)
 
 
 def test_arrays_of_numbers_and_of_texts() -> None:

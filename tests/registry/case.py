@@ -106,7 +106,10 @@ class Case:
         phase = torch.rand(num_tasks, 1, self.num_outputs, **normal) * 3
         slope = torch.randn(num_tasks, 1, self.num_outputs, **normal)
         noise = torch.randn(num_tasks, total, self.num_outputs, **normal)
-        return x, torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+        y = torch.sin(x.sum(-1, keepdim=True) + phase) + slope * x.mean(-1, keepdim=True) + 0.1 * noise
+        if isinstance(self.outcomes, bm.tasks.Counts):
+            return x, y.clamp(max=3.0).exp().round()
+        return x, (0.3 * y).exp() if isinstance(self.outcomes, bm.tasks.Positives) else y
 
     def _shown(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Labels below each task's own number of classes, the first points showing all of them."""

@@ -65,6 +65,13 @@ def _waves() -> bm.Parametric:
     return bm.Parametric(TwoWaves(), scales, covariance=covariance, likelihood=noise, posterior=bm.Linearized())
 
 
+def _mixed(num_inputs: int, likelihood: bm.likelihoods.Likelihood) -> bm.learners.GeneralizedLinearMixedModel:
+    covariance = bm.priors.FullCovariance(num_inputs + 1, varying=[0, 1])
+    return bm.learners.GeneralizedLinearMixedModel(
+        bm.Identity(num_inputs), likelihood=likelihood, covariance=covariance
+    )
+
+
 def _mlp() -> bm.MLP:
     return bm.MLP(1, [8])
 
@@ -166,6 +173,38 @@ GRADIENT = [
         examples=3,
         calls=12,
         steps=8,
+        exceptions=LAPLACE_EVIDENCE | ITERATES,
+    ),
+    Case(
+        "glmm-binary",
+        lambda: _mixed(2, bm.likelihoods.Bernoulli()),
+        outcomes=bm.Labels(2),
+        num_inputs=2,
+        float32_tolerance=1e-3,
+        examples=3,
+        calls=12,
+        steps=20,
+        exceptions=LAPLACE_EVIDENCE | ITERATES | NOT_EQUIVARIANT,
+    ),
+    Case(
+        "glmm-classes",
+        lambda: _mixed(2, bm.likelihoods.Categorical(3)),
+        outcomes=bm.Labels(3),
+        num_inputs=2,
+        float32_tolerance=1e-3,
+        examples=2,
+        calls=12,
+        steps=40,
+        exceptions=LAPLACE_EVIDENCE | ITERATES | NOT_EQUIVARIANT,
+    ),
+    Case(
+        "glmm-counts",
+        lambda: _mixed(1, bm.likelihoods.NegativeBinomial()),
+        outcomes=bm.tasks.Counts(1),
+        float32_tolerance=1e-3,
+        examples=3,
+        calls=12,
+        steps=20,
         exceptions=LAPLACE_EVIDENCE | ITERATES,
     ),
     _gradient("bmaml", lambda: bm.BMAML(_mlp(), num_particles=3, steps=2, lr=0.02)),

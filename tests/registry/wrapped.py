@@ -65,7 +65,12 @@ def _input_scale() -> bm.Learner:
 
 def _stacked() -> bm.Learner:
     learners = {"features": bm.ALPaCA(bm.MLP(1, [8, 4])), "process": bm.DeepKernelTransfer(bm.Identity(1))}
-    return bm.wrappers.Stacked(learners, {"features": 0.75, "process": 0.25})
+    weights = {"features": [0.9, 0.6, 0.2], "process": [0.1, 0.4, 0.8]}
+    return bm.wrappers.Stacked(learners, weights, points=[0, 2, 6])
+
+
+def _separately() -> bm.Learner:
+    return bm.wrappers.Separately({"first": bm.ALPaCA(bm.MLP(1, [8, 4])), "second": bm.MAML(bm.MLP(1, [8]), lr=0.05)})
 
 
 def _concept() -> bm.Learner:
@@ -99,8 +104,15 @@ WRAPPED = [
     Case("task-quadrature-alpaca", _noise_scale, examples=2, calls=10, steps=30),
     Case("task-quadrature-dkt", _input_scale, examples=2, calls=10, steps=30),
     Case("stacked", _stacked, examples=3, calls=20, exceptions=FROZEN | DRAWN_THETA),
+    Case("separately", _separately, outcomes=bm.Numbers(2), examples=3, calls=20, steps=30),
     Case("hyper-posterior", _hyper_posterior, examples=6, exceptions=FROZEN | DRAWN_THETA),
     Case("sampled", _sampled, examples=1, calls=3, exceptions=FROZEN | DRAWN | DRAWN_THETA),
+    Case(
+        "log-transformed",
+        lambda: bm.wrappers.LogTransformed(bm.Standardized(bm.ALPaCA(bm.MLP(1, [8, 4])))),
+        outcomes=bm.tasks.Positives(1),
+        examples=6,
+    ),
     Case("standardized-alpaca", lambda: bm.Standardized(bm.ALPaCA(bm.MLP(1, [16, 8])))),
     Case(
         "standardized-r2d2",

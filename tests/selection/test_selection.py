@@ -169,21 +169,83 @@ def test_infinite_densities_lose() -> None:
     assert comparison.best == "a"
     assert row["score"] == -math.inf
     assert math.isnan(row["score_se"])
-    assert stacking_weights(comparison.held_out)["a"] > 0.01
+    assert stacking_weights(comparison.held_out)["a"][0] > 0.01
 
 
 def test_stacking_weights_are_the_maximum() -> None:
     generator = np.random.default_rng(0)
     density = np.exp(generator.standard_normal((40, 3)) + np.array([0.3, 0.0, -0.2]))
     held_out = _held_out(density)
-    weights = np.array(list(stacking_weights(held_out).values()))
+    weights = np.array(list(stacking_weights(held_out).values()))[:, 0]
     grid = np.array([(a, b, 1.0 - a - b) for a in np.linspace(0, 1, 101) for b in np.linspace(0, 1 - a, 101)])
     best = np.log(density @ grid.T).mean(0).max()
     assert np.log(density @ weights).mean() > best - 1e-5  # GAP, and the grid's own coarseness
     assert weights.sum() == pytest.approx(1.0)
     # the same points many times over in one task count once
     repeated = _held_out(np.concatenate([density, density[:1].repeat(50, 0)]), np.r_[np.arange(40), np.zeros(50, int)])
-    np.testing.assert_allclose(list(stacking_weights(repeated).values()), weights, atol=1e-3)
+    np.testing.assert_allclose(np.array(list(stacking_weights(repeated).values()))[:, 0], weights, atol=1e-3)
+
+
+def _by_shots(density: list[np.ndarray]) -> HeldOutDensities:
+    """Of two candidates at 0, 1, .. shots; each task has one point at each of them."""
+    count = len(density[0])
+    shot, task = np.repeat(np.arange(len(density)), count), np.tile(np.arange(count), len(density))
+    names = tuple(range(count))
+    shots = tuple(range(len(density)))
+    return HeldOutDensities(("a", "b"), shots, names, shot, task, np.log(np.concatenate(density)), (0.0, 0.0))
+
+
+def test_weights_follow_the_shots_as_far_as_tasks_tell() -> None:
+    """a is ahead at 0 shots and b at 1. Four tasks are weighed as much as what serves both, and 4,000 are alone."""
+    for count, tolerance in ((4, 0.02), (4_000, 1e-3)):
+        right = np.tile([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9]], (count // 4, 1))
+        found = np.array(list(stacking_weights(_by_shots([right, right[:, ::-1]])).values()))
+        alone = np.array(list(stacking_weights(_by_shots([right])).values()))[:, 0]
+        assert alone[0] == pytest.approx(0.8125, abs=1e-2)  # the maximum of 3 log(.1 + .8 w) + log(.9 - .8 w)
+        np.testing.assert_allclose(found[:, 0], found[::-1, 1], atol=1e-2)
+        np.testing.assert_allclose(found.sum(0), 1.0)
+        # the penalised objective on a grid, with common weights of a half each
+        grid = np.linspace(1e-3, 1.0 - 1e-3, 2_000)
+        gain = np.log(right @ np.stack([grid, 1.0 - grid])).sum(0) + 2.0 * np.log(grid * (1.0 - grid))
+        assert found[0, 0] == pytest.approx(grid[gain.argmax()], abs=tolerance)
+    assert abs(found[0, 0] - alone[0]) < 0.005
+
+
+def test_weights_at_shots_that_are_alike_are_one_set() -> None:
+    density = np.exp(np.random.default_rng(0).standard_normal((9, 2)))
+    found = np.array(list(stacking_weights(_by_shots([density, density, density])).values()))
+    np.testing.assert_allclose(found, found[:, :1].repeat(3, 1), atol=1e-6)
+    (one,) = np.array(list(stacking_weights(_by_shots([density])).values())).T
+    np.testing.assert_allclose(found[:, 0], one, atol=1e-3)
+
+
+def test_shots_of_a_class_are_so_many_points() -> None:
+    """One and two labels of each of three classes: weights are known at three and six points, whatever the order."""
+    x = torch.randn(4, 12, 2, generator=torch.Generator().manual_seed(0))
+    tasks = bm.TaskDataset(bm.Data.stack([bm.Data.from_labels(each, torch.arange(12) % 3) for each in x]))
+    learners: Learners = {"three": lambda tasks: bm.R2D2(bm.Identity(2), num_classes=3)}
+    comparison = bm.compare(learners, tasks, [2, 1], folds=2, split=bm.tasks.ClassSplit)
+    assert comparison.held_out.support_points == (6.0, 3.0)
+    assert bm.selection.stacked(comparison, learners, tasks).points == (3.0, 6.0)
+
+
+def test_each_number_of_points_has_the_candidate_that_predicts_it() -> None:
+    """Without a point the loud one is right, and with four the quiet one: levels that vary, and next to no noise."""
+    generator = torch.Generator().manual_seed(0)
+    x, level = torch.zeros(40, 8, 0, dtype=torch.float64), torch.randn(40, 1, 1, generator=generator).double()
+    tasks = bm.TaskDataset(bm.Data.full(x, level + 0.1 * torch.randn(40, 8, 1, generator=generator).double()))
+
+    def fixed(noise: float, deviation: float) -> bm.Learner:
+        learner = bm.ALPaCA(bm.Identity(0), noise=bm.noise.DiagonalNoise(1, initial=noise)).double()
+        learner.prior.location.data.zero_()
+        learner.prior.covariance.set_matrix(torch.full((1, 1), deviation**2 / noise, dtype=torch.float64))
+        return learner
+
+    learners: Learners = {"same": lambda tasks: fixed(1.0, 1e-3), "own": lambda tasks: fixed(0.01, 3.0)}
+    learner = bm.stack(learners, tasks, shots=[0, 4], folds=2)
+    assert isinstance(learner, bm.wrappers.Stacked)
+    assert learner.points == (0.0, 4.0)
+    assert learner.weights[0, 0] > 0.7 > 0.3 > learner.weights[1, 0]
 
 
 def test_stacking_is_never_worse_than_the_best_but_by_noise() -> None:
@@ -212,6 +274,7 @@ def test_two_that_are_wrong_in_different_ways_are_both_kept() -> None:
     comparison = bm.compare(learners, tasks, [3], folds=4)
     learner = bm.selection.stacked(comparison, learners, tasks)
     assert 0.2 < learner.weights.min() <= learner.weights.max() < 0.8
+    assert learner.weights.shape == (1, 2)
     with pytest.raises(bm.DataError, match="the candidates of the comparison"):
         bm.selection.stacked(comparison, {"other": learners["loud"]}, tasks)
 

@@ -110,7 +110,10 @@ def test_rows_without_an_outcome_are_left_out() -> None:
     assert tasks.task("a").y.tolist() == [[[4.0]]]
     assert tasks.data.counts.tolist() == [2, 1, 1]
     both = _read(_table(level=[1.0, nan, 3.0, 4.0, 5.0], other=[1.0, 2.0, nan, 4.0, 5.0]), y=["level", "other"])
-    assert both.data.counts.tolist() == [1, 1, 1]
+    assert both.data.counts.tolist() == [2, 2, 1]  # a row that has one of its outcomes says something
+    assert both.data.complete.counts.tolist() == [1, 1, 1]
+    none = _read(_table(level=[1.0, nan, 3.0, 4.0, 5.0], other=[1.0, nan, nan, 4.0, 5.0]), y=["level", "other"])
+    assert none.data.counts.tolist() == [2, 1, 1]
     nullable = _read(_table(level=pd.array([1, None, 3, 4, 5], dtype="Int64")))
     assert nullable.data.counts.tolist() == [2, 1, 1]
     # a level that is only found there would be an input that is always 0

@@ -16,7 +16,7 @@ from bayesmeta.wrappers.base import Untrainable, WrappedPosterior, Wrapper
 from bayesmeta.wrappers.recalibrated import Recalibrated
 
 DERIVED = {"frozen", "conform_tasks"}  # made of the module itself and of other hooks
-ATTRIBUTES = {"exchangeable", "x_shape", "outcomes", "coded_inputs", "known_noise", "coupled"}
+ATTRIBUTES = {"exchangeable", "x_shape", "outcomes", "coded_inputs", "known_noise", "coupled", "partial_outcomes"}
 WRAPPERS = [
     Wrapper,
     Untrainable,

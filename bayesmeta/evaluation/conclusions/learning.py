@@ -7,6 +7,7 @@ import numpy as np
 from bayesmeta.evaluation.conclusions.intervals import Interval, ratio
 from bayesmeta.evaluation.conclusions.wording import (
     LEVEL,
+    MORE,
     NEAR,
     Conclusion,
     Verdict,
@@ -34,13 +35,25 @@ def progress(results: list[ShotScores], main: ShotScores, score: str) -> list[Co
         f"on the same {several(len(main.names), 'task')}."
     )
     texts = {
-        "help": (Verdict.GOOD, "Adapting helps"),
-        "harm": (Verdict.PROBLEM, "Adapting does harm"),
-        "little": (Verdict.NOTE, "Adapting changes little"),
-        "unknown": (Verdict.UNKNOWN, "Whether adapting helps cannot be told"),
+        "help": (
+            Verdict.GOOD,
+            "Adapting helps",
+            "Collect a few points of a new task before you rely on what is predicted of it.",
+        ),
+        "harm": (
+            Verdict.PROBLEM,
+            "Adapting does harm",
+            "Predict without the points of a task, or take another method: bayesmeta crossval compares them.",
+        ),
+        "little": (
+            Verdict.NOTE,
+            "Adapting changes little",
+            "Points of a new task are hardly worth their price here; inputs that tell tasks apart may be.",
+        ),
+        "unknown": (Verdict.UNKNOWN, "Whether adapting helps cannot be told", MORE),
     }
-    verdict, text = texts[_kind(whole, score)]
-    found = [Conclusion("Learning", verdict, f"{text}: {what}")]
+    verdict, text, advice = texts[_kind(whole, score)]
+    found = [Conclusion("Learning", verdict, f"{text}: {what}", advice=advice)]
     steps = list(itertools.pairwise(results))
     if len(steps) > 1:
         found += _steps(steps, score, unit)
@@ -69,7 +82,9 @@ def width(first: ShotScores, main: ShotScores, level: float, spread: float | Non
         )
     if not sentences:
         return []
-    return [Conclusion("Sharpness", Verdict.NOTE, " ".join([*sentences, "Narrow is good only where coverage holds."]))]
+    text = " ".join([*sentences, "Narrow is good only where coverage holds."])
+    advice = "Where intervals are too wide to decide by, look for inputs that explain the outcome, or for more points."
+    return [Conclusion("Sharpness", Verdict.NOTE, text, advice=advice)]
 
 
 def _steps(steps: list[tuple[ShotScores, ShotScores]], score: str, unit: str) -> list[Conclusion]:
@@ -92,7 +107,8 @@ def _steps(steps: list[tuple[ShotScores, ShotScores]], score: str, unit: str) ->
     parts = [f"{joined(groups[kind])} {text}" for kind, text in words.items() if kind in groups]
     verdict = Verdict.UNKNOWN if set(groups) == {"unknown"} else Verdict.NOTE
     text = f"The points that lead from one number of shots to the next: {'; '.join(parts)}."
-    return [Conclusion("Step by step", verdict, text, tuple(numbers))]
+    advice = MORE if verdict is Verdict.UNKNOWN else "Stop collecting where points change little."
+    return [Conclusion("Step by step", verdict, text, tuple(numbers), advice)]
 
 
 def _change(first: ShotScores, last: ShotScores, score: str, alpha: float) -> Interval | None:

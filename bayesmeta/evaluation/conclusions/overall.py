@@ -5,10 +5,12 @@ of shots, each interval has probability 1 - 0.05/k: a calibrated learner is accu
 twenty, or less.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from bayesmeta.evaluation.conclusions.baselines import against
 from bayesmeta.evaluation.conclusions.calibration import bias, calibration_error, confidence, coverage
 from bayesmeta.evaluation.conclusions.learning import progress, width
 from bayesmeta.evaluation.conclusions.wording import LEVEL, Conclusion, Verdict, joined, shots_in_words
@@ -19,13 +21,18 @@ MOST_NAMED = 10  # tasks in a sentence
 FEW = 10  # tasks; with fewer only gross faults can be seen
 
 
-def conclusions(evaluation: Evaluation, spread: float | None = None) -> tuple[Conclusion, ...]:
-    """What a reader should conclude from an evaluation.
+def conclusions(
+    evaluation: Evaluation,
+    spread: float | Mapping[str, float] | None = None,
+    baselines: Mapping[str, Evaluation] | None = None,
+) -> tuple[Conclusion, ...]:
+    """What a reader should conclude from an evaluation; of several outcomes, of each.
 
     Args:
         evaluation: of held-out tasks.
         spread: width of the range that holds the central share `evaluation.level` of all outcomes, units of y: what an
-            interval that knew nothing of the task would be.
+            interval that knew nothing of the task would be. Of several outcomes, by their names.
+        baselines: of others on the same tasks and points, by what they are.
 
     Example:
         >>> import bayesmeta as bm
@@ -36,16 +43,29 @@ def conclusions(evaluation: Evaluation, spread: float | None = None) -> tuple[Co
         Evidence NOTE
         Coverage GOOD
     """
-    results = sorted((result for result in evaluation.results if result.names), key=lambda result: result.shots)
+    results = _by_shots(evaluation)
     main = evaluation.at(main_shots(evaluation))
     found = [_basis(results)]
-    if main.pit is None:
-        found += [*confidence(results), *calibration_error(results, np.sqrt(np.pi / 2.0))]
-        found += progress(results, main, "accuracy")
-    else:
-        found += [*coverage(results, evaluation.level), *bias(results), *calibration_error(results, 1.0)]
-        found += [*progress(results, main, "rmse"), *width(results[0], main, evaluation.level, spread)]
+    for name, other in (baselines or {}).items():
+        found += against(results, _by_shots(other), name)
+    each = evaluation.by_outcome()
+    for name, own in each.items():
+        known = spread.get(name) if isinstance(spread, Mapping) else spread
+        own_found = _of_outcome(_by_shots(own), own.at(main.shots), evaluation.level, known)
+        found += [replace(one, outcome=name) for one in own_found] if len(each) > 1 else own_found
     return (*found, *_worst(main))
+
+
+def _by_shots(evaluation: Evaluation) -> list[ShotScores]:
+    return sorted((result for result in evaluation.results if result.names), key=lambda result: result.shots)
+
+
+def _of_outcome(results: list[ShotScores], main: ShotScores, level: float, spread: float | None) -> list[Conclusion]:
+    if main.pit is None:
+        found = [*confidence(results), *calibration_error(results, np.sqrt(np.pi / 2.0))]
+        return [*found, *progress(results, main, "accuracy")]
+    found = [*coverage(results, level), *bias(results), *calibration_error(results, 1.0)]
+    return [*found, *progress(results, main, "rmse"), *width(results[0], main, level, spread)]
 
 
 def unlike(names: Sequence[Hashable], p_values: np.ndarray, smallest: np.ndarray) -> Conclusion:
@@ -75,15 +95,18 @@ def unlike(names: Sequence[Hashable], p_values: np.ndarray, smallest: np.ndarray
         text = (
             f"Unlike the tasks that were learned from: {shown}{more}. Look at them before you trust their predictions."
         )
-        return Conclusion("Surprise", Verdict.PROBLEM, text, numbers)
+        advice = "If they are sound, add such tasks to the training."
+        return Conclusion("Surprise", Verdict.PROBLEM, text, numbers, advice)
     # a task that is itself among the reference tasks can come down to twice the smallest p-value only
     if 2.0 * float(smallest.min()) <= LEVEL / tasks:
-        return Conclusion("Surprise", Verdict.GOOD, "No task is unlike those that were learned from.", numbers)
+        text = "No task is unlike those that were learned from."
+        return Conclusion("Surprise", Verdict.GOOD, text, numbers, "Nothing is to be done.")
     text = (
         "No task stands out as unlike those that were learned from, but among so many tasks a single one could not, as "
         f"no p-value is below {float(smallest.min()):.2g}."
     )
-    return Conclusion("Surprise", Verdict.UNKNOWN, text, numbers)
+    advice = "With more tasks to learn from, p-values go lower."
+    return Conclusion("Surprise", Verdict.UNKNOWN, text, numbers, advice)
 
 
 def main_shots(evaluation: Evaluation) -> int:
@@ -105,7 +128,9 @@ def _basis(results: list[ShotScores]) -> Conclusion:
         text += f" Tasks with too few points are left out at more shots: there are {left}."
     if most < FEW:
         text += " With so few, only gross faults can be seen."
-    return Conclusion("Evidence", Verdict.UNKNOWN if most < FEW else Verdict.NOTE, text)
+        advice = "Cross-validate, so that every task is judged: bayesmeta report --folds 5, or bayesmeta crossval."
+        return Conclusion("Evidence", Verdict.UNKNOWN, text, advice=advice)
+    return Conclusion("Evidence", Verdict.NOTE, text)
 
 
 def _worst(main: ShotScores) -> list[Conclusion]:
@@ -123,4 +148,4 @@ def _worst(main: ShotScores) -> list[Conclusion]:
         text += f" With the first of them the mean NLL is {nll.mean():.3g} nats a point, and {rest:.3g} without."
     else:
         text += " An outcome had density zero, so the mean NLL is infinite."
-    return [Conclusion("Worst tasks", Verdict.NOTE, text)]
+    return [Conclusion("Worst tasks", Verdict.NOTE, text, advice="Look for mistakes in their rows first.")]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,12 +12,15 @@ from bayesmeta.evaluation.conclusions.intervals import Interval
 
 LEVEL = 0.05  # of wrong accusations, one question at all numbers of shots together
 NEAR = 0.05  # shares that differ by less are the same for practical purposes
+FAR = 0.15  # shares that differ by less are no gross fault
+MORE = "More tasks would tell; more points of the same ones hardly help."
 
 
 class Verdict(Enum):
     """What a conclusion amounts to; the value is how a page words it."""
 
     GOOD = "good"
+    ROUGH = "roughly right"
     PROBLEM = "problem"
     UNKNOWN = "cannot tell"
     NOTE = "note"
@@ -31,6 +35,8 @@ class Conclusion:
         verdict: what it amounts to.
         text: one or more plain sentences.
         numbers: what they rest on, one entry for each number of shots.
+        advice: what to do next, a sentence.
+        outcome: of several, the one that it is about; empty for all.
 
     Example:
         >>> print(Conclusion("Coverage", Verdict.GOOD, "Intervals hold what they promise.", ("0 shots: 91 %",)))
@@ -41,31 +47,75 @@ class Conclusion:
     verdict: Verdict
     text: str
     numbers: tuple[str, ...] = ()
+    advice: str = ""
+    outcome: str = ""
 
     def __str__(self) -> str:
         """One line."""
-        end = f" {'; '.join(self.numbers)}." if self.numbers else ""
-        return f"{self.topic} ({self.verdict.value}): {self.text}{end}"
+        numbers = f" {'; '.join(self.numbers)}." if self.numbers else ""
+        end = f" Next: {self.advice}" if self.advice else ""
+        head = f"{self.topic} of {self.outcome}" if self.outcome else self.topic
+        return f"{head} ({self.verdict.value}): {self.text}{numbers}{end}"
 
 
-def grouped(topic: str, groups: dict[str, list[tuple[int, str]]], texts: dict[str, Verdict]) -> list[Conclusion]:
+class Sentence(NamedTuple):
+    """What may be said at some numbers of shots.
+
+    Attributes:
+        verdict: what it amounts to.
+        text: with a place for the numbers of shots.
+        advice: what to do next.
+    """
+
+    verdict: Verdict
+    text: str
+    advice: str = ""
+
+
+def grouped(topic: str, groups: dict[str, list[tuple[int, str]]], sentences: dict[str, Sentence]) -> list[Conclusion]:
     """One conclusion for all numbers of shots that come out alike.
 
     Args:
         topic: of all of them.
-        groups: for each sentence the numbers of shots that it holds of, with what it rests on there.
-        texts: the sentences, with a place for the numbers of shots, in the order in which they are said.
+        groups: for each kind of sentence the numbers of shots that it holds of, with what it rests on there.
+        sentences: of each kind, in the order in which they are said.
     """
     return [
         Conclusion(
             topic,
             verdict,
-            text.format(shots_in_words([shots for shots, _ in groups[text]])),
-            tuple(f"{shots_in_words([shots])}: {number}" for shots, number in groups[text]),
+            text.format(shots_in_words([shots for shots, _ in groups[kind]])),
+            tuple(f"{shots_in_words([shots])}: {number}" for shots, number in groups[kind]),
+            advice,
         )
-        for text, verdict in texts.items()
-        if groups.get(text)
+        for kind, (verdict, text, advice) in sentences.items()
+        if groups.get(kind)
     ]
+
+
+def tasks_needed(values: np.ndarray, near: float, alpha: float) -> str:
+    """About how many tasks would tell a mean to within `near`, in words; empty where there are as many already.
+
+    The half width of an interval is z s / √T: as many tasks as make it half of `near`, to one digit.
+
+    Args:
+        values: of each task, `T`.
+        near: what would not matter.
+        alpha: one minus the probability of the interval.
+
+    Example:
+        >>> tasks_needed(np.array([0.0, 1.0] * 6), near=0.05, alpha=0.05)
+        'about 2,000 tasks'
+    """
+    from scipy.stats import norm
+
+    if len(values) < 3:
+        return ""
+    number = (float(norm.ppf(1.0 - alpha / 2.0)) * float(values.std(ddof=1)) / (0.5 * near)) ** 2
+    if number <= len(values):
+        return ""
+    size = 10 ** int(np.floor(np.log10(number)))
+    return f"about {int(np.ceil(number / size)) * size:,} tasks"
 
 
 def moves(change: Interval, unit: str) -> str:

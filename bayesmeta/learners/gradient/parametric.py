@@ -18,6 +18,7 @@ L may be singular, as where a fit finds that a parameter does not differ between
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,30 +26,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.data import Data, TaskBatch
+from bayesmeta.arguments import generator_of
+from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.inference.arrival import warn_of_distance
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt, distance_to_mode, posterior_product
-from bayesmeta.inference.laplace import ExplicitPrior, Shrinkage, log_determinant
+from bayesmeta.inference.laplace import log_determinant
 from bayesmeta.inference.map import at_optimum, require_finite
 from bayesmeta.inference.newton import polished
 from bayesmeta.inference.solvers import FlatLogJoint, MapProblem
-from bayesmeta.learner import ExplicitLearner
-from bayesmeta.learners.gradient.base import GradientLearner, over_draws, positive_steps
+from bayesmeta.learner import SUMMARY_DRAWS
+from bayesmeta.learners.gradient.base import over_draws, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
+from bayesmeta.learners.gradient.random_effects import RandomEffects
 from bayesmeta.learners.gradient.weighted_draws import WeightedDraws
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.noise import DiagonalNoise
 from bayesmeta.parametric import Curve, Scale
 from bayesmeta.priors import FeatureCovariance, FullCovariance, StandardNormal
 from bayesmeta.priors.prior import LOG_2PI
+from bayesmeta.summaries import Columns, PlainSummary, Summary
+from bayesmeta.summaries.text import brief
 from bayesmeta.typing import Params
 
-RATE = 10.0  # times the learning rate of a network: theta is a few numbers of unit scale
 START_SHARE = 0.1  # of the mean squared residual of the typical curve that is noise, to begin with
 
 
-class Parametric(GradientLearner, ExplicitLearner):
+class Parametric(RandomEffects):
     """A formula whose parameters differ between tasks: a nonlinear mixed-effects model.
 
     theta = the typical parameters (`network.location`), their covariance between tasks (`covariance`), both on the
@@ -120,7 +124,7 @@ class Parametric(GradientLearner, ExplicitLearner):
             )
         covariance.set_matrix(torch.diag(torch.tensor(deviations, dtype=torch.float64).square()))
         self.covariance = covariance
-        self.prior: StandardNormal = StandardNormal({"effects": (len(varying),)})
+        self.prior = StandardNormal({"effects": (len(varying),)})
         self.starts_noise = likelihood is None
 
     def values(self, phi: Params) -> Params:
@@ -158,9 +162,22 @@ class Parametric(GradientLearner, ExplicitLearner):
             values = self.network.values(self.network.location.double())
         return {name: float(value) for name, value in values.items()}
 
-    def start(self, num_tasks: int) -> Params:
-        """The prior mean of the effects, zero."""
-        return {name: value.expand(num_tasks, *value.shape) for name, value in self.prior.mean.items()}
+    @override
+    def named(self, phi: Params) -> Params:
+        return self.values(phi)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        """In words, with the median of each parameter and where most tasks have it."""
+        found = super().described(columns, *data)
+        drawn = self.values(self.prior.sample(SUMMARY_DRAWS, generator_of(0, self.network.location.device)))
+        ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
+        rows = []
+        for name, typical in self.typical.items():
+            low, high = torch.quantile(drawn[name].double().cpu(), ends).tolist()
+            of_tasks = "the same for all tasks" if low == high else f"90 % of tasks {brief(low)} to {brief(high)}"
+            rows.append((name, f"{brief(typical)} in a typical task, {of_tasks}"))
+        return replace(found, learned=(*rows, *found.learned)) if isinstance(found, PlainSummary) else found
 
     def forward(self, phi: Params, x: Float[Tensor, "B M D"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi), for one phi a task or for S draws of it."""
@@ -184,14 +201,6 @@ class Parametric(GradientLearner, ExplicitLearner):
         return at_optimum(joint, phi, precondition=precondition, solve_steps=20, tolerance=tolerance)
 
     @override
-    def shrinkage(self) -> Shrinkage:
-        return ExplicitPrior()
-
-    @override
-    def squares(self, support: Data) -> Params:
-        return {"effects": support.x.new_ones(())}
-
-    @override
     def inspect(self, support: Data, phi: Params) -> None:
         objective = FlatLogJoint(self.joint(support), phi)
         _, gradient = objective(objective.start)
@@ -204,15 +213,6 @@ class Parametric(GradientLearner, ExplicitLearner):
         white = self.curvature(data, phi).white()  # B NK R
         constant = 0.5 * white.shape[-1] * LOG_2PI
         return self.joint(data)(phi) + constant - 0.5 * log_determinant(white.mT @ white)
-
-    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
-        """-log p(support and query | theta) of each whole task by Laplace, in nats per point."""
-        data = tasks.joined()
-        return -self.evidence(data) / data.counts.clamp(min=1)
-
-    def configure_optimizer(self, lr: float = 1e-3) -> torch.optim.Optimizer:
-        """Adam at ten times the learning rate."""
-        return torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=RATE * lr)
 
     @torch.no_grad()
     def prepare(self, tasks: Data) -> None:

@@ -75,8 +75,7 @@ class GaussianClasses(ExplicitLearner):
         mean = phi["mean"]
         rows = self.classifier.rows(x).to(mean.dtype)
         noise = self.prior.head.noise().to(mean.dtype)
-        nothing = mean.new_zeros(1, mean.shape[-2])
-        frequencies = self.classifier.class_prior(nothing, nothing == 0.0)[0]
+        frequencies = self.classifier.class_prior.shares().to(mean.dtype)
         return log_density(rows, mean, noise.expand(mean.shape[:-1])) + frequencies
 
     @override
