@@ -10,7 +10,9 @@ import pytest
 from bayesmeta.cli.model_folders import retraining
 from bayesmeta.cli.report import is_judged_by_all
 from bayesmeta.errors import DataError
+from bayesmeta.table_cells import read_as
 from bayesmeta.table_files import read_table
+from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.table import Schema
 from tests.cli.conftest import Run
 
@@ -67,6 +69,7 @@ def test_few_tasks_are_judged_one_and_all(growth: Path, plants: Path, bayesmeta:
     schema, known = Schema.from_json(extra["schema"]), set(extra["trained_on"])
     assert is_judged_by_all(table, schema, known)
     assert not is_judged_by_all(table, schema, {"another"})  # none is of the training: all of them are new
-    assert retraining(extra, schema)[1] == 5_000
+    tasks = TaskDataset.from_schema(read_as(table, schema), schema)
+    assert retraining(extra, schema, tasks)[1] == 5_000
     with pytest.raises(DataError, match="expected a model that fit has made"):
-        retraining({name: value for name, value in extra.items() if name != "training"}, schema)
+        retraining({name: value for name, value in extra.items() if name != "training"}, schema, tasks)
