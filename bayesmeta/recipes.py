@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from bayesmeta import default_stack
 from bayesmeta.errors import DataError
-from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.heads.output import CategoricalHead, GaussianHead, OutputHead
+from bayesmeta.hyperpriors import GaussianHyperprior
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import LBFGS
 from bayesmeta.learner import Learner
@@ -113,7 +113,7 @@ class Recipe:
             >>> make(tasks).title
             'Standardized(ALPaCA)'
         """
-        return lambda tasks: self.train(self.for_table(schema), tasks, training).learner
+        return lambda tasks: self.train(self.for_table(schema, len(tasks)), tasks, training).learner
 
 
 OnNetwork = Callable[[Network, int], Learner]
@@ -439,21 +439,6 @@ CLASS_RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "llama-linear": Recipe(
-        "LLAMA on 1, x_1, ..., x_D: a logistic mixed model with one variance for all effects, by Laplace; slow",
-        lambda num_inputs, num_classes: Standardized(
-            LLAMA(Identity(num_inputs), solver=LevenbergMarquardt(20), likelihood=Categorical(num_classes))
-        ),
-        ByGradients(),
-        lambda num_inputs, k, num_classes: Standardized(
-            LLAMA(
-                default_stack.shifting(Identity(num_inputs - k), k),
-                solver=LevenbergMarquardt(20),
-                likelihood=Categorical(num_classes),
-                adapted=["output"],
-            )
-        ),
-    ),
     "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
@@ -485,7 +470,9 @@ CLASS_RECIPES: dict[str, Recipe] = {
 
 def _counts(kind: Callable[..., Learner], **arguments: Any) -> OnNetwork:
     """Negative binomial counts around a rate that a network gives."""
-    return lambda network, count: Standardized(kind(network, likelihood=NegativeBinomial(count), **arguments))
+    return lambda network, count: Standardized(
+        kind(network, likelihood=NegativeBinomial(count), **_layers(kind, network), **arguments)
+    )
 
 
 COUNT_RECIPES: dict[str, Recipe] = {
@@ -496,20 +483,23 @@ COUNT_RECIPES: dict[str, Recipe] = {
     "glmm-poisson": _mixed_recipe(
         "The same with Poisson counts, which vary by no more than chance around the rate of their task", Poisson
     ),
-    "imaml": NetworkRecipe.of(
+    "imaml": ShiftedRecipe.of(
         "iMAML: an explicit Gaussian prior over the weights of a network that gives log rates; hundreds of tasks",
         _counts(IMAML, precision=10.0, solver=LBFGS(10, 1e-3)),
         HIDDEN,
         ByGradients(),
     ),
-    "llama": NetworkRecipe.of(
+    "llama": ShiftedRecipe.of(
         "LLAMA: as imaml, trained on the Laplace evidence of whole tasks; slow",
         _counts(LLAMA, solver=LevenbergMarquardt(20), precision=10.0),
         HIDDEN,
         ByGradients(),
     ),
-    "maml": NetworkRecipe.of(
-        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks", _counts(MAML, lr=0.1), HIDDEN, ByGradients()
+    "maml": ShiftedRecipe.of(
+        "MAML, 5 steps, on a network that gives log rates; hundreds of tasks",
+        _counts(MAML, lr=0.1),
+        HIDDEN,
+        ByGradients(),
     ),
 }
 """Methods for outcomes that are counts. The first is the one that is taken where none is named."""
@@ -572,10 +562,10 @@ def usual(outcomes: Outcomes) -> list[str]:
     Example:
         >>> import bayesmeta as bm
         >>> usual(bm.Numbers()), usual(bm.Labels(3))
-        (['stack', 'alpaca-linear'], ['glmm', 'llama-linear'])
+        (['stack', 'alpaca-linear'], ['glmm', 'maml'])
     """
     offered = list(recipes(outcomes))
-    simple = [name for name in ("alpaca-linear", "glmm-poisson", "llama-linear") if name in offered[1:]]
+    simple = [name for name in ("alpaca-linear", "glmm-poisson", "maml") if name in offered[1:]]
     return [offered[0], *simple[:1]]
 
 
