@@ -58,7 +58,7 @@ def test_several_outcomes_are_scored_by_name(plants: Path, bayesmeta: Run, tmp_p
     ],
 )
 def test_wrong_calls_give_one_line(plants: Path, bayesmeta: Run, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = bayesmeta("crossval", plants, *COLUMNS, "--y", "height_mm", *arguments)
+    code, out, err = bayesmeta("crossval", plants, *COLUMNS, "--y", "height_mm", "--outcome", "number", *arguments)
     assert code == 2, out
     assert err.startswith("error: ")
     assert message in err
