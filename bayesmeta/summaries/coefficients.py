@@ -69,7 +69,7 @@ class Coefficients(InShort):
             outcomes: whose each number is.
             are_the_users: whether they are in the user's units.
         """
-        draws = draws.double()
+        draws = draws.double().cpu()
         mean, stddev = draws.mean(0), draws.std(0)
         return cls(tuple(names), mean, stddev, tuple(outcomes), draws, are_the_users=are_the_users)
 
@@ -82,7 +82,7 @@ class Coefficients(InShort):
             features: h.
             columns: names and units.
         """
-        terms = columns.terms(features)
+        terms, draws = columns.terms(features), draws.cpu()
         if terms is None:
             return None
         outcomes = columns.outcomes.names
