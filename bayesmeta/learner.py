@@ -618,7 +618,10 @@ class Learner(Described, nn.Module, ABC):
             data: the tasks of the training, or nothing; where they differ in length, in several batches.
         """
         learned = [("numbers of theta", plain.size(self, bare=True))]
-        some = None if not data else data[0].select(range(min(data[0].num_tasks, SUMMARY_TASKS)))
+        some = None
+        if data:
+            count = min(data[0].num_tasks, SUMMARY_TASKS)
+            some = data[0].select(torch.arange(count, device=data[0].x.device))
         try:
             prior = self.condition(self._nothing() if some is None else Data.empty(some))
             own = getattr(prior, "mean", None)
