@@ -122,9 +122,9 @@ def test_codes_are_asked_about(run, tmp_path: Path) -> None:
     assert code == 0
     assert "y: outcome, a number from 0 to 1" in out
     assert err.startswith("warning: column 'y' holds 0 and 1 alone"), err
-    assert "--outcome classes" in err
-    assert "--outcome numbers" in err
-    code, out, err = run(*numbers, "--force", "--outcome", "numbers")
+    assert "--outcome binary" in err
+    assert "--outcome number " in err
+    code, out, err = run(*numbers, "--force", "--outcome", "number")
     assert (code, err) == (0, "")
     assert "alpaca on" in out
 
