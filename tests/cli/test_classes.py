@@ -164,7 +164,10 @@ def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--outcome", "labels"), "expected --outcome to be one of number, positive, count, binary, classes, got 'labels'"),
+        (
+            ("--outcome", "labels"),
+            "expected --outcome to be one of number, positive, count, binary, classes, got 'labels'",
+        ),
         (("--outcome", "number"), "expected numbers in column 'y', got"),
         (("--method", "alpaca"), "expected a method for classes among"),
         (("--method", "nothing"), "got 'nothing'"),
