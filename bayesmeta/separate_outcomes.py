@@ -76,7 +76,7 @@ def for_tasks(recipe: Recipe, tasks: TaskDataset) -> Recipe:
     def each(make: Callable[..., Learner]) -> Callable[..., Learner]:
         return lambda *sizes: Separately({name: make(*sizes[:-1], 1) for name in names})
 
-    covariates = recipe.with_covariates
+    covariates = recipe.apart(len(tasks))
     return Recipe(
         recipe.summary, each(recipe.build), BySeparating(recipe.train), None if covariates is None else each(covariates)
     )
