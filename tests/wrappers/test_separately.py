@@ -216,7 +216,7 @@ def test_scores_of_each_outcome_where_it_was_measured() -> None:
         evaluate_each(bm.ALPaCA(bm.Identity(1), num_outputs=2), tasks, [0])
 
 
-def test_pictures_leave_out_what_was_not_measured() -> None:
+def test_pictures_leave_out_what_was_not_measured(tmp_path: Path) -> None:
     tasks = _tasks()
     learner = for_tasks(recipe("alpaca-linear"), tasks).for_table(tasks.schema)
     learner.prepare(tasks.data)
@@ -224,6 +224,7 @@ def test_pictures_leave_out_what_was_not_measured() -> None:
     torch.testing.assert_close(
         tasks.of_outcome("v").flat.y[:, 0], tasks.flat.measured[~tasks.flat.measured[:, 1].isnan(), 1]
     )
+    bm.report(learner, tasks, shots=[0, 1], num_bootstrap=0, examples=1).write(tmp_path / "report.html")
     figure = bm.plotting.predictive_bands(learner, task, shots=[3], output=1)
     drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines if line.get_marker() in (".", "o")])
     expected = task.y[0, task.known[0, :, 1], 1].numpy()
@@ -261,4 +262,3 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert "v, where it was measured: " in said
     scores = pd.read_csv(tmp_path / "scores.csv").set_index(["outcome", "shots"])
     assert scores.loc[("u", 0), "tasks"] == 4  # those that were held out
-    run("report", model, table, "--shots", "0,1", "--output", tmp_path / "report.html")
