@@ -93,9 +93,24 @@ class Recipe:
             (0, 1)
         """
         inputs, outputs = len(schema.x_names), len(schema.classes) or len(schema.y)
-        if self.with_covariates is None or not schema.num_covariates:
-            return self.build(inputs, outputs)
-        return self.with_covariates(inputs, schema.num_covariates, outputs)
+        apart = self.apart(num_tasks) if schema.num_covariates else None
+        return self.build(inputs, outputs) if apart is None else apart(inputs, schema.num_covariates, outputs)
+
+    def apart(self, num_tasks: int) -> Callable[[int, int, int], Learner] | None:
+        """What builds a learner whose effects of covariates do not differ between tasks, as `with_covariates`.
+
+        None where covariates are inputs like others.
+
+        Args:
+            num_tasks: how many tasks there are to learn from.
+
+        Example:
+            >>> [recipe(name).apart(50) is None for name in ("alpaca-linear", "alpaca", "cavia")]
+            [False, False, True]
+            >>> recipe("alpaca").apart(500) is None  # of so many tasks a network may learn what covariates do
+            True
+        """
+        return self.with_covariates
 
     def factory(self, schema: Schema, training: Training) -> Factory:
         """What makes a trained learner of tasks, for comparisons and cross-validation.
@@ -166,15 +181,15 @@ class ShiftedRecipe(NetworkRecipe):
     """
 
     @override
-    def for_table(self, schema: Schema, num_tasks: int = 0) -> Learner:
-        inputs, covariates = len(schema.x_names), schema.num_covariates
-        if not covariates or num_tasks >= MANY:
-            return super().for_table(schema, num_tasks)
-        varying = inputs - covariates
+    def apart(self, num_tasks: int) -> Callable[[int, int, int], Learner] | None:
+        return None if num_tasks >= MANY else self._shifted
+
+    def _shifted(self, num_inputs: int, num_covariates: int, count: int) -> Learner:
+        varying = num_inputs - num_covariates
         features: Network = Identity(0)
         if varying:
             features = Concatenated([Polynomial(varying, 0), MLP(varying, self.hidden)])
-        return self.on_network(default_stack.shifting(features, covariates), len(schema.classes) or len(schema.y))
+        return self.on_network(default_stack.shifting(features, num_covariates), count)
 
 
 def _linear(features: Network, num_outputs: int) -> Learner:

@@ -49,7 +49,8 @@ class BySeparating(Trainer):
             for place, (name, each) in enumerate(zip(learner.names, learner.learners, strict=True))
         }
         account = "; ".join(f"{name}: {each.account}" for name, each in found.items())
-        return Trained(Separately({name: each.learner for name, each in found.items()}), account)
+        convergence = "; ".join(f"{name}: {each.convergence}" for name, each in found.items() if each.convergence)
+        return Trained(Separately({name: each.learner for name, each in found.items()}), account, convergence)
 
 
 def for_tasks(recipe: Recipe, tasks: TaskDataset) -> Recipe:
@@ -75,7 +76,7 @@ def for_tasks(recipe: Recipe, tasks: TaskDataset) -> Recipe:
     def each(make: Callable[..., Learner]) -> Callable[..., Learner]:
         return lambda *sizes: Separately({name: make(*sizes[:-1], 1) for name in names})
 
-    covariates = recipe.with_covariates
+    covariates = recipe.apart(len(tasks))
     return Recipe(
         recipe.summary, each(recipe.build), BySeparating(recipe.train), None if covariates is None else each(covariates)
     )

@@ -105,8 +105,9 @@ def save_model(
         **(how or {}),
     }
     try:
-        found = learner.summary(train).with_facts([("method", method)])
-        extra |= {"summary": found.to_json()}
+        said = (how or {}).get("said", [])
+        training = [("" if place else "training", line) for place, line in enumerate(said)]
+        extra |= {"summary": learner.summary(train).with_facts([("method", method), *training]).to_json()}
     except BayesMetaError as error:  # the model is worth keeping without it
         warn(f"summary will say less: {error}")
     try:

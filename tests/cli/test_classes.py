@@ -148,7 +148,7 @@ def test_missing_words_are_no_classes_of_a_model(run, tmp_path: Path) -> None:
     assert "(in odd.csv)" in err
 
 
-@pytest.mark.parametrize("method", [name for name in CLASS_RECIPES if name != "maml"])
+@pytest.mark.parametrize("method", [name for name in CLASS_RECIPES if name != "glmm"])
 def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
     table(["a", "b", "c"], tmp_path, tasks=12)
     code, out, err = run(*FIT, "--steps", "2", "--method", method)
@@ -164,7 +164,10 @@ def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--outcome", "labels"), "expected --outcome to be one of number, positive, count, binary, classes, got 'labels'"),
+        (
+            ("--outcome", "labels"),
+            "expected --outcome to be one of number, positive, count, binary, classes, got 'labels'",
+        ),
         (("--outcome", "number"), "expected numbers in column 'y', got"),
         (("--method", "alpaca"), "expected a method for classes among"),
         (("--method", "nothing"), "got 'nothing'"),

@@ -147,3 +147,16 @@ def test_between_and_beyond_what_is_known() -> None:
     half = torch.log(torch.tensor(1.5, dtype=D)) / torch.log(torch.tensor(2.0, dtype=D))
     expected = torch.stack([values[0], values[0], values[1], values[1].lerp(values[2], half), values[2], values[2]])
     torch.testing.assert_close(found, expected)
+
+
+def test_the_summary_has_weights_by_points() -> None:
+    summary = _learner().summary()
+    lines = [line.split() for line in str(summary).splitlines()]
+    assert ["0", "points", "2", "5"] in lines
+    assert [line[:6] for line in lines if "%" in line] == [
+        ["10", "%", "60", "%", "90", "%"],
+        ["90", "%", "40", "%", "10", "%"],
+    ]
+    assert str(type(summary).from_json(summary.to_json())) == str(summary)
+    coefficients = _learner().adapt(_tasks([0, 5])).summary()
+    assert "nan" not in str(coefficients)
