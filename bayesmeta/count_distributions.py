@@ -79,7 +79,7 @@ def is_of_counts(distribution: Distribution) -> bool:
         inner = getattr(distribution, inside, None)
         if isinstance(inner, Distribution):
             return is_of_counts(inner)
-    return isinstance(distribution, Poisson | NegativeBinomial) or getattr(distribution, "of_counts", False)
+    return isinstance(distribution, Poisson | NegativeBinomial)
 
 
 def smallest_count(cdf: Callable[[Tensor], Tensor], mean: Tensor, variance: Tensor, q: float) -> Tensor:

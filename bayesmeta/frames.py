@@ -126,7 +126,10 @@ def predictions(
         return dict(zip(result_columns(schema), [predicted, values[:, 1]], strict=True))
     if schema.classes:
         return dict(zip(result_columns(schema), _class_columns(values, schema.classes, level), strict=True))
-    return dict(zip(result_columns(schema), values.T, strict=True))
+    columns = list(values.T)
+    if schema.kind == "count":  # lower and upper are whole numbers
+        columns = [each.astype(np.int64) if place % len(RESULTS) >= 2 else each for place, each in enumerate(columns)]
+    return dict(zip(result_columns(schema), columns, strict=True))
 
 
 def require_kind_of(learner: Learner, schema: Schema) -> None:
@@ -143,7 +146,7 @@ def require_kind_of(learner: Learner, schema: Schema) -> None:
     kind, given = schema.outcome_kind, learner.outcomes
     if given is None:
         return
-    if isinstance(kind, Numbers) and (isinstance(given, Labels) or type(given) is not type(kind)):
+    if isinstance(kind, Numbers) and isinstance(given, Labels):
         raise DataError(f"expected a learner of numbers, which {', '.join(schema.y)} are here, got {given}")
     if isinstance(kind, Labels) and given != kind:
         raise DataError(

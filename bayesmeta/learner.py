@@ -29,7 +29,7 @@ from bayesmeta.likelihoods import Likelihood
 from bayesmeta.modes import settle, settled
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
-from bayesmeta.one_line import OneLine, several
+from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
@@ -223,12 +223,20 @@ class TaskPosterior(OneLine, ABC):
             }
             if not 0 < sum(sizes.values()) <= MOST_NAMED:
                 return None
-            drawn = self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device))
+            drawn = self.named(self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device)))
         except UnsupportedError:
             return None
         names = [place for name, value in drawn.items() for place in plain.places(name, value.shape[2:])]
         draws = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in drawn.values()], -1)
         return Coefficients.drawn(names, draws, are_the_users=columns.are_the_users)
+
+    def named(self, phi: Params) -> Params:
+        """phi in numbers that mean something to a user, where these are others: what `summary` shows.
+
+        Args:
+            phi: draws, each value `S B *shape`.
+        """
+        return phi
 
     def predictive_of(self, data: Data) -> Predictive:
         """The predictive of the outcomes of points that are checked, with what is known of their noise.
@@ -311,7 +319,7 @@ class Refit(TaskPosterior):
 
 
 @dataclass(frozen=True, eq=False)
-class MixedModelParts:
+class MixedModelParts(InShort):
     """What a linear mixed model is made of, for whoever fits it.
 
     Attributes:
@@ -335,7 +343,7 @@ class MixedModelParts:
     features: Network
 
 
-class LinearMixedModel(ABC):
+class LinearMixedModel(InShort, ABC):
     """What has a closed form where y is linear in phi and all is Gaussian: the steps of ML and REML fits.
 
     `ALPaCA` is one, and with `Identity` features it is the linear mixed model of statistics: the prior mean holds the
@@ -631,6 +639,7 @@ class Learner(Described, nn.Module, ABC):
         noise = self.noise_stddev()
         if noise is not None:
             learned.append(("noise", plain.noise(noise.double().cpu() * columns.y_scale, named=False)))
+        learned += plain.scales(self, columns)
         if data:
             learned += self._log_likelihood(columns, data)
         facts = [("predicts", plain.predicts(self.x_shape, self.outcomes))]
@@ -701,8 +710,8 @@ class Learner(Described, nn.Module, ABC):
         Raises:
             ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
                 labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
-                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place for
-                known noise or for outcomes that are missing.
+                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place
+                for known noise or for outcomes that are missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")

@@ -454,21 +454,6 @@ CLASS_RECIPES: dict[str, Recipe] = {
         HIDDEN,
         ByGradients(),
     ),
-    "llama-linear": Recipe(
-        "LLAMA on 1, x_1, ..., x_D: a logistic mixed model with one variance for all effects, by Laplace; slow",
-        lambda num_inputs, num_classes: Standardized(
-            LLAMA(Identity(num_inputs), solver=LevenbergMarquardt(20), likelihood=Categorical(num_classes))
-        ),
-        ByGradients(),
-        lambda num_inputs, k, num_classes: Standardized(
-            LLAMA(
-                default_stack.shifting(Identity(num_inputs - k), k),
-                solver=LevenbergMarquardt(20),
-                likelihood=Categorical(num_classes),
-                adapted=["output"],
-            )
-        ),
-    ),
     "bmaml": ShiftedRecipe.of(
         "BMAML: 5 particles of a network, moved together",
         _softmax(BMAML, lr=0.1, precision=10.0, spread=0.1),
@@ -592,10 +577,10 @@ def usual(outcomes: Outcomes) -> list[str]:
     Example:
         >>> import bayesmeta as bm
         >>> usual(bm.Numbers()), usual(bm.Labels(3))
-        (['stack', 'alpaca-linear'], ['glmm', 'llama-linear'])
+        (['stack', 'alpaca-linear'], ['glmm', 'maml'])
     """
     offered = list(recipes(outcomes))
-    simple = [name for name in ("alpaca-linear", "glmm-poisson", "llama-linear") if name in offered[1:]]
+    simple = [name for name in ("alpaca-linear", "glmm-poisson", "maml") if name in offered[1:]]
     return [offered[0], *simple[:1]]
 
 

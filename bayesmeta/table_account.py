@@ -141,7 +141,8 @@ def hint_of_counts(frame: "pd.DataFrame", schema: Schema) -> str:
     low, high = values.min(), values.max()
     names = ", ".join(map(repr, schema.y))
     verb = "hold" if len(schema.y) > 1 else "holds"
-    return f"{names} {verb} whole numbers from {low:g} to {high:g}: if they are counts, --outcome count predicts them as such"
+    what = f"{names} {verb} whole numbers from {low:g} to {high:g}"
+    return f"{what}: if they are counts, --outcome count predicts them as such"
 
 
 def _number(column: "pd.Series[Any]", called: str = "a number") -> str:

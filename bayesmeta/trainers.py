@@ -154,6 +154,21 @@ class ByGradients(Trainer):
         return Trained(learner, repr(result) + remark, settling(result, training.steps))
 
 
+def on_log_scale(tasks: TaskDataset) -> TaskDataset:
+    """The tasks with the logarithms of their outcomes, which are positive.
+
+    Args:
+        tasks: of a table, or others.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> tasks = bm.TaskDataset.from_list([([0.0, 1.0], [1.0, 1.0])])
+        >>> on_log_scale(tasks).flat.y.flatten().tolist()
+        [0.0, 0.0]
+    """
+    return TaskDataset(replace(tasks.flat, y=tasks.flat.y.log()), tasks.names, tasks.schema)
+
+
 @dataclass(frozen=True)
 class OnLogScale(Trainer):
     """A learner of positive outcomes whose inside is trained on their logarithms.
@@ -179,9 +194,7 @@ class OnLogScale(Trainer):
         """What is trained may be another learner than what was given, as the trainer has it."""
         if not isinstance(learner, LogTransformed):
             raise DataError(f"expected a LogTransformed learner, got {learner.title}")
-        logged = replace(tasks.flat, y=tasks.flat.y.log())
-        inside = TaskDataset(logged, tasks.names, tasks.schema)
-        trained = self.trainer(learner.learner, inside, training)
+        trained = self.trainer(learner.learner, on_log_scale(tasks), training)
         return replace(trained, learner=LogTransformed(trained.learner))
 
 

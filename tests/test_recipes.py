@@ -23,7 +23,7 @@ def test_tasks_are_divided_as_it_is_said(name: str) -> None:
         assert not {*train.names} & {*stopping.names}
         assert said == "16 to learn from, 4 for early stopping"
     else:
-        assert name in ("alpaca-linear", "alpaca-rbf", "stack")
+        assert name in ("alpaca-linear", "linear-reml", "alpaca-rbf", "stack")
         assert said.split(",")[0] == "20 to learn from"
         assert "stopping" not in said
     for few, training in ((tasks.select(range(4)), Training()), (tasks, Training(validation=0.0))):

@@ -3,9 +3,7 @@
 import base64
 import hashlib
 import html
-import json
 import re
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -15,7 +13,6 @@ import pytest
 import torch
 
 from bayesmeta.checks.surprise import Surprise
-from bayesmeta.cli.app import main
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.conclusions import Verdict
@@ -212,46 +209,3 @@ def test_tasks_of_the_training_are_owned_up_to() -> None:
     found = report(NormalMean(), normal_tasks(5, 4, seed=0), (0,), num_bootstrap=0, trained_on=["1", "3", "77"])
     assert found.conclusions[0].verdict is Verdict.PROBLEM
     assert found.conclusions[0].text.startswith("2 of the 5 tasks are of the training")
-
-
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bayesmeta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return (stop.value.code if isinstance(stop.value.code, int) else 0), captured.out, captured.err
-
-    rng = np.random.default_rng(0)
-    rows = [{"subject": s, "days": float(d), "y": base + d + rng.normal()}
-            for s, base in enumerate(rng.normal(0, 3, 30)) for d in range(5)]  # fmt: skip
-    table, model, page = tmp_path / "table.csv", tmp_path / "model", tmp_path / "report.html"
-    pd.DataFrame(rows).to_csv(table, index=False)
-    columns = ("--task", "subject", "--x", "days", "--y", "y", "--method", "alpaca-linear")
-    assert run("fit", table, *columns, "--holdout", "0.4", "-o", model)[0] == 0
-    code, out, err = run("report", model, table, "-o", page, "--shots", "1")
-    assert code == 0, err
-    assert "All of this rests on 12 tasks" in out
-    assert f"report written to {page}" in out
-    text = page.read_text(encoding="utf-8")
-    assert "<h1>alpaca-linear on table</h1>" in text
-    assert "y from days, by subject" in text
-    assert str(tmp_path) not in text  # a page is passed on: where it was made is nobody's business
-    assert "Not judged" not in text  # fit keeps reference tasks
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "report.html", "table.csv"]
-
-    before = page.read_bytes()
-    trained = json.loads((model / "model.json").read_text())["extra"]["trained_on"]
-    pd.DataFrame([row for row in rows if str(row["subject"]) in trained]).to_csv(tmp_path / "old.csv", index=False)
-    for case in (
-        ("report", model, tmp_path / "old.csv", "-o", page),  # every task was trained on
-        ("report", model, table, "-o", page, "--shots", "a"),
-        ("report", model, table, "-o", page, "--level", "1"),
-        ("report", model, tmp_path / "none.csv", "-o", page),
-        ("report", model, table, "-o", model / "model.json" / "report.html", "--shots", "0"),
-    ):
-        code, _, err = run(*case)
-        assert code == 2, case
-        assert err.startswith("error: expected"), err
-        assert err.count("\n") == 1
-    assert page.read_bytes() == before

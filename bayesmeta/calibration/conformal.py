@@ -41,7 +41,7 @@ from bayesmeta.evaluation.held_out import HeldOut, require_batch, with_room
 from bayesmeta.evaluation.metrics import check_level
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.modes import settled
-from bayesmeta.one_line import OneLine
+from bayesmeta.one_line import InShort, OneLine
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import OrderedSplit, RandomSplit, Split
@@ -346,7 +346,7 @@ class HierarchicalPosterior(ConformalPosterior):
         return self.conformal.threshold(level)[None, None]
 
 
-class SplitConformal:
+class SplitConformal(InShort):
     """Regions for a point of one task, by k other points of it (Vovk, Gammerman, Shafer 2005).
 
     The promise holds in each task whose points are exchangeable, however unlike others it is. The threshold is the

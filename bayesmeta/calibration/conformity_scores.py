@@ -16,13 +16,14 @@ from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.evaluation.held_out import HeldOut, predicted, with_room
 from bayesmeta.flat import in_order
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import InShort
 from bayesmeta.outcomes import Numbers, Outcomes
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
 
 
-class ConformityScore(ABC):
+class ConformityScore(InShort, ABC):
     """How badly outcomes fit a prediction: the larger, the worse (a nonconformity score, in the words of some).
 
     A score of your own inherits `IntervalScore` or `LabelScore`, which say what its regions are. Any score keeps the

@@ -6,18 +6,29 @@ from typing import Annotated
 import typer
 
 from bayesmeta.cli.options import (
+    MOST_PREDICTED,
     Categorical,
+    Covariate,
+    Device,
     Forecast,
+    LearningRate,
+    Level,
     Outcome,
+    Random,
+    Recalibrate,
     Seed,
     Separator,
     Shots,
+    Steps,
     TableFile,
     Task,
+    Validation,
     X,
     Y,
     Yerr,
     counts_of,
+    device_of,
+    given,
     names_of,
 )
 from bayesmeta.cli.speaking import speaker
@@ -30,7 +41,8 @@ def crossval(
     task: Task,
     y: Y,
     x: X = None,
-    covariate: Annotated[list[str] | None, typer.Option(help="Input column that is constant within a task.")] = None,
+    covariate: Covariate = None,
+    random: Random = None,
     categorical: Categorical = None,
     yerr: Yerr = None,
     outcome: Outcome = None,
@@ -43,8 +55,12 @@ def crossval(
     folds: Annotated[int, typer.Option(help="Parts that the tasks are divided into, each held out in its turn.")] = 5,
     shots: Shots = "0,1,2,5,10",
     forecast: Forecast = False,
-    level: Annotated[float, typer.Option(help="Probability of the interval whose coverage is reported.")] = 0.9,
-    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
+    level: Level = 0.9,
+    validation: Validation = None,
+    recalibrate: Recalibrate = 0.0,
+    steps: Steps = 5_000,
+    lr: LearningRate = None,
+    device: Device = "cpu",
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Table file for all scores.")] = None,
     report: Annotated[Path | None, typer.Option(help="HTML file for a report on the method to take.")] = None,
@@ -53,24 +69,33 @@ def crossval(
     """Compare methods by all tasks of a table, each judged once by models that did not see it, and say which to take.
 
     Beside them stand one regression for all tasks (pooled) and each task alone. Differences are paired: the same tasks,
-    known points and predicted points for all. Columns are as for fit, and so are --steps and --seed.
+    known points and predicted points for all, at most 50 of a task. Columns and training are as for fit.
     """
     require_outputs({"--output": output, "--report": report}, {"TABLE": table}, {})
     names, counts = names_of(methods, "--methods"), counts_of(shots)
-    from bayesmeta.recipes import recipe, usual
+    from bayesmeta.corrections import correcting
+    from bayesmeta.recipes import recipe, require_uses, usual
     from bayesmeta.reporting import cross_validated_report
     from bayesmeta.selection import cross_validate, usual_baselines
-    from bayesmeta.table_account import account
+    from bayesmeta.table_account import account, effects
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.tasks.source import PrefixSplit, RandomSplit
     from bayesmeta.trainers import Training
 
-    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome)
-    kind, training = schema.outcome_kind, Training(steps=steps, seed=seed, progress=False)
-    learners = {name: recipe(name, kind).factory(schema, training) for name in names or usual(kind)}
+    asked = given(lr=lr, validation=validation)
+    training = Training(steps=steps, seed=seed, progress=False, device=device_of(device), **asked)
+    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
+    kind = schema.outcome_kind
+    names = names or usual(kind)
+    for name in names:
+        require_uses(name, kind, asked)
+    learners = {name: recipe(name, kind).factory(schema, training) for name in names}
+    if recalibrate:
+        learners = {name: correcting(factory, recalibrate, schema, seed) for name, factory in learners.items()}
     tasks = TaskDataset.from_schema(frame, schema)
     say = speaker(output)
-    for line in account(frame, schema):
+    linear = any(recipe(name, kind).with_covariates is not None for name in names)
+    for line in (*account(frame, schema), *effects(schema, linear)):
         say(line)
     found = cross_validate(
         learners,
@@ -78,6 +103,7 @@ def crossval(
         counts,
         folds,
         baselines=usual_baselines(min(steps, 2_000)),
+        query=MOST_PREDICTED,
         split=PrefixSplit if forecast else RandomSplit,
         level=level,
         seed=seed,
@@ -88,7 +114,7 @@ def crossval(
         write_table(found.table().reset_index(), output)
         say(f"table written to {output}")
     if report is not None:
-        judged = found.recommendation.name or next(iter(learners))
+        judged = found.recommendation.name or names[0]
         title, facts = f"{judged} on {table.stem}", [("Table", table.name), ("Method", judged)]
         cross_validated_report(found, judged, title=title, facts=facts).write(report)
         say(f"report on {judged} written to {report}")

@@ -1,7 +1,7 @@
 """`bayesmeta fit`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -9,17 +9,24 @@ from bayesmeta.cli.configuration import Config, options_of
 from bayesmeta.cli.model_folders import require_new_model, save_model, say_model
 from bayesmeta.cli.options import (
     Categorical,
+    Covariate,
     Device,
     Holdout,
+    LearningRate,
     Outcome,
+    Random,
+    Recalibrate,
     Seed,
     Separator,
+    Steps,
     TableFile,
     Task,
+    Validation,
     X,
     Y,
     Yerr,
     device_of,
+    given,
 )
 from bayesmeta.cli.speaking import warn
 from bayesmeta.cli.tables import training_table
@@ -34,36 +41,20 @@ def fit(
     y: Y,
     output: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
     x: X = None,
-    covariate: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Input column that is constant within a task. In linear methods its effect is the same in all tasks "
-            "(a fixed effect), unless --random names it, too."
-        ),
-    ] = None,
-    random: Annotated[
-        list[str] | None,
-        typer.Option(help="Covariate whose effect differs between tasks in linear methods (a random effect)."),
-    ] = None,
+    covariate: Covariate = None,
+    random: Random = None,
     categorical: Categorical = None,
     yerr: Yerr = None,
     outcome: Outcome = None,
     method: Annotated[
-        str | None, typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes.")
+        str | None,
+        typer.Option(help="See `bayesmeta methods`; by default stack for numbers, and glmm for counts and classes."),
     ] = None,
     holdout: Holdout = 0.0,
-    validation: Annotated[
-        float | None,
-        typer.Option(help="Share of the tasks to train on that stop a training by gradients early; .2 by default."),
-    ] = None,
-    recalibrate: Annotated[
-        float,
-        typer.Option(help="Share of the tasks to correct predictions by, which nothing else is learned from."),
-    ] = 0.0,
-    steps: Annotated[int, typer.Option(help="Gradient steps.")] = 5_000,
-    lr: Annotated[
-        float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
-    ] = None,
+    validation: Validation = None,
+    recalibrate: Recalibrate = 0.0,
+    steps: Steps = 5_000,
+    lr: LearningRate = None,
     device: Device = "cpu",
     seed: Seed = 0,
     sep: Separator = None,
@@ -93,13 +84,11 @@ def fit(
     from bayesmeta.trainers import Training
     from bayesmeta.training.checkpoint import require_savable
 
-    given: dict[str, Any] = {
-        name: value for name, value in (("lr", lr), ("validation", validation)) if value is not None
-    }
-    training = Training(steps=steps, seed=seed, device=device_of(device), **given)
+    asked = given(lr=lr, validation=validation)
+    training = Training(steps=steps, seed=seed, device=device_of(device), **asked)
     schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
-    require_uses(method, schema.outcome_kind, given)
+    require_uses(method, schema.outcome_kind, asked)
     tasks = TaskDataset.from_schema(frame, schema)
     chosen = for_tasks(recipe(method, schema.outcome_kind), tasks)
     if not 0.0 <= recalibrate < 1.0 - holdout:
@@ -114,18 +103,20 @@ def fit(
     taken = [name for name in (task, *schema.x, *schema.covariates) if name in result_columns(schema)]
     warn(f"predict will refuse the column {taken[0]!r}: a result is called so. Rename it" if taken else "")
     lines = [*account(frame, schema), *effects(schema, chosen.with_covariates is not None)]
-    for line in (*lines, purposes(train, chosen.train.purposes(train, training), held_out, correcting)):
+    purpose = purposes(train, chosen.train.purposes(train, training), held_out, correcting)
+    for line in (*lines, purpose):
         typer.echo(line)
     trained = chosen.train(learner, train, training)
     learner, found = trained.learner, [f"{method} on {train!r}: {trained.account}"]
     if correcting is not None:
         learner, said = corrected(learner, correcting, schema, seed)
         found.append(f"predictions: {said}")
-    save_model(learner, output, schema, method, train, tasks, held_out, seed, correcting)
+    found += [line for line in (*standing(trained.learner, train, schema, seed), trained.convergence) if line]
+    how = {"training": {"steps": steps, "seed": seed, **asked}, "recalibrate": recalibrate, "said": [purpose, *found]}
+    save_model(learner, output, schema, method, train, tasks, held_out, seed, correcting, how)
     write(output / "options.toml", options_of(context, method=method).encode())
-    for line in (*found, *standing(trained.learner, train, schema, seed), trained.convergence):
-        if line:
-            typer.echo(line)
+    for line in found:
+        typer.echo(line)
     say_model(output, table, held_out)
     rows = learner.kept_rows
     if rows:

@@ -1,5 +1,6 @@
 """Model folders as commands write and read them: a learner, the columns of its table, and what tasks it has seen."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from bayesmeta.outputs import require_folder
 if TYPE_CHECKING:
     from bayesmeta.checks.surprise import Surprise
     from bayesmeta.learner import Learner
+    from bayesmeta.selection.cross_validation import Factory
     from bayesmeta.table_files import Table
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.tasks.table import Schema
@@ -76,6 +78,7 @@ def save_model(
     held_out: "TaskDataset | None",
     seed: int,
     correcting: "TaskDataset | None" = None,
+    how: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model folder, with what predict and evaluate want to know.
 
@@ -89,6 +92,7 @@ def save_model(
         held_out: those that were left for evaluate; None for none.
         seed: of the tasks that new ones will be compared with.
         correcting: tasks that predictions were corrected by; None for none.
+        how: how fit has trained it, so that report can tell it and train it again: `training`, `recalibrate`, `said`.
     """
     from bayesmeta.task_names import texts
     from bayesmeta.training.checkpoint import save
@@ -98,6 +102,7 @@ def save_model(
         "schema": schema.to_json(),
         "method": method,
         "trained_on": texts([*train.names, *(correcting.names if correcting else ())]),
+        **(how or {}),
     }
     try:
         found = learner.summary(train).with_facts([("method", method)])
@@ -124,6 +129,30 @@ def surprise_of(learner: "Learner", extra: dict[str, Any]) -> "Surprise | None":
     from bayesmeta.checks.surprise import Surprise
 
     return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
+
+
+def retraining(extra: dict[str, Any], schema: "Schema") -> "tuple[Factory, int]":
+    """What trains such a model anew on tasks, as fit has trained it, and by how many steps.
+
+    Args:
+        extra: what was kept with the model.
+        schema: of its table.
+
+    Raises:
+        DataError: the model is not one that fit has made.
+    """
+    from bayesmeta.corrections import correcting
+    from bayesmeta.recipes import recipe
+    from bayesmeta.trainers import Training
+
+    if "training" not in extra:
+        raise DataError(
+            "expected a model that fit has made, to train it again, got one that knows not how it was trained"
+        )
+    training = Training(progress=False, **extra["training"])
+    factory = recipe(extra["method"], schema.outcome_kind).factory(schema, training)
+    share = extra.get("recalibrate", 0.0)
+    return correcting(factory, share, schema, training.seed) if share else factory, training.steps
 
 
 def tasks_to_score(

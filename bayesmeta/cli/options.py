@@ -1,7 +1,7 @@
 """Arguments and options that several commands share, and what is read from their text."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,8 @@ from bayesmeta.errors import DataError
 
 if TYPE_CHECKING:
     import torch
+
+MOST_PREDICTED = 50  # points of a task in a cross-validation: more say little of the task, and cost as the cube
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]
@@ -28,6 +30,29 @@ Outcome = Annotated[
         "written in numbers is a number."
     ),
 ]
+Covariate = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Input column that is constant within a task. In linear methods its effect is the same in all tasks "
+        "(a fixed effect), unless --random names it, too."
+    ),
+]
+Random = Annotated[
+    list[str] | None,
+    typer.Option(help="Covariate whose effect differs between tasks in linear methods (a random effect)."),
+]
+Validation = Annotated[
+    float | None,
+    typer.Option(help="Share of the tasks to train on that stop a training by gradients early; .2 by default."),
+]
+Recalibrate = Annotated[
+    float,
+    typer.Option(help="Share of the tasks to correct predictions by, which nothing else is learned from."),
+]
+Steps = Annotated[int, typer.Option(help="Gradient steps.")]
+LearningRate = Annotated[
+    float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
+]
 Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]
@@ -36,6 +61,11 @@ Level = Annotated[float, typer.Option(help="Probability of the interval whose co
 Shots = Annotated[str, typer.Option(help="Numbers of support points, separated by commas.")]
 Forecast = Annotated[bool, typer.Option(help="Support is the beginning of a task, query what follows.")]
 IncludeTrained = Annotated[bool, typer.Option(help="Score tasks of the training, too.")]
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Those of the options that have a value, by name."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def counts_of(shots: str) -> list[int]:

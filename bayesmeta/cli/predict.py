@@ -53,9 +53,9 @@ def predict(
     Writes QUERY, every cell as it was and separated in the same way, with the columns mean, sd, lower, upper (and the
     outcome's name in front when there are several); or, of an outcome of classes, predicted (the most probable class),
     likely (the fewest that have a probability of --level together), and p_NAME of each class; or, of a binary one,
-    predicted and p, the probability of the second class. Of counts lower and upper are whole numbers. It warns of tasks whose
-    context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of tasks are
-    compared as they are written.
+    predicted and p, the probability of the second class. Of counts lower and upper are whole numbers. It warns of
+    tasks whose context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of
+    tasks are compared as they are written.
     """
     from bayesmeta.conformal_frames import conformal_predictions
     from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns

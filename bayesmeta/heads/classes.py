@@ -7,10 +7,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.errors import DataError
+from bayesmeta.one_line import InShort
 
 
 @dataclass(frozen=True, eq=False)
-class Classes:
+class Classes(InShort):
     """Which of C classes each task has: tasks of a batch may differ in their ways.
 
     Attributes:

@@ -20,11 +20,12 @@ from typing_extensions import override
 from bayesmeta.description import Described
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.heads.classes import Classes, one_hot
+from bayesmeta.one_line import InShort
 from bayesmeta.typing import Params
 
 
 @dataclass(frozen=True, eq=False)
-class Examples:
+class Examples(InShort):
     """The labelled examples of each task as a head sees them: features and labels, padding at zero.
 
     Attributes:
@@ -85,7 +86,7 @@ class Examples:
         return cls(torch.where(mask[..., None], rows, 0.0), targets, mask, classes)
 
 
-class Scores(ABC):
+class Scores(InShort, ABC):
     """The posterior of the scores of each task's classes, given its examples: a value, which `Head.solve` gives.
 
     A subclass gives `at`; one that knows more of its scores than two moments also gives `logits`.

@@ -26,6 +26,7 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError
 from bayesmeta.heads.class_prior import ClassPrior
 from bayesmeta.heads.classes import Classes, one_hot
+from bayesmeta.one_line import InShort
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
 from bayesmeta.predictives import IndependentPredictive, LowRankGaussianPredictive, Predictive
 
@@ -34,7 +35,7 @@ START = math.log(math.expm1(1.0))  # softplus of it is 1: a network that gives 0
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class Shown(InShort):
     """What a network sees of the support of each task, and how its answers are put together again.
 
     Attributes:

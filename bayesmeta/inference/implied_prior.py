@@ -23,11 +23,12 @@ from torch import Tensor
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import InferenceError
 from bayesmeta.inference.laplace import Curvature
+from bayesmeta.one_line import InShort
 from bayesmeta.typing import Params
 
 
 @dataclass(frozen=True, eq=False)
-class ImpliedPrior:
+class ImpliedPrior(InShort):
     """N(theta, Q), the prior under which steps of gradient ascent are MAP inference: of each task, a value.
 
     It depends on the inputs of the support, as the steps do. `MAML.implied_prior` and `implied_prior` give it.

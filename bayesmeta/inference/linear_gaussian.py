@@ -19,12 +19,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
+from bayesmeta.one_line import InShort
 
 LOG_2PI = math.log(2.0 * math.pi)
 
 
 @dataclass(frozen=True, eq=False)
-class LinearGaussian(ABC):
+class LinearGaussian(InShort, ABC):
     """The posterior Z | D ~ MN(mean, P, Σ) of each task: a value, which `condition` gives in either of two forms.
 
     Example:

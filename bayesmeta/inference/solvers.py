@@ -12,11 +12,12 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError
 from bayesmeta.inference.laplace import Curvature
 from bayesmeta.linalg import flattened
+from bayesmeta.one_line import InShort
 from bayesmeta.typing import LogJoint, Params
 
 
 @dataclass(frozen=True, eq=False)
-class MapProblem:
+class MapProblem(InShort):
     """The optimum of each task's log joint, as a solver is asked for it.
 
     Attributes:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.one_line import InShort
+
 CONSTANT = "intercept"
 
 
@@ -78,7 +80,7 @@ class Quantities:
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class Terms(InShort):
     """Features as functions of inputs in the user's units: h(z) = t(u) M.
 
     Attributes:

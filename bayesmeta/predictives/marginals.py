@@ -25,11 +25,6 @@ class PredictiveMarginals(Distribution):
         super().__init__(shape[:2], shape[2:], validate_args=False)
 
     @property
-    def of_counts(self) -> bool:
-        """Whether what is predicted are counts."""
-        return self.predictive.of_counts
-
-    @property
     def mean(self) -> Tensor:
         """The predictive's mean."""
         return self.predictive.mean

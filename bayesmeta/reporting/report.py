@@ -262,6 +262,7 @@ def cross_validated_report(
     candidate: str | None = None,
     *,
     examples: int = 3,
+    surprise: Surprise | None = None,
     training: Sequence[str] = (),
     title: str | None = None,
     facts: Sequence[tuple[str, str]] = (),
@@ -275,6 +276,7 @@ def cross_validated_report(
         found: what `bm.selection.cross_validate` gives.
         candidate: which is judged; by default the recommended one, or the first.
         examples: how many tasks are drawn, from the worst to the best; of a classifier none is.
+        surprise: reference tasks, with which these are compared.
         training: how the learner was trained, line by line.
         title: of the page.
         facts: (name, value) lines below the title.
@@ -309,7 +311,7 @@ def cross_validated_report(
         found.split,
         found.query,
         examples,
-        None,
+        None if surprise is None else _compared(surprise.learner, found.tasks, surprise),
         [basis],
         training,
         f"Cross-validation of {chosen}" if title is None else title,

@@ -168,6 +168,7 @@ class CrossValidated(OneLine):
         title = f"{several(tasks, 'task')}, each judged once by learners that were trained without it, in {folds} folds"
         left_out = len(self.tasks) - tasks
         title += f"; {several(left_out, 'task')} with too few points left out" if left_out else ""
+        title += f"; at most {several(self.query, 'point')} of a task predicted" if self.query is not None else ""
         level = next(iter(self.evaluations.values())).level
         title += (
             "\n±: half of a 95 % bootstrap interval over tasks; behind: of the best in nats a point, paired by task"

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmeta.arguments import probability
-from bayesmeta.one_line import OneLine, several
+from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.summaries import text
 from bayesmeta.summaries.summary import LEVEL
 
@@ -21,7 +21,7 @@ MIXTURE_DRAWS = 4_000
 
 
 @dataclass(frozen=True, eq=False)
-class Coefficients:
+class Coefficients(InShort):
     """What is believed of the numbers of tasks, in the user's units, each on its own.
 
     Attributes:

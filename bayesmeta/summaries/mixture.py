@@ -1,10 +1,12 @@
 """The summary of a mixture of learners: what each is worth, in words, and what the heaviest have learned."""
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from typing_extensions import override
 
+from bayesmeta.errors import DataError
 from bayesmeta.summaries import text
 from bayesmeta.summaries.mixed_model import MixedModelSummary
 from bayesmeta.summaries.summary import Summary
@@ -12,27 +14,25 @@ from bayesmeta.summaries.summary import Summary
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureSummary(Summary):
-    """Several learners whose predictions are mixed: the weight of each, and its own summary.
+    """Several learners whose predictions are mixed: the weights of each, and its own summary.
 
     On the page is the summary of the heaviest linear mixed model among them, if there is one: its numbers have names.
 
     Attributes:
         names: of the learners.
         points: numbers of points of a task at which weights are given.
-        weights: at each of `points` those of the learners, which sum to 1.
+        weights: at each of these, of each learner; those of one number of points sum to 1.
         members: the summary of each.
 
     Example:
         >>> import bayesmeta as bm
         >>> learners = {"line": bm.ALPaCA(bm.Identity(1)), "network": bm.MAML(bm.MLP(1, [8]))}
-        >>> summary = bm.wrappers.Stacked(learners, {"line": 0.75, "network": 0.25}).summary()
-        >>> list(summary.member("line").variance_components.index.names)
-        ['group', 'term']
-        >>> print(*(line[:37] for line in str(summary).splitlines()[3:5]), sep="|")
-        Models and their weights|   75 %  line     a linear mixed mode
         >>> mixed = bm.wrappers.Stacked(learners, {"line": [0.75, 0.4], "network": [0.25, 0.6]}, points=[0, 5])
-        >>> print(*(line[2:25] for line in str(mixed.summary()).splitlines()[4:7]), sep="|")
-        0 points     5|    75 %  40 %  line   |    25 %  60 %  network
+        >>> summary = mixed.summary()
+        >>> print(*str(summary).splitlines()[4:7], sep="|")
+                 0 points     5|  line         75 %  40 %|  network      25 %  60 %
+        >>> summary.member("line").variance_components.index.names
+        ['group', 'term']
     """
 
     names: tuple[str, ...]
@@ -42,25 +42,29 @@ class MixtureSummary(Summary):
 
     def member(self, name: str) -> Summary:
         """The summary of one of the learners. Raises DataError where there is none of the name."""
+        if name not in self.names:
+            raise DataError(f"expected one of the models {', '.join(self.names)}, got {name!r}")
         return self.members[self.names.index(name)]
+
+    @property
+    def mean_weights(self) -> dict[str, float]:
+        """The weight of each learner, averaged over the numbers of points."""
+        return {name: fmean(each) for name, each in zip(self.names, zip(*self.weights, strict=True), strict=True)}
 
     @override
     def lines(self, level: float) -> list[str]:
-        of_each = list(zip(*self.weights, strict=True))
-        order = sorted(range(len(self.names)), key=lambda i: -sum(of_each[i]))
-        shares = [[text.percent(row[i]) for i in order] for row in self.weights]
-        columns = [[self.names[i] for i in order], [self.members[i].kind for i in order]]
-        if all(column == shares[0] for column in shares):
-            rows = text.table(["", "", ""], [[share.rjust(5) for share in shares[0]], *columns], words=3)[1:]
-            lines = text.section("Models and their weights", rows)
-        else:
+        mean = self.mean_weights
+        order = sorted(range(len(self.names)), key=lambda i: -mean[self.names[i]])
+        title, rows, headers = "Models and their weights", self.weights[:1], ["weight"]
+        if len(set(self.weights)) > 1:
+            title, rows = f"{title}, by the points that a task has shown", self.weights
             first, *more = (f"{point:g}" for point in self.points)
             headers = [f"{first} point" if first == "1" else f"{first} points", *more]
-            beside = text.table(["", ""], columns, words=2)
-            table = text.table(headers, shares, words=0)
-            rows = [f"{left}  {right}".rstrip() for left, right in zip(table, beside, strict=True)]
-            lines = text.section("Models and their weights, by points that a task has shown", rows)
-        shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and sum(of_each[i]) > 0.0]
+        shares = [[text.percent(row[i]) for i in order] for row in rows]
+        table = text.table(["", *headers], [[self.names[i] for i in order], *shares], words=1)
+        kinds = text.facts([(self.names[i], self.members[i].kind) for i in order])
+        lines = text.section(title, [*table, "", *kinds])
+        shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and mean[self.names[i]] > 0.0]
         if shown:
             body = self.members[shown[0]].page(level).splitlines()
             lines += ["", f"The model {self.names[shown[0]]!r}", *(f"  {line}".rstrip() for line in body)]

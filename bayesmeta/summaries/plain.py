@@ -15,6 +15,7 @@ from bayesmeta.data import Data
 from bayesmeta.errors import BayesMetaError
 from bayesmeta.one_line import several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes
+from bayesmeta.positive_numbers import positive_numbers
 from bayesmeta.predictives import Predictive
 from bayesmeta.summaries import text
 from bayesmeta.summaries.columns import Columns
@@ -26,6 +27,7 @@ OWN_UNITS = (
 )
 LINES = ("phi", "prior", "likelihood", "inference")  # of the docstring of every method's module
 CLASSES_SHOWN = 6
+MOST_SCALES = 12  # numbers that are told one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +179,34 @@ def noise(stddev: Float[Tensor, "C"], named: bool = True) -> str:
     values = [text.brief(value) for value in stddev.tolist()]
     more = ", ..." if len(values) > 3 else ""
     return f"{'noise ' if named else ''}deviation {', '.join(values[:3])}{more}"
+
+
+def scales(module: nn.Module, columns: Columns) -> list[tuple[str, str]]:
+    """The positive numbers of a learner that has few, such as the length scales of kernels; not those of the noise.
+
+    Args:
+        module: the learner.
+        columns: names and units.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> process = bm.DeepKernelTransfer(bm.networks.Inputs(1), kernel=bm.kernels.RBFKernel(2.0))
+        >>> scales(process, Columns.of((1,), bm.Numbers(1)))
+        [('scales', 'kernel.outputscale 1.00; kernel.base_kernel.lengthscale 2.00')]
+    """
+    found = {name: each for name, each in positive_numbers(module).items() if "noise" not in name}
+    if not 0 < sum(each.raw.numel() for each in found.values()) <= MOST_SCALES:
+        return []
+    words = "; ".join(
+        f"{_clean(name)} {', '.join(map(text.brief, each.value.detach().flatten().tolist()))}"
+        for name, each in found.items()
+    )
+    return [("scales", words if columns.are_the_users else f"{words} (of standardised inputs and outcomes)")]
+
+
+def _clean(name: str) -> str:
+    """`kernel.lengthscale` of `kernel.raw_lengthscale`."""
+    return name.replace("raw_", "").removesuffix(".raw").removesuffix(".value")
 
 
 def data(batches: Sequence[Data]) -> str:

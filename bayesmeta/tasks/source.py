@@ -12,6 +12,7 @@ from bayesmeta.arguments import some, whole
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import InShort
 
 _BOUNDS = "expected support bounds with 0 <= smallest <= largest"
 
@@ -332,7 +333,7 @@ def _take(data: Data, order: Tensor, start: Tensor, count: Tensor) -> Data:
     return replace(data.each(lambda value: value[rows, index]), mask=mask)
 
 
-class TaskSource(ABC):
+class TaskSource(InShort, ABC):
     """Something that meta-training tasks can be drawn from: a `TaskDataset`, or a simulator that makes new ones.
 
     A subclass gives `draw` and `pooled`; what makes new tasks inherits `Simulator`, where `simulate` is enough.

@@ -13,6 +13,7 @@ from bayesmeta.annotations import checked
 from bayesmeta.data import Data, TaskBatch, padded, tensors_of
 from bayesmeta.errors import BayesMetaError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.one_line import InShort
 from bayesmeta.swapped import Places, swapped
 from bayesmeta.torch_private import compile_graph, record_graph, tables
 
@@ -26,7 +27,7 @@ class _Program(NamedTuple):
     shared: list[int]  # positions of gradients whose memory is another's as well
 
 
-class CompiledStep:
+class CompiledStep(InShort):
     """Losses of a batch of tasks, and the gradient of their mean in theta, by code that inductor compiles.
 
     The step is recorded once as a graph of tensor operations, in which the derivatives of an inner loop

@@ -18,12 +18,13 @@ from bayesmeta.heads.head import LogScores
 from bayesmeta.learner import Learner, LinearMixedModel, marginal_loss
 from bayesmeta.learners.amortized.latent_base import LatentLearner
 from bayesmeta.modes import settled
+from bayesmeta.one_line import InShort
 from bayesmeta.wrappers.concept import ConceptLearner
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.with_hyperprior import WithHyperprior
 
 
-class Objective(ABC):
+class Objective(InShort, ABC):
     """A loss of theta, one value per task; its mean over tasks is what `fit` lowers. A subclass gives `loss`.
 
     Example:
@@ -177,7 +178,7 @@ class VariationalBound(Objective):
         return -learner.bound(tasks) / tasks.query.counts.clamp(min=1)
 
 
-class EvidenceProblem(ABC):
+class EvidenceProblem(InShort, ABC):
     """A deterministic function of theta and all meta-training points: what `fit_evidence` maximises.
 
     A subclass gives the function. What of theta can be had in closed form is set before and after, where the learner is
@@ -204,7 +205,7 @@ class EvidenceProblem(ABC):
         if learner.mixed_model is not None:
             learner.mixed_model.maximise_exactly(*data)
 
-    def finish(self, learner: Learner, *data: Data) -> None:  # noqa: B027, nothing by default
+    def finish(self, learner: Learner, *data: Data) -> None:
         """Set what the maximisation has integrated out."""
 
 

@@ -23,7 +23,7 @@ from bayesmeta.arguments import rising_shots
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.learner import Learner
-from bayesmeta.outcomes import Numbers
+from bayesmeta.outcomes import Counts, Numbers, Positives
 from bayesmeta.predictives import IndependentPredictive, OpenSetPredictive, Predictive
 from bayesmeta.predictives.recalibrated import LEVELS, RecalibratedPredictive
 from bayesmeta.predictives.scaled import ScaledPredictive
@@ -162,6 +162,11 @@ class VarianceScaled(Recalibrated):
 
     def __init__(self, learner: Learner, shots: Sequence[int] = SHOTS) -> None:
         super().__init__(learner, shots)
+        if isinstance(learner.outcomes, Counts | Positives):
+            raise UnsupportedError(
+                f"expected outcomes that may be any number, got {learner.outcomes} of {learner.title}: with another "
+                "deviation counts are no counts, and positive numbers not positive (correct the learner of logarithms)"
+            )
         self.register_buffer("log_factors", torch.zeros_like(self.points))
 
     @override
@@ -233,6 +238,10 @@ class IsotonicRecalibrated(Recalibrated):
 
     def __init__(self, learner: Learner, shots: Sequence[int] = SHOTS, num_outputs: int | None = None) -> None:
         super().__init__(learner, shots)
+        if isinstance(learner.outcomes, Counts):
+            raise UnsupportedError(
+                f"expected outcomes with a continuous distribution function, got the counts of {learner.title}"
+            )
         known = learner.outcomes.count if isinstance(learner.outcomes, Numbers) else None
         num_outputs = known if num_outputs is None else num_outputs
         if num_outputs is None:

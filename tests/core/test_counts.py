@@ -1,4 +1,4 @@
-"""Counts: distributions against scipy, quantiles that are whole, likelihoods against sums, scores against brute force."""
+"""Counts: distributions against scipy, whole quantiles, likelihoods against sums, scores against brute force."""
 
 import math
 
@@ -82,7 +82,9 @@ def test_mixtures_of_counts_have_whole_quantiles() -> None:
     table = 0.5 * (stats.poisson(2.0).cdf(np.arange(40)) + stats.poisson(9.0).cdf(np.arange(40)))
     for q in (0.05, 0.5, 0.95):
         assert mixture.quantile(q).item() == np.argmax(table >= q)
-        assert torch.equal(bm.predictives.EnsemblePredictive(torch.zeros(1, 1), (mixture,)).quantile(q), mixture.quantile(q))
+        assert torch.equal(
+            bm.predictives.EnsemblePredictive(torch.zeros(1, 1), (mixture,)).quantile(q), mixture.quantile(q)
+        )
     draws = mixture.sample(4000, torch.Generator().manual_seed(0))
     assert abs(draws.mean().item() - 5.5) < 0.3  # deviation 4.2 / √4000 = .07
 

@@ -35,6 +35,7 @@ from botorch.sampling.get_sampler import get_sampler
 
 from bayesmeta.interop.botorch import LogExpectedImprovement, PartsPosterior, TaskModel
 from bayesmeta.interop.botorch.parts import latent
+from tests.registry import CASES, Case
 
 D = torch.float64
 X = torch.tensor([[0.1, 0.2], [0.9, 0.4], [0.5, 0.8], [0.3, 0.6]], dtype=D)
@@ -249,6 +250,35 @@ def test_expected_improvement_of_students_t(best: float) -> None:
     np.testing.assert_allclose(ours, exact, rtol=1e-7)
 
 
+REGRESSION = [
+    case for case in CASES if isinstance(case.make().outcomes, bm.Numbers) and len(case.make().x_shape or ()) == 1
+]
+NO_F = {"maml-point", "variance-scaled", "isotonic-recalibrated", "mann-lstm", "snail", "meta-networks"}
+"""Whose f and noise do not separate, besides the processes that are conditional: there is no f to ask for."""
+
+
+@pytest.mark.filterwarnings("ignore::bayesmeta.ConvergenceWarning")  # chains are short
+@pytest.mark.parametrize("case", REGRESSION, ids=lambda case: case.name)
+def test_every_learner_of_numbers(case: Case) -> None:
+    learner = case.make()
+    generator = torch.Generator().manual_seed(0)
+    x, queries = torch.rand(2, 3, learner.x_shape[0], dtype=D, generator=generator)
+    y = torch.randn(3, learner.outcomes.count, dtype=D, generator=generator)
+    if isinstance(learner, bm.Standardized):
+        learner.prepare(bm.Data.from_arrays(x, y))
+    model = TaskModel.adapted(learner, x, y)
+    if case.name in NO_F or case.name.startswith(("conditional", "conv-cnp", "transformer")):
+        with pytest.raises(UnsupportedError, match="does not separate f from its noise"):
+            model.posterior(queries)
+        return
+    f = latent(model.task_posterior.predict(queries))
+    for points in (queries, queries[:, None]):
+        found = PartsPosterior(model.parts(points))
+        _close(found.mean.reshape(f.mean[0].shape), f.mean[0])
+        _close(found.variance.reshape(f.mean[0].shape), f.variance[0])
+        assert bool(model.posterior(points).rsample(torch.Size([2])).isfinite().all())
+
+
 # ---------------------------------------------------------------------------------------------------------- fantasies
 
 
@@ -325,10 +355,10 @@ def test_gradients_of_acquisition_functions(name: str, kind: str) -> None:
     torch.testing.assert_close(slope, difference, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["ALPaCA", "DeepKernelTransfer", "scale", "mixture"])
+@pytest.mark.parametrize("name", ["ALPaCA", "DeepKernelTransfer", "scale", "mixture", "ensemble"])
 def test_entropy_searches_and_sampling_run(name: str) -> None:
     torch.manual_seed(0)
-    model = _model(name)
+    model = _model(name).mixture() if name == "ensemble" else _model(name)
     queries = torch.rand(3, 1, 2, dtype=D)
     entropy = qMaxValueEntropy(model, torch.rand(20, 2, dtype=D), num_mv_samples=4, num_fantasies=2)
     assert bool(entropy(queries).isfinite().all())

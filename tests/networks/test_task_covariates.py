@@ -131,22 +131,19 @@ def test_covariates_alone(name: str) -> None:
 
 def test_linear_methods_and_the_default_tell_covariates_apart() -> None:
     told = {name for recipes in (RECIPES, CLASS_RECIPES) for name, each in recipes.items() if each.with_covariates}
-    assert told == {"stack", "alpaca-linear", "alpaca-rbf", "llama-linear"}
+    assert told == {"stack", "alpaca-linear", "linear-reml", "alpaca-rbf", "glmm"}
 
 
 def test_a_logistic_mixed_model_has_fixed_effects_of_covariates() -> None:
     """Weights of the covariates are theta: they are the same before and after a task has points, and are learned."""
     frame = _frame().assign(ill=lambda each: (each["y"] > 2.0).map({True: "yes", False: "no"}))
     tasks = bm.TaskDataset.from_frame(frame, task="who", x=["day"], covariates=["site"], y="ill")
-    learner = recipe("llama-linear", bm.Labels(2)).for_table(tasks.schema)
-    llama = learner.learner
-    assert isinstance(llama, bm.LLAMA)
-    assert llama.adapted == ("output.weight", "output.bias")
-    shared = dict(llama.named_parameters())["network.shared.weight"]
-    before = shared.detach().clone()
+    learner = recipe("glmm", bm.Labels(2)).for_table(tasks.schema)
+    (mixed,) = (each for each in learner.modules() if isinstance(each, bm.learners.GeneralizedLinearMixedModel))
+    assert mixed.covariance.varying == (0, 1)  # the constant and the day
+    assert mixed.network.location.shape == (5, 1)
     bm.fit(learner, tasks, steps=3, lr=0.1, progress=False)
-    assert shared.shape == (2, 3)
-    assert not torch.equal(shared, before)
+    assert (mixed.network.location[2:] != 0.0).all()
     posterior = learner.adapt(tasks.data)
-    assert set(posterior.inner.mean) == {"output.weight", "output.bias"}
+    assert posterior.inner.mean["effects"].shape[1:] == (2, 1)
     assert posterior.predict(tasks.data.x).probs.isfinite().all()

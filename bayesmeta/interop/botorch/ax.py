@@ -179,7 +179,7 @@ def generation_strategy(learner: Learner, **options: Any) -> GenerationStrategy:
     knows the units of its tasks: ranges of the search space are to be given in these.
 
     Args:
-        learner: trained on other tasks; its inputs are the experiment's parameters, in their order.
+        learner: trained on other tasks, of one metric; its inputs are the experiment's parameters, in their order.
         options: further arguments of Ax's BoTorch generator, such as `botorch_acqf_class`.
 
     Example:

@@ -13,6 +13,7 @@ from botorch.posteriors.posterior import Posterior
 from botorch.sampling.get_sampler import GetSampler
 from botorch.sampling.normal import IIDNormalSampler, SobolQMCNormalSampler
 from gpytorch.distributions import MultitaskMultivariateNormal, MultivariateNormal
+from gpytorch.settings import min_variance
 from jaxtyping import Float, Int
 from linear_operator import to_linear_operator
 from linear_operator.utils.cholesky import psd_safe_cholesky
@@ -175,15 +176,20 @@ def _raised(covariance: Float[Tensor, "*b N N"]) -> Float[Tensor, "*b N N"]:
 def multivariate_normal(
     mean: Float[Tensor, "*b q m"], covariance: Float[Tensor, "*b qm qm"]
 ) -> MultivariateNormal | MultitaskMultivariateNormal:
-    """GPyTorch's Gaussian, of an f of low rank, too.
+    """GPyTorch's Gaussian, of an f of low rank, too, and of members that are certain.
+
+    GPyTorch raises variances to 1e-10 (1e-6 in single precision) with a warning; here that is done before it asks.
 
     Args:
         mean: units of y.
         covariance: the outputs of the first point, then those of the second.
     """
+    least = 1.001 * min_variance.value(covariance.dtype)
+    short = (least - covariance.diagonal(dim1=-2, dim2=-1)).clamp(min=0.0)
+    operator = to_linear_operator(_raised(covariance + torch.diag_embed(short)))
     if mean.shape[-1] == 1:
-        return MultivariateNormal(mean[..., 0], to_linear_operator(_raised(covariance)))
-    return MultitaskMultivariateNormal(mean, to_linear_operator(_raised(covariance)), interleaved=True)
+        return MultivariateNormal(mean[..., 0], operator)
+    return MultitaskMultivariateNormal(mean, operator, interleaved=True)
 
 
 def posterior_of(parts: Parts, ensemble: bool) -> Posterior:

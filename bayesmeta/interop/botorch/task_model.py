@@ -286,6 +286,16 @@ class TaskModel(Model, FantasizeMixin):
         model = self.condition_on_observations(X, drawn, noise=noise)
         return _OneMember(model) if self._is_ensemble else model
 
+    def mixture(self) -> "TaskModel":
+        """The same model, which BoTorch does not take for an ensemble: its posterior is a `PartsPosterior`.
+
+        For acquisition functions that do not know ensembles: entropy searches, `MaxPosteriorSampling`, and the value of
+        the knowledge gradient (`evaluate`).
+        """
+        model = TaskModel(self.task_posterior, self.data, batch_shape=self.task_shape, outputs=self.outputs)
+        model._has_members = False
+        return model
+
     @override
     def subset_output(self, idcs: list[int]) -> "TaskModel":
         """The model of some of the outputs.

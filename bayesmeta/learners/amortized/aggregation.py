@@ -22,10 +22,11 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError
 from bayesmeta.networks.attention import Attention
 from bayesmeta.noise import Positive
+from bayesmeta.one_line import InShort
 
 
 @dataclass(frozen=True, eq=False)
-class Summary(ABC):
+class Summary(InShort, ABC):
     """What an aggregation keeps of the points of each task: a value. A subclass gives `joined`.
 
     Attributes:
@@ -94,7 +95,7 @@ class Rows(Summary):
 
 
 @dataclass(frozen=True, eq=False)
-class Belief:
+class Belief(InShort):
     """N(mean, diag(variance)) over a latent vector z of each task.
 
     Attributes:

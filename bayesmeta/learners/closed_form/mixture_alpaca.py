@@ -32,12 +32,18 @@ from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
-from bayesmeta.learners.closed_form.linear_posterior import log_jacobian, noise_root, relative_noise
+from bayesmeta.learners.closed_form.linear_posterior import (
+    drawn_coefficients,
+    log_jacobian,
+    noise_root,
+    relative_noise,
+)
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.predictives import GaussianPredictive, MixturePredictive, StudentTPredictive
 from bayesmeta.priors import MatrixNormal, MatrixNormalMixture, TaskScale
+from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
 
 
@@ -225,6 +231,10 @@ class MixtureALPaCAPosterior(TaskPosterior):
     @override
     def known_noise(self) -> bool:
         return len(self.theta.output_covariance) == 1 and self.scale is None
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        return drawn_coefficients(self, self.theta.features, columns)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, one for each of the `num_draws`: `num_draws B F C`; where tasks have scales also of log λ."""

@@ -18,7 +18,6 @@ with ξ_k and ω_k the nodes and weights of a Gauss-Hermite rule for N(0, I).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -119,7 +118,9 @@ class GeneralizedLinearMixedModel(RandomEffects):
             raise DataError(f"expected at most {MOST_NODES} quadrature nodes, got {nodes} along each of {size} effects")
         if posterior is None:
             posterior = AdaptiveQuadrature(nodes) if nodes > 1 else WeightedDraws()
-        super().__init__(LinearPredictor(features, likelihood.network_outputs), likelihood=likelihood, posterior=posterior)
+        super().__init__(
+            LinearPredictor(features, likelihood.network_outputs), likelihood=likelihood, posterior=posterior
+        )
         self.covariance, self.nodes, self.steps = covariance, nodes, positive_steps(steps)
         self.prior = StandardNormal({"effects": (len(covariance.varying), likelihood.network_outputs)})
 
@@ -190,7 +191,7 @@ class GeneralizedLinearMixedModel(RandomEffects):
         """log p(D | theta) by quadrature around the mode, in nats; with one node by Laplace's approximation."""
         phi = self.find_mode(data)
         hessian = _Problem(self, data).derivatives(phi["effects"])[2]
-        effects, log_terms = around(self.joint(data), phi["effects"], hessian, self.nodes)
+        _, log_terms = around(self.joint(data), phi["effects"], hessian, self.nodes)
         return log_terms.logsumexp(0)
 
     def hessian(self, support: Data, phi: Params) -> Float[Tensor, "B P P"]:
@@ -294,7 +295,9 @@ def around(
     rule = gauss_hermite(count, size, effects.new_zeros(1))
     factor = torch.linalg.cholesky(hessian)
     z, log_weights = rule.z[0][:, None, :, None], rule.log_weights[0][:, None]  # S 1 P 1
-    steps = torch.linalg.solve_triangular(factor.mT.expand(len(z), -1, -1, -1), z.expand(-1, len(effects), -1, -1), upper=True)
+    steps = torch.linalg.solve_triangular(
+        factor.mT.expand(len(z), -1, -1, -1), z.expand(-1, len(effects), -1, -1), upper=True
+    )
     nodes = effects + steps.reshape(len(z), *effects.shape)
     change = 0.5 * z.square().sum((-1, -2)) + 0.5 * size * LOG_2PI - factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
     return nodes, log_weights + change + log_joint({"effects": nodes})

@@ -18,6 +18,7 @@ L may be singular, as where a fit finds that a parameter does not differ between
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -25,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
+from bayesmeta.arguments import generator_of
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.inference.arrival import warn_of_distance
@@ -33,6 +35,7 @@ from bayesmeta.inference.laplace import log_determinant
 from bayesmeta.inference.map import at_optimum, require_finite
 from bayesmeta.inference.newton import polished
 from bayesmeta.inference.solvers import FlatLogJoint, MapProblem
+from bayesmeta.learner import SUMMARY_DRAWS
 from bayesmeta.learners.gradient.base import over_draws, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.learners.gradient.random_effects import RandomEffects
@@ -42,6 +45,8 @@ from bayesmeta.noise import DiagonalNoise
 from bayesmeta.parametric import Curve, Scale
 from bayesmeta.priors import FeatureCovariance, FullCovariance, StandardNormal
 from bayesmeta.priors.prior import LOG_2PI
+from bayesmeta.summaries import Columns, PlainSummary, Summary
+from bayesmeta.summaries.text import brief
 from bayesmeta.typing import Params
 
 START_SHARE = 0.1  # of the mean squared residual of the typical curve that is noise, to begin with
@@ -156,6 +161,23 @@ class Parametric(RandomEffects):
         with torch.no_grad():
             values = self.network.values(self.network.location.double())
         return {name: float(value) for name, value in values.items()}
+
+    @override
+    def named(self, phi: Params) -> Params:
+        return self.values(phi)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        """In words, with the median of each parameter and where most tasks have it."""
+        found = super().described(columns, *data)
+        drawn = self.values(self.prior.sample(SUMMARY_DRAWS, generator_of(0, self.network.location.device)))
+        ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
+        rows = []
+        for name, typical in self.typical.items():
+            low, high = torch.quantile(drawn[name].double().cpu(), ends).tolist()
+            of_tasks = "the same for all tasks" if low == high else f"90 % of tasks {brief(low)} to {brief(high)}"
+            rows.append((name, f"{brief(typical)} in a typical task, {of_tasks}"))
+        return replace(found, learned=(*rows, *found.learned)) if isinstance(found, PlainSummary) else found
 
     def forward(self, phi: Params, x: Float[Tensor, "B M D"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi), for one phi a task or for S draws of it."""

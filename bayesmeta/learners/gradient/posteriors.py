@@ -73,6 +73,14 @@ class LinearizableLearner(Learner):
 
     likelihood: Likelihood
 
+    def named(self, phi: Params) -> Params:
+        """phi in numbers that mean something to a user, where these are others.
+
+        Args:
+            phi: draws, each value `S B *shape`.
+        """
+        return phi
+
     @abstractmethod
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
         """f(x; phi) at every point of every task, for one phi a task or for S draws of it."""
@@ -200,6 +208,10 @@ class GradientPosterior(Refit):
     def mean(self) -> Params:
         """phi_hat: each value `B *shape`."""
         return self.phi
+
+    @override
+    def named(self, phi: Params) -> Params:
+        return self.learner.named(phi)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -1,4 +1,4 @@
-"""What mixed models share whose likelihood is not Gaussian, or whose curve is not linear: phi is effects b ~ N(0, I)."""
+"""What mixed models share that are not linear and Gaussian: phi is the random effects of a task, b ~ N(0, I)."""
 
 import torch
 from jaxtyping import Float

@@ -9,9 +9,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
+from bayesmeta.one_line import InShort
 
 
-class Policy(ABC):
+class Policy(InShort, ABC):
     """How arms are chosen in a batch of bandits. A value: `after` gives a new one, and leaves this one as it was.
 
     Example:

@@ -13,10 +13,11 @@ from torch.nn import functional
 
 from bayesmeta.annotations import said
 from bayesmeta.errors import DataError
+from bayesmeta.one_line import InShort
 from bayesmeta.tasks.images.draws import uniform
 
 
-class Augmentation(ABC):
+class Augmentation(InShort, ABC):
     """A random change of images, each on its own, that leaves their classes what they are. A value.
 
     `Episodes(images, augment=...)` applies it to what it draws for training. A subclass gives `__call__`.

@@ -38,6 +38,7 @@ from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError, Unsu
 from bayesmeta.evaluation.held_out import predicted
 from bayesmeta.learner import Learner
 from bayesmeta.networks.network import Network
+from bayesmeta.one_line import InShort
 from bayesmeta.outputs import require_writable
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
@@ -50,7 +51,7 @@ from bayesmeta.training.fit import fit
 from bayesmeta.training.objectives import Objective
 
 
-class ArchitectureSearch:
+class ArchitectureSearch(InShort):
     """Looks for the network of a space with which a learner predicts held-out tasks best.
 
     Every trial is trained from the same seed, on the same batches, and scored on the same validation tasks.

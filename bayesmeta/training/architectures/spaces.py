@@ -13,7 +13,7 @@ from bayesmeta.errors import DataError
 from bayesmeta.networks.conv4 import ConvNet
 from bayesmeta.networks.mlp import ACTIVATIONS, MLP
 from bayesmeta.networks.network import Network
-from bayesmeta.one_line import OneLine
+from bayesmeta.one_line import InShort, OneLine
 
 Choice = int | str | bool | None
 """A value that a choice may take; numbers are ordered, all others are names."""
@@ -42,7 +42,7 @@ class Architecture(OneLine):
         return ", ".join(_said(name, value) for name, value in self.choices if value not in (None, False))
 
 
-class Space(ABC):
+class Space(InShort, ABC):
     """All architectures that a search may choose from: every combination of the choices that makes another network.
 
     A subclass gives `network`, and `is_plain` where several combinations make the same network.

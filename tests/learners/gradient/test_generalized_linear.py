@@ -41,7 +41,9 @@ def test_the_evidence_of_counts_is_the_integral(likelihood: bm.likelihoods.Likel
     else:
         each = stats.poisson.logpmf(y[:, :, None], np.exp(f))
     truth = np.log(np.trapezoid(np.exp(each.sum(1) + stats.norm.logpdf(z)), z, axis=1))
-    np.testing.assert_allclose(learner.log_evidence(tasks.data).detach(), truth, atol=1e-8)  # 40 nodes of a smooth integrand
+    np.testing.assert_allclose(
+        learner.log_evidence(tasks.data).detach(), truth, atol=1e-8
+    )  # 40 nodes of a smooth integrand
     learner.nodes = 1  # Laplace's approximation
     np.testing.assert_allclose(learner.log_evidence(tasks.data).detach(), truth, atol=0.05)
 

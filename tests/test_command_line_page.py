@@ -1,0 +1,51 @@
+"""The page of the command line is made from the code, and every command that a page shows is one."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from docs import the_command_line
+
+ROOT = the_command_line.DOCS.parent
+COMMANDS = the_command_line.commands()
+SHOWN = [
+    (page, line)
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    for block in re.findall(r"^```(?:sh|console|bash)?\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    for line in block.replace("\\\n", " ").splitlines()
+    if re.match(r"(\$ )?bayesmeta [a-z]", line)
+]
+
+
+def test_the_page_is_up_to_date() -> None:
+    found = the_command_line.PAGE.read_text()
+    assert found == the_command_line.command_line(), "run python -m docs.the_command_line"
+    assert ": command_line.md\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_explained(name: str) -> None:
+    for parameter in the_command_line.parameters(COMMANDS[name]):
+        assert parameter.help[-1:] in ".?!", parameter.names or parameter.help == ""
+        assert parameter.help, f"{name} {parameter.names[0]} has no help"
+
+
+@pytest.mark.parametrize(("page", "line"), SHOWN, ids=lambda part: str(part)[-60:])
+def test_what_is_shown_can_be_called(page: Path, line: str) -> None:
+    _, name, *words = shlex.split(line.removeprefix("$ "), comments=True)
+    if "[OPTIONS]" in words or name == "COMMAND":
+        return
+    assert name in COMMANDS, page
+    found = the_command_line.parameters(COMMANDS[name])
+    options = {option for each in found if each.is_option for option in each.names} | {"--help"}
+    assert {word.split("=")[0] for word in words if re.match("--?[a-z]", word)} <= options, line
+    if "--config" not in words:
+        given = set(words)
+        missing = [each.names for each in found if each.is_option and each.is_required and not given & {*each.names}]
+        assert missing == [], line
+
+
+def test_commands_are_shown() -> None:
+    assert {shlex.split(line, comments=True)[1] for _, line in SHOWN} >= {"fit", "evaluate", "report", "predict"}
