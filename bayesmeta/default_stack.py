@@ -55,6 +55,7 @@ MOST_HELD_OUT = 200  # tasks that weigh models, where there are many
 MOST_POINTS, POINTS_OF_TASK = 1_000, 30  # models of few numbers need no more
 EXACT_ROWS, INDUCING = 300, 48  # of the curve that all tasks have in common
 ITERATIONS = 60  # of a search
+ARRIVED = "arrived"
 STEPS = 500  # of the pooled network
 MEMBERS = 32  # draws of theta of the line
 MOST_AVERAGED = 20  # numbers of theta that are averaged over; above, chains would take minutes
@@ -227,15 +228,16 @@ class ByStacking(Trainer):
         covariates = 0 if tasks.schema is None else tasks.schema.num_covariates
         inputs = math.prod(tasks.flat.x.shape[1:])
         sizes = Sizes(inputs, covariates, outcomes.count if isinstance(outcomes, Numbers) else 1)
-        factories = _factories(sizes, tasks.data.noise is not None, training)
+        ends = dict[str, str]()  # of the last training of each model, which is that on all tasks
+        factories = _factories(sizes, tasks.data.noise is not None, training, ends)
         shots = _shots(tasks)
         if not shots:
             found = Stacked({"line": factories["line"](tasks)}, {"line": 1.0})
         else:
             folds = OneSplit(_num_held_out(tasks)) if has_network else FOLDS
-            factories |= {"network": _network_factory(sizes, training)} if has_network else {}
+            factories |= {"network": _network_factory(sizes, training, ends)} if has_network else {}
             found = stack(factories, tasks, shots, folds, query=POINTS_OF_TASK, seed=training.seed)
-        return Trained(found, repr(found))
+        return Trained(found, repr(found), _convergence(found, ends))
 
 
 def takes_network(tasks: TaskDataset) -> bool:
@@ -314,15 +316,24 @@ def _mixed(sizes: Sizes) -> WithHyperprior:
     return WithHyperprior(ALPaCA(features, num_outputs=sizes.num_outputs), prior)
 
 
+def _convergence(found: Learner, ends: dict[str, str]) -> str:
+    """How the searches of the models of a mixture have ended, in a sentence."""
+    names = [name for name in getattr(found, "names", ()) if name in ends]
+    arrived = [name for name in names if ends[name] == ARRIVED]
+    others = [f"{name}: {ends[name]}" for name in names if name not in arrived]
+    said = [f"converged: {', '.join(arrived)}"] if arrived else []
+    return "; ".join([*said, *others])
+
+
 def _makers(sizes: Sizes) -> dict[str, Callable[[Sizes], Learner]]:
     found: dict[str, Callable[[Sizes], Learner]] = {"line": line, "noisy line": noisy_line}
     return found | {"curves": curves} if sizes.num_inputs else found
 
 
-def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str, Factory]:
-    """Of each candidate what makes a trained one, where known noise allows it."""
+def _factories(sizes: Sizes, known_noise: bool, training: Training, ends: dict[str, str]) -> dict[str, Factory]:
+    """Of each candidate what makes a trained one, where known noise allows it; in `ends` how its search ended."""
 
-    def factory(make: Callable[[Sizes], Learner]) -> Factory:
+    def factory(name: str, make: Callable[[Sizes], Learner]) -> Factory:
         def trained(tasks: TaskDataset) -> Learner:
             tasks, learner = fewer(tasks, training.seed), make(sizes).to(training.device)
             size = sum(parameter.numel() for parameter in learner.parameters())
@@ -340,14 +351,16 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
                         shots=(),
                         seed=seed,
                     )
-                    return found.learner
-                fit_evidence(learner, tasks, max_iterations=ITERATIONS, tolerance=1e-4)
+                    learner, result = found.learner, found.fit
+                else:
+                    result = fit_evidence(learner, tasks, max_iterations=ITERATIONS, tolerance=1e-4)
+            ends[name] = ARRIVED if result.stopped_early else f"stopped after {ITERATIONS} iterations"
             return learner
 
         return trained
 
     makers = _makers(sizes).items()
-    found = {name: factory(make) for name, make in makers if make(sizes).known_noise or not known_noise}
+    found = {name: factory(name, make) for name, make in makers if make(sizes).known_noise or not known_noise}
     if not known_noise:
         found["alone"] = lambda tasks: fresh_process(fewer(tasks, training.seed)).to(training.device)
     if sizes.num_inputs:
@@ -355,8 +368,10 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training) -> dict[str,
     return found
 
 
-def _network_factory(sizes: Sizes, training: Training) -> Factory:
+def _network_factory(sizes: Sizes, training: Training, ends: dict[str, str]) -> Factory:
     def trained(tasks: TaskDataset) -> Learner:
-        return OF_NETWORK(on_network(MLP(sizes.num_inputs, HIDDEN), sizes.num_outputs), tasks, training).learner
+        found = OF_NETWORK(on_network(MLP(sizes.num_inputs, HIDDEN), sizes.num_outputs), tasks, training)
+        ends["network"] = found.convergence
+        return found.learner
 
     return trained

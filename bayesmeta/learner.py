@@ -212,7 +212,7 @@ class TaskPosterior(OneLine, ABC):
 
     def coefficients(self, columns: Columns) -> Coefficients | None:
         """What is believed of the numbers of each task, each on its own: what `summary` shows; None where they mean
-        nothing one by one. From draws of phi, unless a subclass knows more.
+        nothing one by one, as weights inside of a network. From draws of phi, unless a subclass knows more.
 
         Args:
             columns: names and units of inputs and outcomes, as the posterior sees them.
@@ -221,22 +221,14 @@ class TaskPosterior(OneLine, ABC):
             sizes = {
                 name: value[0, 0].numel() for name, value in self.sample(1, generator_of(0, self.spec.device)).items()
             }
-            if not 0 < sum(sizes.values()) <= MOST_NAMED:
+            if not 0 < sum(sizes.values()) <= MOST_NAMED or any("." in name for name in sizes):
                 return None
-            drawn = self.named(self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device)))
+            drawn = self.sample(SUMMARY_DRAWS, generator_of(0, self.spec.device))
         except UnsupportedError:
             return None
         names = [place for name, value in drawn.items() for place in plain.places(name, value.shape[2:])]
         draws = torch.cat([value.double().reshape(*value.shape[:2], -1) for value in drawn.values()], -1)
         return Coefficients.drawn(names, draws, are_the_users=columns.are_the_users)
-
-    def named(self, phi: Params) -> Params:
-        """phi in numbers that mean something to a user, where these are others: what `summary` shows.
-
-        Args:
-            phi: draws, each value `S B *shape`.
-        """
-        return phi
 
     def predictive_of(self, data: Data) -> Predictive:
         """The predictive of the outcomes of points that are checked, with what is known of their noise.

@@ -49,7 +49,8 @@ class BySeparating(Trainer):
             for place, (name, each) in enumerate(zip(learner.names, learner.learners, strict=True))
         }
         account = "; ".join(f"{name}: {each.account}" for name, each in found.items())
-        return Trained(Separately({name: each.learner for name, each in found.items()}), account)
+        convergence = "; ".join(f"{name}: {each.convergence}" for name, each in found.items() if each.convergence)
+        return Trained(Separately({name: each.learner for name, each in found.items()}), account, convergence)
 
 
 def for_tasks(recipe: Recipe, tasks: TaskDataset) -> Recipe:

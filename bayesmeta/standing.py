@@ -75,7 +75,7 @@ def standing(learner: Learner, tasks: TaskDataset, schema: Schema, seed: int = 0
     if schema.classes:
         return [_base_rates(learner, chosen, schema, seed)]
     found = deviations(learner, chosen, seed)
-    spread = chosen.flat.y.double().std(0)
+    spread = torch.stack([each[each.isfinite()].std() for each in chosen.flat.y.double().T])  # some may be missing
     return [f"{name}: {_sentence(found, spread, place)}" for place, name in enumerate(schema.y)]
 
 

@@ -21,7 +21,7 @@ ERROR = 2.0  # deviation of a measurement, mm
 def table() -> str:
     """The table as CSV."""
     rng = np.random.default_rng(7)
-    lines = ["plant,day,height_mm,light_umol,cultivar"]
+    lines = ["plant,day,height_cm,light_umol,cultivar"]
     for plant in range(1, SEEDLINGS + 1):
         cultivar, light = list(TALL)[plant % 3], SHELVES[rng.integers(len(SHELVES))]
         tall = TALL[cultivar] * (light / 240.0) ** 0.25 * np.exp(rng.normal(0.0, 0.16))
@@ -30,7 +30,7 @@ def table() -> str:
         days = days[days <= rng.choice([18, 28, 28])]
         heights = tall / (1.0 + np.exp(-(days - fastest) / width)) + rng.normal(0.0, ERROR, len(days))
         lines += [
-            f"{plant:02d},{day},{max(round(height), 1)},{light},{cultivar}"
+            f"{plant:02d},{day},{max(height / 10.0, 0.1):.1f},{light},{cultivar}"
             for day, height in zip(days, heights, strict=True)
         ]
     return "\n".join(lines) + "\n"

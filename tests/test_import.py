@@ -23,7 +23,19 @@ def test_the_root_needs_nothing() -> None:
 
 
 def test_all_names_stay_light() -> None:
-    heavy = ["pyro", "gpytorch", "arviz", "matplotlib", "pandas", "scipy", "botorch", "ax", "sklearn", "typer", "beartype"]
+    heavy = [
+        "pyro",
+        "gpytorch",
+        "arviz",
+        "matplotlib",
+        "pandas",
+        "scipy",
+        "botorch",
+        "ax",
+        "sklearn",
+        "typer",
+        "beartype",
+    ]
     heavy += ["torch._inductor", "torch._dynamo"]  # only compiled steps need them
     out = _run(f"import sys; from bayesmeta import *; print([name for name in {heavy} if name in sys.modules])")
     assert out.strip() == "[]"

@@ -42,7 +42,7 @@ LAYERS = [
         "people",
         [
             *("recipes", "trainers", "default_stack", "selection", "frames", "csv_text", "table_files", "table_cells"),
-            *("table_account", "unlike_tasks", "separate_outcomes"),
+            *("table_account", "unlike_tasks", "standing", "corrections", "conformal_frames", "separate_outcomes"),
         ],
     ),
     ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),

@@ -81,7 +81,7 @@ COLOURS = """(() => {
 
 
 def test_by_night_and_in_print(browser: Browser, written: Path) -> None:
-    """Letters and lines are far from their paper in brightness: by day, by night, and when a night's page is printed."""
+    """Letters and lines are far from their paper in brightness: by day, by night and in print."""
 
     def brightness(colour: str) -> float:
         return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / (3.0 * 255.0)

@@ -1,5 +1,6 @@
 """The command line's entry point: every command is registered here, and all that goes wrong becomes one line."""
 
+import os
 import sys
 import warnings
 from typing import Annotated, cast
@@ -65,6 +66,8 @@ for command in COMMANDS:
 
 def main() -> None:
     """Entry point: errors and warnings become one line on standard error; an error is exit status 2."""
+    # before torch is imported: tables make small matrices, on which threads only get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     with warnings.catch_warnings():
         warnings.showwarning = show_warning
         try:

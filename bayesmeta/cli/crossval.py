@@ -77,6 +77,7 @@ def crossval(
     from bayesmeta.recipes import recipe, require_uses, usual
     from bayesmeta.reporting import cross_validated_report
     from bayesmeta.selection import cross_validate, usual_baselines
+    from bayesmeta.separate_outcomes import for_tasks
     from bayesmeta.table_account import account, effects
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.tasks.source import PrefixSplit, RandomSplit
@@ -89,10 +90,10 @@ def crossval(
     names = names or usual(kind)
     for name in names:
         require_uses(name, kind, asked)
-    learners = {name: recipe(name, kind).factory(schema, training) for name in names}
+    tasks = TaskDataset.from_schema(frame, schema)
+    learners = {name: for_tasks(recipe(name, kind), tasks).factory(schema, training) for name in names}
     if recalibrate:
         learners = {name: correcting(factory, recalibrate, schema, seed) for name, factory in learners.items()}
-    tasks = TaskDataset.from_schema(frame, schema)
     say = speaker(output)
     linear = any(recipe(name, kind).with_covariates is not None for name in names)
     for line in (*account(frame, schema), *effects(schema, linear)):

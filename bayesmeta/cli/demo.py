@@ -23,7 +23,7 @@ def demo(
     typer.echo(
         "\nNext, a table of seedlings that comes along (yours has a row a point and a column that names the task):"
     )
-    columns = "--task plant --x day --y height_mm --covariate light_umol --covariate cultivar"
+    columns = "--task plant --x day --y height_cm --covariate light_umol --covariate cultivar"
     for command in (
         "example-table -o plants.csv",
         f"fit plants.csv {columns} --holdout 0.25 -o model",

@@ -42,7 +42,7 @@ def evaluate(
         scores = pd.concat({name: result.table() for name, result in found.items()}, names=["outcome"])
     else:
         result = evaluate_learner(learner, tasks, counts, split=split, level=level, seed=seed)
-        texts, scores = [str(result)], result.table()
+        texts, scores = [str(result)], result.all_tables()
     surprise = surprise_of(learner, extra)
     if surprise is not None:
         warn(unlike(tasks.names, tasks.counts, *surprise.judged(tasks)))

@@ -15,7 +15,7 @@ def example_table(
 ) -> None:
     """Write a small table to try the commands on: heights of 36 seedlings, day by day, simulated.
 
-    Its columns are plant (the task), day, height_mm, and light_umol and cultivar, which are constant for a plant.
+    Its columns are plant (the task), day, height_cm, and light_umol and cultivar, which are constant for a plant.
     """
     require_outputs({"--output": output}, {})
     content = importlib.resources.files("bayesmeta").joinpath("example_table.csv").read_bytes()

@@ -105,8 +105,9 @@ def save_model(
         **(how or {}),
     }
     try:
-        found = learner.summary(train).with_facts([("method", method)])
-        extra |= {"summary": found.to_json()}
+        said = (how or {}).get("said", [])
+        training = [("" if place else "training", line) for place, line in enumerate(said)]
+        extra |= {"summary": learner.summary(train).with_facts([("method", method), *training]).to_json()}
     except BayesMetaError as error:  # the model is worth keeping without it
         warn(f"summary will say less: {error}")
     try:
@@ -131,18 +132,20 @@ def surprise_of(learner: "Learner", extra: dict[str, Any]) -> "Surprise | None":
     return Surprise.from_json(learner, extra["surprise"]) if "surprise" in extra else None
 
 
-def retraining(extra: dict[str, Any], schema: "Schema") -> "tuple[Factory, int]":
+def retraining(extra: dict[str, Any], schema: "Schema", tasks: "TaskDataset") -> "tuple[Factory, int]":
     """What trains such a model anew on tasks, as fit has trained it, and by how many steps.
 
     Args:
         extra: what was kept with the model.
         schema: of its table.
+        tasks: that it will be trained on some of.
 
     Raises:
         DataError: the model is not one that fit has made.
     """
     from bayesmeta.corrections import correcting
     from bayesmeta.recipes import recipe
+    from bayesmeta.separate_outcomes import for_tasks
     from bayesmeta.trainers import Training
 
     if "training" not in extra:
@@ -150,7 +153,7 @@ def retraining(extra: dict[str, Any], schema: "Schema") -> "tuple[Factory, int]"
             "expected a model that fit has made, to train it again, got one that knows not how it was trained"
         )
     training = Training(progress=False, **extra["training"])
-    factory = recipe(extra["method"], schema.outcome_kind).factory(schema, training)
+    factory = for_tasks(recipe(extra["method"], schema.outcome_kind), tasks).factory(schema, training)
     share = extra.get("recalibrate", 0.0)
     return correcting(factory, share, schema, training.seed) if share else factory, training.steps
 

@@ -82,10 +82,11 @@ def report(
         few = is_judged_by_all(read, schema, known) and "training" in extra and not include_trained
         folds = FOLDS if few else 0
     if folds:
-        factory, steps = retraining(extra, schema)
+        everything = TaskDataset.from_schema(cells(read, schema), schema)
+        factory, steps = retraining(extra, schema, everything)
         found = cross_validate(
             {method: factory},
-            TaskDataset.from_schema(cells(read, schema), schema),
+            everything,
             counts,
             folds,
             baselines=usual_baselines(min(steps, 2_000)),

@@ -15,6 +15,7 @@ from bayesmeta.evaluation.bootstrap import resampled
 if TYPE_CHECKING:
     import pandas as pd
 
+MANY_DIGITS = 1e7  # numbers from here on are printed as powers of ten
 POINT_VALUES = ("log_density", "pit", "confidence", "correct", "label", "predicted")
 """What there is of each point, not of each task."""
 
@@ -493,6 +494,8 @@ def with_half(estimate: float, low: float, high: float) -> str:
     half = 0.5 * (high - low)
     if not (np.isfinite(estimate) and np.isfinite(half) and half > 1e-12 * abs(estimate)):
         return f"{estimate:.4g}"
+    if abs(estimate) + half >= MANY_DIGITS:
+        return f"{estimate:.3g} ± {half:.2g}"
     decimals = int(np.clip(1 - np.floor(np.log10(half)), 0, 4))  # two significant digits of the uncertainty
     return f"{estimate:.{decimals}f} ± {half:.{decimals}f}"
 

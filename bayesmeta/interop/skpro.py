@@ -43,6 +43,7 @@ class MetaProbaRegressor(BaseProbaRegressor):  # type: ignore[misc]  # skpro has
         random_state: of initial weights and training.
         num_draws: of an `Empirical`, which predictions become that skpro has no family for: those of the default method
             are. Methods such as `alpaca-linear` are Gaussian.
+        outcome: as for `MetaRegressor`.
 
     Example:
         >>> import pandas as pd
@@ -74,6 +75,7 @@ class MetaProbaRegressor(BaseProbaRegressor):  # type: ignore[misc]  # skpro has
         steps: int = 5_000,
         random_state: Any = 0,
         num_draws: int = 500,
+        outcome: str = "number",
     ) -> None:
         self.method = method
         self.task = task
@@ -81,11 +83,17 @@ class MetaProbaRegressor(BaseProbaRegressor):  # type: ignore[misc]  # skpro has
         self.steps = steps
         self.random_state = random_state
         self.num_draws = num_draws
+        self.outcome = outcome
         super().__init__()
 
     def _fit(self, X: "pd.DataFrame", y: "pd.DataFrame") -> "MetaProbaRegressor":
         model = MetaRegressor(
-            self.method, task=self.task, covariates=self.covariates, steps=self.steps, random_state=self.random_state
+            self.method,
+            task=self.task,
+            covariates=self.covariates,
+            steps=self.steps,
+            random_state=self.random_state,
+            outcome=self.outcome,
         )
         self.model_, self.columns_ = model.fit(_with_texts(X), y), y.columns
         return self

@@ -8,7 +8,8 @@ fresh_process    how: a Gaussian process for each task
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from bayesmeta.arguments import generator_of
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.evaluation.evaluate import names_of_outcomes
 from bayesmeta.inference.gauss_newton import LevenbergMarquardt
 from bayesmeta.inference.solvers import MapProblem, Solver
 from bayesmeta.kernels import MaternKernel
@@ -25,23 +27,26 @@ from bayesmeta.learners.closed_form.alpaca import ALPaCA
 from bayesmeta.learners.closed_form.deep_kernel import DeepKernelTransfer
 from bayesmeta.learners.gradient.llama import LLAMA
 from bayesmeta.learners.gradient.posteriors import PointEstimate
-from bayesmeta.likelihoods import Categorical
+from bayesmeta.likelihoods import Categorical, NegativeBinomial
 from bayesmeta.networks.bases import Identity
 from bayesmeta.networks.mlp import MLP
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import DiagonalNoise
-from bayesmeta.outcomes import Labels, Numbers, Outcomes
+from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.priors import FullCovariance
 from bayesmeta.tasks.dataset import TaskDataset
-from bayesmeta.trainers import ByGradients, Training
+from bayesmeta.trainers import ByGradients, OnLogScale, Training
 from bayesmeta.training.objectives import Evidence
 from bayesmeta.typing import Params
+from bayesmeta.wrappers.log_transformed import LogTransformed
+from bayesmeta.wrappers.separately import Separately
 from bayesmeta.wrappers.standardized import Standardized
 from bayesmeta.wrappers.task_hyperparameters import InputScale, NoiseScale, SignalScale
 from bayesmeta.wrappers.task_quadrature import TaskQuadrature
 
 WIDTH = 64  # of the two hidden layers of a pooled fit
 NOISE = 0.01  # variance that a fresh process expects, in units of the variance of all outcomes
+LEAST_RATE = 0.01  # of counts, where there are none
 DEVIATION = 0.7  # of the logarithms of what it does not know: 95 % within a factor of four
 
 
@@ -78,7 +83,8 @@ class Candidate:
 def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
     """One regression for all tasks together, by a network of two layers: a support changes nothing.
 
-    What cannot beat it does not learn anything from a task's own points that is worth having. Labels have a softmax.
+    What cannot beat it does not learn anything from a task's own points that is worth having. Labels have a softmax,
+    counts of a table a negative binomial, and of its positive outcomes the logarithms are predicted.
 
     Args:
         tasks: to learn from.
@@ -91,21 +97,27 @@ def pooled(tasks: TaskDataset, steps: int = 2_000) -> Learner:
         >>> bool(before.predict([0.5]).mean == after.predict([0.5]).mean)
         True
     """
-    training = Training(steps=steps, progress=False)
+    if tasks.has_gaps:
+        return _of_each_outcome(partial(pooled, steps=steps), tasks)
+    training, kind = Training(steps=steps, progress=False), _kind(tasks)
     num_inputs, features = _num_inputs(tasks), _features(tasks)
-    if isinstance(_outcomes(tasks), Labels):
-        likelihood = Categorical(num_classes(tasks))
+    if isinstance(kind, Labels | Counts):
+        likelihood = Categorical(num_classes(tasks)) if isinstance(kind, Labels) else NegativeBinomial(kind.count)
         network = FineTuned(features, likelihood=likelihood, solver=_Stay(), posterior=PointEstimate())
         return ByGradients()(Standardized(network), tasks, training).learner
     shared = FullCovariance(WIDTH if num_inputs else 1, varying=[])
-    learner = Standardized(ALPaCA(features, num_outputs=_num_outputs(tasks, "pooled"), covariance=shared))
+    learner: Learner = Standardized(ALPaCA(features, num_outputs=kind.count, covariance=shared))
+    if isinstance(kind, Positives):
+        return OnLogScale(ByGradients(Evidence()))(LogTransformed(learner), tasks, training).learner
     return ByGradients(Evidence())(learner, tasks, training).learner
 
 
 def alone(tasks: TaskDataset) -> Learner:
     """Each task alone: `fresh_process` for numbers, for labels a logistic regression with coefficients from N(0, 1).
 
-    What cannot beat it does not learn anything from other tasks that is worth having.
+    Of the positive outcomes of a table the process is of the logarithms, and its counts have a log-linear regression,
+    around the logarithm of the mean of all counts. What cannot beat it does not learn anything from other tasks that is
+    worth having.
 
     Args:
         tasks: to take the units of.
@@ -119,14 +131,23 @@ def alone(tasks: TaskDataset) -> Learner:
         >>> bool(learner.adapt(tasks.data.select([0])).predict([3.0]).probs[0, 0, 1] > 0.6)
         True
     """
-    if not isinstance(_outcomes(tasks), Labels):
+    if tasks.has_gaps:
+        return _of_each_outcome(alone, tasks)
+    kind = _kind(tasks)
+    if isinstance(kind, Positives):
+        logged = replace(tasks.flat, y=tasks.flat.y.log())
+        return LogTransformed(fresh_process(TaskDataset(logged, tasks.names)))
+    if not isinstance(kind, Labels | Counts):
         return fresh_process(tasks)
-    likelihood = Categorical(num_classes(tasks))
-    logistic = LLAMA(Identity(_num_inputs(tasks)), solver=LevenbergMarquardt(20), precision=1.0, likelihood=likelihood)
-    with torch.no_grad():  # no class is preferred before a point of the task is seen
-        for mean in logistic.network.parameters():
+    likelihood = Categorical(num_classes(tasks)) if isinstance(kind, Labels) else NegativeBinomial(kind.count)
+    linear = LLAMA(Identity(_num_inputs(tasks)), solver=LevenbergMarquardt(20), precision=1.0, likelihood=likelihood)
+    with torch.no_grad():  # no class, and no task, is preferred before a point of it is seen
+        for name, mean in linear.network.named_parameters():
             mean.zero_()
-    learner = Standardized(logistic).double()
+            if isinstance(kind, Counts) and name.endswith("bias"):
+                rate = tasks.flat.y.double().mean(0).clamp(min=LEAST_RATE)
+                mean.copy_(rate.log())
+    learner = Standardized(linear).double()
     learner.prepare(tasks.pooled(generator_of(0)))
     return learner
 
@@ -152,7 +173,7 @@ def fresh_process(tasks: TaskDataset) -> Learner:
         >>> learner.adapt(tasks.data.select([0]))
         posterior of 1 task after 6 points
     """
-    num_inputs, num_outputs = _num_inputs(tasks), _num_outputs(tasks, "fresh_process")
+    num_inputs, num_outputs = _num_inputs(tasks), _num_outputs(tasks)
     process = DeepKernelTransfer(
         Identity(num_inputs),
         num_outputs=num_outputs,
@@ -190,8 +211,15 @@ class _Stay(Solver):
         return problem.start
 
 
-def _outcomes(tasks: TaskDataset) -> Outcomes:
-    return tasks.flat.folded().outcomes
+def _of_each_outcome(make: Callable[[TaskDataset], Learner], tasks: TaskDataset) -> Learner:
+    """A learner for each outcome, from the points where it was measured."""
+    names = names_of_outcomes(tasks)
+    return Separately({name: make(tasks.of_outcome(place)) for place, name in enumerate(names)})
+
+
+def _kind(tasks: TaskDataset) -> Outcomes:
+    """What outcomes are: as their table says, or numbers or labels."""
+    return tasks.flat.folded().outcomes if tasks.schema is None else tasks.schema.outcome_kind
 
 
 def _num_inputs(tasks: TaskDataset) -> int:
@@ -203,8 +231,8 @@ def _features(tasks: TaskDataset) -> Network:
     return MLP(size, [WIDTH, WIDTH]) if size else Identity(0)
 
 
-def _num_outputs(tasks: TaskDataset, whose: str) -> int:
-    outcomes = _outcomes(tasks)
+def _num_outputs(tasks: TaskDataset) -> int:
+    outcomes = tasks.flat.folded().outcomes
     if not isinstance(outcomes, Numbers):
-        raise UnsupportedError(f"expected outcomes that are numbers for {whose}, got labels")
+        raise UnsupportedError("expected outcomes that are numbers for fresh_process, got labels")
     return outcomes.count

@@ -331,6 +331,7 @@ def _printed(table: "pd.DataFrame | pd.Series[Any]", level: float) -> str:
     import pandas as pd
 
     assert not isinstance(table, pd.Series)  # one outcome of several has rows, too
+    table = table.dropna(axis=1, how="all")  # several outcomes have no error together
     shown = {"nll": "NLL", "rmse": "RMSE", "crps": "CRPS", "accuracy": "accuracy", "brier": "Brier"}
     rows = []
     heads = ["shots", "tasks", "learner", *(head for name, head in shown.items() if name in table)]

@@ -154,7 +154,7 @@ class MetaClassifier(ClassifierMixin, MetaEstimator):  # type: ignore[misc]  # s
         if len(classes) < 2:
             raise DataError(f"expected at least 2 classes in y, got 1 class: {classes.tolist()}")
         self.classes_ = classes
-        learn(self, X, self._labels(y), groups, ["y"], [name_text(name) for name in classes])
+        learn(self, X, self._labels(y), groups, ["y"], classes=[name_text(name) for name in classes])
         return self
 
     def _labels(self, y: np.ndarray) -> Tensor:

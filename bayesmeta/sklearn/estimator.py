@@ -75,7 +75,13 @@ def checked(estimator: MetaEstimator, X: Any, *, reset: bool = False) -> Any:
 
 
 def learn(
-    estimator: MetaEstimator, X: Any, y: Tensor, groups: Any, names: Sequence[str], classes: Sequence[str] = ()
+    estimator: MetaEstimator,
+    X: Any,
+    y: Tensor,
+    groups: Any,
+    names: Sequence[str],
+    kind: str = "classes",
+    classes: Sequence[str] = (),
 ) -> None:
     """Meta-train theta on rows that are checked, and keep them.
 
@@ -85,11 +91,15 @@ def learn(
         y: their outcomes, `rows C` numbers or labels.
         groups: the task of each row, or None.
         names: of the outcomes.
+        kind: of outcome, as `Schema.kind` says it.
         classes: of labels.
+
+    Raises:
+        DataError: a row that cannot be read, or an outcome that is not of the kind.
     """
     steps = whole(estimator.steps, "steps")
     frame = as_frame(X, getattr(estimator, "feature_names_in_", None))
-    schema = schema_of(frame, estimator.task, estimator.covariates, groups, names, classes)
+    schema = schema_of(frame, estimator.task, estimator.covariates, groups, names, classes, kind)
     table = Table.of(frame, schema, estimator.task, groups)
     x, codes = torch.from_numpy(table.x), torch.from_numpy(table.codes)
     tasks = TaskDataset(FlatData.grouped(x, y, codes, len(table.names)), table.names, schema)

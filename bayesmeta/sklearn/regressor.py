@@ -1,5 +1,6 @@
 """Numbers, by scikit-learn's interface."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 from bayesmeta.arguments import generator_of, probability, some
 from bayesmeta.errors import DataError
 from bayesmeta.predictives.covariances import covariance_of_points
-from bayesmeta.sklearn.answers import answered, predictions
+from bayesmeta.sklearn.answers import Method, answered, predictions
 from bayesmeta.sklearn.estimator import MetaEstimator, checked, learn, learn_more, read_new, seed_from
+from bayesmeta.sklearn.table import Column
+from bayesmeta.tasks.table import KINDS
 
 
 class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -37,6 +40,8 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
         steps: gradient steps, or iterations of a full-batch training. 0 leaves theta as it is, for a `method` that is
             a trained learner.
         random_state: of initial weights and training: a number, numpy's `RandomState`, or None.
+        outcome: what numbers y holds: "number" any, "positive" positive ones (durations, prices), "count" whole numbers
+            from 0. It decides which methods there are.
 
     Attributes:
         learner_: the trained learner.
@@ -59,7 +64,21 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
         True
     """
 
+    outcome: str
     one_column_: bool
+
+    def __init__(
+        self,
+        method: Method = None,
+        *,
+        task: Column | None = None,
+        covariates: Sequence[Column] = (),
+        steps: int = 5_000,
+        random_state: Any = 0,
+        outcome: str = "number",
+    ) -> None:
+        super().__init__(method, task=task, covariates=covariates, steps=steps, random_state=random_state)
+        self.outcome = outcome
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Meta-train theta on the tasks among the rows, and keep each task's rows as its support.
@@ -77,7 +96,9 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
         X = checked(self, X, reset=True)
         names = _names_of(y)
         y, self.one_column_ = _numbers(X, y)
-        learn(self, X, y, groups, names or (["y"] if y.shape[1] == 1 else [f"y{c}" for c in range(y.shape[1])]))
+        require_kind_of(y, self.outcome)
+        names = names or (["y"] if y.shape[1] == 1 else [f"y{c}" for c in range(y.shape[1])])
+        learn(self, X, y, groups, names, self.outcome)
         return self
 
     def partial_fit(self, X: Any, y: Any, groups: Any = None) -> Self:
@@ -94,7 +115,9 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
         if not hasattr(self, "tasks_"):
             return self.fit(X, y, groups)
         X = checked(self, X)
-        learn_more(self, X, _numbers(X, y, len(self.schema_.y))[0], groups)
+        y = _numbers(X, y, len(self.schema_.y))[0]
+        require_kind_of(y, self.schema_.kind)
+        learn_more(self, X, y, groups)
         return self
 
     def predict(self, X: Any, return_std: bool = False, return_cov: bool = False, groups: Any = None) -> Any:
@@ -237,6 +260,28 @@ def _numbers(X: Any, y: Any, outputs: int | None = None) -> tuple[Tensor, bool]:
     if outputs is not None and numbers.shape[1] != outputs:
         raise DataError(f"expected {outputs} outcomes in each row of y, got {numbers.shape[1]}")
     return numbers, one
+
+
+def require_kind_of(y: Tensor, kind: str) -> None:
+    """Raise DataError for an outcome that is not of a kind, or a kind that does not exist.
+
+    Args:
+        y: outcomes, `rows C`.
+        kind: as `Schema.kind` says it.
+
+    Example:
+        >>> require_kind_of(torch.tensor([[2.0], [0.5]]), "count")
+        Traceback (most recent call last):
+        ...
+        bayesmeta.errors.DataError: expected counts (whole numbers from 0) in y, got 0.5 in row 1
+    """
+    if kind not in KINDS:
+        raise DataError(f"expected an outcome among {sorted(KINDS)}, got {kind!r}")
+    numbers = KINDS[kind](y.shape[1])
+    wrong = numbers.forbidden(y)
+    if wrong is not None and bool(wrong.any()):
+        row, output = (int(place) for place in wrong.nonzero()[0])
+        raise DataError(f"expected {numbers.requirement} in y, got {y[row, output].item():g} in row {row}")
 
 
 def _names_of(y: Any) -> list[str]:

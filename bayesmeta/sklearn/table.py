@@ -76,8 +76,9 @@ def as_frame(X: Any, names: Sequence[str] | None) -> "pd.DataFrame":
         names: of the columns; `x0`, `x1`, ... by default.
 
     Example:
-        >>> as_frame(np.array([["1.5", "a"], ["2.5", "b"]]), None).loc[0].tolist()
-        [1.5, 'a']
+        >>> frame = as_frame(np.array([["1.5", "a"], ["2.5", "b"]]), None)
+        >>> frame["x0"].tolist(), frame["x1"].tolist()
+        ([1.5, 2.5], ['a', 'b'])
     """
     import pandas as pd
 
@@ -97,6 +98,7 @@ def schema_of(
     groups: Any,
     y: Sequence[str] = ("y",),
     classes: Sequence[str] = (),
+    kind: str = "number",
 ) -> Schema:
     """What the columns of training rows are.
 
@@ -107,6 +109,7 @@ def schema_of(
         groups: the task of each row, in place of a column.
         y: names of the outcomes.
         classes: names of the classes, none where outcomes are numbers.
+        kind: of outcome, as `Schema.kind` says it.
 
     Raises:
         DataError: an unknown column, one in two roles, both a column and groups, or a row without a task.
@@ -135,7 +138,7 @@ def schema_of(
     while free in inputs:
         free += "_"
     varying = tuple(name for name in inputs if name not in constant)
-    return Schema(own or free, varying, tuple(y), tuple(constant), levels, tuple(classes))
+    return Schema(own or free, varying, tuple(y), tuple(constant), levels, tuple(classes), kind=kind)
 
 
 def _names(frame: "pd.DataFrame", task: Column | None, groups: Any) -> np.ndarray:

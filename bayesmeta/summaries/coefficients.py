@@ -9,8 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from bayesmeta.arguments import probability
+from bayesmeta.networks.network import Network
 from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.summaries import text
+from bayesmeta.summaries.columns import Columns
 from bayesmeta.summaries.summary import LEVEL
 
 if TYPE_CHECKING:
@@ -70,6 +72,22 @@ class Coefficients(InShort):
         draws = draws.double()
         mean, stddev = draws.mean(0), draws.std(0)
         return cls(tuple(names), mean, stddev, tuple(outcomes), draws, are_the_users=are_the_users)
+
+    @classmethod
+    def of_weights(cls, draws: Float[Tensor, "S B F C"], features: Network, columns: Columns) -> "Coefficients | None":
+        """From draws of the weights of features; None where these mean nothing to a user.
+
+        Args:
+            draws: of each task.
+            features: h.
+            columns: names and units.
+        """
+        terms = columns.terms(features)
+        if terms is None:
+            return None
+        outcomes = columns.outcomes.names
+        of_each = tuple(outcome for outcome in outcomes for _ in terms.names) if len(outcomes) > 1 else ()
+        return cls.drawn(terms.names * len(outcomes), columns.weights(terms, draws).mT.flatten(2), of_each)
 
     @classmethod
     def mixture(cls, parts: Sequence["Coefficients"], weights: Float[Tensor, "B S"]) -> "Coefficients":

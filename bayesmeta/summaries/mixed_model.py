@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.one_line import several
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESIDUAL = "residual"  # the group of the noise
+NONE = 1e-12  # a correlation that is rounding
 MOST_PAIRS = 15  # correlations that a page shows
 
 
@@ -76,6 +80,30 @@ class Correlation:
     first: str
     second: str
     value: float
+
+    @classmethod
+    def of(cls, group: str, names: Sequence[str], covariance: Float[Tensor, "R R"]) -> "list[Correlation]":
+        """Those of all pairs that have variances, and go together at all.
+
+        Args:
+            group: what differs.
+            names: of the terms.
+            covariance: of the effects.
+
+        Example:
+            >>> import torch
+            >>> Correlation.of("pig", ["intercept", "week"], torch.tensor([[4.0, 1.0], [1.0, 1.0]]))
+            [Correlation(group='pig', first='intercept', second='week', value=0.5)]
+        """
+        deviations = covariance.diagonal().clamp(min=0.0).sqrt()
+        scale = torch.where(deviations > 0.0, deviations, torch.inf)
+        correlations = (covariance / scale[:, None] / scale).clamp(-1.0, 1.0).tolist()
+        return [
+            cls(group, names[j], names[i], correlations[i][j])
+            for i in range(len(names))
+            for j in range(i)
+            if abs(correlations[i][j]) > NONE
+        ]
 
 
 @dataclass(frozen=True)

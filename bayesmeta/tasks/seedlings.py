@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 def example_table() -> "pd.DataFrame":
     """A small long table to try things on: heights of 36 seedlings, which are no one's data but simulated.
 
-    A row is a measurement. Columns are `plant` (the task, a text such as "07"), `day` after sowing, `height_mm`, and
+    A row is a measurement. Columns are `plant` (the task, a text such as "07"), `day` after sowing, `height_cm`, and
     two that are constant for a plant: `light_umol` (light on its shelf, µmol m⁻² s⁻¹) and `cultivar`. The command
     `bayesmeta example-table` writes the same as CSV.
 
@@ -18,7 +18,7 @@ def example_table() -> "pd.DataFrame":
         >>> import bayesmeta as bm
         >>> frame = bm.tasks.example_table()
         >>> covariates = ["light_umol", "cultivar"]
-        >>> bm.TaskDataset.from_frame(frame, task="plant", x=["day"], y=["height_mm"], covariates=covariates)
+        >>> bm.TaskDataset.from_frame(frame, task="plant", x=["day"], y=["height_cm"], covariates=covariates)
         TaskDataset(36 tasks, 2 to 11 points each)
     """
     import pandas as pd

@@ -21,8 +21,10 @@ from bayesmeta.errors import UnsupportedError
 from bayesmeta.inference.chains import Chains
 from bayesmeta.inference.nuts import NUTS
 from bayesmeta.learner import ExplicitLearner, Learner, TaskPosterior
+from bayesmeta.networks.network import Network
 from bayesmeta.predictives import IndependentPredictive, MixturePredictive
 from bayesmeta.snapshot import snapshot
+from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import Untrainable
 
@@ -69,6 +71,13 @@ class DrawsPosterior(TaskPosterior):
     @override
     def known_noise(self) -> bool:
         return self.learner.known_noise
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        features, weight = getattr(self.learner, "features", None), self.draws.get("weight")
+        if isinstance(features, Network) and weight is not None and weight.ndim == 4:
+            return Coefficients.of_weights(weight, features, columns)
+        return super().coefficients(columns)
 
     @property
     def mean(self) -> Params:

@@ -166,6 +166,7 @@ class Stacked(Untrainable):
         )
         return MixtureSummary(
             title=f"Mixture of {several(len(members), 'model')}",
+            kind="several models, whose predictions are mixed",
             facts=tuple(facts),
             notes=(words,),
             names=self.names,

@@ -24,7 +24,7 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def growth(plants: Path) -> Path:
     """A model of the seedlings by which a quarter of them was held out: a linear one, which is fitted in no time."""
-    columns = ["--task", "plant", "--x", "day", "--y", "height_mm", "--covariate", "light_umol"]
+    columns = ["--task", "plant", "--x", "day", "--y", "height_cm", "--covariate", "light_umol"]
     columns += ["--covariate", "cultivar", "--holdout", "0.25", "--method", "alpaca-linear"]
     done = CliRunner().invoke(app, ["fit", str(plants), *columns, "-o", str(plants.parent / "model")])
     assert done.exit_code == 0, done.output

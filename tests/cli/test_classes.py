@@ -72,7 +72,7 @@ def test_from_fit_to_report_by_name(run, tmp_path: Path, classes: list[str], mor
     assert code == 0, err
     assert re.search(r"^y: outcome, classes .*, missing in 4 rows$", out, re.MULTILINE), out
     assert all(f"{name} (" in out for name in classes)
-    assert "maml on" in out
+    assert "glmm on" in out
     lines = err.splitlines()
     assert "1 task without a class in column 'y' left out: 'bare'" in lines[-1]
     assert [line for line in lines if "'NA' is a class of column 'y'" in line] == lines[:-1] == lines[: "NA" in classes]
@@ -122,9 +122,9 @@ def test_codes_are_asked_about(run, tmp_path: Path) -> None:
     assert code == 0
     assert "y: outcome, a number from 0 to 1" in out
     assert err.startswith("warning: column 'y' holds 0 and 1 alone"), err
-    assert "--outcome classes" in err
-    assert "--outcome numbers" in err
-    code, out, err = run(*numbers, "--force", "--outcome", "numbers")
+    assert "--outcome binary" in err
+    assert "--outcome number " in err
+    code, out, err = run(*numbers, "--force", "--outcome", "number")
     assert (code, err) == (0, "")
     assert "alpaca on" in out
 
@@ -148,7 +148,7 @@ def test_missing_words_are_no_classes_of_a_model(run, tmp_path: Path) -> None:
     assert "(in odd.csv)" in err
 
 
-@pytest.mark.parametrize("method", [name for name in CLASS_RECIPES if name != "maml"])
+@pytest.mark.parametrize("method", [name for name in CLASS_RECIPES if name != "glmm"])
 def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
     table(["a", "b", "c"], tmp_path, tasks=12)
     code, out, err = run(*FIT, "--steps", "2", "--method", method)
@@ -164,8 +164,11 @@ def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--outcome", "labels"), "expected --outcome classes or --outcome numbers, got 'labels'"),
-        (("--outcome", "numbers"), "expected numbers in column 'y', got"),
+        (
+            ("--outcome", "labels"),
+            "expected --outcome to be one of number, positive, count, binary, classes, got 'labels'",
+        ),
+        (("--outcome", "number"), "expected numbers in column 'y', got"),
         (("--method", "alpaca"), "expected a method for classes among"),
         (("--method", "nothing"), "got 'nothing'"),
         (("--outcome", "classes", "--y", "x"), "expected every column in one role"),

@@ -13,11 +13,11 @@ QUICK = ("--methods", "alpaca-linear", "--folds", "2", "--steps", "60")
 
 def test_scores_a_recommendation_and_a_report(plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
     scores, page = tmp_path / "scores.csv", tmp_path / "report.html"
-    more = ("--y", "height_mm", "--shots", "0,2", "-o", scores, "--report", page)
+    more = ("--y", "height_cm", "--shots", "0,2", "-o", scores, "--report", page)
     code, out, err = bayesmeta("crossval", plants, *COLUMNS, *QUICK, *more)
     assert code == 0, err
     lines = out.splitlines()
-    assert "height_mm: outcome" in out
+    assert "height_cm: outcome" in out
     assert any("each judged once by learners that were trained without it, in 2 folds" in line for line in lines)
     assert any(line.split()[:3] == ["shots", "tasks", "learner"] for line in lines)
     (verdict,) = [line for line in lines if line.startswith(("Take ", "Nothing can be told"))]
@@ -35,14 +35,14 @@ def test_scores_a_recommendation_and_a_report(plants: Path, bayesmeta: Run, tmp_
 
 def test_several_outcomes_are_scored_by_name(plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
     frame = pd.read_csv(plants)
-    frame["half"] = 0.5 * frame.height_mm + frame.day
+    frame["half"] = 0.5 * frame.height_cm + frame.day
     frame.to_csv(tmp_path / "two.csv", index=False)
-    more = ("--y", "height_mm", "--y", "half", "--shots", "1", "-o", tmp_path / "scores.csv")
+    more = ("--y", "height_cm", "--y", "half", "--shots", "1", "-o", tmp_path / "scores.csv")
     code, out, err = bayesmeta("crossval", tmp_path / "two.csv", *COLUMNS, *QUICK, *more)
     assert code == 0, err
-    assert {"all outcomes together", "height_mm", "half"} <= set(out.splitlines())
+    assert {"all outcomes together", "height_cm", "half"} <= set(out.splitlines())
     table = pd.read_csv(tmp_path / "scores.csv")
-    assert table.outcome.unique().tolist() == ["all", "height_mm", "half"]
+    assert table.outcome.unique().tolist() == ["all", "height_cm", "half"]
     assert table[table.outcome == "all"].rmse.isna().all()  # of two units there is no one error
 
 
@@ -58,7 +58,7 @@ def test_several_outcomes_are_scored_by_name(plants: Path, bayesmeta: Run, tmp_p
     ],
 )
 def test_wrong_calls_give_one_line(plants: Path, bayesmeta: Run, arguments: tuple[str, ...], message: str) -> None:
-    code, out, err = bayesmeta("crossval", plants, *COLUMNS, "--y", "height_mm", *arguments)
+    code, out, err = bayesmeta("crossval", plants, *COLUMNS, "--y", "height_cm", *arguments)
     assert code == 2, out
     assert err.startswith("error: ")
     assert message in err

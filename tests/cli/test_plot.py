@@ -29,7 +29,7 @@ def test_a_task_of_two_rows_has_two_panels(growth: Path, plants: Path, bayesmeta
 
 def test_other_tasks_need_no_outcome(growth: Path, plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
     frame = pd.read_csv(plants, dtype=str)
-    frame.loc[frame.plant == "08", "height_mm"] = ""
+    frame.loc[frame.plant == "08", "height_cm"] = ""
     frame.to_csv(tmp_path / "t.csv", index=False)
     assert bayesmeta("plot", growth, tmp_path / "t.csv", "--task", "07", "-o", tmp_path / "a.png")[0] == 0
     code, _, err = bayesmeta("plot", growth, tmp_path / "t.csv", "--task", "08", "-o", tmp_path / "a.png")
@@ -43,7 +43,7 @@ def test_other_tasks_need_no_outcome(growth: Path, plants: Path, bayesmeta: Run,
         (("--task", "7"), "expected the name of a task, got '7'; perhaps '07' is meant"),
         (("--task", "07", "--shots", "50"), "expected numbers of known rows from 0 to the 5 of task '07', got [50]"),
         (("--task", "07", "--shots", "a"), "expected numbers of support points like 0,1,3, got 'a'"),
-        (("--task", "07", "--along", "height_mm"), "expected an input column among ['day', 'light_umol', 'cultivar']"),
+        (("--task", "07", "--along", "height_cm"), "expected an input column among ['day', 'light_umol', 'cultivar']"),
         (("--task", "07", "--level", "1"), "expected a level"),
         (("--task", "07", "-o", "plot.gif"), "expected a figure file that ends in .png, .svg, .pdf, got plot.gif"),
     ],

@@ -505,7 +505,7 @@ def test_fit_says_what_it_made_of_a_table(
         "2 rows are left out, because they have no outcome: line 5, line 52",
         "12 tasks: 8 to learn from, 2 for early stopping, 2 held out",
     ]
-    code, out, _ = run(capsys, monkeypatch, *arguments, *QUICK)
+    code, out, _ = run(capsys, monkeypatch, *arguments, *QUICK, "--force")
     assert "12 tasks: 10 to learn from, 2 held out" in out
     assert json.loads(Path("m", "model.json").read_text())["extra"]["schema"]["levels"] == {
         "arm": ["1", "1.0", "Low", "None"], "site": ["s"],

@@ -16,11 +16,11 @@ def days(plants: Path, tmp_path: Path) -> list[Path]:
     day = frame.groupby("plant").cumcount()
     parts = [frame[(day < 2) & (frame.plant == "08")], frame[day < 1], frame[(day == 1) & (frame.plant != "08")]]
     parts[1] = parts[1][parts[1].plant != "08"]
-    parts[2] = pd.concat([parts[2], parts[1].head(1), parts[0].head(1).assign(height_mm="")])
+    parts[2] = pd.concat([parts[2], parts[1].head(1), parts[0].head(1).assign(height_cm="")])
     for i, part in enumerate(parts):
         part.to_csv(tmp_path / f"{i}.csv", index=False)
     pd.concat(parts).to_csv(tmp_path / "all.csv", index=False)
-    frame.drop(columns="height_mm").to_csv(tmp_path / "query.csv", index=False)
+    frame.drop(columns="height_cm").to_csv(tmp_path / "query.csv", index=False)
     return [tmp_path / f"{i}.csv" for i in range(3)]
 
 
@@ -55,7 +55,7 @@ def test_bad_calls_are_one_line_and_leave_the_state(
     state = tmp_path / "state"
     assert bayesmeta("update", growth, state, days[0])[0] == 0
     before = state.read_bytes()
-    columns = ["--task", "plant", "--x", "day", "--y", "height_mm", "--method", "alpaca-linear"]
+    columns = ["--task", "plant", "--x", "day", "--y", "height_cm", "--method", "alpaca-linear"]
     assert bayesmeta("fit", plants, *columns, "-o", tmp_path / "other")[0] == 0
     moved = pd.read_csv(days[0], dtype=str).assign(light_umol="5")
     moved.to_csv(tmp_path / "moved.csv", index=False)
@@ -66,7 +66,7 @@ def test_bad_calls_are_one_line_and_leave_the_state(
         (("update", growth, state, state), "expected STATE to be another file than MORE"),
         (("update", growth, growth / "state", days[0]), "expected STATE outside of MODEL"),
         (("update", growth, state, tmp_path / "none.csv"), "expected a table in"),
-        (("update", growth, state, tmp_path / "query.csv"), "expected a column 'height_mm'"),
+        (("update", growth, state, tmp_path / "query.csv"), "expected a column 'height_cm'"),
         (("update", growth, state, tmp_path / "moved.csv"), "expected the covariate 'light_umol' of task '08' to stay"),
         (("update", growth, tmp_path, days[0]), "got the folder"),
     ):

@@ -38,7 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], str]] = {
     "a column in two roles": ((*FIT, "--x", "time"), "'time' twice"),
     "a covariate that varies": ((*FIT, "--covariate", "errors"), "'errors' to be constant within a task"),
     "a random effect of no covariate": ((*FIT, "--random", "age"), "--covariate names, too, got 'age'"),
-    "text for numbers": ((*FIT, "--outcome", "numbers", "--y", "late"), "'late'"),
+    "text for numbers": ((*FIT, "--outcome", "number", "--y", "late"), "'late'"),
     "noise of one outcome of two": ((*FIT, "--y", "errors", "--yerr", "age"), "a yerr column for each"),
     # values
     "an outcome that there is not": ((*FIT, "--outcome", "colours"), "got 'colours'"),

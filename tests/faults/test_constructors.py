@@ -370,6 +370,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         {"learners": lambda: {"a": _alpaca(), "b": _alpaca()}, "weights": lambda: {"a": 1.0, "b": 2.0}}
         | {"points": (0,)},
     ),
+    bm.wrappers.Separately: (_adapt, {"learners": lambda: {"a": _alpaca(), "b": _alpaca()}}),
     bm.wrappers.Given: (_order, {}),
     bm.wrappers.LeftToRight: (_order, {}),
     bm.wrappers.Random: (_order, {"num_orders": 2, "seed": 0}),

@@ -221,6 +221,29 @@ def _level(num_inputs: int, num_outputs: int) -> bm.Learner:
     return bm.Standardized(bm.ALPaCA(bm.Polynomial(num_inputs, 0), num_outputs=num_outputs)).double()
 
 
+def test_counts_and_positive_numbers() -> None:
+    X, y = _table()
+    counts = np.random.default_rng(0).poisson(np.exp(1.0 + 0.03 * y + 0.2 * X["t"]))
+    model = MetaRegressor("glmm-poisson", task="who", steps=20, outcome="count").fit(X, counts)
+    assert model.learner_.outcomes == bm.tasks.Counts(1)
+    query = _rows(["s0", "new"], [2.0, 2.0])
+    mean, sd = model.predict(query, return_std=True)
+    lower, upper = model.predict_interval(query, 0.9)
+    assert (lower >= 0.0).all()
+    assert (lower < upper).all()
+    draws = model.sample_y(query, 4000)
+    np.testing.assert_array_equal(draws, draws.round())
+    np.testing.assert_allclose(draws.mean(1), mean, atol=0.15 * sd.max())  # five standard errors and a heavy tail
+    assert np.isfinite(model.log_density(X, counts)).all()
+    with pytest.raises(ValueError, match="expected counts"):
+        model.partial_fit(X, y)
+    positive = MetaRegressor("alpaca-linear", task="who", steps=8, outcome="positive").fit(X, np.exp(0.1 * y))
+    of_logs = clone(LINEAR).fit(X, 0.1 * y)
+    bounds = zip(positive.predict_interval(query), of_logs.predict_interval(query), strict=True)
+    for bound, log_bound in bounds:
+        np.testing.assert_allclose(bound, np.exp(log_bound), rtol=1e-6)
+
+
 def test_classes_of_tasks() -> None:
     X, y = _table()
     labels = np.where(y > np.median(y), "high", "low")
@@ -263,6 +286,8 @@ X, Y = _table()
         ({"task": "who", "method": 3}, {}, "expected the name of a method, a Learner or a function"),
         ({"task": "who", "method": bm.R2D2(bm.Identity(1), num_classes=2)}, {}, "expected a learner of Numbers"),
         ({"task": "who", "steps": -1}, {}, "expected a whole number steps"),
+        ({"task": "who", "outcome": "binary"}, {}, "expected an outcome among"),
+        ({"task": "who", "outcome": "count"}, {}, "expected counts .* got .* in row 0"),
         ({}, {"groups": ["a"]}, "expected groups of shape"),
         ({}, {"groups": [None] * 40}, "expected the task of every row, got none in row 0"),
     ],

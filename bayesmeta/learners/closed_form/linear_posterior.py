@@ -150,23 +150,6 @@ def log_jacobian(data: Data, output_covariance: Float[Tensor, "C C"], noise: Noi
     return len(output_covariance) * torch.where(data.mask, root[..., 0].log(), 0.0).sum(-1)
 
 
-def drawn_coefficients(posterior: TaskPosterior, features: Network, columns: Columns) -> Coefficients | None:
-    """What is believed of the weights of features with names, by draws of them.
-
-    Args:
-        posterior: whose draws have `weight`.
-        features: h.
-        columns: names and units.
-    """
-    terms = columns.terms(features)
-    if terms is None:
-        return None
-    outcomes = columns.outcomes.names
-    draws = posterior.sample(COEFFICIENT_DRAWS, generator_of(0, posterior.spec.device))["weight"]
-    of_each = tuple(outcome for outcome in outcomes for _ in terms.names) if len(outcomes) > 1 else ()
-    return Coefficients.drawn(terms.names * len(outcomes), columns.weights(terms, draws).mT.flatten(2), of_each)
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LinearPosterior(TaskPosterior):
     """W | D, theta: the exact posterior, which is matrix normal; a matrix t where tasks have a scale λ each.
@@ -216,7 +199,8 @@ class LinearPosterior(TaskPosterior):
         outcomes = tuple(outcome for outcome in columns.outcomes.names for _ in terms.names) if len(units) > 1 else ()
         weight = columns.weights(terms, self.mean["weight"]).mT.flatten(1)
         if self.scale is not None:  # Student's t
-            return drawn_coefficients(self, theta.features, columns)
+            draws = self.sample(COEFFICIENT_DRAWS, generator_of(0, weight.device))["weight"]
+            return Coefficients.of_weights(draws, theta.features, columns)
         spread = terms.covariance(self.feature_covariance).diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
         before = terms.covariance(theta.factor @ theta.factor.mT).diagonal().clamp(min=0.0).sqrt()
         deviations = (units[:, None] * spread[:, None, :]).flatten(1)

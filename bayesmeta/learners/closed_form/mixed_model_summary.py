@@ -134,12 +134,12 @@ class MixedModelDescription:
         return tuple(found)
 
     def _correlations(self) -> tuple[Correlation, ...]:
-        found = []
+        found = list[Correlation]()
         for group in self.covariances:
             names = [self.terms.names[f] for f in self._varying(group)]
             chosen = self._varying(group)
-            found += _pairs(group, names, self._covariance(group)[chosen][:, chosen])
-        return (*found, *_pairs(RESIDUAL, self.columns.outcomes.names, self.sigma))
+            found += Correlation.of(group, names, self._covariance(group)[chosen][:, chosen])
+        return (*found, *Correlation.of(RESIDUAL, self.columns.outcomes.names, self.sigma))
 
     def _shares(self) -> tuple[tuple[str, float], ...]:
         """hᵀ V h over the whole variance, averaged over the points."""
@@ -244,19 +244,6 @@ class MixedModelDescription:
         else:
             what = f"the covariance of {', '.join(names)} between {_plural(group)} has {rank} dimensions of {size}"
         return [f"Boundary: {what}. {advice}"]
-
-
-def _pairs(group: str, names: Sequence[str], covariance: Float[Tensor, "R R"]) -> list[Correlation]:
-    """Correlations of all pairs that have variances, and may go together."""
-    deviations = covariance.diagonal().clamp(min=0.0).sqrt()
-    scale = torch.where(deviations > 0.0, deviations, torch.inf)
-    correlations = (covariance / scale[:, None] / scale).clamp(-1.0, 1.0).tolist()
-    return [
-        Correlation(group, names[j], names[i], correlations[i][j])
-        for i in range(len(names))
-        for j in range(i)
-        if abs(correlations[i][j]) > 1e-12
-    ]
 
 
 def _finite(value: Tensor) -> float | None:

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.arguments import whole
+from bayesmeta.arguments import generator_of, whole
 from bayesmeta.data import Data
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, retelling
@@ -33,7 +33,7 @@ from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
 from bayesmeta.learners.closed_form.last_layer import LastLayerRegression
 from bayesmeta.learners.closed_form.linear_posterior import (
-    drawn_coefficients,
+    COEFFICIENT_DRAWS,
     log_jacobian,
     noise_root,
     relative_noise,
@@ -234,7 +234,8 @@ class MixtureALPaCAPosterior(TaskPosterior):
 
     @override
     def coefficients(self, columns: Columns) -> Coefficients | None:
-        return drawn_coefficients(self, self.theta.features, columns)
+        draws = self.sample(COEFFICIENT_DRAWS, generator_of(0, self.spec.device))["weight"]
+        return Coefficients.of_weights(draws, self.theta.features, columns)
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
         """Draws of W, one for each of the `num_draws`: `num_draws B F C`; where tasks have scales also of log λ."""

@@ -25,13 +25,18 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.arguments import some
+from bayesmeta.arguments import generator_of, some
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.inference.arrival import warn_of_distance
 from bayesmeta.inference.map import require_finite
 from bayesmeta.inference.quadrature import gauss_hermite
+from bayesmeta.learner import SUMMARY_DRAWS, TaskPosterior
 from bayesmeta.learners.gradient.base import positive_steps
+from bayesmeta.learners.gradient.generalized_linear_summary import (
+    generalized_linear_coefficients,
+    generalized_linear_summary,
+)
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner
 from bayesmeta.learners.gradient.random_effects import RandomEffects
 from bayesmeta.learners.gradient.weighted_draws import WeightedDraws, WeightedDrawsPosterior
@@ -41,6 +46,7 @@ from bayesmeta.networks.linear_predictor import LinearPredictor
 from bayesmeta.networks.network import Network
 from bayesmeta.priors import DiagonalCovariance, FeatureCovariance, FullCovariance, StandardNormal
 from bayesmeta.priors.prior import LOG_2PI
+from bayesmeta.summaries import Coefficients, Columns, Summary
 from bayesmeta.typing import LogJoint, Params
 
 NODES = {1: 40, 2: 11}  # along each axis, by the number of effects of a task; above, one: Laplace's approximation
@@ -193,6 +199,17 @@ class GeneralizedLinearMixedModel(RandomEffects):
         hessian = _Problem(self, data).derivatives(phi["effects"])[2]
         _, log_terms = around(self.joint(data), phi["effects"], hessian, self.nodes)
         return log_terms.logsumexp(0)
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        found = generalized_linear_summary(self, self.network, self.covariance, columns, data)
+        return super().described(columns, *data) if found is None else found
+
+    @override
+    def coefficients_of(self, posterior: TaskPosterior, columns: Columns) -> Coefficients | None:
+        effects = posterior.sample(SUMMARY_DRAWS, generator_of(0, posterior.spec.device))["effects"].double()
+        weights = self.network.location.double() + self.covariance.factor().double() @ effects
+        return generalized_linear_coefficients(weights, self.network, columns)
 
     def hessian(self, support: Data, phi: Params) -> Float[Tensor, "B P P"]:
         """The negative Hessian of the log joint in the effects.

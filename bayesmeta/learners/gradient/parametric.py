@@ -35,7 +35,7 @@ from bayesmeta.inference.laplace import log_determinant
 from bayesmeta.inference.map import at_optimum, require_finite
 from bayesmeta.inference.newton import polished
 from bayesmeta.inference.solvers import FlatLogJoint, MapProblem
-from bayesmeta.learner import SUMMARY_DRAWS
+from bayesmeta.learner import SUMMARY_DRAWS, TaskPosterior
 from bayesmeta.learners.gradient.base import over_draws, positive_steps
 from bayesmeta.learners.gradient.posteriors import Approximation
 from bayesmeta.learners.gradient.random_effects import RandomEffects
@@ -45,7 +45,7 @@ from bayesmeta.noise import DiagonalNoise
 from bayesmeta.parametric import Curve, Scale
 from bayesmeta.priors import FeatureCovariance, FullCovariance, StandardNormal
 from bayesmeta.priors.prior import LOG_2PI
-from bayesmeta.summaries import Columns, PlainSummary, Summary
+from bayesmeta.summaries import Coefficients, Columns, PlainSummary, Summary
 from bayesmeta.summaries.text import brief
 from bayesmeta.typing import Params
 
@@ -163,8 +163,9 @@ class Parametric(RandomEffects):
         return {name: float(value) for name, value in values.items()}
 
     @override
-    def named(self, phi: Params) -> Params:
-        return self.values(phi)
+    def coefficients_of(self, posterior: TaskPosterior, columns: Columns) -> Coefficients:
+        drawn = self.values(posterior.sample(SUMMARY_DRAWS, generator_of(0, posterior.spec.device)))
+        return Coefficients.drawn(list(drawn), torch.stack([each.double() for each in drawn.values()], -1))
 
     @override
     def described(self, columns: Columns, *data: Data) -> Summary:

@@ -21,6 +21,7 @@ from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.jacobian import Jacobian
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
+from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
 
 
@@ -73,13 +74,14 @@ class LinearizableLearner(Learner):
 
     likelihood: Likelihood
 
-    def named(self, phi: Params) -> Params:
-        """phi in numbers that mean something to a user, where these are others.
+    def coefficients_of(self, posterior: TaskPosterior, columns: Columns) -> Coefficients | None:
+        """The numbers of a task that mean something to a user, where phi is others; None where there are none.
 
         Args:
-            phi: draws, each value `S B *shape`.
+            posterior: of tasks.
+            columns: names and units, as the learner sees them.
         """
-        return phi
+        return None
 
     @abstractmethod
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s B M K"]:
@@ -210,8 +212,9 @@ class GradientPosterior(Refit):
         return self.phi
 
     @override
-    def named(self, phi: Params) -> Params:
-        return self.learner.named(phi)
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        found = self.learner.coefficients_of(self, columns)
+        return super().coefficients(columns) if found is None else found
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
