@@ -13,6 +13,7 @@ from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.networks.task_covariates import TaskCovariates
 from bayesmeta.tasks.dataset import TaskDataset
+from bayesmeta.tasks.source import Split
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
 from bayesmeta.training.loop import prepare
@@ -110,6 +111,7 @@ class ByGradients(Trainer):
 
     Attributes:
         objective: what is maximised; the predictive density of query points by default.
+        split: how points are divided into support and query at every step; as `fit` does by default.
 
     Example:
         >>> import bayesmeta as bm
@@ -122,6 +124,7 @@ class ByGradients(Trainer):
 
     uses: ClassVar[frozenset[str]] = frozenset({"lr", "validation"})
     objective: Objective | None = None
+    split: Split | None = None
 
     def divided(self, tasks: TaskDataset, training: Training) -> tuple[TaskDataset, TaskDataset | None]:
         """Tasks to learn from, and a share, drawn at random, that only says when to stop, if there is one."""
@@ -144,6 +147,7 @@ class ByGradients(Trainer):
             training.steps,
             lr=training.lr,
             objective=self.objective,
+            split=self.split,
             validation=validation,
             patience=PATIENCE,
             validate_every=max(training.steps // LOOKS, 1),
@@ -234,9 +238,10 @@ class ByEvidence(Trainer):
 def settling(result: FitResult, steps: int) -> str:
     """Whether a training by stochastic steps has settled, and what to do where it has not, in a sentence.
 
-    It has where validation tasks ended it early, though not within the first tenth of its steps, or where the loss fell by less than .01 nats per point over the last
-    fifth of the steps: that of the validation tasks or, without any, the mean loss of training, by more than two of its
-    standard errors. The learning rate ends at zero, so that the end says less of what more steps would give.
+    It has where validation tasks ended it early, though not within the first tenth of its steps, or where the loss fell
+    by less than .01 nats per point over the last fifth of the steps: that of the validation tasks or, without any, the
+    mean loss of training, by more than two of its standard errors. The learning rate ends at zero, so that the end says
+    less of what more steps would give.
 
     Args:
         result: of `fit`.
