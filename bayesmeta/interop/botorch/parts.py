@@ -227,8 +227,8 @@ def _(predictive: SideBySidePredictive, leading: int) -> Parts:
     each = [parts(one, leading) for one in predictive.parts]
     if any(one.num_parts > 1 or one.scale is not None for one in each):
         raise UnsupportedError(
-            "expected outcomes that are one Gaussian each, got mixtures or Student's t side by side: give each outcome a "
-            "TaskModel, and BoTorch a ModelList of them"
+            "expected outcomes that are one Gaussian each, got mixtures or Student's t side by side: give each outcome "
+            "a TaskModel, and BoTorch a ModelList of them"
         )
     dtype = max((one.mean.dtype for one in each), key=lambda d: d.itemsize)
     mean = torch.cat([one.mean.to(dtype) for one in each], -1)
