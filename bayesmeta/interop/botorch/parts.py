@@ -20,6 +20,7 @@ from bayesmeta.predictives import (
     LowRankGaussianPredictive,
     MixturePredictive,
     Predictive,
+    SideBySidePredictive,
     StudentTPredictive,
 )
 from bayesmeta.wrappers.hyper_posterior import ThetaMixture
@@ -219,6 +220,23 @@ def _(predictive: AffinePredictive, leading: int) -> Parts:
     root = scale.flatten(-2)
     covariance = root[..., :, None] * found.covariance * root[..., None, :]
     return replace(found, mean=shift + scale * found.mean, covariance=covariance)
+
+
+@parts.register
+def _(predictive: SideBySidePredictive, leading: int) -> Parts:
+    each = [parts(one, leading) for one in predictive.parts]
+    if any(one.num_parts > 1 or one.scale is not None for one in each):
+        raise UnsupportedError(
+            "expected outcomes that are one Gaussian each, got mixtures or Student's t side by side: give each outcome "
+            "a TaskModel, and BoTorch a ModelList of them"
+        )
+    dtype = max((one.mean.dtype for one in each), key=lambda d: d.itemsize)
+    mean = torch.cat([one.mean.to(dtype) for one in each], -1)
+    blocks = torch.diag_embed(
+        torch.stack([one.covariance.to(dtype) for one in each], -1)
+    )  # M M C C, of independent ones
+    covariance = blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+    return Parts(each[0].log_weights.to(dtype), mean, covariance)
 
 
 @parts.register
