@@ -234,9 +234,10 @@ class ByEvidence(Trainer):
 def settling(result: FitResult, steps: int) -> str:
     """Whether a training by stochastic steps has settled, and what to do where it has not, in a sentence.
 
-    It has where validation tasks ended it early, though not within the first tenth of its steps, or where the loss fell by less than .01 nats per point over the last
-    fifth of the steps: that of the validation tasks or, without any, the mean loss of training, by more than two of its
-    standard errors. The learning rate ends at zero, so that the end says less of what more steps would give.
+    It has where validation tasks ended it early, though not within the first tenth of its steps, or where the loss fell
+    by less than .01 nats per point over the last fifth of the steps: that of the validation tasks or, without any, the
+    mean loss of training, by more than two of its standard errors. The learning rate ends at zero, so that the end says
+    less of what more steps would give.
 
     Args:
         result: of `fit`.
