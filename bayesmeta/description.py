@@ -145,6 +145,8 @@ def _written(value: object, depth: int) -> str:
         return f"{type(value).__name__}({'...' if arguments and depth <= 1 else ', '.join(arguments)})"
     if isinstance(value, type):
         return value.__name__
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
     if isinstance(value, list | tuple) and any(isinstance(each, Described) for each in value):
         first = _written(value[0], depth)
         each = first if len(value) == 1 else f"{len(value)} x {first}" if len(value) > 3 else ""

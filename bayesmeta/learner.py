@@ -618,7 +618,10 @@ class Learner(Described, nn.Module, ABC):
             data: the tasks of the training, or nothing; where they differ in length, in several batches.
         """
         learned = [("numbers of theta", plain.size(self, bare=True))]
-        some = None if not data else data[0].select(range(min(data[0].num_tasks, SUMMARY_TASKS)))
+        some = None
+        if data:
+            count = min(data[0].num_tasks, SUMMARY_TASKS)
+            some = data[0].select(torch.arange(count, device=data[0].x.device))
         try:
             prior = self.condition(self._nothing() if some is None else Data.empty(some))
             own = getattr(prior, "mean", None)
@@ -721,7 +724,7 @@ class Learner(Described, nn.Module, ABC):
         require_kind(expected.y_shape, spec.y_shape, self.title)
         data = expected.conform(data)
         if isinstance(self.outcomes, Numbers):
-            self.outcomes.require(data.y, data.mask, self.title)
+            self.outcomes.require(data.y, data.known, self.title)
         return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:

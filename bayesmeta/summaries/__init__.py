@@ -3,7 +3,7 @@
 from bayesmeta.summaries.coefficients import Coefficients, PosteriorSummary
 from bayesmeta.summaries.columns import Columns, Tasks
 from bayesmeta.summaries.mixed_model import Component, Correlation, Effect, Likelihood, MixedModelSummary
-from bayesmeta.summaries.mixture import MixtureSummary
+from bayesmeta.summaries.mixture import MixtureSummary, SeveralSummary
 from bayesmeta.summaries.plain import PlainSummary
 from bayesmeta.summaries.summary import Summary
 
@@ -18,6 +18,7 @@ __all__ = [
     "MixtureSummary",
     "PlainSummary",
     "PosteriorSummary",
+    "SeveralSummary",
     "Summary",
     "Tasks",
 ]

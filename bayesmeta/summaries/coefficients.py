@@ -69,7 +69,7 @@ class Coefficients(InShort):
             outcomes: whose each number is.
             are_the_users: whether they are in the user's units.
         """
-        draws = draws.double()
+        draws = draws.double().cpu()
         mean, stddev = draws.mean(0), draws.std(0)
         return cls(tuple(names), mean, stddev, tuple(outcomes), draws, are_the_users=are_the_users)
 
@@ -82,12 +82,38 @@ class Coefficients(InShort):
             features: h.
             columns: names and units.
         """
-        terms = columns.terms(features)
+        terms, draws = columns.terms(features), draws.cpu()
         if terms is None:
             return None
         outcomes = columns.outcomes.names
         of_each = tuple(outcome for outcome in outcomes for _ in terms.names) if len(outcomes) > 1 else ()
         return cls.drawn(terms.names * len(outcomes), columns.weights(terms, draws).mT.flatten(2), of_each)
+
+    @classmethod
+    def beside(cls, parts: Sequence["Coefficients"], outcomes: Sequence[str]) -> "Coefficients | None":
+        """Those of several outcomes; None where some are drawn and others are not.
+
+        Args:
+            parts: of each outcome.
+            outcomes: their names.
+        """
+        if len({None if part.draws is None else len(part.draws) for part in parts}) > 1:
+            return None
+        names = tuple(name for part in parts for name in part.names)
+        of_each = tuple(outcome for outcome, part in zip(outcomes, parts, strict=True) for _ in part.names)
+        draws = [part.draws for part in parts if part.draws is not None]
+        weights = [part.weights for part in parts if part.weights is not None]
+        before = [part.prior_stddev for part in parts if part.prior_stddev is not None]
+        return cls(
+            names,
+            torch.cat([part.mean for part in parts], -1),
+            torch.cat([part.stddev for part in parts], -1),
+            of_each,
+            torch.cat(draws, -1) if draws else None,
+            torch.cat(before, -1) if len(before) == len(parts) else None,
+            all(part.are_the_users for part in parts),
+            torch.cat(weights, -1) if len(weights) == len(parts) else None,
+        )
 
     @classmethod
     def mixture(cls, parts: Sequence["Coefficients"], weights: Float[Tensor, "B S"]) -> "Coefficients":

@@ -124,6 +124,14 @@ class Columns:
         outcomes = self.outcomes.seen(y_shift, y_scale) if y_shift.ndim == 1 else self.outcomes
         return replace(self, inputs=inputs, outcomes=outcomes)
 
+    def of_outcome(self, place: int) -> "Columns":
+        """With one of the outcomes alone.
+
+        Args:
+            place: of the outcome.
+        """
+        return replace(self, outcomes=self.outcomes.part(slice(place, place + 1)))
+
     @property
     def y_scale(self) -> Float[Tensor, "C"]:
         """The user's units of the learner's outcomes, in float64."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -11,18 +11,63 @@ from bayesmeta.summaries import text
 from bayesmeta.summaries.mixed_model import MixedModelSummary
 from bayesmeta.summaries.summary import Summary
 
+M = TypeVar("M", bound="SeveralSummary")
+
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureSummary(Summary):
+class SeveralSummary(Summary):
+    """Several learners, one for each outcome: their summaries one after the other.
+
+    Attributes:
+        names: of the learners.
+        members: the summary of each.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learners = {"weight": bm.ALPaCA(bm.Identity(1)), "height": bm.ALPaCA(bm.Polynomial(1, 2))}
+        >>> summary = bm.wrappers.Separately(learners).summary()
+        >>> summary.member("height").fixed_effects.index.tolist()
+        ['intercept', 'x', 'x^2']
+    """
+
+    names: tuple[str, ...]
+    members: tuple[Summary, ...]
+
+    def member(self, name: str) -> Summary:
+        """The summary of one of the learners. Raises DataError where there is none of the name."""
+        if name not in self.names:
+            raise DataError(f"expected one of {', '.join(self.names)}, got {name!r}")
+        return self.members[self.names.index(name)]
+
+    def shown(self, name: str, title: str, level: float) -> list[str]:
+        """The page of one of the learners, indented.
+
+        Args:
+            name: of the learner.
+            title: above it.
+            level: probability of intervals.
+        """
+        return ["", title, *(f"  {line}".rstrip() for line in self.member(name).page(level).splitlines())]
+
+    @override
+    def lines(self, level: float) -> list[str]:
+        return [line for name in self.names for line in self.shown(name, f"The outcome {name!r}", level)]
+
+    @override
+    @classmethod
+    def rebuilt(cls: type[M], values: dict[str, Any]) -> M:
+        return super().rebuilt(values | {"members": tuple(map(Summary.from_json, values["members"]))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureSummary(SeveralSummary):
     """Several learners whose predictions are mixed: the weights of each, and its own summary.
 
     On the page is the summary of the heaviest linear mixed model among them, if there is one: its numbers have names.
 
     Attributes:
-        names: of the learners.
         points: numbers of points of a task at which weights are given.
         weights: at each of these, of each learner; those of one number of points sum to 1.
-        members: the summary of each.
 
     Example:
         >>> import bayesmeta as bm
@@ -35,16 +80,8 @@ class MixtureSummary(Summary):
         ['group', 'term']
     """
 
-    names: tuple[str, ...]
     points: tuple[float, ...]
     weights: tuple[tuple[float, ...], ...]
-    members: tuple[Summary, ...]
-
-    def member(self, name: str) -> Summary:
-        """The summary of one of the learners. Raises DataError where there is none of the name."""
-        if name not in self.names:
-            raise DataError(f"expected one of the models {', '.join(self.names)}, got {name!r}")
-        return self.members[self.names.index(name)]
 
     @property
     def mean_weights(self) -> dict[str, float]:
@@ -65,12 +102,5 @@ class MixtureSummary(Summary):
         kinds = text.facts([(self.names[i], self.members[i].kind) for i in order])
         lines = text.section(title, [*table, "", *kinds])
         shown = [i for i in order if isinstance(self.members[i], MixedModelSummary) and mean[self.names[i]] > 0.0]
-        if shown:
-            body = self.members[shown[0]].page(level).splitlines()
-            lines += ["", f"The model {self.names[shown[0]]!r}", *(f"  {line}".rstrip() for line in body)]
-        return lines
-
-    @override
-    @classmethod
-    def rebuilt(cls, values: dict[str, Any]) -> "MixtureSummary":
-        return super().rebuilt(values | {"members": tuple(map(Summary.from_json, values["members"]))})
+        name = self.names[shown[0]] if shown else ""
+        return [*lines, *(self.shown(name, f"The model {name!r}", level) if shown else [])]

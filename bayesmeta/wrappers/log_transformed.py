@@ -16,10 +16,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
+from bayesmeta.description import written
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.outcomes import Numbers, Positives
 from bayesmeta.predictives import ExponentialPredictive
+from bayesmeta.summaries import Columns, Summary
 from bayesmeta.wrappers.base import WrappedPosterior, Wrapper
 
 
@@ -57,6 +59,7 @@ class LogTransformed(Wrapper):
             )
         self.outcomes = Positives(learner.outcomes.count)
         self.known_noise = False  # noise that is known of y is not known of log y
+        self.partial_outcomes = False
 
     def logged(self, data: Data) -> Data:
         """Checked data with logarithms as outcomes, as the learner has them.
@@ -104,6 +107,19 @@ class LogTransformed(Wrapper):
     @override
     def remember(self, *data: Data) -> None:
         self.learner.remember(*map(self.logged, data))
+
+    @override
+    def described(self, columns: Columns, *data: Data) -> Summary:
+        """That of the learner inside, of the logarithms of the outcomes."""
+        outcomes = replace(columns.outcomes, names=tuple(f"log {name}" for name in columns.outcomes.names))
+        inner = self.learner.described(replace(columns, outcomes=outcomes), *map(self.logged, data))
+        return inner.titled(written(self)).with_notes(
+            f"All numbers, likelihoods too, are of {', '.join(outcomes.names)}: a difference of 0.01 is one percent."
+        )
+
+    @override
+    def noise_stddev(self) -> None:
+        return None  # of the outcomes it is not the same everywhere
 
     @override
     def condition(self, support: Data) -> "LogTransformedPosterior":

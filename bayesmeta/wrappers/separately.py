@@ -22,8 +22,10 @@ from typing_extensions import override
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner, TaskPosterior
+from bayesmeta.one_line import several
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import Predictive, SideBySidePredictive
+from bayesmeta.summaries import Coefficients, Columns, SeveralSummary, plain
 
 
 class Separately(Learner):
@@ -102,6 +104,30 @@ class Separately(Learner):
         return SeparatePosterior(spec=support.spec, learner=self, posteriors=posteriors, counts=support.counts)
 
     @override
+    def described(self, columns: Columns, *data: Data) -> SeveralSummary:
+        each = zip(*map(self.parts_of, data), strict=True) if data else [()] * len(self.names)
+        members = [
+            learner.described(columns.of_outcome(c), *parts)
+            for c, (learner, parts) in enumerate(zip(self.learners, each, strict=True))
+        ]
+        facts = [("predicts", plain.predicts(self.x_shape, self.outcomes))]
+        if data:
+            facts.append(("data", plain.data(data)))
+        return SeveralSummary(
+            title=f"A model for each of {several(len(members), 'outcome')}",
+            kind="models of single outcomes",
+            facts=tuple(facts),
+            names=self.names,
+            members=tuple(members),
+        )
+
+    @override
+    def noise_stddev(self) -> Float[Tensor, "C"] | None:
+        each = [learner.noise_stddev() for learner in self.learners]
+        known = [noise for noise in each if noise is not None]
+        return torch.cat(known) if len(known) == len(each) else None
+
+    @override
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """The sum of the learners' own losses, each over the query points that have its outcome."""
         supports, queries = self.parts_of(tasks.support), self.parts_of(tasks.query)
@@ -177,6 +203,12 @@ class SeparatePosterior(TaskPosterior):
     @override
     def partial_outcomes(self) -> bool:
         return True
+
+    @override
+    def coefficients(self, columns: Columns) -> Coefficients | None:
+        found = [each.coefficients(columns.of_outcome(c)) for c, each in enumerate(self.posteriors)]
+        known = [each for each in found if each is not None]
+        return Coefficients.beside(known, self.learner.names) if len(known) == len(found) else None
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> SideBySidePredictive:

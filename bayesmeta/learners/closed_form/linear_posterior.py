@@ -194,18 +194,19 @@ class LinearPosterior(TaskPosterior):
         terms, theta = columns.terms(self.theta.features), self.theta
         if terms is None:  # weights of learned features
             return None
-        units = theta.output_covariance.diagonal().sqrt() * columns.y_scale
-        names = [name for _ in units for name in terms.names]
-        outcomes = tuple(outcome for outcome in columns.outcomes.names for _ in terms.names) if len(units) > 1 else ()
-        weight = columns.weights(terms, self.mean["weight"]).mT.flatten(1)
         if self.scale is not None:  # Student's t
-            draws = self.sample(COEFFICIENT_DRAWS, generator_of(0, weight.device))["weight"]
+            draws = self.sample(COEFFICIENT_DRAWS, generator_of(0, self.spec.device))["weight"]
             return Coefficients.of_weights(draws, theta.features, columns)
-        spread = terms.covariance(self.feature_covariance).diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()
-        before = terms.covariance(theta.factor @ theta.factor.mT).diagonal().clamp(min=0.0).sqrt()
-        deviations = (units[:, None] * spread[:, None, :]).flatten(1)
+        units = theta.output_covariance.diagonal().sqrt().cpu() * columns.y_scale
+        outcomes = columns.outcomes.names
+        after, prior = self.feature_covariance.cpu(), (theta.factor @ theta.factor.mT).cpu()
+        spread, before = (terms.covariance(each).diagonal(dim1=-2, dim2=-1) for each in (after, prior))
         return Coefficients(
-            tuple(names), weight, deviations, outcomes, prior_stddev=(units[:, None] * before).flatten()
+            terms.names * len(outcomes),
+            columns.weights(terms, self.mean["weight"].cpu()).mT.flatten(1),
+            (units[:, None] * spread.clamp(min=0.0).sqrt()[:, None]).flatten(1),
+            tuple(outcome for outcome in outcomes for _ in terms.names) if len(outcomes) > 1 else (),
+            prior_stddev=(units[:, None] * before.clamp(min=0.0).sqrt()).flatten(),
         )
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:
