@@ -67,12 +67,12 @@ def score_panel(
     """One score against the number of shots, with those of baselines."""
     figure, ax = _one(4.2, 3.0)
     plotting.score_by_shots(evaluation, score, ax=ax)
-    alt, caption = f"{name} by number of shots: {_values(evaluation, score)}.", f"{name} by shots"
+    alt, caption = f"{name} by number of shots: {_in_words(evaluation, score)}.", f"{name} by shots"
     low, high = ax.get_ylim()
     for (what, other), style in zip(baselines.items(), ("--", ":", "-."), strict=False):
         table = other.table().query("tasks > 0").sort_index()
         ax.plot(np.arange(len(table)), table[score], linestyle=style, color=GREY, linewidth=1.4, label=what)
-        alt += f" Of {what}: {_values(other, score)}."
+        alt += f" Of {what}: {_in_words(other, score)}."
         finite = table[score][np.isfinite(table[score])]
         low, high = min([low, *finite]), max([high, *finite])
     if baselines:
@@ -82,7 +82,7 @@ def score_panel(
     return Panel(file, figure, alt, f"{caption}, with 95 % intervals over tasks.")
 
 
-def _values(evaluation: Evaluation, score: str) -> str:
+def _in_words(evaluation: Evaluation, score: str) -> str:
     table = evaluation.table().query("tasks > 0").sort_index()
     return ", ".join(f"{value:.3g} at {shots}" for shots, value in table[score].items())
 

@@ -121,7 +121,9 @@ def recommendation(
         )
         equal = []
     elif gaps:
-        text = _account(name, gaps, [other for other in equal if other not in baselines], ahead, len(methods), shots)
+        few = [other for other in equal if other not in baselines]
+        is_simplest = all(sizes.get(name, 0) <= sizes.get(other, 0) for other in few)
+        text = _account(name, gaps, few, ahead, is_simplest, len(methods), shots)
         text += "".join(
             f" From {other} ({_meaning(other)}) it cannot be told ({gaps[other]}): {_doubt(other)}."
             for other in equal
@@ -162,13 +164,20 @@ def _simplest(judge: _Judge, methods: Sequence[int], sizes: Sequence[int]) -> in
 
 
 def _account(
-    name: str, gaps: Mapping[str, _Gap], few: list[str], ahead: list[str], num_methods: int, shots: Sequence[int]
+    name: str,
+    gaps: Mapping[str, _Gap],
+    few: list[str],
+    ahead: list[str],
+    is_simplest: bool,
+    num_methods: int,
+    shots: Sequence[int],
 ) -> str:
     """Why it is taken, where something can be told; `few` are the methods that it is not told from."""
     at = f"{joined(map(str, shots))} {'shot' if list(shots) == [1] else 'shots'}{' together' if len(shots) > 1 else ''}"
     if few:
-        text = f"Take {name}: of what predicts best at {at} it is the simplest"
-        text += f"; no difference from {joined(f'{other} ({gaps[other]})' for other in few)} is larger than noise."
+        why = f"of what predicts best at {at} it is the simplest" if is_simplest else f"it has predicted best at {at}"
+        others = joined(f"{other} ({gaps[other]})" for other in few)
+        text = f"Take {name}: {why}; no difference from {others} is larger than noise."
     else:
         text = f"Take {name}: it predicts best at {at}." if num_methods > 1 else f"Take {name}."
     return f"{text} It is ahead of {joined(f'{other} ({gaps[other]})' for other in ahead)}, nats a point."

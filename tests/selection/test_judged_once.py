@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -104,6 +105,16 @@ def test_of_equals_the_simplest_is_taken() -> None:
     assert "Take stack: it predicts best at 1 shot. It is ahead of line" in far.text
 
 
+def test_the_best_is_taken_where_the_simpler_are_more_than_an_error_behind() -> None:
+    """Fifteen tasks, of which the simpler one is 1.5 standard errors behind: within noise, and not within one error."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=15)
+    gap = (noise - noise.mean()) / noise.std(ddof=1) + 1.5 / np.sqrt(15)
+    scores = np.stack([np.zeros(15), -gap, np.full(15, -9.0)], -1)[None]
+    found = recommendation(["stack", "line", "pooled"], scores, [1], {"stack": 90, "line": 5}, ["pooled"])
+    assert found.text.startswith("Take stack: it has predicted best at 1 shot; no difference from line (")
+
+
 def test_a_baseline_that_is_better_is_said_so() -> None:
     found = recommendation(["line", "pooled"], _scores(40, -1.0, -0.5), [1], {}, ["pooled"])
     assert found.name is None
@@ -172,6 +183,22 @@ def test_baselines_of_tasks_without_inputs() -> None:
     tasks = bm.TaskDataset(Data.stack([Data.from_arrays(np.zeros((4, 0)), np.arange(4.0) + t) for t in range(8)]))
     learner = bm.selection.pooled(tasks, steps=5)
     assert learner.adapt(tasks.data.select([0])).predict(torch.zeros(1, 2, 0)).shape == (1, 2, 1)
+
+
+def test_baselines_of_other_outcomes() -> None:
+    """Counts, positive numbers, and rows that lack one of two outcomes: densities of their own kind, and finite."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"who": np.repeat(np.arange(6), 5), "t": np.tile(np.arange(5.0), 6)})
+    frame["seizures"], frame["hours"] = rng.poisson(2.0, 30), np.exp(rng.normal(size=30))
+    frame["height"] = frame.t + rng.normal(size=30)
+    frame.loc[::4, "height"] = np.nan
+    kinds = ((["seizures"], bm.tasks.Counts()), (["hours"], bm.tasks.Positives()), (["hours", "height"], None))
+    for y, kind in kinds:
+        tasks = bm.TaskDataset.from_frame(frame, task="who", x=["t"], y=y, outcomes=kind)
+        for learner in (bm.selection.pooled(tasks, steps=3), bm.selection.alone(tasks)):
+            assert isinstance(learner.outcomes, type(kind or bm.Numbers()))
+            found = bm.evaluate(learner, tasks, [0, 2], num_bootstrap=0).table()
+            assert np.isfinite(found[["nll", "coverage"]].to_numpy()).all()
 
 
 def test_arguments_that_make_no_sense() -> None:
