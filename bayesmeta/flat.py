@@ -119,6 +119,17 @@ class FlatData:
         """What y is: so many numbers, or labels."""
         return Numbers(self.y.shape[1]) if self.y.is_floating_point() else Labels()
 
+    @property
+    def measured(self) -> Float[Tensor, "rows C"]:
+        """The outcomes, numbers, with NaN in place of those that were not measured.
+
+        Example:
+            >>> y, noise = torch.tensor([[5.0, 1.0]]), torch.tensor([[0.0, torch.inf]])
+            >>> FlatData(torch.zeros(1, 1), y, torch.tensor([0, 1]), noise).measured
+            tensor([[5., nan]])
+        """
+        return self.y if self.noise is None else self.y.masked_fill(self.noise.isinf(), torch.nan)
+
     def padded(self, tasks: Sequence[int] | Int[Tensor, "B"] | slice = slice(None)) -> Data:
         """These tasks as a batch, padded to the longest of them (with copies of each task's first point)."""
         starts, counts = self.offsets[:-1][tasks], self.counts[tasks]

@@ -724,7 +724,7 @@ class Learner(Described, nn.Module, ABC):
         require_kind(expected.y_shape, spec.y_shape, self.title)
         data = expected.conform(data)
         if isinstance(self.outcomes, Numbers):
-            self.outcomes.require(data.y, data.mask, self.title)
+            self.outcomes.require(data.y, data.known, self.title)
         return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:

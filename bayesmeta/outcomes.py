@@ -57,18 +57,18 @@ class Numbers:
         """What outcomes have to be, for messages."""
         return "numbers"
 
-    def require(self, y: Tensor, mask: Tensor, whose: str) -> None:
+    def require(self, y: Tensor, real: Tensor, whose: str) -> None:
         """Raise DataError for the first real outcome that is not of this kind.
 
         Args:
             y: outcomes, `B N C`.
-            mask: True = real, `B N`.
+            real: which outcomes are there, `B N C`.
             whose: who expects them, for the message.
         """
         if torch.compiler.is_compiling():  # no decisions in recorded code
             return
         wrong = self.forbidden(y)
-        if wrong is None or not bool((wrong := wrong & mask[..., None]).any()):
+        if wrong is None or not bool((wrong := wrong & real).any()):
             return
         task, point, output = (int(i) for i in wrong.nonzero()[0])
         raise DataError(

@@ -24,6 +24,7 @@ MANY = 100  # tasks: from here on a network is worth its time, and may learn wha
 LOOKS = 40  # validations in a training
 PATIENCE = 8  # of them without a better one end it
 MOST_ITERATIONS = 500  # of a full-batch fit
+EARLY = 0.1  # share of the steps: a best validation before that may be chance
 SMALL = 0.01  # nats per point: a loss that changes by less at the end of a training has settled
 
 
@@ -233,7 +234,7 @@ class ByEvidence(Trainer):
 def settling(result: FitResult, steps: int) -> str:
     """Whether a training by stochastic steps has settled, and what to do where it has not, in a sentence.
 
-    It has where validation tasks ended it early, or where the loss fell by less than .01 nats per point over the last
+    It has where validation tasks ended it early, though not within the first tenth of its steps, or where the loss fell by less than .01 nats per point over the last
     fifth of the steps: that of the validation tasks or, without any, the mean loss of training, by more than two of its
     standard errors. The learning rate ends at zero, so that the end says less of what more steps would give.
 
@@ -249,9 +250,14 @@ def settling(result: FitResult, steps: int) -> str:
         >>> stopped = FitResult((1.0,) * 50, ((25, 1.1), (50, 1.2)), best_step=25, stopped_early=True, seconds=1.0)
         >>> settling(stopped, steps=100)
         'converged: validation was best at step 25 of 100, where theta is from'
+        >>> settling(stopped, steps=1000)
+        'stopped early: validation was best at step 25 of 1000, where theta is from: a lower --lr may gain more'
     """
     if result.stopped_early:
-        return f"converged: validation was best at step {result.best_step} of {steps}, where theta is from"
+        best = f"validation was best at step {result.best_step} of {steps}, where theta is from"
+        if result.best_step < EARLY * steps:
+            return f"stopped early: {best}: a lower --lr may gain more"
+        return f"converged: {best}"
     start = steps - steps // 5
     if result.validation:
         what = "validation"

@@ -22,6 +22,7 @@ LAYERS = [
         "data",
         [
             *("outcomes", "snapshot", "data", "flat", "linalg", "swapped", "smoothed_student_t", "left_censored"),
+            "count_distributions",
             *("multivariate_student_t", "inverse_gamma", "distributions"),
         ],
     ),

@@ -28,7 +28,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
 
 
-def _version(asked: bool) -> None:
+def _say_version(asked: bool) -> None:
     if asked:
         typer.echo(f"bayesmeta {VERSION}")
         raise typer.Exit
@@ -37,7 +37,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def every_command(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_say_version, is_eager=True)
     ] = False,
 ) -> None:
     """Few-shot learning with uncertainty that can be trusted, of numbers and of classes.

@@ -176,9 +176,10 @@ def _draw_numbers(ax: "Axes", axis: Axis, predictive: Predictive, output: int, l
 
 
 def _draw_points(ax: "Axes", axis: Axis, task: Data, shot: int, output: int) -> None:
-    y = _array(task.y[0, :, output])
+    measured = task.known[0, :, output]
+    y = _array(task.y[0, :, output].masked_fill(~measured, torch.nan))  # which is not drawn
     if task.noise is not None:
-        bars = _array(task.noise[0, :, output].sqrt())
+        bars = _array(task.noise[0, :, output].sqrt().masked_fill(~measured, torch.nan))
         ax.errorbar(axis.rows, y, yerr=bars, fmt="none", ecolor=GREY, elinewidth=0.8, alpha=0.7)
     if shot < len(y):
         ax.plot(axis.rows[shot:], y[shot:], ".", color=GREY, markersize=5, label="not known")

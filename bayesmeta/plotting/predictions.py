@@ -88,9 +88,10 @@ def predictive_bands(
         _draw_bands(ax, learner.adapt(support).predict(grid[None]), grid[:, along], output)
         if oracle is not None:
             _draw_oracle(ax, oracle.adapt(support).predict(grid[None]), grid[:, along], output)
-        x, y = real.x[0, :, along], real.y[0, :, output]
+        unknown = ~real.known[0, :, output]
+        x, y = real.x[0, :, along], real.y[0, :, output].masked_fill(unknown, torch.nan)  # which is not drawn
         if real.noise is not None:
-            bars = real.noise[0, :, output].sqrt()
+            bars = real.noise[0, :, output].sqrt().masked_fill(unknown, torch.nan)
             ax.errorbar(x, y, yerr=bars, fmt="none", ecolor=GREY, elinewidth=0.8, alpha=0.7)
         ax.plot(x[shot:], y[shot:], ".", color=GREY, markersize=4, alpha=0.7, label="not seen")
         ax.plot(x[:shot], y[:shot], "o", color="black", markersize=5, label="support")

@@ -202,10 +202,11 @@ def plain(text: str) -> str:
 
 
 def _predicted(learner: Learner, task: Data, shot: int, level: float, output: int) -> tuple[np.ndarray, ...]:
-    """Of the points after the first `shot`: outcome, mean, lower and upper end."""
+    """Of the points after the first `shot` that have the outcome: outcome, mean, lower and upper end."""
     real = task.points(task.mask[0])
     support, rest = real.points(slice(shot)), real.points(slice(shot, None))
-    predictive = learner.adapt(support).predict(rest.x, None if rest.noise is None else rest.noise.sqrt())
+    rest = learner.conform(rest.points(rest.known[0, :, output]))
+    predictive = learner.adapt(support).predictive_of(rest)
     values = (rest.y, predictive.mean, *predictive.interval(level))
     return tuple(value[0, :, output].detach().cpu().numpy() for value in values)
 

@@ -335,7 +335,7 @@ def _report(
 ) -> Report:
     """What both kinds of report have in common."""
     regression, schema = tasks.flat.y.is_floating_point(), tasks.schema
-    spread = _ranges_of_outcomes(tasks.flat.y, evaluation.level, evaluation.outcomes) if regression else {}
+    spread = _ranges_of_outcomes(tasks.flat.measured, evaluation.level, evaluation.outcomes) if regression else {}
     along = varying_input(tasks.flat) if regression else None
     return Report(
         evaluation=evaluation,
@@ -416,6 +416,6 @@ def _columns(schema: Schema) -> str:
 
 
 def _ranges_of_outcomes(y: Tensor, level: float, outcomes: Sequence[str]) -> dict[str, float]:
-    """Of each outcome the width of the range that holds the central share of all of its values."""
+    """Of each outcome the width of the range that holds the central share of all of its values, NaN where missing."""
     low, high = np.nanquantile(y.double().numpy(), [0.5 - 0.5 * level, 0.5 + 0.5 * level], axis=0)
     return dict(zip(outcomes, (high - low).tolist(), strict=True))

@@ -246,8 +246,7 @@ def fingerprint(learner: Learner) -> str:
 
 def _rows(tasks: Tensor, points: FlatData) -> list[tuple[int, bytes]]:
     """Every row as its task and its bytes, of which zero has but one kind."""
-    y = points.y.double() if points.y.ndim == 2 else points.y.double()[:, None]
-    y = y if points.noise is None else y.masked_fill(points.noise.isinf(), torch.nan)  # what was not measured
+    y = points.measured.double() if points.y.ndim == 2 else points.y.double()[:, None]
     cells = torch.cat([points.x.double(), y], 1) + 0.0
     return [(task, row.tobytes()) for task, row in zip(tasks.tolist(), cells.numpy(), strict=True)]
 

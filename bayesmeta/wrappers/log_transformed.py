@@ -59,6 +59,7 @@ class LogTransformed(Wrapper):
             )
         self.outcomes = Positives(learner.outcomes.count)
         self.known_noise = False  # noise that is known of y is not known of log y
+        self.partial_outcomes = False
 
     def logged(self, data: Data) -> Data:
         """Checked data with logarithms as outcomes, as the learner has them.

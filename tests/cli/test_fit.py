@@ -154,7 +154,7 @@ def test_convergence_of_gradients(table: pd.DataFrame, command: Run) -> None:
     code, out, _ = command(*common, "-o", "few", "--steps", "20")
     assert code == 0
     assert "32 to learn from, 8 for early stopping" in out
-    assert sum(line.startswith(("not converged: ", "converged: ")) for line in out.splitlines()) == 1
+    assert sum(line.startswith(("not converged: ", "converged: ", "stopped early: ")) for line in out.splitlines()) == 1
     code, out, _ = command(*common, "-o", "none", "--steps", "1", "--validation", "0")
     assert "not converged: 1 steps are too few to tell: raise --steps" in out
     assert "40 tasks: 40 to learn from" in out

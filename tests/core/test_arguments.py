@@ -209,6 +209,7 @@ def _predictives() -> dict[str, Predictive]:
     learners = {
         "kronecker": alpaca,
         "affine": standardized,
+        "exponential": bm.wrappers.LogTransformed(_learner()),
         "student t": bm.ALPaCA(bm.Identity(1), scale=bm.priors.TaskScale()).double(),
         "recalibrated": isotonic,
         "scaled": scaled,

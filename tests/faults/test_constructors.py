@@ -53,6 +53,16 @@ def _draws(simulator: bm.tasks.Simulator) -> None:
     assert simulator.dataset(num_tasks=3, num_points=4, seed=0).data.num_tasks == 3
 
 
+def _nodes(posterior: bm.learners.Approximation) -> None:
+    covariance = bm.priors.FullCovariance(3, varying=[0])
+    likelihood = bm.likelihoods.Categorical(3)
+    _adapt(
+        bm.learners.GeneralizedLinearMixedModel(
+            bm.Identity(2), likelihood=likelihood, covariance=covariance, posterior=posterior
+        )
+    )
+
+
 def _features(network: bm.Network) -> None:
     assert network(torch.randn(2, 3, *network.x_shape)).shape == (2, 3, network.num_outputs)
 
@@ -240,6 +250,18 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "steps": 5,
         },
     ),
+    bm.learners.GeneralizedLinearMixedModel: (
+        _adapt,
+        {
+            "features": lambda: bm.Identity(2),
+            "likelihood": lambda: bm.likelihoods.Categorical(3),
+            "covariance": lambda: bm.priors.FullCovariance(3, varying=[0]),
+            "nodes": 2,
+            "posterior": bm.learners.WeightedDraws,
+            "steps": 9,
+        },
+    ),
+    bm.learners.AdaptiveQuadrature: (_nodes, {"nodes": 3}),
     bm.parametric.Curve: (
         _features,
         {"function": bm.parametric.MichaelisMenten, "scales": _scales, "num_inputs": 1},
@@ -348,6 +370,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.networks.DenseOutput: (_features, {"features": _network, "num_outputs": 2}),
     bm.networks.TaskNorm: (_made, {"num_channels": 4, "eps": 1e-5}),
     bm.Standardized: (_made, {"learner": _alpaca}),
+    bm.wrappers.LogTransformed: (_made, {"learner": _alpaca}),
     bm.HyperPosterior: (_adapt, {"members": lambda: [_alpaca(), _alpaca()]}),
     bm.Sampled: (_made, {"learner": _alpaca, "sampler": bm.inference.NUTS, "seed": 0}),
     bm.wrappers.Autoregressive: (_adapt, {"learner": _alpaca, "order": bm.wrappers.LeftToRight}),
@@ -449,6 +472,11 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "additive_bounds": (1e-6, 1e6),
             "proportional_bounds": (1e-4, 10.0),
         },
+    ),
+    bm.likelihoods.Poisson: (_made, {"num_outputs": 1}),
+    bm.likelihoods.NegativeBinomial: (
+        _made,
+        {"num_outputs": 1, "initial_dispersion": 0.5, "bounds": (1e-4, 1e2)},
     ),
     bm.likelihoods.StudentT: (
         _likelihood,
@@ -562,6 +590,8 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.calibration.HierarchicalConformal: (_made, SHOTS | {"tasks": _tasks}),
     bm.Labels: (_made, {"count": 3}),
     bm.Numbers: (_made, {"count": 1}),
+    bm.tasks.Counts: (_made, {"count": 1}),
+    bm.tasks.Positives: (_made, {"count": 1}),
 }
 
 

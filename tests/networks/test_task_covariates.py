@@ -131,7 +131,7 @@ def test_covariates_alone(name: str) -> None:
 
 def test_linear_methods_and_the_default_tell_covariates_apart() -> None:
     told = {name for recipes in (RECIPES, CLASS_RECIPES) for name, each in recipes.items() if each.with_covariates}
-    assert told == {"stack", "alpaca-linear", "alpaca-rbf", "glmm"}
+    assert told == {"stack", "alpaca-linear", "linear-reml", "alpaca-rbf", "glmm"}
 
 
 def test_a_logistic_mixed_model_has_fixed_effects_of_covariates() -> None:

@@ -32,6 +32,7 @@ WRAPPERS = [
     bm.wrappers.WithHyperprior,
     bm.wrappers.ConceptLearner,
     bm.wrappers.Stacked,
+    bm.wrappers.LogTransformed,
 ]
 
 

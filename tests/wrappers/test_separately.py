@@ -216,6 +216,21 @@ def test_scores_of_each_outcome_where_it_was_measured() -> None:
         evaluate_each(bm.ALPaCA(bm.Identity(1), num_outputs=2), tasks, [0])
 
 
+def test_pictures_leave_out_what_was_not_measured(tmp_path: Path) -> None:
+    tasks = _tasks()
+    learner = for_tasks(recipe("alpaca-linear"), tasks).for_table(tasks.schema)
+    learner.prepare(tasks.data)
+    task = tasks.task("s3")
+    torch.testing.assert_close(
+        tasks.of_outcome("v").flat.y[:, 0], tasks.flat.measured[~tasks.flat.measured[:, 1].isnan(), 1]
+    )
+    bm.report(learner, tasks, shots=[0, 1], num_bootstrap=0, examples=1).write(tmp_path / "report.html")
+    figure = bm.plotting.predictive_bands(learner, task, shots=[3], output=1)
+    drawn = np.concatenate([line.get_ydata() for line in figure.axes[0].lines if line.get_marker() in (".", "o")])
+    expected = task.y[0, task.known[0, :, 1], 1].numpy()
+    np.testing.assert_array_equal(np.sort(drawn[np.isfinite(drawn)]), np.sort(expected))
+
+
 def test_known_points_of_two_tables_and_a_file(tmp_path: Path) -> None:
     tasks, frame = _tasks(), _frame()
     learner = for_tasks(recipe("alpaca-linear"), tasks).for_table(tasks.schema)
