@@ -130,7 +130,7 @@ def written(value: object, longest: int = 120) -> str:
         >>> import bayesmeta as bm
         >>> written(bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=2)))
         'Standardized(ALPaCA(MLP(1, [64, 64]), num_outputs=2))'
-        >>> written(bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=2)), longest=40)
+        >>> written(bm.Standardized(bm.ALPaCA(bm.MLP(1, [64, 64]), num_outputs=2)), longest=50)
         'Standardized(ALPaCA(MLP(...), num_outputs=2))'
     """
     deepest = 8

@@ -195,9 +195,9 @@ class TaskPosterior(OneLine, ABC):
             posterior of 1 task after 3 points
             <BLANKLINE>
             What is believed of each task
-              task  term        mean  deviation  50 % from      to  shrinkage  points
-              0     intercept  0.160     0.2191     0.0122  0.3078       0.48       3
-              x     0.240  ...
+              task  term         mean  deviation  50 % from      to  shrinkage  points
+              0     intercept  0.1600     0.2000     0.0251  0.2949       0.40       3
+              0     x          0.2200     0.1633     0.1099  0.3301       0.27       3
         """
         spec = self.spec
         outcomes = Numbers(spec.y_shape[0]) if spec.y_shape else Labels()
@@ -603,7 +603,7 @@ class Learner(Described, nn.Module, ABC):
             >>> learner = bm.Standardized(bm.MAML(bm.MLP(1, [8])))
             >>> _ = bm.fit(learner, tasks, steps=20, progress=False)
             >>> print(learner.summary(tasks).learned[0])
-            ('numbers of theta', '26')
+            ('numbers of theta', '27')
         """
         columns = Columns.of(self.x_shape, self.outcomes, _schema(tasks))
         data = [] if tasks is None else [self.conform(part.data) for _, part in tasks.by_length()]

@@ -33,6 +33,10 @@ class Effect:
         estimate: in the user's units.
         std_error: its standard error, or its posterior deviation where theta is averaged over; None where neither is
             known.
+
+    Example:
+        >>> Effect("kg", "week", 1.04, 0.07)
+        Effect(outcome='kg', term='week', estimate=1.04, std_error=0.07)
     """
 
     outcome: str
@@ -51,6 +55,10 @@ class Component:
         term: whose weight differs; empty for the noise.
         variance: in the user's units.
         draws: the variance at each draw of theta, where it is averaged over.
+
+    Example:
+        >>> Component("pig", "kg", "intercept", variance=4.0).stddev
+        2.0
     """
 
     group: str
@@ -74,6 +82,10 @@ class Correlation:
         first: a term.
         second: another.
         value: from -1 to 1.
+
+    Example:
+        >>> Correlation("pig", "intercept", "week", 0.5).value
+        0.5
     """
 
     group: str
@@ -172,15 +184,12 @@ class MixedModelSummary(Summary):
         >>> summary = learner.summary(tasks)
         >>> summary.fixed_effects.round(3)
                    estimate  std_error
-        intercept     5.558      1.061
-        week          1.037      0.060
-        >>> summary.variance_components.round(3)
-                            variance  stddev
-        group    term
-        pig      intercept     4.471   2.114
-        residual               0.029   0.170
+        intercept     5.513      1.048
+        week          1.038      0.066
+        >>> summary.variance_components["variance"].round(3).to_dict()
+        {('pig', 'intercept'): 4.368, ('residual', ''): 0.035}
         >>> round(summary.intraclass_correlation["pig"], 3)
-        0.994
+        0.992
     """
 
     effects: tuple[Effect, ...]

@@ -74,10 +74,10 @@ class MixtureSummary(SeveralSummary):
         >>> learners = {"line": bm.ALPaCA(bm.Identity(1)), "network": bm.MAML(bm.MLP(1, [8]))}
         >>> mixed = bm.wrappers.Stacked(learners, {"line": [0.75, 0.4], "network": [0.25, 0.6]}, points=[0, 5])
         >>> summary = mixed.summary()
-        >>> print(*str(summary).splitlines()[4:7], sep="|")
-                 0 points     5|  line         75 %  40 %|  network      25 %  60 %
-        >>> summary.member("line").variance_components.index.names
-        ['group', 'term']
+        >>> print(*str(summary).splitlines()[5:8], sep="|")
+                   0 points     5|  line         75 %  40 %|  network      25 %  60 %
+        >>> summary.member("line").fixed_effects.index.tolist()
+        ['intercept', 'x']
     """
 
     points: tuple[float, ...]

@@ -43,19 +43,20 @@ class PlainSummary(Summary):
         >>> summary = bm.MAML(bm.MLP(1, [8])).summary()
         >>> print(summary)
         MAML(MLP(1, [8]))
-          what      Model-agnostic meta-learning: the network's weights, after steps of gradient ascent.
+          what      Model-agnostic meta-learning, with the posterior that its implied prior gives.
           predicts  1 number from 1 input
         <BLANKLINE>
         The method
           of each task (phi)  the network's parameters, or a named part of them
-          prior               N(theta, implied by the number of steps and the step size)
+          prior               N(theta, Q), implied by the rate and the number of steps (`implied_prior`)
           likelihood          any; Gaussian with learned noise by default
-          inference           MAP by unrolled gradient ascent; `posterior` says what is believed around it
+          inference           unrolled MAP; linearised Laplace around it, N(phi_hat, (G + Q⁻¹)⁻¹)
         <BLANKLINE>
         What was learned
-          numbers of theta    26
+          numbers of theta    27
           numbers of a task   25
           noise               deviation 0.316
+          scales              rate 0.01000
     """
 
     method: tuple[tuple[str, str], ...] = ()
@@ -173,6 +174,7 @@ def noise(stddev: Float[Tensor, "C"], named: bool = True) -> str:
         named: whether the word noise stands before it.
 
     Example:
+        >>> import torch
         >>> noise(torch.tensor([0.5]))
         'noise deviation 0.500'
     """

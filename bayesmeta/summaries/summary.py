@@ -34,8 +34,8 @@ class Summary(OneLine, ABC):
         >>> summary = learner.summary(tasks)
         >>> summary.fixed_effects.round(2)
                    estimate  std_error
-        intercept      0.01       0.07
-        x              0.03       0.05
+        intercept      0.49       0.02
+        x              0.01       0.02
         >>> Summary.from_json(summary.to_json()) == summary
         True
     """

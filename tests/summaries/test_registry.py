@@ -123,7 +123,7 @@ def test_mixed_models_in_a_mixture_are_shown_by_name() -> None:
     assert "by the points that a task has shown" in page
     assert any(line.split() == ["line", "90", "%", "20", "%"] for line in page.splitlines())
     assert "The model 'line'" in page
-    with pytest.raises(bm.DataError, match="expected one of the models line, net, got 'curve'"):
+    with pytest.raises(bm.DataError, match="expected one of line, net, got 'curve'"):
         summary.member("curve")
     numbers = mixture.adapt(tasks.data).summary(tasks).numbers
     assert numbers is not None  # those of the line
