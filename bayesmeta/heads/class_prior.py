@@ -8,8 +8,6 @@ alike the tasks are in them: where it is large, the numbers of examples tell not
 where it is small a task has its own.
 """
 
-import math
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -46,8 +44,9 @@ class ClassPrior(nn.Module):
         self.concentration = Positive((), START, CONCENTRATION_BOUNDS)
         self.location = None if num_classes is None else nn.Parameter(torch.zeros(num_classes))
         self.counted: Tensor | None
-        # NaN: not counted yet
-        self.register_buffer("counted", None if num_classes is None else torch.full((num_classes,), math.nan))
+        self.has_counted: Tensor | None
+        self.register_buffer("counted", None if num_classes is None else torch.zeros(num_classes))
+        self.register_buffer("has_counted", None if num_classes is None else torch.zeros((), dtype=torch.bool))
 
     def forward(self, counts: Float[Tensor, "B C"], classes: Bool[Tensor, "B C"]) -> Float[Tensor, "B C"]:
         """log π_c | D, in nats; what it says of what is no class of a task means nothing.
@@ -61,8 +60,8 @@ class ClassPrior(nn.Module):
             shares = -ways.log().expand_as(counts)
         else:
             shares = self.shares().to(counts.dtype)
-            if self.counted is not None:
-                counted = torch.where(self.counted.isnan(), self.location, self.counted).to(counts.dtype)
+            if self.counted is not None and self.has_counted is not None:
+                counted = torch.where(self.has_counted, self.counted, self.location).to(counts.dtype)
                 shares = torch.where(counts.sum(-1, keepdim=True) > 0.0, shares, counted.log_softmax(-1))
         strength = self.concentration().to(counts.dtype) * ways
         return torch.logaddexp(strength.log() + shares, counts.log()) - (strength + counts.sum(-1, keepdim=True)).log()
@@ -98,4 +97,6 @@ class ClassPrior(nn.Module):
         log_counts = (torch.bincount(labels, minlength=num_classes).double() + 0.5).log()
         self.location.copy_(log_counts - log_counts.mean())
         assert self.counted is not None
+        assert self.has_counted is not None
         self.counted.copy_(self.location)
+        self.has_counted.fill_(True)
