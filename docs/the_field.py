@@ -60,6 +60,7 @@ NEURAL, BELIEVED = (
     "Gradient-based learners: can the intervals be believed?",
 )
 BY_SHOTS, OUTSIDE = "Sinusoids by shots", "Outside the training range"
+KINDS = "Outcomes of each kind"
 FIDELITY, ALIKE = "How far from NUTS?", "Recalibration on real tables"
 ROWS = [
     Row("ALPaCA", "learners/alpaca.md", "1 pass, min(N, F)³", "sinusoids, 10 points: regret 0.0035 ± 0.0015 nats", DEMO),
@@ -81,6 +82,7 @@ ROWS = [
     Row("LLAMA", "learners/llama.md", "damped Gauss-Newton steps without a graph; (NK)³", "sinusoids, 10 points: NLL -0.439 ± 0.016", BELIEVED),
     Row("BMAML", "learners/bmaml.md", "S times MAML, without (NK)³", "sinusoids, 10 points: NLL -0.344 ± 0.017", BELIEVED),
     Row("Parametric", "learners/parametric.md", "Gauss-Newton steps in a few numbers", "theoph: log likelihood -173.24, nlme's -173", "Structural models"),
+    Row("learners.GeneralizedLinearMixedModel", "outcomes.md", "Newton steps in a few numbers, at each quadrature node", "toenail: log likelihood -625.40, by one node -627.81", KINDS),
     Row("Prototypical", "learners/prototypical.md", "1 pass, M C F", "Omniglot, 5 ways 1 shot: 97.35 ± 0.42 %", OMNIGLOT),
     Row("Matching", "learners/matching.md", "1 pass, M N F, and that of the context", "Omniglot, 5 ways 1 shot: 97.73 ± 0.38 %", OMNIGLOT),
     Row("Siamese", "learners/siamese.md", "1 pass, M N F", "Omniglot, 5 ways 1 shot: 98.47 ± 0.39 %", OMNIGLOT),
@@ -104,6 +106,8 @@ ROWS = [
     Row("training.ArchitectureSearch", "architecture_search.md", "that of all trainings", "sinusoids, 2 steps: log density -0.367 ± 0.018, 40-40 -0.928 ± 0.014", "A network for MAML by search", "tests/training/test_architecture_search.py"),
     Row("wrappers.WithHyperprior", "learners/deep_kernel.md", "the learner's", "Sinusoid-Easy, 10 points, a network as mean: log density 0.744", "A mean function from 20 tasks"),
     Row("wrappers.VarianceScaled wrappers.TemperatureScaled wrappers.IsotonicRecalibrated", "calibration.md", "the learner's", "chickweight: NLL -0.124 by variance, -0.152 isotonic", ALIKE),
+    Row("wrappers.LogTransformed", "outcomes.md", "the learner's", "factors, 3 points: NLL 2.713, without logarithms 3.557", KINDS),
+    Row("wrappers.Separately", "tasks.md", "that of a learner for each outcome", "seven cells of ten missing: NLL 1.646, rows with gaps dropped 1.654", KINDS),
     Row("Standardized", "quickstart.md", "the learner's", "sinusoids, ALPaCA in it, 10 points: NLL -0.783 ± 0.016", BELIEVED),
 ]  # fmt: skip
 

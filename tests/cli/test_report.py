@@ -60,7 +60,7 @@ def test_a_report_on_tasks_that_were_held_out(tmp_path: Path, bayesmeta: Run) ->
 def test_few_tasks_are_judged_one_and_all(plants: Path, bayesmeta: Run, tmp_path: Path) -> None:
     """Of 36 tasks a quarter was held out; the page is on all of them, each predicted by a model without it."""
     page, growth = tmp_path / "report.html", tmp_path / "model"
-    columns = ("--task", "plant", "--x", "day", "--y", "height_mm", "--method", "alpaca-linear")
+    columns = ("--task", "plant", "--x", "day", "--y", "height_cm", "--method", "alpaca-linear")
     assert bayesmeta("fit", plants, *columns, "--holdout", "0.25", "--steps", "60", "-o", growth)[0] == 0
     code, out, err = bayesmeta("report", growth, plants, "-o", page, "--shots", "2", "--folds", "2")
     assert code == 0, err
