@@ -6,8 +6,8 @@ Four parts, of which each compares what the command line takes for a kind of out
   BAYESMETA_DATA has it: its total log-likelihood by Laplace's approximation and by quadrature, each at its own maximum,
   beside a sum over a grid of 4,001 intercepts at the same parameters. The bar is .2 nats for quadrature.
 - counts: 100 tasks of 8 counts, negative binomial around a log rate of each task's own, and 400 fresh tasks: density
-  and coverage of 90 % intervals by the negative binomial, by the Poisson and by the linear mixed model of numbers, whose
-  density is compared as it is: a count is an interval of length 1.
+  and coverage of 90 % intervals by the negative binomial, by the Poisson and by the linear mixed model of numbers,
+  whose density is compared as it is: a count is an interval of length 1.
 - positive: 60 tasks whose outcome is multiplied by a factor of each task's own, and 400 fresh ones: density with
   logarithms inside (`LogTransformed`) and without.
 - gaps: 60 tasks with two outcomes, of which the second is missing in seven rows of ten, as is the first: the density of
