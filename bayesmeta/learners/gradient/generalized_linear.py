@@ -372,6 +372,13 @@ class QuadraturePosterior(WeightedDrawsPosterior):
     Attributes:
         draws: the nodes, `S B R K`.
         log_weights: `B S`, normalised.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.learners.GeneralizedLinearMixedModel(bm.Identity(0), likelihood=bm.likelihoods.Bernoulli())
+        >>> posterior = learner.double().adapt(bm.Data.from_labels([[], [], []], [1, 1, 0]))
+        >>> isinstance(posterior, QuadraturePosterior), round(posterior.log_weights.exp().sum().item(), 6)
+        (True, 1.0)
     """
 
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:

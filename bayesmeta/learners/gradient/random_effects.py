@@ -23,6 +23,12 @@ class RandomEffects(GradientLearner, ExplicitLearner):
     Attributes:
         covariance: L Lᵀ, the covariance between tasks.
         prior: N(0, I).
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> learner = bm.learners.GeneralizedLinearMixedModel(bm.Identity(1), likelihood=bm.likelihoods.Poisson())
+        >>> isinstance(learner, RandomEffects), learner.start(num_tasks=3)["effects"].shape[0]
+        (True, 3)
     """
 
     covariance: FeatureCovariance
