@@ -154,7 +154,11 @@ def test_every_learner_may_be_averaged_and_evaluated(case: Case) -> None:
         y = draw if case.num_outputs else draw.long()
         expected = (weights[..., None] + torch.stack([own.marginal_log_prob(y) for own in each], 1)).logsumexp(1)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
-    if case.num_outputs:
+    if case.num_outputs and predictive.of_counts:  # the smallest count with at least this much below or at it
+        count = predictive.quantile(0.2)
+        assert (predictive.cdf(count) >= 0.2).all()
+        assert ((predictive.cdf(count - 1.0) < 0.2) | (count == 0.0)).all()
+    elif case.num_outputs:
         torch.testing.assert_close(predictive.cdf(predictive.quantile(0.2)), torch.full_like(predictive.mean, 0.2))
     else:
         assert predictive.probs.sum(-1).allclose(torch.ones(()).double())

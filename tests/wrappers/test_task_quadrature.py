@@ -159,8 +159,12 @@ def test_it_is_evaluated_as_any_learner() -> None:
     first, second = draws[::2, :1], draws[1::2, :1]
     sampled = (draws[:, :1] - y).abs().mean(0) - 0.5 * (first - second).abs().mean(0)
     assert exact.item() == pytest.approx(sampled.mean().item(), rel=0.03)  # deviations of 20,000 draws
-    table = bm.evaluate(learner, bm.TaskDataset(_tasks(2, outputs=2).points(slice(4))), [0, 2], num_bootstrap=0).table()
-    assert np.isfinite(table[["nll", "joint_nll", "crps", "coverage", "width"]].to_numpy()).all()
+    found = bm.evaluate(learner, bm.TaskDataset(_tasks(2, outputs=2).points(slice(4))), [0, 2], num_bootstrap=0)
+    assert np.isfinite(found.table()[["nll", "joint_nll", "coverage"]].to_numpy()).all()
+    own = found.by_outcome()
+    assert len(own) == 2
+    for each in own.values():
+        assert np.isfinite(each.table()[["nll", "crps", "coverage", "width"]].to_numpy()).all()
 
 
 def test_draws_of_phi() -> None:

@@ -172,11 +172,10 @@ class GeneralizedLinearMixedModel(RandomEffects):
     @override
     def mode(self, support: Data) -> Params:
         effects, gradient, hessian = self._at_mode(support)
-        if torch.is_grad_enabled():
-            # a Newton step from the mode is zero, and its derivative is that of the mode (the implicit function)
-            step = torch.linalg.solve(hessian.detach(), gradient[..., None])[..., 0]
-            effects = effects.detach() + step.reshape(effects.shape)
-        return {"effects": effects}
+        # a Newton step from the mode is zero but for rounding, and its derivative is that of the mode (the implicit
+        # function); it is taken without gradients, too, so that these change no number
+        step = torch.linalg.solve(hessian.detach(), gradient[..., None])[..., 0]
+        return {"effects": effects.detach() + step.reshape(effects.shape)}
 
     @override
     def inspect(self, support: Data, phi: Params) -> None:
