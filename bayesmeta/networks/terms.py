@@ -85,7 +85,7 @@ class Terms(InShort):
 
     Attributes:
         names: of t, such as `intercept`, `Days`, `Days^2`.
-        matrix: M, in float64.
+        matrix: M, in float64; with fewer rows, those of sums of them alone.
 
     Example:
         >>> import bayesmeta as bm
@@ -99,14 +99,14 @@ class Terms(InShort):
     """
 
     names: tuple[str, ...]
-    matrix: Float[Tensor, "F F"]
+    matrix: Float[Tensor, "R F"]
 
     @property
     def constant(self) -> int | None:
         """The position of the constant 1; None where there is none."""
         return self.names.index(CONSTANT) if CONSTANT in self.names else None
 
-    def weights(self, weights: Float[Tensor, "*b F C"]) -> Float[Tensor, "*b F C"]:
+    def weights(self, weights: Float[Tensor, "*b F C"]) -> Float[Tensor, "*b R C"]:
         """M W: the weights of t.
 
         Args:
@@ -114,7 +114,7 @@ class Terms(InShort):
         """
         return self.matrix.to(weights) @ weights
 
-    def covariance(self, covariance: Float[Tensor, "*b F F"]) -> Float[Tensor, "*b F F"]:
+    def covariance(self, covariance: Float[Tensor, "*b F F"]) -> Float[Tensor, "*b R R"]:
         """M V Mᵀ: the covariance of the weights of t.
 
         Args:

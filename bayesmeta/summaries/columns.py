@@ -147,7 +147,7 @@ class Columns:
         """Whether the learner sees what the user has."""
         return self.inputs.are_the_users and self.outcomes.are_the_users
 
-    def weights(self, terms: Terms, weights: Float[Tensor, "*b F C"]) -> Float[Tensor, "*b F C"]:
+    def weights(self, terms: Terms, weights: Float[Tensor, "*b F C"]) -> Float[Tensor, "*b R C"]:
         """Weights of a last layer in the user's units, in float64.
 
         Args:

@@ -244,18 +244,39 @@ def _lines(noise: np.ndarray, group: np.ndarray, x: np.ndarray) -> np.ndarray:
     return found
 
 
+def test_levels_of_a_category_are_differences_from_the_first() -> None:
+    """As if the first level had no column: the same effects, errors and number of parameters."""
+    frame = table(tasks=12)
+    frame["arm"] = np.array(["a", "b", "c"])[frame["site"] % 3]
+    frame["b"], frame["c"] = (frame["arm"] == "b").astype(float), (frame["arm"] == "c").astype(float)
+    found = []
+    for covariates, count in ((["arm"], 3), (["b", "c"], 2)):
+        tasks = bm.TaskDataset.from_frame(frame, task="site", x=["dose"], covariates=covariates, y="y")
+        features = bm.networks.TaskCovariates(bm.Identity(1), count, shifted=[0])
+        learner = bm.Standardized(bm.ALPaCA(features)).double()
+        bm.fit_evidence(learner, tasks)
+        found.append(learner.summary(tasks))
+    arms, columns = found
+    assert arms.fixed_effects.index.tolist() == ["intercept", "dose", "arm=b - a", "arm=c - a"]
+    assert "The intercept is of rows with arm=a; effects of other levels are differences from these." in arms.notes
+    # two searches for one maximum
+    np.testing.assert_allclose(arms.fixed_effects.to_numpy(), columns.fixed_effects.to_numpy(), rtol=1e-4, atol=1e-5)
+    assert arms.likelihood.parameters == columns.likelihood.parameters
+    assert arms.likelihood.log_likelihood == pytest.approx(columns.likelihood.log_likelihood, abs=1e-6)
+
+
 def test_effects_that_the_inputs_do_not_determine_have_no_error() -> None:
     frame = table(tasks=10)
-    frame["arm"] = np.where(frame["site"] % 2 == 0, "a", "b")
-    tasks = bm.TaskDataset.from_frame(frame, task="site", x=["dose"], covariates=["arm"], y="y")
+    frame["half"], frame["other"] = (frame["site"] % 2).astype(float), 1.0 - (frame["site"] % 2)
+    tasks = bm.TaskDataset.from_frame(frame, task="site", x=["dose"], covariates=["half", "other"], y="y")
     features = bm.networks.TaskCovariates(bm.Identity(1), 2, shifted=[0])
     learner = bm.Standardized(bm.ALPaCA(features)).double()
     bm.fit_evidence(learner, tasks)
     summary = learner.summary(tasks)
     errors = summary.fixed_effects["std_error"]
-    assert errors.index.tolist() == ["intercept", "dose", "arm=a", "arm=b"]
+    assert errors.index.tolist() == ["intercept", "dose", "half", "other"]
     assert errors.isna().tolist() == [True, False, True, True]
-    assert any("do not determine the fixed effects of intercept, arm=a, arm=b" in note for note in summary.notes)
+    assert any("do not determine the fixed effects of intercept, half, other" in note for note in summary.notes)
 
 
 def test_groupings_have_variances_of_their_own() -> None:

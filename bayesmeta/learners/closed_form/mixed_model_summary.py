@@ -68,6 +68,7 @@ class MixedModelDescription:
         self.design = torch.cat(rows) if rows else None
         self.sigma = self.noise.covariance().double().cpu()
         self.units = self.sigma.diagonal().sqrt() * columns.y_scale  # deviations of the noise, in the user's units
+        self.fixed, self.references = self._contrasts()
 
     def summary(self) -> MixedModelSummary:
         """All of it."""
@@ -83,32 +84,65 @@ class MixedModelDescription:
         )
 
     def _effects(self) -> tuple[Effect, ...]:
-        estimates, errors = self.columns.weights(self.terms, self.location.double().cpu()), self._errors()
+        estimates, errors = self.columns.weights(self.fixed, self.location.double().cpu()), self._errors()
         return tuple(
             Effect(outcome, name, estimates[f, c].item(), None if errors is None else _finite(errors[f, c]))
             for c, outcome in enumerate(self.columns.outcomes.names)
-            for f, name in enumerate(self.terms.names)
+            for f, name in enumerate(self.fixed.names)
         )
+
+    def _contrasts(self) -> tuple[Terms, list[str]]:
+        """The fixed effects that are shown, and the levels that they are differences from.
+
+        All levels of a category are together the constant: only the effect of a level less that of another is
+        determined, and the intercept is that of the first level.
+        """
+        constant = self.terms.constant
+        if self.design is None or constant is None or bool(self._determined(self.terms).all()):
+            return self.terms, []
+        levels: dict[str, list[int]] = {}
+        for f, name in enumerate(self.terms.names):
+            column, found, _ = name.partition("=")
+            if found:
+                levels.setdefault(column, []).append(f)
+        shown = self._users_terms(self.design)
+        names, matrix, references = list(self.terms.names), torch.eye(len(self.terms.names)).double(), list[int]()
+        for column, places in levels.items():
+            if (shown[:, places].sum(-1) - 1.0).abs().amax() > 1e-9:
+                continue
+            first, *others = places
+            matrix[constant, first] = 1.0
+            references.append(first)
+            for f in others:
+                matrix[f, first] = -1.0
+                names[f] = f"{names[f]} - {names[first].removeprefix(f'{column}=')}"
+        kept = [f for f in range(len(names)) if f not in references]
+        fixed = Terms(tuple(names[f] for f in kept), matrix[kept] @ self.terms.matrix)
+        return fixed, [self.terms.names[f] for f in references]
+
+    def _users_terms(self, design: Float[Tensor, "points F"]) -> Float[Tensor, "points F"]:
+        """t(u) = h M⁻¹ of all points."""
+        return torch.linalg.lstsq(self.terms.matrix.mT, design.mT).solution.mT
 
     def _errors(self) -> Float[Tensor, "F C"] | None:
         """Standard errors; NaN of effects that the inputs do not determine."""
         if not self.data or self.learner.scale is not None:
             return None
         try:
-            covariance = self.terms.covariance(self.model.location_covariance(*self.data).double().cpu())
+            covariance = self.fixed.covariance(self.model.location_covariance(*self.data).double().cpu())
         except (UnsupportedError, InferenceError):
             return None
         errors = covariance.diagonal().clamp(min=0.0).sqrt()[:, None] * self.units
-        return torch.where(self._determined()[:, None], errors, torch.nan)
+        return torch.where(self._determined(self.fixed)[:, None], errors, torch.nan)
 
-    def _determined(self) -> Bool[Tensor, "F"]:
-        """Which of the user's terms the inputs of all tasks determine."""
+    def _determined(self, terms: Terms) -> Bool[Tensor, "F"]:
+        """Whose weights the inputs of all tasks determine."""
         if self.design is None:
-            return torch.ones(len(self.terms.names), dtype=torch.bool)
+            return torch.ones(len(terms.names), dtype=torch.bool)
         scale = root_mean_squares(self.design)
         _, values, right = torch.linalg.svd(self.design / scale, full_matrices=False)
         seen = right[values > 1e-10 * values.amax()]
-        wanted = self.terms.matrix / scale
+        wanted = terms.matrix / scale
         missed = wanted - wanted @ seen.mT @ seen
         return missed.square().sum(-1) < 1e-12 * wanted.square().sum(-1)
 
@@ -160,13 +194,16 @@ class MixedModelDescription:
         total = float(self.learner.joint_evidence(*self.data)) - points * volume
         restricted = None
         try:
+            if self._rank() < len(self.terms.names):  # flat in which of the effects, would have to be said
+                raise UnsupportedError("expected fixed effects that the inputs determine")
             # flat in the user's fixed effects M K_0 s, and not in K_0
             jacobian = len(self.terms.names) * volume + outcomes * float(torch.linalg.slogdet(self.terms.matrix)[1])
             restricted = float(self.model.restricted_log_evidence(*self.data)) - points * volume + jacobian
         except (UnsupportedError, InferenceError):
             pass
         trained = [each for each in self.learner.parameters() if each.requires_grad] or [*self.learner.parameters()]
-        size = sum(each.numel() for each in trained)
+        # of fixed effects, those that are determined
+        size = sum(each.numel() for each in trained) - (len(self.terms.names) - self._rank()) * outcomes
         return Likelihood(tasks, points, total, restricted, size, self._criterion(points))
 
     def _criterion(self, points: int) -> str:
@@ -176,19 +213,29 @@ class MixedModelDescription:
         except (UnsupportedError, InferenceError):
             return ""
         effective = float(torch.linalg.solve(self.sigma, scatter).trace()) / len(self.sigma)
-        rank = 0 if self.design is None else spanning_basis(self.design).shape[1]
+        rank = self._rank()
         for name, count in (("ML", points), ("REML", points - rank)):
             if abs(effective - count) < NEAR * max(rank, 1):
                 return name
         return ""
 
+    def _rank(self) -> int:
+        """How many fixed effects the inputs determine."""
+        return 0 if self.design is None else spanning_basis(self.design).shape[1]
+
     def _notes(self) -> list[str]:
         notes = [note for group in self.covariances for note in self._boundary(group)]
-        if self.design is not None and not bool(self._determined().all()):
-            names = [name for name, known in zip(self.terms.names, self._determined(), strict=True) if not known]
+        if self.references:
             notes.append(
-                f"The inputs do not determine the fixed effects of {', '.join(names[:6])}: some are sums of others, as "
-                "all levels of a category are of the constant. Only what they add up to means something; leave one out."
+                f"The intercept is of rows with {', '.join(self.references)}; effects of other levels are differences "
+                "from these."
+            )
+        determined = self._determined(self.fixed)
+        if not bool(determined.all()):
+            names = [name for name, known in zip(self.fixed.names, determined, strict=True) if not known]
+            notes.append(
+                f"The inputs do not determine the fixed effects of {', '.join(names[:6])}: some are sums of others. "
+                "Only what they add up to means something; leave one out."
             )
         values = [each for each in self.noise.modules() if isinstance(each, Positive)]
         if any(each.at_bounds for each in values):
@@ -233,8 +280,7 @@ class MixedModelDescription:
         matrix = self._covariance(group)[chosen][:, chosen]
         sizes = matrix.diagonal()
         if self.design is not None:
-            users = torch.linalg.lstsq(self.terms.matrix.mT, self.design.mT).solution.mT  # t(u) = h M⁻¹
-            sizes = sizes * users[:, chosen].square().mean(0)
+            sizes = sizes * self._users_terms(self.design)[:, chosen].square().mean(0)
         zero = [name for name, value in zip(names, (sizes * largest).tolist(), strict=True) if value < NEGLIGIBLE]
         if zero:
             what = f"the variance of {', '.join(zero)} between {_plural(group)} is zero"
