@@ -16,6 +16,7 @@ from torch import Tensor
 from bayesmeta.one_line import InShort
 
 CONSTANT = "intercept"
+ROUNDING = 1e-9  # of what is 0 or 1
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,51 @@ class Terms(InShort):
         """
         matrix = self.matrix.to(covariance)
         return matrix @ covariance @ matrix.mT
+
+    def shown(self, design: Float[Tensor, "points F"]) -> Float[Tensor, "points F"]:
+        """t(u) = h M⁻¹.
+
+        Args:
+            design: h, the features of points, in float64.
+        """
+        return torch.linalg.lstsq(self.matrix.mT, design.mT).solution.mT
+
+    def contrasts(self, design: Float[Tensor, "points F"]) -> "tuple[Terms, tuple[str, ...]]":
+        """The terms with differences in place of levels, and the levels that these are differences from.
+
+        All levels of a category are together the constant: only the weight of a level less that of another is
+        determined, and the intercept is that of the first level.
+
+        Args:
+            design: h, the features of points, in float64.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> terms = bm.Identity(2).terms(Quantities.named(["arm=a", "arm=b"]))
+            >>> found, references = terms.contrasts(torch.tensor([[1.0, 1, 0], [1, 0, 1]], dtype=torch.float64))
+            >>> found.names, references
+            (('intercept', 'arm=b - a'), ('arm=a',))
+        """
+        levels: dict[str, list[int]] = {}
+        for f, name in enumerate(self.names):
+            column, found, _ = name.partition("=")
+            if found:
+                levels.setdefault(column, []).append(f)
+        if self.constant is None or not levels:
+            return self, ()
+        shown, names = self.shown(design), list(self.names)
+        change, references = torch.eye(len(names), dtype=torch.float64), list[int]()
+        for column, (first, *others) in levels.items():
+            if (shown[:, [first, *others]].sum(-1) - 1.0).abs().amax() > ROUNDING:
+                continue
+            change[self.constant, first] = 1.0
+            references.append(first)
+            for f in others:
+                change[f, first] = -1.0
+                names[f] = f"{names[f]} - {names[first].removeprefix(f'{column}=')}"
+        kept = [f for f in range(len(names)) if f not in references]
+        matrix = change[kept] @ self.matrix
+        return Terms(tuple(names[f] for f in kept), matrix), tuple(self.names[f] for f in references)
 
     @classmethod
     def same(cls, names: Sequence[str]) -> "Terms":

@@ -23,6 +23,19 @@ NONE = 1e-12  # a correlation that is rounding
 MOST_PAIRS = 15  # correlations that a page shows
 
 
+def of_levels(references: Sequence[str]) -> str:
+    """A note on effects that are differences between levels of a category.
+
+    Args:
+        references: the levels that they are differences from.
+
+    Example:
+        >>> of_levels(["diet=1"])
+        'The intercept is of rows with diet=1; effects of other levels are differences from these.'
+    """
+    return f"The intercept is of rows with {', '.join(references)}; effects of other levels are differences from these."
+
+
 @dataclass(frozen=True)
 class Effect:
     """A fixed effect: a weight that all tasks have in common.

@@ -17,7 +17,7 @@ from bayesmeta.networks.terms import Terms
 from bayesmeta.noise import HeteroscedasticNoise, Noise, Positive
 from bayesmeta.priors import FeatureCovariance
 from bayesmeta.summaries import Columns, Component, Correlation, Effect, Likelihood, MixedModelSummary
-from bayesmeta.summaries.mixed_model import RESIDUAL
+from bayesmeta.summaries.mixed_model import RESIDUAL, of_levels
 
 NEGLIGIBLE = 1e-3  # nats that a task of the most points could tell of a variance: below, it is none
 NEAR = 0.05  # of a fixed effect: how near the noise has to be to what a criterion makes of it
@@ -68,7 +68,9 @@ class MixedModelDescription:
         self.design = torch.cat(rows) if rows else None
         self.sigma = self.noise.covariance().double().cpu()
         self.units = self.sigma.diagonal().sqrt() * columns.y_scale  # deviations of the noise, in the user's units
-        self.fixed, self.references = self._contrasts()
+        self.fixed, self.references = self.terms, tuple[str, ...]()
+        if self.design is not None and not bool(self._determined(self.terms).all()):
+            self.fixed, self.references = self.terms.contrasts(self.design)
 
     def summary(self) -> MixedModelSummary:
         """All of it."""
@@ -90,39 +92,6 @@ class MixedModelDescription:
             for c, outcome in enumerate(self.columns.outcomes.names)
             for f, name in enumerate(self.fixed.names)
         )
-
-    def _contrasts(self) -> tuple[Terms, list[str]]:
-        """The fixed effects that are shown, and the levels that they are differences from.
-
-        All levels of a category are together the constant: only the effect of a level less that of another is
-        determined, and the intercept is that of the first level.
-        """
-        constant = self.terms.constant
-        if self.design is None or constant is None or bool(self._determined(self.terms).all()):
-            return self.terms, []
-        levels: dict[str, list[int]] = {}
-        for f, name in enumerate(self.terms.names):
-            column, found, _ = name.partition("=")
-            if found:
-                levels.setdefault(column, []).append(f)
-        shown = self._users_terms(self.design)
-        names, matrix, references = list(self.terms.names), torch.eye(len(self.terms.names)).double(), list[int]()
-        for column, places in levels.items():
-            if (shown[:, places].sum(-1) - 1.0).abs().amax() > 1e-9:
-                continue
-            first, *others = places
-            matrix[constant, first] = 1.0
-            references.append(first)
-            for f in others:
-                matrix[f, first] = -1.0
-                names[f] = f"{names[f]} - {names[first].removeprefix(f'{column}=')}"
-        kept = [f for f in range(len(names)) if f not in references]
-        fixed = Terms(tuple(names[f] for f in kept), matrix[kept] @ self.terms.matrix)
-        return fixed, [self.terms.names[f] for f in references]
-
-    def _users_terms(self, design: Float[Tensor, "points F"]) -> Float[Tensor, "points F"]:
-        """t(u) = h M⁻¹ of all points."""
-        return torch.linalg.lstsq(self.terms.matrix.mT, design.mT).solution.mT
 
     def _errors(self) -> Float[Tensor, "F C"] | None:
         """Standard errors; NaN of effects that the inputs do not determine."""
@@ -226,10 +195,7 @@ class MixedModelDescription:
     def _notes(self) -> list[str]:
         notes = [note for group in self.covariances for note in self._boundary(group)]
         if self.references:
-            notes.append(
-                f"The intercept is of rows with {', '.join(self.references)}; effects of other levels are differences "
-                "from these."
-            )
+            notes.append(of_levels(self.references))
         determined = self._determined(self.fixed)
         if not bool(determined.all()):
             names = [name for name, known in zip(self.fixed.names, determined, strict=True) if not known]
@@ -280,7 +246,7 @@ class MixedModelDescription:
         matrix = self._covariance(group)[chosen][:, chosen]
         sizes = matrix.diagonal()
         if self.design is not None:
-            sizes = sizes * self._users_terms(self.design)[:, chosen].square().mean(0)
+            sizes = sizes * self.terms.shown(self.design)[:, chosen].square().mean(0)
         zero = [name for name, value in zip(names, (sizes * largest).tolist(), strict=True) if value < NEGLIGIBLE]
         if zero:
             what = f"the variance of {', '.join(zero)} between {_plural(group)} is zero"

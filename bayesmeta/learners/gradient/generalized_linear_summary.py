@@ -11,6 +11,7 @@ from bayesmeta.data import Data
 from bayesmeta.description import written
 from bayesmeta.errors import BayesMetaError
 from bayesmeta.learner import Learner
+from bayesmeta.linalg import spanning_basis
 from bayesmeta.networks.linear_predictor import LinearPredictor
 from bayesmeta.networks.terms import Quantities, Terms
 from bayesmeta.priors import FeatureCovariance
@@ -23,6 +24,7 @@ from bayesmeta.summaries import (
     Likelihood,
     MixedModelSummary,
 )
+from bayesmeta.summaries.mixed_model import of_levels
 from bayesmeta.swapped import swapped
 
 STEP = 1e-4  # of a fixed effect in units of its size, for the second derivatives
@@ -62,14 +64,23 @@ def generalized_linear_summary(
     if terms is None:
         return None
     outcomes = _outcomes(columns, predictor.num_outputs)
-    estimates = terms.weights(predictor.location.double().cpu())
-    errors, is_maximum = _curvature(learner, predictor, terms, data)
+    fixed, references, undetermined = terms, tuple[str, ...](), 0
+    if data:
+        design = torch.cat([predictor.features(each.x)[each.mask].double().cpu() for each in data])
+        undetermined = len(terms.names) - spanning_basis(design).shape[1]
+        if undetermined:
+            fixed, references = terms.contrasts(design)
+    estimates = fixed.weights(predictor.location.double().cpu())
+    # where more is undetermined than levels of categories are, there is nothing that errors could be of
+    errors, is_maximum = None, False
+    if undetermined == len(references):
+        errors, is_maximum = _curvature(learner, predictor, fixed, data)
     between = terms.covariance(covariance.matrix().double().cpu())
     chosen = (terms.matrix[:, list(covariance.varying)] != 0.0).any(-1).nonzero().flatten().tolist()
     likelihood = None
     if data:
         tasks, points = sum(each.num_tasks for each in data), sum(int(each.counts.sum()) for each in data)
-        size = sum(parameter.numel() for parameter in learner.parameters())
+        size = sum(parameter.numel() for parameter in learner.parameters()) - undetermined * predictor.num_outputs
         total = float(learner.joint_evidence(*data))
         likelihood = Likelihood(tasks, points, total, None, size, "ML" if is_maximum else "")
     return MixedModelSummary(
@@ -78,7 +89,7 @@ def generalized_linear_summary(
         effects=tuple(
             Effect(outcome, name, estimates[f, c].item(), None if errors is None else errors[f, c].item())
             for c, outcome in enumerate(outcomes)
-            for f, name in enumerate(terms.names)
+            for f, name in enumerate(fixed.names)
         ),
         components=tuple(
             Component(columns.task, outcome, terms.names[f], max(between[f, f].item(), 0.0))
@@ -87,7 +98,10 @@ def generalized_linear_summary(
         ),
         pairs=tuple(Correlation.of(columns.task, [terms.names[f] for f in chosen], between[chosen][:, chosen])),
         likelihood=likelihood,
-        notes=(f"Effects are on the scale of the linear predictor: {', '.join(dict.fromkeys(outcomes))}.",),
+        notes=(
+            f"Effects are on the scale of the linear predictor: {', '.join(dict.fromkeys(outcomes))}.",
+            *([of_levels(references)] if references else []),
+        ),
     )
 
 
@@ -117,7 +131,7 @@ def _outcomes(columns: Columns, count: int) -> list[str]:
 
 def _curvature(
     learner: Learner, predictor: LinearPredictor, terms: Terms, data: Sequence[Data]
-) -> tuple[Float[Tensor, "F K"] | None, bool]:
+) -> tuple[Float[Tensor, "R K"] | None, bool]:
     """Standard errors of the user's fixed effects, and whether the likelihood is at its maximum in them."""
     location = predictor.location
     if not data or location.numel() > MOST_EFFECTS:
@@ -143,11 +157,15 @@ def _curvature(
         return None, False
     information = -torch.stack(columns)
     information = 0.5 * (information + information.mT)
-    root, failed = torch.linalg.cholesky_ex(information)
-    if int(failed) or not bool(root.isfinite().all()):
+    if not bool(information.isfinite().all()):
         return None, False
-    distance = torch.linalg.solve_triangular(root, start[:, None], upper=False).norm()
-    covariance = torch.cholesky_inverse(root).reshape(*here.shape, *here.shape)  # F K F K
+    sizes, axes = torch.linalg.eigh(information)
+    lost = (terms.matrix.shape[1] - len(terms.names)) * here.shape[-1]  # directions that no point tells of
+    sizes, axes = sizes[lost:], axes[:, lost:]
+    if bool((sizes <= 0.0).any()):
+        return None, False
+    distance = (axes.mT @ start / sizes.sqrt()).norm()
+    covariance = (axes / sizes @ axes.mT).reshape(*here.shape, *here.shape)  # F K F K
     moved = torch.einsum("af,fkgl,bg->akbl", terms.matrix, covariance, terms.matrix)
     variances = torch.einsum("akak->ak", moved)
     return variances.clamp(min=0.0).sqrt(), bool(distance < NEAR)
