@@ -8,6 +8,8 @@ import typer
 
 from bayesmeta.outputs import is_standard
 
+FOR_PROGRAMMERS = (DeprecationWarning, FutureWarning)  # of the packages that are used
+
 
 def note(text: str) -> None:
     """Say what is not the plain case, and no fault."""
@@ -20,9 +22,10 @@ def warn(text: str) -> None:
         typer.echo(f"warning: {text}", err=True)
 
 
-def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """In the place of `warnings.showwarning`: warnings of the library without the line of code that gave them."""
-    warn(str(message))
+def show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """In the place of `warnings.showwarning`: a line without the code that gave it, if it says something to a user."""
+    if not issubclass(category, FOR_PROGRAMMERS):
+        warn(str(message))
 
 
 def speaker(*outputs: Path | None) -> Callable[[str], None]:
