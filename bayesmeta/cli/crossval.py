@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from bayesmeta.cli.options import (
+    MOST_JUDGED,
     MOST_PREDICTED,
     Categorical,
     Covariate,
@@ -69,7 +70,8 @@ def crossval(
     """Compare methods by all tasks of a table, each judged once by models that did not see it, and say which to take.
 
     Beside them stand one regression for all tasks (pooled) and each task alone. Differences are paired: the same tasks,
-    known points and predicted points for all, at most 50 of a task. Columns and training are as for fit.
+    known points and predicted points for all, at most 50 of a task. Of more than 500 tasks so many are drawn at random
+    to be judged. Columns and training are as for fit.
     """
     require_outputs({"--output": output, "--report": report}, {"TABLE": table}, {})
     names, counts = names_of(methods, "--methods"), counts_of(shots)
@@ -105,6 +107,7 @@ def crossval(
         folds,
         baselines=usual_baselines(min(steps, 2_000)),
         query=MOST_PREDICTED,
+        most=MOST_JUDGED,
         split=PrefixSplit if forecast else RandomSplit,
         level=level,
         seed=seed,

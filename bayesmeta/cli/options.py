@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 MOST_PREDICTED = 50  # points of a task in a cross-validation: more say little of the task, and cost as the cube
+MOST_JUDGED = 500  # tasks of a cross-validation: enough for differences of some hundredths of a nat
 
 TableFile = Annotated[Path, typer.Argument(metavar="TABLE", help="Table file, one row a point.")]
 Model = Annotated[Path, typer.Argument(help="Model folder, as written by fit.")]

@@ -166,7 +166,9 @@ class CrossValidated(OneLine):
         """The scores as tables of fixed width, and the recommendation."""
         folds, tasks = len(next(iter(self.folds.values()))), len(self.comparison.held_out.names)
         title = f"{several(tasks, 'task')}, each judged once by learners that were trained without it, in {folds} folds"
-        left_out = len(self.tasks) - tasks
+        held_out = sum(len(fold.tasks) for fold in next(iter(self.folds.values())))
+        title += f"; {len(self.tasks) - held_out:,} more are only learned from" if held_out < len(self.tasks) else ""
+        left_out = held_out - tasks
         title += f"; {several(left_out, 'task')} with too few points left out" if left_out else ""
         title += f"; at most {several(self.query, 'point')} of a task predicted" if self.query is not None else ""
         level = next(iter(self.evaluations.values())).level
@@ -194,6 +196,7 @@ def cross_validate(
     baselines: Mapping[str, Factory] | None = None,
     split: type[Split] = RandomSplit,
     query: int | None = None,
+    most: int | None = None,
     level: float = 0.9,
     num_bootstrap: int = 1_000,
     seed: int = 0,
@@ -214,6 +217,8 @@ def cross_validate(
         baselines: what is there to be beaten; `usual_baselines()` by default, which are `pooled` and `alone`.
         split: `RandomSplit`, `PrefixSplit` for forecasting, or `ClassSplit` for K shots of every class.
         query: largest number of query points of a task; None takes all that are left.
+        most: largest number of tasks that are judged, drawn at random, at least one of a fold; the others are learned
+            from in every fold. None judges all.
         level: probability of the central interval whose coverage and width are reported.
         num_bootstrap: resamplings of the tasks for the intervals.
         seed: of the folds, the divisions, the training and the bootstrap.
@@ -247,6 +252,9 @@ def cross_validate(
         raise DataError(f"expected a task with more than {min(shots)} {split.counted}, got at most {room + 1}")
     arguments = dict(split=split, query=query, level=level, num_bootstrap=num_bootstrap, seed=seed)  # noqa: C408
     parts = [part.tolist() for part in folds_of(tasks, folds, seed)]
+    if most is not None:
+        share, generator = max(whole(most, "most", 1) // len(parts), 1), np.random.default_rng([seed, 1])
+        parts = [sorted(generator.permutation(part)[:share].tolist()) for part in parts]
     evaluations, kept, seconds = {}, {}, []
     everybody = {**learners, **baselines}
     bar = tqdm(total=len(everybody) * len(parts), disable=None if progress is None else not progress, leave=False)

@@ -129,7 +129,7 @@ def recommendation(
             for other in equal
             if other in baselines
         )
-    text += _exceptions(judge, candidates, taken, methods, shots)
+    text += _exceptions(judge, candidates, taken, shots)
     return Recommendation(name, text, is_told=bool(ahead) and len(ahead) == len(gaps) and len(judge.each) >= FEWEST)
 
 
@@ -191,17 +191,15 @@ def _over_shots(scores: np.ndarray) -> np.ndarray:
     return total[count > 0] / count[count > 0, None]
 
 
-def _exceptions(
-    judge: _Judge, candidates: Sequence[str], taken: int, methods: Sequence[int], shots: Sequence[int]
-) -> str:
-    """Numbers of shots at which another method is better than what is taken."""
+def _exceptions(judge: _Judge, candidates: Sequence[str], taken: int, shots: Sequence[int]) -> str:
+    """Numbers of shots at which another candidate, be it a baseline, is better than what is taken."""
     said = ""
     for place, shot in enumerate(shots if len(shots) > 1 else ()):
-        better = {k: judge.gap(k, taken, place) for k in methods if k != taken}
+        better = {k: judge.gap(k, taken, place) for k in range(len(candidates)) if k != taken}
         told = [(found.estimate, k) for k, found in better.items() if found.is_ahead]
         if told:
             most, k = max(told)
-            said += f" At {several(shot, 'shot')} alone {candidates[k]} is better, by {most:.3f} nats a point."
+            said += f" But at {several(shot, 'shot')} {candidates[k]} is better than it, by {most:.3f} nats a point."
     return said
 
 

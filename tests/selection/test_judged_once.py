@@ -137,7 +137,7 @@ def test_a_number_of_shots_that_says_otherwise_is_named() -> None:
     scores = np.stack([_scores(40, -1.0, -2.0)[0], _scores(40, -1.0, -0.7)[0]])
     found = recommendation(["a", "b"], scores, [0, 5], {})
     assert found.name == "a"
-    assert "At 5 shots alone b is better, by 0.3" in found.text
+    assert "But at 5 shots b is better than it, by 0.3" in found.text
 
 
 def test_equals_are_rarely_told_apart() -> None:
@@ -211,3 +211,30 @@ def test_arguments_that_make_no_sense() -> None:
         cross_validate(_known(a=NormalMean()), tasks, (0,), 6, baselines={})
     with pytest.raises(DataError, match="expected learners by name"):
         cross_validate({"a": NormalMean()}, tasks, (0,))
+
+
+def test_of_many_tasks_some_are_judged_and_all_others_learned_from() -> None:
+    tasks = bm.tasks.Sawtooth().dataset(20, 6, seed=0)
+    seen = list[int]()
+
+    def line(tasks: bm.TaskDataset) -> bm.Learner:
+        seen.append(len(tasks))
+        return bm.ALPaCA(bm.Identity(1)).double()
+
+    found = bm.selection.cross_validate({"line": line}, tasks, [1], folds=3, baselines={}, most=7, num_bootstrap=20)
+    assert seen == [18, 18, 18]  # of 20, less two that are judged
+    judged = [name for fold in found.folds["line"] for name in fold.tasks.names]
+    assert len(set(judged)) == len(judged) == 6
+    assert "6 tasks, each judged once" in str(found)
+    assert "14 more are only learned from" in str(found)
+    with pytest.raises(bm.DataError, match="most"):
+        bm.selection.cross_validate({"line": line}, tasks, [1], folds=3, baselines={}, most=0)
+
+
+def test_a_baseline_that_is_better_at_some_shots_is_named() -> None:
+    """Over both numbers of shots nothing is told of it; at one it is ahead in every task."""
+    noise = np.random.default_rng(0).normal(0.0, 0.05, size=(2, 40, 1))
+    scores = noise + np.array([[[0.0, -1.0]], [[0.0, 0.4]]])
+    found = recommendation(["line", "alone"], scores, [0, 5], {"line": 5}, ["alone"])
+    assert found.name == "line"
+    assert found.text.endswith("But at 5 shots alone is better than it, by 0.400 nats a point.")
