@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 import bayesmeta as bm
-from bayesmeta.cli.app import app, main
+from bayesmeta.cli.app import app
 from bayesmeta.recipes import CLASS_RECIPES
 
 pytestmark = [
@@ -38,22 +37,6 @@ def table(classes: list[str], folder: Path, tasks: int = 40) -> Path:
     return path
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """The entry point in a folder of its own: exit status, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bayesmeta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), captured.out, captured.err
-
-    return call
-
-
 FIT = ("fit", "table.csv", "--task", "id", "--x", "x", "--y", "y", "-o", "model")
 
 
@@ -66,9 +49,9 @@ FIT = ("fit", "table.csv", "--task", "id", "--x", "x", "--y", "y", "-o", "model"
         (["true", "false"], ()),
     ],
 )
-def test_from_fit_to_report_by_name(run, tmp_path: Path, classes: list[str], more: tuple) -> None:
+def test_from_fit_to_report_by_name(command, tmp_path: Path, classes: list[str], more: tuple) -> None:
     table(classes, tmp_path)
-    code, out, err = run(*FIT, *QUICK, "--holdout", "0.3", *more)
+    code, out, err = command(*FIT, *QUICK, "--holdout", "0.3", *more)
     assert code == 0, err
     assert re.search(r"^y: outcome, classes .*, missing in 4 rows$", out, re.MULTILINE), out
     assert all(f"{name} (" in out for name in classes)
@@ -79,7 +62,7 @@ def test_from_fit_to_report_by_name(run, tmp_path: Path, classes: list[str], mor
     levels = json.loads((tmp_path / "model" / "model.json").read_text())["extra"]["schema"]["classes"]
     assert set(levels) == set(classes)
 
-    code, out, err = run("evaluate", "model", "table.csv", "--shots", "0,1,2", "-o", "scores.csv")
+    code, out, err = command("evaluate", "model", "table.csv", "--shots", "0,1,2", "-o", "scores.csv")
     assert code == 0, err
     assert {"NLL", "accuracy", "Brier", "ECE"} <= set(out.split())
     assert {"nll", "nll_low", "accuracy", "brier", "ece", "ece_noise"} <= set(pd.read_csv("scores.csv").columns)
@@ -87,7 +70,7 @@ def test_from_fit_to_report_by_name(run, tmp_path: Path, classes: list[str], mor
     text = pd.read_csv("table.csv", dtype=str, keep_default_na=False)
     text.groupby("id").head(2).to_csv("context.csv", index=False)
     text.drop(columns="y").to_csv("query.csv", index=False)
-    code, out, err = run("predict", "model", "context.csv", "query.csv", "-o", "out.csv", "--tasks", "tasks.csv")
+    code, out, err = command("predict", "model", "context.csv", "query.csv", "-o", "out.csv", "--tasks", "tasks.csv")
     assert code == 0, err
     found = pd.read_csv("out.csv", dtype=str, keep_default_na=False)
     assert found.columns.tolist() == ["id", "x", "predicted", "likely", *(f"p_{name}" for name in levels)]
@@ -107,55 +90,55 @@ def test_from_fit_to_report_by_name(run, tmp_path: Path, classes: list[str], mor
 
     if "none" not in classes:  # figures take seconds
         return
-    code, out, err = run("report", "model", "table.csv", "--shots", "0,1", "-o", "report.html")
+    code, out, err = command("report", "model", "table.csv", "--shots", "0,1", "-o", "report.html")
     assert code == 0, err
     page = Path("report.html").read_text()
     assert all(f"as {name}" in page for name in classes)
 
 
-def test_codes_are_asked_about(run, tmp_path: Path) -> None:
+def test_codes_are_asked_about(command, tmp_path: Path) -> None:
     path = table(["0", "1"], tmp_path)
     frame = pd.read_csv(path, dtype=str).dropna()
     frame.to_csv(path, index=False)
     numbers = (*FIT, *QUICK, "--method", "alpaca")
-    code, out, err = run(*numbers)
+    code, out, err = command(*numbers)
     assert code == 0
     assert "y: outcome, a number from 0 to 1" in out
     assert err.startswith("warning: column 'y' holds 0 and 1 alone"), err
     assert "--outcome binary" in err
     assert "--outcome number " in err
-    code, out, err = run(*numbers, "--force", "--outcome", "number")
+    code, out, err = command(*numbers, "--force", "--outcome", "number")
     assert (code, err) == (0, "")
     assert "alpaca on" in out
 
 
-def test_missing_words_are_no_classes_of_a_model(run, tmp_path: Path) -> None:
+def test_missing_words_are_no_classes_of_a_model(command, tmp_path: Path) -> None:
     table(["no", "yes"], tmp_path)
-    assert run(*FIT, *QUICK)[0] == 0
+    assert command(*FIT, *QUICK)[0] == 0
     Path("query.csv").write_text("id,x\na,0.5\n")
     for name, cell in (("na", "NA"), ("empty", ""), ("yes", "yes"), ("odd", "Yes")):
         Path(f"{name}.csv").write_text(f"id,x,y\na,0.5,{cell}\n")
-    code, _, err = run("predict", "model", "na.csv", "query.csv", "-o", "na-out.csv")
+    code, _, err = command("predict", "model", "na.csv", "query.csv", "-o", "na-out.csv")
     assert code == 0
     assert "no row of the context has an outcome" in err
-    assert run("predict", "model", "empty.csv", "query.csv", "-o", "empty-out.csv")[0] == 0
-    assert run("predict", "model", "yes.csv", "query.csv", "-o", "yes-out.csv")[0] == 0
+    assert command("predict", "model", "empty.csv", "query.csv", "-o", "empty-out.csv")[0] == 0
+    assert command("predict", "model", "yes.csv", "query.csv", "-o", "yes-out.csv")[0] == 0
     prior, known = Path("na-out.csv").read_text(), Path("yes-out.csv").read_text()
     assert prior == Path("empty-out.csv").read_text() != known
-    code, _, err = run("predict", "model", "odd.csv", "query.csv", "-o", "odd-out.csv")
+    code, _, err = command("predict", "model", "odd.csv", "query.csv", "-o", "odd-out.csv")
     assert (code, err.count("\n")) == (2, 1)
     assert "column 'y' to hold one of the classes 'no', 'yes', got 'Yes' in line 2; perhaps 'yes' is meant" in err
     assert "(in odd.csv)" in err
 
 
 @pytest.mark.parametrize("method", [name for name in CLASS_RECIPES if name != "glmm"])
-def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
+def test_every_method_for_classes(command, tmp_path: Path, method: str) -> None:
     table(["a", "b", "c"], tmp_path, tasks=12)
-    code, out, err = run(*FIT, "--steps", "2", "--method", method)
+    code, out, err = command(*FIT, "--steps", "2", "--method", method)
     assert code == 0, err
     assert f"{method} on" in out
     Path("query.csv").write_text("id,x\n000,0.5\nnew,0.5\n")
-    code, out, err = run("predict", "model", "table.csv", "query.csv", "-o", "out.csv")
+    code, out, err = command("predict", "model", "table.csv", "query.csv", "-o", "out.csv")
     assert code == 0, err
     found = pd.read_csv("out.csv")
     np.testing.assert_allclose(found[["p_a", "p_b", "p_c"]].sum(axis=1), 1.0, atol=1e-5)  # float32
@@ -174,9 +157,9 @@ def test_every_method_for_classes(run, tmp_path: Path, method: str) -> None:
         (("--outcome", "classes", "--y", "x"), "expected every column in one role"),
     ],
 )
-def test_what_cannot_be_is_one_line(run, tmp_path: Path, more: tuple, message: str) -> None:
+def test_what_cannot_be_is_one_line(command, tmp_path: Path, more: tuple, message: str) -> None:
     table(["no", "yes"], tmp_path)
-    code, _, err = run(*FIT, *QUICK, *more)
+    code, _, err = command(*FIT, *QUICK, *more)
     assert code == 2
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err

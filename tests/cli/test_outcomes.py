@@ -1,34 +1,15 @@
 """The command line on positive outcomes, counts and binary ones: from fit to predict, and what is refused."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bayesmeta.cli.app import app, main
+from bayesmeta.cli.app import app
 from bayesmeta.recipes import COUNT_RECIPES, POSITIVE_RECIPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::bayesmeta.errors.ConvergenceWarning")  # few steps are enough here
 FIT = ("fit", "table.csv", "--task", "id", "--x", "x", "--y", "y", "-o", "model")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """The entry point in a folder of its own: exit status, standard output and standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bayesmeta", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), captured.out, captured.err
-
-    return call
 
 
 def _write(kind: str, tasks: int = 12, points: int = 5) -> pd.DataFrame:
@@ -56,15 +37,15 @@ def _write(kind: str, tasks: int = 12, points: int = 5) -> pd.DataFrame:
         ("positive", ("--method", "alpaca-linear"), "y: outcome, a positive number from"),
     ],
 )
-def test_from_fit_to_predict(run, kind: str, method: tuple, said: str) -> None:
+def test_from_fit_to_predict(command, kind: str, method: tuple, said: str) -> None:
     _write(kind)
-    code, out, err = run(*FIT, "--outcome", kind, "--holdout", "0.3", *method)
+    code, out, err = command(*FIT, "--outcome", kind, "--holdout", "0.3", *method)
     assert code == 0, err
     assert said in out
-    code, out, err = run("evaluate", "model", "table.csv", "--shots", "0,2")
+    code, out, err = command("evaluate", "model", "table.csv", "--shots", "0,2")
     assert code == 0, err
     assert ("Brier" in out) == (kind == "binary")
-    code, out, err = run("predict", "model", "context.csv", "query.csv", "-o", "out.csv")
+    code, out, err = command("predict", "model", "context.csv", "query.csv", "-o", "out.csv")
     assert code == 0, err
     found = pd.read_csv("out.csv")
     if kind == "binary":
@@ -79,13 +60,13 @@ def test_from_fit_to_predict(run, kind: str, method: tuple, said: str) -> None:
     assert ((found["lower"] < found["mean"]) & (found["mean"] < found["upper"])).all()
 
 
-def test_counts_are_asked_about(run) -> None:
+def test_counts_are_asked_about(command) -> None:
     _write("count")
-    code, _, err = run(*FIT, "--method", "alpaca-linear")
+    code, _, err = command(*FIT, "--method", "alpaca-linear")
     assert code == 0
     assert "note: 'y' holds whole numbers from 0 to" in err
     assert "if they are counts, --outcome count predicts them as such" in err
-    _, _, err = run(*FIT, "--method", "alpaca-linear", "--outcome", "number", "--force")
+    _, _, err = command(*FIT, "--method", "alpaca-linear", "--outcome", "number", "--force")
     assert "count" not in err
 
 
@@ -99,18 +80,18 @@ def test_counts_are_asked_about(run) -> None:
         ("many", "count", "expected numbers in column 'y', got 'many' in line 4"),
     ],
 )
-def test_what_is_not_of_the_kind_is_named(run, cell: str, kind: str, message: str) -> None:
+def test_what_is_not_of_the_kind_is_named(command, cell: str, kind: str, message: str) -> None:
     frame = _write("count")
     frame["y"] = frame["y"].astype(str).where(frame.index != 2, cell)
     frame.to_csv("table.csv", index=False)
-    code, _, err = run(*FIT, "--outcome", kind)
+    code, _, err = command(*FIT, "--outcome", kind)
     assert code == 2
     assert message in err.splitlines()[-1]
 
 
-def test_counts_are_not_recalibrated(run) -> None:
+def test_counts_are_not_recalibrated(command) -> None:
     _write("count", tasks=30)
-    code, _, err = run(*FIT, "--outcome", "count", "--recalibrate", "0.4")
+    code, _, err = command(*FIT, "--outcome", "count", "--recalibrate", "0.4")
     assert code == 2
     assert "expected outcomes whose deviations can be scaled, got the counts y" in err
 
