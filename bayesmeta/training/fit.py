@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 from typing_extensions import override
 
-from bayesmeta.arguments import generator_of, whole
+from bayesmeta.arguments import seed_of, whole
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
@@ -111,8 +111,8 @@ def fit(
         write = partial(save, learner, checkpoint)
     split = RandomSplit() if split is None else split
     loss_of = losses_of(learner, objective)
-    batches = Batches(tasks, batch_size, split, generator_of(seed))
-    prepare(learner, tasks.pooled(batches.generator))
+    batches = Batches(tasks, batch_size, split, seed_of(seed))
+    prepare(learner, batches.pooled())
     watched = None
     if validation is not None:
         held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
@@ -142,7 +142,7 @@ class _Eager(Step):
 
     @override
     def gradient(self, step: int) -> Tensor:
-        batch = self.learner.conform_tasks(self.batches.draw())
+        batch = self.learner.conform_tasks(self.batches.draw(step))
         each = guarded(self.loss_of, batch, step)
         loss = each.mean() - self.learner.log_hyperprior() / self.batches.total_points
         loss.backward()
@@ -162,7 +162,7 @@ class _Compiled(Step):
 
     @override
     def gradient(self, step: int) -> Tensor:
-        batch = self.compiled.learner.conform_tasks(self.batches.draw())
+        batch = self.compiled.learner.conform_tasks(self.batches.draw(step))
         each, loss = self.compiled(batch)
         require_finite(each, batch, step)
         return loss

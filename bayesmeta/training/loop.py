@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bayesmeta.arguments import generator_at
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import InferenceError
 from bayesmeta.flat import each_part
@@ -64,21 +65,28 @@ def prepare(learner: Learner, tasks: Data) -> Data:
 class Batches:
     """Tasks to train on: another batch of them at every step, divided anew into support and query.
 
+    The batch of a step depends on the seed and on the number of the step alone, so that a training that goes on in the
+    middle, and each of several processes, sees the tasks that one process sees that is never interrupted.
+
     Attributes:
         source: where tasks are drawn from.
         size: the number of tasks in a batch.
         split: how points are divided into support and query.
-        generator: the only source of randomness.
+        seed: of the choice of tasks and points, and of whatever else is drawn in training.
     """
 
     source: TaskSource
     size: int
     split: Split
-    generator: torch.Generator
+    seed: int
 
-    def draw(self) -> TaskBatch:
-        """The next batch."""
-        return self.source.draw(self.size, self.split, self.generator)
+    def draw(self, step: int) -> TaskBatch:
+        """The batch of a step; steps are counted from 1."""
+        return self.source.draw(self.size, self.split, generator_at(self.seed, step))
+
+    def pooled(self) -> Data:
+        """Points to take statistics of before the first step."""
+        return self.source.pooled(generator_at(self.seed, 0))
 
     @property
     def total_points(self) -> float:
