@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import seed_of, whole
+from bayesmeta.data import TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
@@ -17,8 +17,11 @@ from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.checkpoint import require_savable, save
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.distributed import Processes
+from bayesmeta.training.divided import DividedStep, DividedValidation, copy_theta, meet, shares_of
 from bayesmeta.training.loop import (
     Batches,
+    BatchStep,
     LossOf,
     Step,
     Validation,
@@ -105,21 +108,31 @@ def fit(
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
+    processes = Processes.here().connect()
     write: Callable[[], None] = lambda: None
     if checkpoint is not None:
-        require_savable(learner, checkpoint)  # now, rather than after hours of training
-        write = partial(save, learner, checkpoint)
+        # now, rather than after hours of training
+        processes.first_does(partial(require_savable, learner, checkpoint))
+        write = partial(processes.first_does, partial(save, learner, checkpoint))
     split = RandomSplit() if split is None else split
-    loss_of = losses_of(learner, objective)
+    loss_of, share_of = losses_of(learner, objective), shares_of(objective)
     batches = Batches(tasks, batch_size, split, seed_of(seed))
-    prepare(learner, batches.pooled())
+    points = batches.pooled()
+    prepare(learner, points)
     watched = None
     if validation is not None:
         held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
-        watched = Validation(learner, loss_of, held_out, validate_every, patience, write)
-    step: Step = _Eager(learner, batches, loss_of)
+        kind = partial(DividedValidation, processes=processes, share_of=share_of) if processes.count > 1 else Validation
+        watched = kind(learner, loss_of, held_out, validate_every, patience, write)
+    own: BatchStep = _Eager(learner, batches, loss_of)
     if compile:
-        step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
+        own = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
+    step: Step = own
+    if processes.count > 1:
+        agreed: dict[str, object] = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "compile": compile}
+        agreed |= {"validate_every": validate_every, "patience": patience, "grad_clip": grad_clip}
+        meet(processes, learner, batches, points, watched, **agreed)
+        step = DividedStep(own, processes, loss_of, share_of)
     optimizer = learner.configure_optimizer(lr)
     try:
         result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, progress=progress)
@@ -129,44 +142,34 @@ def fit(
             watched.restore()
         raise
     write()
-    return result
+    copy_theta(processes, learner)
+    return processes.of_first(result)
 
 
-@dataclass(frozen=True)
-class _Eager(Step):
+class _Eager(BatchStep):
     """The gradient in theta, by PyTorch as it comes."""
 
-    learner: Learner
-    batches: Batches
-    loss_of: LossOf
+    def __init__(self, learner: Learner, batches: Batches, loss_of: LossOf) -> None:
+        super().__init__(learner, batches)
+        self.loss_of = loss_of
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each = guarded(self.loss_of, batch, step)
         loss = each.mean() - self.learner.log_hyperprior() / self.batches.total_points
         loss.backward()
         return loss.detach()
 
-    @override
-    def anneal(self, progress: float) -> None:
-        self.learner.anneal(progress)
 
-
-@dataclass(frozen=True)
-class _Compiled(Step):
+class _Compiled(BatchStep):
     """The gradient in theta, by compiled code."""
 
-    compiled: CompiledStep
-    batches: Batches
+    def __init__(self, compiled: CompiledStep, batches: Batches) -> None:
+        super().__init__(compiled.learner, batches)
+        self.compiled = compiled
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.compiled.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each, loss = self.compiled(batch)
         require_finite(each, batch, step)
         return loss
-
-    @override
-    def anneal(self, progress: float) -> None:
-        self.compiled.learner.anneal(progress)

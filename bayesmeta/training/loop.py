@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
 from bayesmeta.data import Data, TaskBatch
@@ -24,6 +25,7 @@ from bayesmeta.learner import Learner, require_differentiable
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 
@@ -113,6 +115,40 @@ class Step(ABC):
         """Set the schedules of the learners that are trained, as `Learner.anneal` does."""
 
 
+class BatchStep(Step):
+    """A step whose gradient is that of the mean loss of a batch of tasks, and of a learner's theta.
+
+    A subclass gives `gradient_of`.
+
+    Args:
+        learner: what is trained.
+        batches: what it is trained on.
+    """
+
+    def __init__(self, learner: Learner, batches: Batches) -> None:
+        self.learner, self.batches = learner, batches
+
+    @abstractmethod
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
+        """Set `.grad` of theta, and return the loss.
+
+        Args:
+            batch: checked tasks.
+            step: the number of the step, from 1, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        return self.gradient_of(self.learner.conform_tasks(self.batches.draw(step)), step)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+
 class Validation:
     """Tasks that are never trained on: their loss is followed, and the theta with the lowest is kept.
 
@@ -152,12 +188,23 @@ class Validation:
         Raises:
             InferenceError: the loss of a task is not finite.
         """
-        score = float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+        score = self.mean_loss(step)
         self.scores.append((step, score))
         if score < self._lowest:
             self._lowest, self.best_step = score, step
             self._best = {key: value.clone() for key, value in self.learner.state_dict().items()}
             self.save()
+
+    def mean_loss(self, step: int) -> float:
+        """The loss, without a gradient.
+
+        Args:
+            step: the number of the step, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+        return float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
 
     @property
     def is_exhausted(self) -> bool:
@@ -204,7 +251,8 @@ def train(
         optimizer, lambda done: 0.5 * (1.0 + math.cos(math.pi * done / steps))
     )
     losses: list[float] = []
-    bar = tqdm(total=steps, disable=None if progress is None else not progress, desc=title, leave=False)
+    hidden = True if not Processes.here().is_first else None if progress is None else not progress
+    bar = tqdm(total=steps, disable=hidden, desc=title, leave=False)
     with bar, silently(), restoring(parameters) as keep:
         for number in range(1, steps + 1):
             step.anneal((number - 1) / steps)
