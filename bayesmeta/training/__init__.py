@@ -9,6 +9,7 @@ from bayesmeta.training.architectures.trials import Trial
 from bayesmeta.training.averaging import Averaged, average
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.distributed import Processes, alone
 from bayesmeta.training.objectives import (
     Evidence,
     EvidenceProblem,
@@ -43,6 +44,7 @@ __all__ = [
     "MarginalPredictive",
     "MaximumLikelihood",
     "Objective",
+    "Processes",
     "RestrictedMaximumLikelihood",
     "SearchResult",
     "Seconds",
@@ -53,6 +55,7 @@ __all__ = [
     "Surrogate",
     "Trial",
     "VariationalBound",
+    "alone",
     "average",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",

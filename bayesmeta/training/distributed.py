@@ -154,7 +154,8 @@ class Processes:
         if self.count == 1:
             return [value]
         found: list[Any] = [None] * self.count
-        distributed.all_gather_object(found, value)
+        with _connected():
+            distributed.all_gather_object(found, value)
         return found
 
     def of_first(self, value: _T) -> _T:
@@ -162,7 +163,8 @@ class Processes:
         if self.count == 1:
             return value
         found = [value if self.is_first else None]
-        distributed.broadcast_object_list(found, 0)
+        with _connected():
+            distributed.broadcast_object_list(found, 0)
         return found[0]  # type: ignore[return-value]
 
     def first_does(self, action: Callable[[], object]) -> None:
@@ -245,7 +247,8 @@ class Processes:
             own = next(iter(backends))
             device = torch.device(own, torch.cuda.current_device()) if own == "cuda" else torch.device(own)
         copied = torch.empty(value.shape, dtype=value.dtype, device=device).copy_(value)
-        operation(copied)
+        with _connected():
+            operation(copied)
         return copied.to(value.device)
 
 
@@ -271,6 +274,14 @@ def _number(name: str) -> int:
     if not text.isdecimal():
         raise DataError(f"expected a whole number in the environment variable {name}, got {text!r}")
     return int(text)
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of gloo and NCCL, where the other end is closed or says nothing for too long
+        raise InferenceError(f"expected all processes to go on, got none from another one: {error}") from error
 
 
 def _disconnect() -> None:

@@ -129,7 +129,13 @@ def fit(
         own = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
     step: Step = own
     if processes.count > 1:
-        agreed: dict[str, object] = {"steps": steps, "batch_size": batch_size, "lr": lr, "seed": seed, "compile": compile}
+        agreed: dict[str, object] = {
+            "steps": steps,
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+            "compile": compile,
+        }
         agreed |= {"validate_every": validate_every, "patience": patience, "grad_clip": grad_clip}
         meet(processes, learner, batches, points, watched, **agreed)
         step = DividedStep(own, processes, loss_of, share_of)
