@@ -22,6 +22,7 @@ from bayesmeta.training.objectives import (
 )
 from bayesmeta.training.quasi_newton import Halving
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import CheckpointWarning
 from bayesmeta.training.starts import HyperpriorStarts, Starts
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 
@@ -31,6 +32,7 @@ __all__ = [
     "Averaged",
     "Budget",
     "Chaser",
+    "CheckpointWarning",
     "CompiledStep",
     "ConvSpace",
     "DenseSpace",
