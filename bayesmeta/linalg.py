@@ -158,8 +158,8 @@ def _failure(matrix: Tensor, what: str, wrong: Tensor, tried: float | None = Non
     added = "" if tried is None else f", also with {tried:.1e} of its diagonal added"
     return InferenceError(
         f"expected a positive definite {what}, got one that is not{where}, "
-        f"size {matrix.shape[-1]}{_condition(matrix.detach()[tuple(place)])}{added}. Likely causes: a value that is not "
-        "finite; parameters that have diverged; noise far too small for float32",
+        f"size {matrix.shape[-1]}{_condition(matrix.detach()[tuple(place)])}{added}. Likely causes: a value that is "
+        "not finite; parameters that have diverged; noise far too small for float32",
         task=task,
     )
 

@@ -33,8 +33,9 @@ class LowPrecision(Network):
 
     A learner in float64 stays in float64, as autocast leaves that alone, and a device without autocast computes as it
     always does. Weights that are solved for (`IMAML`, `LLAMA`) cannot be in it: they are refused when adapting, but for
-    `adapted=["output"]`. There is no such network for float16, whose gradients vanish unless losses are scaled. TF32 needs no
-    network of its own: `torch.set_float32_matmul_precision("high")` lets CUDA take it for all products of float32.
+    `adapted=["output"]`. There is no such network for float16, whose gradients vanish unless losses are scaled. TF32
+    needs no network of its own: `torch.set_float32_matmul_precision("high")` lets CUDA take it for all products of
+    float32.
 
     Args:
         features: a network.
@@ -92,7 +93,7 @@ class LowPrecision(Network):
 
 
 class LowPrecisionOutput(DenseOutput):
-    """Features in bfloat16, and a dense layer of their own precision: `LowPrecision(features).with_outputs(K)` makes it.
+    """Features in bfloat16, and a dense layer that is not: `LowPrecision(features).with_outputs(K)` makes it.
 
     Args:
         features: in bfloat16.
@@ -118,7 +119,7 @@ class LowPrecisionOutput(DenseOutput):
         inner = self.features.features
         if not isinstance(inner, DenseNetwork):
             return jacobian(self._unrounded, phi, x, theta=self.parameters(), pointwise=self.pointwise)
-        own, weight, bias = self.parts(phi, len(x))
+        own, weight, _ = self.parts(phi, len(x))
         rows, back = inner.pullback(beneath(own), x)
         delta = torch.eye(self.num_outputs, dtype=rows.dtype, device=rows.device).expand(*rows.shape[:2], -1, -1)
         factors = {2 * PREFIX + name: factor for name, factor in back(delta_times(delta, weight)).items()}

@@ -181,7 +181,7 @@ def test_an_indefinite_matrix_stays_an_error() -> None:
         cholesky_with_jitter(matrices, "thing")
     assert caught.value.task == 2
     matrices[1, 0, 2] = matrices[1, 2, 0] = torch.nan
-    with pytest.raises(InferenceError, match="in task 1, size 3, 2 of its values not finite. Likely"):
+    with pytest.raises(InferenceError, match=r"in task 1, size 3, 2 of its values not finite. Likely"):
         cholesky_with_jitter(matrices, "thing")
 
 

@@ -62,7 +62,8 @@ def test_losses_and_gradients_are_those_of_float32_to_rounding(name: str) -> Non
         assert all(g.dtype == p.dtype for g, p in zip(gradient, theta, strict=True))
         found.append((loss, torch.cat([g.flatten().double() for g in gradient])))
     (loss, gradient), (low_loss, low_gradient) = found
-    assert low_loss.dtype == loss.dtype and not torch.equal(low_loss, loss)
+    assert low_loss.dtype == loss.dtype
+    assert not torch.equal(low_loss, loss)
     torch.testing.assert_close(low_loss, loss, rtol=4 * ROUNDING, atol=4 * ROUNDING)
     assert (low_gradient - gradient).norm() < 8 * ROUNDING * gradient.norm()
 
@@ -81,7 +82,8 @@ def test_only_features_are_rounded() -> None:
     data = bm.Data(support.detach(), batch.support.y, batch.support.mask)
     expected = linear.adapt(data).predict(query.detach())
     found = posterior.predict(batch.query.x)
-    assert torch.equal(found.mean, expected.mean) and torch.equal(found.variance, expected.variance)
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.variance, expected.variance)
 
 
 @pytest.mark.parametrize("network", [mlp, conv])
@@ -139,5 +141,5 @@ def test_it_trains_is_recorded_and_is_saved(tmp_path: Path) -> None:
 
 def test_what_is_solved_for_is_not_rounded() -> None:
     for learner in (bm.IMAML(LowPrecision(mlp())), bm.LLAMA(LowPrecision(mlp()))):
-        with pytest.raises(bm.UnsupportedError, match="'features.features.layers.0.weight' of features in bfloat16"):
+        with pytest.raises(bm.UnsupportedError, match=r"'features.features.layers.0.weight' of features in bfloat16"):
             learner.adapt(curves().support)
