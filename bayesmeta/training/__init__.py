@@ -24,6 +24,7 @@ from bayesmeta.training.objectives import (
 )
 from bayesmeta.training.quasi_newton import Halving
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import CheckpointWarning
 from bayesmeta.training.starts import HyperpriorStarts, Starts
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 
@@ -35,6 +36,7 @@ __all__ = [
     "CSVLog",
     "Callback",
     "Chaser",
+    "CheckpointWarning",
     "CompiledStep",
     "ConvSpace",
     "CudaGraphStep",

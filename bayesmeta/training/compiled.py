@@ -115,6 +115,14 @@ class CompiledStep(InShort):
                 outputs = list(program.run(*inputs))
             return self._given(outputs, program.reached, program.shared)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The sizes that batches are padded to, on which rounding may depend: a part of a run."""
+        return {"widths": self._widths}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with these sizes."""
+        self._widths = state_dict["widths"]
+
     def record(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         """The same as a call, by the recorded operations one after the other: nothing is compiled or kept.
 
