@@ -167,19 +167,23 @@ class Processes:
             distributed.broadcast_object_list(found, 0)
         return found[0]  # type: ignore[return-value]
 
-    def first_does(self, action: Callable[[], object]) -> None:
+    def first_does(self, action: Callable[[], _T]) -> _T | None:
         """The first process acts, and the others wait: for what is written.
+
+        Returns:
+            What the action gives, in the first process.
 
         Raises:
             BayesMetaError: it failed, in all processes.
         """
-        error = None
+        found, error = None, None
         if self.is_first:
             try:
-                action()
+                found = action()
             except Exception as caught:
                 error = caught
         self.fail_together(error)
+        return found
 
     def fail_together(self, error: Exception | None) -> None:
         """Raise in all processes what went wrong in one; the error of the lowest rank where it did in several.
@@ -201,7 +205,7 @@ class Processes:
             if each is not None:
                 raise error if error is not None and rank == self.rank else each
 
-    def agree(self, **values: object) -> None:
+    def agree(self, values: Mapping[str, object]) -> None:
         """Raise where processes do not have the same: they would wait for each other, or compute nonsense.
 
         Args:
@@ -210,7 +214,7 @@ class Processes:
         Raises:
             DataError: a value differs; it is named, in all processes.
         """
-        each = self.gathered(values)
+        each = self.gathered(dict(values))
         for (name, own), (rank, other) in itertools.product(each[0].items(), enumerate(each)):
             if not _alike(own, other.get(name)):
                 raise DataError(

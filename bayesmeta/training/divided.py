@@ -5,41 +5,33 @@ The sum is one vector that is added up once a step, with the loss and whatever w
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
-from bayesmeta.data import Data, TaskBatch, tensors_of
+from bayesmeta.data import TaskBatch, tensors_of
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.training.distributed import Processes, fingerprint
-from bayesmeta.training.loop import Batches, BatchStep, LossOf, Step, Validation, guarded
+from bayesmeta.training.loop import Batches, BatchStep, LossOf, Step, Validation, guarded, losses_of
 from bayesmeta.training.objectives import Objective
+from bayesmeta.training.runs.parts import Parts
+from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.shared_run import SharedRun
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of what prints as no more than an object
 SEPARATE = 1e-3  # relative: by more than rounding, a loss depends on who else is in the batch
 
 ShareOf = Callable[[TaskBatch, TaskBatch], float]
 """A part of a batch and the batch -> the share of the part's mean loss in the mean loss of all."""
 
 
-def shares_of(objective: Objective | None) -> ShareOf:
-    """What an objective says of shares: the share of the tasks where there is none."""
-    return (lambda part, whole: part.num_tasks / whole.num_tasks) if objective is None else objective.share
-
-
-def meet(
-    processes: Processes,
-    learner: Learner,
-    batches: Batches,
-    points: Data,
-    validation: Validation | None,
-    **arguments: object,
-) -> None:
+def meet(processes: Processes, learner: Learner, batches: Batches, settings: Settings) -> None:
     """Before the first step: all processes have the same tasks and arguments, and get the first one's theta.
 
     What training draws from torch's global generator, such as the latents of a step, is the first one's, too.
@@ -48,25 +40,17 @@ def meet(
         processes: all of them.
         learner: it is prepared.
         batches: what it is trained on.
-        points: of the tasks, as far as statistics are taken of them.
-        validation: what is followed.
-        arguments: what else must be the same, by name.
+        settings: what must be the same in all of them.
 
     Raises:
         DataError: a process has others. UnsupportedError: two have one GPU.
     """
-    if processes.count == 1:
-        return
-    device = next(learner.parameters()).device
+    device, batch = next(learner.parameters()).device, batches.draw(1)
     processes.require_devices(device)
-    theta = [(name, tuple(value.shape), str(value.dtype), device.type) for name, value in learner.named_parameters()]
-    processes.agree(
-        learner=[type(learner).__name__, theta],
-        **arguments,
-        tasks=fingerprint(tensors_of([points])[0]),
-        first_batch=_print_of([batches.draw(1)]),
-        validation=_print_of([] if validation is None else validation.parts),
-    )
+    same = {name: ADDRESS.sub("", value) if isinstance(value, str) else value for name, value in settings.items()}
+    same["learner"] = [[name, tuple(value.shape), str(value.dtype)] for name, value in learner.named_parameters()]
+    same["first batch of tasks"] = [fingerprint(tensors) for tensors in tensors_of((batch.support, batch.query))]
+    processes.agree(same)
     copy_theta(processes, learner)
     state = torch.get_rng_state()
     processes.copy_from_first([state])
@@ -75,6 +59,22 @@ def meet(
         state = torch.cuda.get_rng_state(device)
         processes.copy_from_first([state])
         torch.cuda.set_rng_state(state, device)
+
+
+def divided(
+    step: BatchStep, validation: Validation | None, run: SharedRun, objective: Objective | None
+) -> "tuple[DividedStep, DividedValidation | None]":
+    """A step and a validation that processes share.
+
+    Args:
+        step: computes the gradient of a part.
+        validation: what is followed, before the first look.
+        run: of all processes.
+        objective: what is trained on; None for the learner's own loss.
+    """
+    share_of = _share_of_tasks if objective is None else objective.share
+    both = DividedStep(step, run, losses_of(step.learner, objective), share_of)
+    return both, None if validation is None else DividedValidation(validation, run.processes, share_of)
 
 
 def copy_theta(processes: Processes, learner: Learner) -> None:
@@ -92,13 +92,14 @@ class DividedStep(Step):
 
     Args:
         step: computes the gradient of a part.
-        processes: all of them.
+        run: of all processes; it is told where one was asked to stop.
         loss_of: the loss, to find out whether tasks depend on each other.
         share_of: what part of the mean loss a part of the tasks is.
     """
 
-    def __init__(self, step: BatchStep, processes: Processes, loss_of: LossOf, share_of: ShareOf) -> None:
-        self.step, self.processes, self.loss_of, self.share_of = step, processes, loss_of, share_of
+    def __init__(self, step: BatchStep, run: SharedRun, loss_of: LossOf, share_of: ShareOf) -> None:
+        self.step, self.run, self.loss_of, self.share_of = step, run, loss_of, share_of
+        self.processes = run.processes
         self._theta = [value for value in step.learner.parameters() if value.requires_grad]
         self._is_checked = False
 
@@ -121,11 +122,20 @@ class DividedStep(Step):
     def anneal(self, progress: float) -> None:
         self.step.anneal(progress)
 
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return self.step.moved()
+
+    @override
+    def parts(self) -> Parts:
+        return self.step.parts()
+
     def _summed(self, loss: Tensor | None, share: float, error: Exception | None) -> Tensor:
         """Add gradients, losses and failures of all processes in one vector. Raises in all where one has failed."""
         theta, dtype = self._theta, max((value.dtype for value in self._theta), key=lambda each: each.itemsize)
         reached = [float(value.grad is not None) for value in theta]
-        tail = torch.tensor([0.0, float(error is not None), *reached], dtype=dtype, device="cpu")
+        flags = [float(error is not None), float(self.run.is_asked)]
+        tail = torch.tensor([0.0, *flags, *reached], dtype=dtype, device="cpu")
         sizes = [value.numel() for value in theta]
         flat = torch.zeros(sum(sizes) + len(tail), dtype=dtype, device=theta[0].device)
         *slots, end = flat.split([*sizes, len(tail)])
@@ -136,9 +146,10 @@ class DividedStep(Step):
                 if value.grad is not None:
                     slot.copy_(value.grad.flatten()).mul_(share)
         *slots, end = self.processes.add(flat).split([*sizes, len(tail)])
-        failed, *counts = end[1:].tolist()
+        failed, asked, *counts = end[1:].tolist()
         if failed:
             self.processes.fail_together(error)
+        self.run.tell(bool(asked))
         for slot, value, count in zip(slots, theta, counts, strict=True):
             # where no process has a gradient the optimizer skips the parameter, as one process would
             value.grad = slot.view_as(value).to(value.dtype) if count else None
@@ -188,13 +199,14 @@ class DividedValidation(Validation):
     """A validation whose tasks are divided among processes; what it finds is the same in all of them.
 
     Args:
-        arguments: those of `Validation`.
+        validation: what is divided, before the first look.
         processes: all of them.
         share_of: what part of the mean loss a part of the tasks is.
     """
 
-    def __init__(self, *arguments: Any, processes: Processes, share_of: ShareOf) -> None:
-        super().__init__(*arguments)
+    def __init__(self, validation: Validation, processes: Processes, share_of: ShareOf) -> None:
+        learner, loss_of, parts = validation.learner, validation.loss_of, validation.parts
+        super().__init__(learner, loss_of, parts, validation.every, validation.patience, validation.save)
         self.processes, self.share_of = processes, share_of
 
     @override
@@ -220,6 +232,5 @@ def _named(batch: TaskBatch) -> TaskBatch:
     return batch if batch.names is not None else replace(batch, names=tuple(range(batch.num_tasks)))
 
 
-def _print_of(batches: Sequence[TaskBatch]) -> list[object]:
-    sides = [side for batch in batches for side in (batch.support, batch.query)]
-    return [fingerprint(tensors) for tensors in tensors_of(sides)]
+def _share_of_tasks(part: TaskBatch, whole: TaskBatch) -> float:
+    return part.num_tasks / whole.num_tasks

@@ -1,4 +1,4 @@
-"""Trainings in one, two and four processes: `python -m tests.training.together FOLDER`.
+"""Trainings in one, two and four processes: `python -m tests.training.together FOLDER COUNT...`.
 
 test_distributed.py runs it, as a process that may fork, and reads what it found as JSON. One process for all of them,
 because importing torch takes longer than all that is trained.
@@ -6,6 +6,7 @@ because importing torch takes longer than all that is trained.
 
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import torch
 
 import bayesmeta as bm
 
-STEPS = 200
+STEPS = int(os.environ.get("STEPS", "40"))
 SINUSOIDS = bm.tasks.Sinusoid().dataset(30, 12, seed=1)
 UNEQUAL = bm.TaskDataset.from_list(
     [(SINUSOIDS.data.x[t, : 4 + t % 8], SINUSOIDS.data.y[t, : 4 + t % 8]) for t in range(30)]
@@ -57,14 +58,9 @@ def evidence() -> Result:
 
 
 def latent() -> Result:
-    """Latents that are drawn from torch's global generator, which is the first process's; and a process without tasks."""
-    torch.manual_seed(bm.training.Processes.here().rank)
-    torch.rand(3)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        learner = bm.LatentNeuralProcess(bm.Identity(1))
-    torch.manual_seed(bm.training.Processes.here().rank)
-    return _fitted(learner, SINUSOIDS, 20, batch_size=3)
+    """Latents that are drawn from torch's global generator, as the first process has it; and one without tasks."""
+    torch.manual_seed(bm.training.Processes.here().rank)  # theta is the first one's, too
+    return _fitted(bm.LatentNeuralProcess(bm.Identity(1)), SINUSOIDS, STEPS // 10, batch_size=3)
 
 
 TRAININGS = [alpaca, maml, prototypical, evidence, latent]
@@ -132,6 +128,39 @@ def lost(rank: int) -> str:
     return _error()
 
 
+class _Watched(bm.training.Objective):
+    """The loss of an ALPaCA learner; at its call number `signal_at` the second process gets `signal`."""
+
+    calls, signal_at, signal = 0, -1, signal.SIGKILL
+
+    def loss(self, learner: bm.Learner, tasks: bm.TaskBatch) -> torch.Tensor:
+        _Watched.calls += 1
+        if _Watched.calls == _Watched.signal_at and bm.training.Processes.here().rank == 1:
+            os.kill(os.getpid(), _Watched.signal)
+        return learner.loss(tasks)
+
+
+def _kept(folder: Path, signal_at: int = -1, which: signal.Signals = signal.SIGKILL) -> Result:
+    _Watched.signal_at, _Watched.signal = signal_at, which
+    learner = bm.LatentNeuralProcess(bm.Identity(1)).double()
+    objective = _Watched()
+    arguments: dict[str, Any] = {"validation": HELD_OUT, "validate_every": 8, "every": 10, "resume": "auto"}
+    result = bm.fit(learner, SINUSOIDS, 40, batch_size=5, objective=objective, checkpoint=folder, **arguments)
+    theta = torch.cat([value.detach().flatten() for value in learner.state_dict().values()])
+    return {"theta": theta.tolist(), "steps": len(result.losses), "interrupted": result.interrupted}
+
+
+def runs(folder: Path) -> dict[str, list[Result | None]]:
+    """A run without a break, one whose second process is killed, and one in which it is asked to stop."""
+    return {
+        "unbroken": _together(2, lambda rank: _kept(folder / "unbroken"), folder),
+        "killed": _together(2, lambda rank: _kept(folder / "killed", 30), folder),
+        "after": _together(2, lambda rank: _kept(folder / "killed"), folder),
+        "stopped": _together(2, lambda rank: _kept(folder / "stopped", 20, signal.SIGTERM), folder),
+        "on": _together(2, lambda rank: _kept(folder / "stopped"), folder),
+    }
+
+
 def _port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -140,25 +169,26 @@ def _port() -> int:
 
 
 def _together(count: int, work: Callable[[int], object], folder: Path) -> list[Any]:
-    """What so many processes find, each by its rank, as a launcher would start them."""
+    """What so many processes find, each by its rank, as a launcher would start them; None where one did not end."""
+    files = [folder / f"{rank}.json" for rank in range(count)]
+    for file in files:
+        file.unlink(missing_ok=True)
     os.environ.update(WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_port()))
     pids = []
     for rank in range(count):
         pid = os.fork()
         if pid == 0:
-            code = 1
             try:
                 os.environ["RANK"] = str(rank)
                 torch.manual_seed(0)
-                (folder / f"{rank}.json").write_text(json.dumps(work(rank)))
-                code = 0
+                files[rank].write_text(json.dumps(work(rank)))
+            except BaseException as error:
+                print(rank, type(error).__name__, error, file=sys.stderr)
             finally:
-                os._exit(code)
+                os._exit(0)
         pids.append(pid)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    if any(codes):
-        raise RuntimeError(f"expected {count} processes to end well, got {codes}")
-    files = [folder / f"{rank}.json" for rank in range(count)]
+    for pid in pids:
+        os.waitpid(pid, 0)
     return [json.loads(file.read_text()) if file.exists() else None for file in files]
 
 
@@ -171,15 +201,15 @@ def _all(rank: int) -> dict[str, Result]:
 
 
 def main() -> None:
-    """Try all of them."""
+    """Try all of them, in these numbers of processes."""
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
+    folder, counts = Path(sys.argv[1]), sys.argv[2:]
     (folder / "a file").write_text("")
-    found: dict[str, Any] = {str(count): _together(count, _all, folder) for count in (1, 2, 4)}
-    found["failures"] = _together(2, lambda rank: failures(folder), folder)
-    for file in folder.glob("*.json"):
-        file.unlink()
-    found["lost"] = _together(2, lost, folder)
+    found: dict[str, Any] = {count: _together(int(count), _all, folder) for count in counts}
+    if "2" in counts:
+        found["failures"] = _together(2, lambda rank: failures(folder), folder)
+        found["lost"] = _together(2, lost, folder)
+        found["runs"] = runs(folder)
     print(json.dumps(found))
 
 
