@@ -4,6 +4,7 @@ test_distributed.py runs it, as a process that may fork, and reads what it found
 because importing torch takes longer than all that is trained.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import torch
 
 import bayesmeta as bm
 
-STEPS = int(os.environ.get("STEPS", "40"))
+STEPS = int(os.environ.get("STEPS", "20"))
 SINUSOIDS = bm.tasks.Sinusoid().dataset(30, 12, seed=1)
 UNEQUAL = bm.TaskDataset.from_list(
     [(SINUSOIDS.data.x[t, : 4 + t % 8], SINUSOIDS.data.y[t, : 4 + t % 8]) for t in range(30)]
@@ -38,7 +39,7 @@ def _fitted(learner: bm.Learner, tasks: bm.tasks.TaskSource, steps: int = STEPS,
 def alpaca() -> Result:
     """A closed form, with validation, a model folder and fewer tasks than some processes have room for."""
     learner = bm.Standardized(bm.ALPaCA(bm.MLP(1, [8])))
-    return _fitted(learner, SINUSOIDS, validation=HELD_OUT, validate_every=50, batch_size=7)
+    return _fitted(learner, SINUSOIDS, validation=HELD_OUT, validate_every=STEPS // 4, batch_size=7)
 
 
 def maml() -> Result:
@@ -120,14 +121,6 @@ def _alone() -> str:
         return _error(seed=bm.training.Processes.here().rank)
 
 
-def lost(rank: int) -> str:
-    """What the others say where one has ended."""
-    bm.training.Processes.here().connect()
-    if rank == 1:
-        os._exit(0)
-    return _error()
-
-
 class _Watched(bm.training.Objective):
     """The loss of an ALPaCA learner; at its call number `signal_at` the second process gets `signal`."""
 
@@ -142,22 +135,31 @@ class _Watched(bm.training.Objective):
 
 def _kept(folder: Path, signal_at: int = -1, which: signal.Signals = signal.SIGKILL) -> Result:
     _Watched.signal_at, _Watched.signal = signal_at, which
+    torch.manual_seed(0)
     learner = bm.LatentNeuralProcess(bm.Identity(1)).double()
     objective = _Watched()
-    arguments: dict[str, Any] = {"validation": HELD_OUT, "validate_every": 8, "every": 10, "resume": "auto"}
-    result = bm.fit(learner, SINUSOIDS, 40, batch_size=5, objective=objective, checkpoint=folder, **arguments)
+    arguments: dict[str, Any] = {"validation": HELD_OUT, "validate_every": 4, "every": 4, "resume": "auto"}
+    result = bm.fit(learner, SINUSOIDS, 14, batch_size=5, objective=objective, checkpoint=folder, **arguments)
     theta = torch.cat([value.detach().flatten() for value in learner.state_dict().values()])
     return {"theta": theta.tolist(), "steps": len(result.losses), "interrupted": result.interrupted}
 
 
-def runs(folder: Path) -> dict[str, list[Result | None]]:
-    """A run without a break, one whose second process is killed, and one in which it is asked to stop."""
+def killed(folder: Path) -> str:
+    """A run whose second process is killed: what the first one says of it."""
+    try:
+        _kept(folder, 16)
+    except bm.InferenceError as error:
+        return str(error)
+    return "none"
+
+
+def runs(folder: Path) -> dict[str, Result]:
+    """A run without a break, the one that was killed, and one in which the second process is asked to stop."""
     return {
-        "unbroken": _together(2, lambda rank: _kept(folder / "unbroken"), folder),
-        "killed": _together(2, lambda rank: _kept(folder / "killed", 30), folder),
-        "after": _together(2, lambda rank: _kept(folder / "killed"), folder),
-        "stopped": _together(2, lambda rank: _kept(folder / "stopped", 20, signal.SIGTERM), folder),
-        "on": _together(2, lambda rank: _kept(folder / "stopped"), folder),
+        "unbroken": _kept(folder / "unbroken"),
+        "after the kill": _kept(folder / "killed"),
+        "stopped": _kept(folder / "stopped", _Watched.calls + 12, signal.SIGTERM),
+        "after the stop": _kept(folder / "stopped"),
     }
 
 
@@ -168,7 +170,7 @@ def _port() -> int:
         return port
 
 
-def _together(count: int, work: Callable[[int], object], folder: Path) -> list[Any]:
+def _together(count: int, work: Callable[[], object], folder: Path) -> list[Any]:
     """What so many processes find, each by its rank, as a launcher would start them; None where one did not end."""
     files = [folder / f"{rank}.json" for rank in range(count)]
     for file in files:
@@ -181,7 +183,7 @@ def _together(count: int, work: Callable[[int], object], folder: Path) -> list[A
             try:
                 os.environ["RANK"] = str(rank)
                 torch.manual_seed(0)
-                files[rank].write_text(json.dumps(work(rank)))
+                files[rank].write_text(json.dumps(work()))
             except BaseException as error:
                 print(rank, type(error).__name__, error, file=sys.stderr)
             finally:
@@ -192,24 +194,27 @@ def _together(count: int, work: Callable[[int], object], folder: Path) -> list[A
     return [json.loads(file.read_text()) if file.exists() else None for file in files]
 
 
-def _all(rank: int) -> dict[str, Result]:
-    found = {}
+def _all(folder: Path) -> dict[str, Result]:
+    found: dict[str, Any] = {}
     for each in TRAININGS:
         torch.manual_seed(0)
         found[each.__name__] = each()
+    if bm.training.Processes.here().count == 2:
+        found |= {"failures": failures(folder), "runs": runs(folder)}
     return found
 
 
 def main() -> None:
     """Try all of them, in these numbers of processes."""
     torch.set_num_threads(1)
+    importlib.import_module("torch._dynamo")  # which optimizers import when they are first used: once, not in each
     folder, counts = Path(sys.argv[1]), sys.argv[2:]
     (folder / "a file").write_text("")
-    found: dict[str, Any] = {count: _together(int(count), _all, folder) for count in counts}
+    found: dict[str, Any] = {}
     if "2" in counts:
-        found["failures"] = _together(2, lambda rank: failures(folder), folder)
-        found["lost"] = _together(2, lost, folder)
-        found["runs"] = runs(folder)
+        found["killed"] = _together(2, lambda: killed(folder / "killed"), folder)
+    for count in counts:
+        found[count] = _together(int(count), lambda: _all(folder), folder)
     print(json.dumps(found))
 
 
