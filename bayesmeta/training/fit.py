@@ -1,8 +1,6 @@
 """Meta-training by stochastic gradients: max_theta of an objective over batches of tasks."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,14 +8,18 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import seed_of, whole
+from bayesmeta.data import TaskBatch
 from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.distributed import Processes
+from bayesmeta.training.divided import copy_theta, divided, meet
 from bayesmeta.training.loop import (
     Batches,
+    BatchStep,
     LossOf,
     Step,
     Validation,
@@ -30,8 +32,9 @@ from bayesmeta.training.loop import (
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import EVERY, Resume, keeping
-from bayesmeta.training.runs.parts import ModuleState, Parts
-from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.runs.parts import Parts
+from bayesmeta.training.runs.settings import Settings, plain
+from bayesmeta.training.shared_run import SharedRun
 from bayesmeta.wrappers.base import require_trainable
 
 
@@ -139,7 +142,9 @@ def fit(
             "compile": compile,
         }
 
-    with keeping(checkpoint, every, resume, learner, settings, follow=validation is None) as run:
+    processes = Processes.here().connect()
+    own = partial(keeping, checkpoint, every, resume, learner, settings, follow=validation is None)
+    with own() if processes.count == 1 else SharedRun(processes, own) as run:
         loss_of = losses_of(learner, objective)
         prepare(learner, batches.pooled())
         watched = None
@@ -147,72 +152,56 @@ def fit(
             held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
             better = partial(run.offer, learner)
             watched = Validation(learner, loss_of, held_out, validate_every, patience, better)
-        step: Step = _Eager(learner, batches, loss_of)
+        step: BatchStep = _Eager(learner, batches, loss_of)
         if compile:
             step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
+        training: Step = step
+        if isinstance(run, SharedRun):
+            meet(processes, learner, batches, plain({k: v for k, v in settings().items() if k != "learner"}))
+            training, watched = divided(step, watched, run, objective)
         optimizer = learner.configure_optimizer(lr)
         try:
-            result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, run=run, progress=progress)
+            result = train(
+                training, optimizer, steps, max_norm=grad_clip, validation=watched, run=run, progress=progress
+            )
         except KeyboardInterrupt:
             step.anneal(1.0)
             if watched is not None:
                 watched.restore()
             raise
         run.finish(learner)
-    return result
+        copy_theta(processes, learner)
+    return processes.of_first(result)
 
 
-@dataclass(frozen=True)
-class _Eager(Step):
+class _Eager(BatchStep):
     """The gradient in theta, by PyTorch as it comes."""
 
-    learner: Learner
-    batches: Batches
-    loss_of: LossOf
+    def __init__(self, learner: Learner, batches: Batches, loss_of: LossOf) -> None:
+        super().__init__(learner, batches)
+        self.loss_of = loss_of
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each = guarded(self.loss_of, batch, step)
         loss = each.mean() - self.learner.log_hyperprior() / self.batches.total_points
         loss.backward()
         return loss.detach()
 
-    @override
-    def anneal(self, progress: float) -> None:
-        self.learner.anneal(progress)
 
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.learner.named_parameters())
-
-    @override
-    def parts(self) -> Parts:
-        return {"learner": ModuleState(self.learner)}
-
-
-@dataclass(frozen=True)
-class _Compiled(Step):
+class _Compiled(BatchStep):
     """The gradient in theta, by compiled code."""
 
-    compiled: CompiledStep
-    batches: Batches
+    def __init__(self, compiled: CompiledStep, batches: Batches) -> None:
+        super().__init__(compiled.learner, batches)
+        self.compiled = compiled
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.compiled.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each, loss = self.compiled(batch)
         require_finite(each, batch, step)
         return loss
 
     @override
-    def anneal(self, progress: float) -> None:
-        self.compiled.learner.anneal(progress)
-
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.compiled.learner.named_parameters())
-
-    @override
     def parts(self) -> Parts:
-        return {"learner": ModuleState(self.compiled.learner), "compiled": self.compiled}
+        return {**super().parts(), "compiled": self.compiled}

@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
 from bayesmeta.data import Data, TaskBatch
@@ -24,10 +25,11 @@ from bayesmeta.learner import Learner, require_differentiable
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
-from bayesmeta.training.runs.parts import OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.parts import ModuleState, OptimizerState, Parts, RandomState, State, Stateful
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -123,6 +125,48 @@ class Step(ABC):
         """All that the next gradient depends on beside the number of the step: what a run keeps, by name."""
 
 
+class BatchStep(Step):
+    """A step whose gradient is that of the mean loss of a batch of tasks, in a learner's theta.
+
+    A subclass gives `gradient_of`.
+
+    Args:
+        learner: what is trained.
+        batches: what it is trained on.
+    """
+
+    def __init__(self, learner: Learner, batches: Batches) -> None:
+        self.learner, self.batches = learner, batches
+
+    @abstractmethod
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
+        """Set `.grad` of theta, and return the loss.
+
+        Args:
+            batch: checked tasks.
+            step: the number of the step, from 1, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        return self.gradient_of(self.learner.conform_tasks(self.batches.draw(step)), step)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return dict(self.learner.named_parameters())
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner)}
+
+
 class Validation:
     """Tasks that are never trained on: their loss is followed, and the theta with the lowest is kept.
 
@@ -162,12 +206,23 @@ class Validation:
         Raises:
             InferenceError: the loss of a task is not finite.
         """
-        score = float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+        score = self.mean_loss(step)
         self.scores.append((step, score))
         if score < self._lowest:
             self._lowest, self.best_step = score, step
             self._best = {key: value.clone() for key, value in self.learner.state_dict().items()}
             self.save()
+
+    def mean_loss(self, step: int) -> float:
+        """The loss, without a gradient.
+
+        Args:
+            step: the number of the step, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+        return float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
 
     @property
     def is_exhausted(self) -> bool:
@@ -249,7 +304,8 @@ def train(
     parts: dict[str, Stateful] = {"optimizer": OptimizerState(optimizer, step.moved()), "history": history}
     parts |= {} if validation is None else {"validation": validation}
     number = run.begin({**parts, **step.parts(), "random": RandomState()})
-    bar = tqdm(total=steps, initial=number, disable=None if progress is None else not progress, desc=title, leave=False)
+    hidden = True if not Processes.here().is_first else None if progress is None else not progress
+    bar = tqdm(total=steps, initial=number, disable=hidden, desc=title, leave=False)
     with bar, silently(), restoring(parameters) as keep:
         while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
             number += 1
