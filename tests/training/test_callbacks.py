@@ -45,23 +45,28 @@ def test_every_step_is_told_of() -> None:
     assert [(r.step, r.validation) for r in seen.records if r.validation is not None] == list(result.validation)
 
 
-def test_a_callback_that_fails_ends_the_training() -> None:
+class Keeping(Callback):
+    """Theta after each step."""
+
+    def __init__(self, learner: bm.Learner) -> None:
+        self.learner, self.theta = learner, list[list[torch.Tensor]]()
+
+    def on_step(self, record: StepRecord) -> None:
+        self.theta.append([p.detach().clone() for p in self.learner.parameters()])
+
+
+@pytest.mark.parametrize(("validation", "step"), [(None, 4), (tasks(1), 3)])
+def test_a_callback_that_fails_ends_the_training(validation: bm.TaskDataset | None, step: int) -> None:
     """Theta is that of the best validation, or of the last step; the others are told of the end."""
-    for validation in (None, tasks(1)):
-        first, other, one, two = Seen(), Seen(fails_at=4), learner(), learner()
-        with pytest.raises(LookupError, match="no space left"):
-            bm.fit(one, tasks(), 6, validation=validation, validate_every=3, callbacks=[first, other], progress=False)
-        assert first.events == other.events == ["start 0", "end"]
-        assert len(first.records) == 4
-
-        class Stop(Callback):
-            def on_step(self, record: StepRecord) -> None:
-                if record.step == (4 if validation is None else 3):
-                    expected.append([p.clone() for p in two.parameters()])
-
-        expected: list[list[torch.Tensor]] = []
-        bm.fit(two, tasks(), 6, validation=validation, validate_every=3, callbacks=[Stop()], progress=False)
-        assert all(map(torch.equal, one.parameters(), expected[0]))
+    first, other, one, two = Seen(), Seen(fails_at=4), learner(), learner()
+    arguments = {"validation": validation, "validate_every": 3, "progress": False}
+    with pytest.raises(LookupError, match="no space left"):
+        bm.fit(one, tasks(), 6, callbacks=[first, other], **arguments)
+    assert first.events == other.events == ["start 0", "end"]
+    assert len(first.records) == 4
+    keeping = Keeping(two)
+    bm.fit(two, tasks(), 6, callbacks=[keeping], **arguments)
+    assert all(map(torch.equal, one.parameters(), keeping.theta[step - 1]))
 
 
 @pytest.mark.usefixtures("unchecked")
