@@ -4,7 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from bayesmeta.arguments import probability
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.flat import FlatData, alike
+from bayesmeta.frame_kinds import Frame, as_pandas, with_columns
 from bayesmeta.learner import Learner
 from bayesmeta.learners.gradient.base import GradientLearner
 from bayesmeta.modes import settled
@@ -41,16 +42,16 @@ BINARY_RESULTS = ("predicted", "p")
 def predict_frame(
     learner: Learner,
     schema: Schema,
-    context: "pd.DataFrame | KnownPoints",
-    query: "pd.DataFrame",
+    context: "Any | KnownPoints",
+    query: Frame,
     level: float = 0.9,
     noiseless: bool = False,
-) -> "pd.DataFrame":
+) -> Frame:
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
     Tasks are the same where their names are: 3, 3.0 and "3" are one (`bayesmeta.task_names`). It warns where the
     context has points but not one task of the query, since the prior predicts all of it then; give `context.head(0)`
-    where that is meant.
+    where that is meant. Tables are of pandas, polars or pyarrow, and what comes back is of the kind of `query`.
 
     Args:
         learner: adapted to each task in turn.
@@ -90,8 +91,10 @@ def predict_frame(
         >>> bool(prediction["sd"][0] < prediction["sd"][1])  # nothing is known of the new cell but the prior
         True
     """
-    matching = Matching.of(schema, context, query)
-    predicted = query.assign(**predictions(learner, schema, context, query, level, noiseless))
+    points = context if isinstance(context, KnownPoints) else as_pandas(context)
+    asked = as_pandas(query)
+    matching = Matching.of(schema, points, asked)
+    predicted = with_columns(query, predictions(learner, schema, points, asked, level, noiseless))
     if matching.warning:
         warnings.warn(matching.warning, stacklevel=2)
     return predicted

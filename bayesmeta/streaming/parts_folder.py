@@ -184,8 +184,7 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place when the block ends and it is on the disk."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}{UNFINISHED}")
     try:
-        with part.open("xb") as file:
-            _claim(file)
+        with _begun(part) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -201,10 +200,15 @@ def _whole(path: Path) -> Iterator[IO[bytes]]:
 
 if sys.platform != "win32":
 
-    def _claim(file: IO[bytes]) -> None:
-        """Show others that who writes the file lives: the system lets go of the lock when it does not."""
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    def _begun(path: Path) -> IO[bytes]:
+        """A new file that others can see to have a living writer: the system lets go of its lock when it has not."""
+        while True:
+            file = path.open("xb")
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists():
+                return file
+            file.close()  # another run took it for abandoned between the two lines
 
     def _is_abandoned(file: IO[bytes], path: Path) -> bool:
         try:
@@ -213,7 +217,7 @@ if sys.platform != "win32":
             return False
         except OSError:  # a file system without locks
             return _is_old(path)
-        return path.stat().st_size > 0 or _is_old(path)  # one that was made this moment is not locked yet
+        return True
 
     def _sync_folder(path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY)
@@ -224,8 +228,8 @@ if sys.platform != "win32":
 
 else:
 
-    def _claim(file: IO[bytes]) -> None:
-        """What is open cannot be removed there."""
+    def _begun(path: Path) -> IO[bytes]:
+        return path.open("xb")  # what is open cannot be removed there
 
     def _is_abandoned(file: IO[bytes], path: Path) -> bool:
         return _is_old(path)

@@ -66,6 +66,8 @@ class Streamed:
     def __str__(self) -> str:
         """How much was done, how fast, and where the time went."""
         account = self.account
+        if not account.rows and not self.missing:
+            return f"nothing was left to do: all {self.parts} parts are in {self.folder}"
         spent = account.reading + account.converting + account.predicting + account.writing
         shares = ", ".join(
             f"{name} {100 * getattr(account, name) / max(spent, 1e-9):.0f} %"
