@@ -208,8 +208,10 @@ def sorting(source: ParquetSource, names: Sequence[str]) -> str:
         source: the table.
         names: the columns with the names of tasks.
     """
-    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in source.paths[:3])
-    files = files if len(source.paths) == 1 else f"read_parquet([{files}{', ...' * (len(source.paths) > 3)}])"
+    folders = {path.parent for path in source.paths}
+    paths = source.paths if len(source.paths) == 1 else [folder / "*.parquet" for folder in sorted(folders)]
+    files = ", ".join("'" + str(path).replace("'", "''") + "'" for path in paths)
+    files = files if len(paths) == 1 else f"read_parquet([{files}])"
     by = ", ".join(name if name.isidentifier() else '"' + name.replace('"', '""') + '"' for name in names)
     return f"COPY (SELECT * FROM {files} ORDER BY {by}) TO 'sorted.parquet'"
 
