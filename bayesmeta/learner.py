@@ -33,7 +33,7 @@ from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
-from bayesmeta.snapshot import require_precision, snapshot
+from bayesmeta.snapshot import require_precision, shared, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
 from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
@@ -470,7 +470,7 @@ class Learner(Described, nn.Module, ABC):
         """
         support = self.conform(support).clone()
         with torch.no_grad():
-            return self.frozen().condition(support)
+            return shared(self).condition(support)
 
     @final
     @settled

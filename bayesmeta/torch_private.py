@@ -33,6 +33,19 @@ DROPOUT = nn.modules.dropout._DropoutNd
 base."""
 
 
+FORWARD_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+)
+"""Attributes of every module: tables of functions that run together with it. Publicly one can only add to them."""
+
+LOADING_HOOKS = (
+    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
+    "_non_persistent_buffers_set",
+)
+"""Attributes of every module that matter where its state is written or read, and nowhere else."""
+
+
 class Tables(NamedTuple):
     """The dictionaries in which a module itself, without its submodules, holds tensors by name."""
 
@@ -55,6 +68,19 @@ def is_mapped(tensor: Tensor) -> bool:
     They differ from call to call. Publicly one learns it only from the error that looking at the values raises.
     """
     return torch._C._functorch.is_batchedtensor(tensor)
+
+
+def is_intercepted() -> bool:
+    """Whether operations of torch are recorded, mapped or watched: then Python should decide nothing by values.
+
+    `torch.compiler.is_compiling` knows of torch's own compiler alone, and not of transformations of functions
+    (`torch.func`) and of modes in which tensors have no values.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.compiler.is_compiling()
+    )
 
 
 class Unrounded(nn.Module):
