@@ -30,8 +30,11 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
     # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
     if torch.compiler.is_compiling() or is_mapped(info):
         return torch.where((info == 0)[..., None, None], factor, torch.nan)
-    # an infinite matrix of one row has an infinite factor, and no failure
-    wrong = (info != 0) | ~factor.detach().diagonal(dim1=-2, dim2=-1).isfinite().all(-1)
+    # an infinite matrix of one row has an infinite factor, and no failure; a finite sum says that all are finite
+    pivots = factor.diagonal(dim1=-2, dim2=-1)
+    if not info.is_cuda and not bool(info if info.numel() == 1 else info.any()) and math.isfinite(pivots.sum().item()):
+        return factor
+    wrong = (info != 0) | ~pivots.detach().isfinite().all(-1)
     if bool(wrong.any()):
         task = int(wrong.nonzero()[0, 0]) if wrong.ndim else None
         where = "" if task is None else f" in task {task}"
@@ -168,12 +171,24 @@ def update_root(
     It never subtracts two covariances, so P stays positive semi-definite however many points stream in. O(N F R).
     """
     projected = rows @ root  # H
+    if rows.shape[1] == 1 and not projected.requires_grad:
+        return _update_root_by_one(root, projected)
     factor = cholesky(unit_gram(projected), "innovation covariance")  # C
     eye = torch.eye(rows.shape[1], dtype=rows.dtype, device=rows.device)
     spread = solve_lower(factor, projected) @ root.mT  # C⁻¹ H Sᵀ
     new_root = torch.baddbmm(root, spread.mT, solve_lower(factor + eye, projected), alpha=-1.0)
     gain = torch.linalg.solve_triangular(factor.mT, spread, upper=True).mT
     return new_root, gain
+
+
+def _update_root_by_one(
+    root: Float[Tensor, "B F R"], projected: Float[Tensor, "B 1 R"]
+) -> tuple[Float[Tensor, "B F R"], Float[Tensor, "B F 1"]]:
+    """`update_root` for a single point, where C is a number: √(1 + |H|²)."""
+    factor = cholesky((1.0 + squared_norms(projected))[..., None], "innovation covariance")
+    spread = root @ (projected / factor).mT
+    # written out, as a product of column and row in each task costs more than the rest
+    return torch.addcmul(root, spread, projected / (factor + 1.0), value=-1.0), spread / factor
 
 
 def flattened(value: Tensor, dims: int = 1) -> Tensor:

@@ -11,7 +11,8 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, is_dataclass
-from operator import is_, itemgetter
+from itertools import chain, compress
+from operator import is_
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet, ref
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.torch_private import FORWARD_HOOKS, LOADING_HOOKS, is_intercepted, tables
+from bayesmeta.torch_private import FORWARD_HOOKS, OTHER_HOOKS, is_intercepted, tables
 
 HALF = (torch.float16, torch.bfloat16)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -164,23 +165,64 @@ def _frozen(tensor: Tensor) -> Tensor:
     return nn.Parameter(copied, requires_grad=False) if isinstance(tensor, nn.Parameter) else copied
 
 
-class _Pair(NamedTuple):
-    """A module and its copy, and how they are compared, in as few steps as there can be: all of it is done in each
-    `adapt`.
+class _Plan(NamedTuple):
+    """How a tree of modules and its copy are compared: what all modules have goes through few loops, in C, as it is
+    done in each `adapt`. The attributes of all modules are one sequence, in the order of modules and attributes.
 
     Attributes:
-        copied: the attributes of the copy.
-        constants: gives the attributes that cannot change, and are the same objects in module and copy.
-        hooks: gives the tables of functions that run with the module, which are empty.
-        others: names of all other attributes.
-        children: places of the submodules, by name, in the order of their table.
+        names: of the attributes.
+        is_constant: for each, whether it cannot change: module and copy have the same object.
+        constants: these objects.
+        is_empty: for each, whether it is an empty table: of tensors, of submodules, or of functions to run.
+        tables: place of the module and name of the tables of tensors that are not empty.
+        children: place of each module that has submodules, and their names and places, in order; None is behind all
+            modules, at -1.
+        others: place of the module and name of all other attributes.
     """
 
-    copied: dict[str, Any]
-    constants: Callable[[dict[str, Any]], tuple[Any, ...]]
-    hooks: Callable[[dict[str, Any]], tuple[Any, ...]]
-    others: tuple[str, ...]
-    children: dict[str, int | None]
+    names: list[str]
+    is_constant: list[bool]
+    constants: list[Any]
+    is_empty: list[bool]
+    tables: list[tuple[int, str]]
+    children: list[tuple[int, list[str], list[int]]]
+    others: list[tuple[int, str]]
+
+    @classmethod
+    def of(cls, modules: Sequence[nn.Module]) -> "_Plan":
+        """The plan of a copy."""
+        places = {id(module): place for place, module in enumerate(modules)}
+        attributes = [(place, *item) for place, module in enumerate(modules) for item in vars(module).items()]
+        is_constant = [name == DESCRIPTION or _is_constant(value) for _, name, value in attributes]
+        is_empty = [name in (*TABLES, *FORWARD_HOOKS) and not value for _, name, value in attributes]
+        rest = [each for each, *done in zip(attributes, is_constant, is_empty, strict=True) if not any(done)]
+        tables = [(place, name) for place, name, _ in rest if name in TABLES]
+        return cls(
+            [name for _, name, _ in attributes],
+            is_constant,
+            [value for _, _, value in compress(attributes, is_constant)],
+            is_empty,
+            [(place, name) for place, name in tables if name != "_modules"],
+            [
+                (place, [*table], [-1 if child is None else places[id(child)] for child in table.values()])
+                for place, name, table in rest
+                if name == "_modules"
+            ],
+            [(place, name) for place, name, _ in rest if name not in (*TABLES, *OTHER_HOOKS)],
+        )
+
+    def is_followed_by(self, states: Sequence[dict[str, Any]]) -> bool:
+        """Whether attributes of modules are what they were, as far as they are constant or empty.
+
+        Args:
+            states: the attributes of each module.
+        """
+        values = [*chain.from_iterable(map(dict.values, states))]
+        return (
+            [*chain.from_iterable(states)] == self.names
+            and all(map(is_, compress(values, self.is_constant), self.constants))
+            and not any(compress(values, self.is_empty))
+        )
 
 
 @dataclass(eq=False)
@@ -190,81 +232,42 @@ class _Kept:
     Attributes:
         originals: the modules that were copied, in the order of `modules()`.
         modules: their copies.
-        pairs: how they are compared; made when it is first asked for, as of a module that changes all the time it is
+        plan: how they are compared; made when it is first asked for, as of a module that changes all the time it is
             not.
     """
 
     originals: Sequence[ref[nn.Module]]
     modules: Sequence[nn.Module]
-    pairs: list[_Pair] | None = None
+    plan: _Plan | None = None
 
     def is_current(self) -> bool:
         """Whether the original is, in everything that can be seen, what the copy is."""
-        originals = [original() for original in self.originals]
-        if self.pairs is None:
-            places = {id(module): place for place, module in enumerate(self.modules)}
-            self.pairs = [_paired(vars(module), places) for module in self.modules]
+        if self.plan is None:
+            self.plan = _Plan.of(self.modules)
+        found = [original() for original in self.originals]
+        originals = [module for module in found if module is not None]
+        if len(originals) != len(found):
+            return False
+        plan, states = self.plan, [*map(vars, originals)]
+        if not plan.is_followed_by(states):
+            return False
+        copies = {place: vars(self.modules[place]) for place, _ in (*plan.tables, *plan.others)}
         tensors: list[tuple[Tensor | None, Tensor | None]] = []
-        for original, (copied, constants, hooks, others, children) in zip(originals, self.pairs, strict=True):
-            if original is None:
+        for place, name in plan.tables:
+            own, theirs = states[place][name], copies[place][name]
+            if [*own] != [*theirs]:
                 return False
-            state = original.__dict__
-            try:
-                is_same = (
-                    len(state) == len(copied)
-                    and all(map(is_, constants(state), constants(copied)))
-                    and not any(hooks(state))
-                    and not any(hooks(copied))
-                )
-            except KeyError:  # an attribute is gone
+            tensors += zip(own.values(), theirs.values(), strict=True)
+        tree = [*originals, None]
+        for place, names, children in plan.children:
+            table = states[place]["_modules"]
+            if [*table] != names or not all(map(is_, table.values(), map(tree.__getitem__, children))):
                 return False
-            if not is_same:
+        if plan.others:
+            twins = {id(each): twin for each, twin in zip(originals, self.modules, strict=True)}
+            if not all(_is_same(states[place][name], copies[place][name], twins) for place, name in plan.others):
                 return False
-            for name in TABLES:
-                own, theirs = state[name], copied[name]
-                if not own and not theirs and not (children and name == "_modules"):
-                    continue
-                if [*own] != [*theirs]:
-                    return False
-                if name != "_modules":
-                    tensors += zip(own.values(), theirs.values(), strict=True)
-                elif not self._are_children(originals, own, theirs, children):
-                    return False
-            if others:
-                twins = {id(each): twin for each, twin in zip(originals, self.modules, strict=True)}
-                if not all(_is_same(state.get(name), copied.get(name), twins) for name in others):
-                    return False
         return _are_equal(tensors)
-
-    def _are_children(
-        self,
-        originals: Sequence[nn.Module | None],
-        own: dict[str, nn.Module | None],
-        theirs: dict[str, nn.Module | None],
-        children: dict[str, int | None],
-    ) -> bool:
-        """Whether two tables with the same names hold the submodules that they held when the copy was made."""
-        return len(own) == len(children) and all(
-            own[name] is (None if place is None else originals[place])
-            and theirs[name] is (None if place is None else self.modules[place])
-            for name, place in children.items()
-            if name in own
-        )
-
-
-def _paired(copied: dict[str, Any], places: dict[int, int]) -> _Pair:
-    hooks = [name for name in FORWARD_HOOKS if name in copied]
-    apart = {*TABLES, *hooks, *LOADING_HOOKS}
-    constants = [name for name, value in copied.items() if name == DESCRIPTION or _is_constant(value)]
-    children = {name: None if child is None else places[id(child)] for name, child in copied["_modules"].items()}
-    return _Pair(
-        copied,
-        # of one name itemgetter gives no tuple: these two every module has
-        itemgetter("training", "training", *constants),
-        itemgetter(*hooks),
-        tuple(name for name in copied if name not in apart and name not in constants),
-        children,
-    )
 
 
 def _is_constant(value: Any) -> bool:

@@ -33,17 +33,16 @@ DROPOUT = nn.modules.dropout._DropoutNd
 base."""
 
 
-FORWARD_HOOKS = (
-    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
-    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
-)
-"""Attributes of every module: tables of functions that run together with it. Publicly one can only add to them."""
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""Attributes of every module: tables of functions that run when it is called. Publicly one can only add to them."""
 
-LOADING_HOOKS = (
-    *("_state_dict_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
-    "_non_persistent_buffers_set",
+OTHER_HOOKS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set"),
 )
-"""Attributes of every module that matter where its state is written or read, and nowhere else."""
+"""Attributes of every module that no result depends on: of hooks that are in `FORWARD_HOOKS`, too, and of those for
+gradients, saving and loading."""
 
 
 class Tables(NamedTuple):
@@ -60,6 +59,15 @@ def tables(module: nn.Module) -> Tables:
     `torch.func.functional_call` does not put back what is registered twice (torch 2.13).
     """
     return Tables(module._parameters, module._buffers)
+
+
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
+    found = next((value for value in module._parameters.values() if value is not None), None)
+    if found is not None:
+        return found
+    children = (first_parameter(child) for child in module._modules.values() if child is not None)
+    return next((value for value in children if value is not None), None)
 
 
 def is_mapped(tensor: Tensor) -> bool:
