@@ -19,6 +19,7 @@ from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.terms import Quantities, Terms
+from bayesmeta.snapshot import own_tree
 from bayesmeta.typing import Params
 
 PREFIX = "features."  # of the names of the parameters beneath an output layer
@@ -120,7 +121,7 @@ class Network(Described, nn.Module, ABC):
 
     def one_task(self, weights: Params, x: Tensor) -> Tensor:
         """The features of one task's points, `M *x` to `M P`, with weights of its own."""
-        out: Tensor = functional_call(self, weights, (x[None],))
+        out: Tensor = functional_call(own_tree(self), weights, (x[None],))  # which puts them in the place of its own
         return out[0]
 
 

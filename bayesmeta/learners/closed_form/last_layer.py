@@ -23,6 +23,7 @@ from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.priors import Prior, TaskScale
+from bayesmeta.snapshot import once
 from bayesmeta.typing import Params
 
 
@@ -156,7 +157,7 @@ class LinearLearner(LastLayerRegression):
 
     @override
     def condition(self, support: Data) -> LinearPosterior:
-        theta = self.theta()
+        theta = once(self, self.theta)
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
         scale = None
         if self.scale is not None:
