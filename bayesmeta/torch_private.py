@@ -57,6 +57,21 @@ def is_mapped(tensor: Tensor) -> bool:
     return torch._C._functorch.is_batchedtensor(tensor)
 
 
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward differentiation is going on: then a function of ours that has a
+    backward pass alone will not do. Publicly one learns it from the error that it raises."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each value and its other, all by one call where torch has it.
+
+    Optimisers are made of `torch._foreach_add`, which has no public name.
+    """
+    total: list[Tensor] = torch._foreach_add(list(values), list(others))
+    return total
+
+
 class Unrounded(nn.Module):
     """A module whose own buffers `.to()`, `.float()` and the like move to another device, but never round.
 

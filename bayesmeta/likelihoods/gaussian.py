@@ -13,6 +13,7 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import noisier
 from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.likelihoods.likelihood import Likelihood
+from bayesmeta.likelihoods.score import Score
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
 from bayesmeta.outcomes import Numbers
@@ -65,6 +66,18 @@ class Gaussian(Likelihood):
             return constant + (weight * (y - f).square()).sum((-1, -2))
 
         return log_prob
+
+    @override
+    def score(self, data: Data) -> Score | None:
+        if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
+            return None
+        real = data.mask[..., None]
+        y = torch.where(real, data.y, 0.0)
+        if data.noise is None and self.network_outputs == 1:  # σ² is the variance itself
+            return Score(real.to(y.dtype), y)
+        variance = self.noise.variance()
+        precision = variance.log().mean().exp() / (variance if data.noise is None else variance + data.noise)
+        return Score(torch.where(real, precision, 0.0), y)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
         """N(mean, diag(variance) + Σ). Raises UnsupportedError where Σ depends on x."""

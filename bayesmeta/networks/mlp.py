@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.errors import DataError
 from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
+from bayesmeta.networks.dense_layers import DenseLayer, activation_of
 from bayesmeta.networks.jacobian import Factor
 from bayesmeta.typing import Params
 
@@ -121,6 +123,15 @@ class MLP(DenseNetwork):
             return factors
 
         return x, back
+
+    @override
+    def dense_layers(self) -> list[DenseLayer] | None:
+        if self.norm is not None or self.skip:
+            return None
+        activations = [activation_of(self.layers[index + 1]) for index in range(0, len(self.layers), 2)]
+        if None in activations:
+            return None
+        return [DenseLayer(f"layers.{2 * i}.weight", f"layers.{2 * i}.bias", a) for i, a in enumerate(activations)]
 
     def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor, nn.Module]]:
         """Weights and bias of each dense layer, `B O I` and `B O`, and its activation."""

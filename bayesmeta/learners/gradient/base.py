@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.inference.ascent import dense_likelihood_ascent, likelihood_ascent
 from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
 from bayesmeta.inference.gauss_newton import distance_to_mode
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
@@ -33,6 +34,7 @@ from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
 from bayesmeta.outcomes import Labels
+from bayesmeta.overriding import speaks_for
 from bayesmeta.priors import IndependentGaussian
 from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
 from bayesmeta.typing import LogJoint, Params
@@ -193,9 +195,13 @@ class GradientLearner(LinearizableLearner):
         """
         unit = self.likelihood.unit()
         if support.noise is None:
-            return unit / support.counts.clamp(min=1).to(support.x.dtype)
+            return unit * _one_over(support)
         precision = torch.where(support.mask, (unit + support.noise.mean(-1)).reciprocal(), 0.0).sum(-1)
         return torch.where(support.counts > 0, precision, unit.reciprocal()).reciprocal()
+
+    def _unit_rate_share(self, support: Data) -> Float[Tensor, "B"]:
+        """`unit_rate` in units of σ²."""
+        return _one_over(support) if support.noise is None else self.unit_rate(support) / self.likelihood.unit()
 
     def condition(self, support: Data) -> TaskPosterior:
         """The posterior around phi_hat."""
@@ -410,6 +416,10 @@ class AscentLearner(WeightLearner):
 
     def mode(self, support: Data) -> Params:
         """Where the steps end."""
+        phi = self._quick_mode(support)
+        if phi is not None and (torch.compiler.is_compiling() or not self.is_large(phi)):
+            return phi
+        # on the way phi may have left the finite numbers: now every step is looked at
         given = self.log_likelihood(support)
         return unrolled_map(
             # a graph that is made anew in the backward pass must not share parts between steps
@@ -420,6 +430,37 @@ class AscentLearner(WeightLearner):
             first_order=self.first_order,
             checkpoint=[p for p in self.parameters() if p.requires_grad] if self.checkpoint else None,
         )
+
+    def _quick_mode(self, support: Data) -> Params | None:
+        """The same by the likelihood's score, and where the network has layers by these, too; not looked at.
+
+        None where the likelihood has no score, or a subclass climbs something else.
+        """
+        kind = type(self)
+        if self.checkpoint or not speaks_for(kind, "_quick_mode", "log_likelihood", "unit_rate", "summed"):
+            return None
+        score = self.likelihood.unit_score(support)
+        if score is None:
+            return None
+        start, rates = self.start(support.num_tasks), self.rates()
+        if self.first_order:  # the rates have gradients, and what they multiply has none
+            lr = self.summed({name: rate / self.likelihood.unit().detach() for name, rate in rates.items()}, support)
+            f_of = partial(self._at, support.x)
+            return likelihood_ascent(f_of, score, start, steps=self.steps, rates=lr, first_order=True)
+        score = score.times(self._unit_rate_share(support))
+        one = next(iter(rates.values()))
+        if one.numel() > 1 or any(rate is not one for rate in rates.values()):
+            return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps, rates=rates)
+        score = score.times(one)
+        layers = self.network.layers_of() if speaks_for(kind, "_quick_mode", "forward") else None
+        if layers is None:
+            return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
+        shared = {name: value for name, value in self.network.named_parameters() if name not in start}
+        f_of = partial(_of_network, self.network, support.x)
+        return dense_likelihood_ascent(layers, f_of, support.x, score, start, shared, steps=self.steps)
+
+    def _at(self, x: Tensor, phi: Params) -> Tensor:
+        return self.forward(phi, x)
 
     def shrinkage(self) -> Shrinkage:
         """That of the prior that the steps imply."""
@@ -563,6 +604,15 @@ def require_supported(network: Network) -> None:
                     f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "
                     f"as {name!r} in {type(network).__name__}: {remedy}"
                 )
+
+
+def _one_over(support: Data) -> Float[Tensor, "B"]:
+    """1 / N, and 1 for no points."""
+    return support.counts.clamp(min=1).to(support.x.dtype).reciprocal()
+
+
+def _of_network(network: Network, x: Tensor, phi: Params) -> Tensor:
+    return network.stacked(phi, x)
 
 
 def _largest(value: Tensor, dims: int, num_tasks: int) -> Float[Tensor, "B"]:
