@@ -72,6 +72,12 @@ def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
     return total
 
 
+def norms(values: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each value, all by one call: as for `added`."""
+    found: list[Tensor] = torch._foreach_norm(list(values), 2)
+    return found
+
+
 class Unrounded(nn.Module):
     """A module whose own buffers `.to()`, `.float()` and the like move to another device, but never round.
 

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bayesmeta.likelihoods.score import Mean
-from bayesmeta.networks.dense_layers import Activation
+from bayesmeta.networks.dense_layers import Activation, affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def _step(
     lowest = plan.lowest([index < plan.moving for index in range(len(parameters))])
     for place, offset, activation in plan.layers:
         inputs.append(x)
-        z = torch.baddbmm(parameters[offset][:, None], x, parameters[place].mT)
+        z = affine(parameters[offset], x, parameters[place])
         if activation is None:
             x, slope, bend = z, None, None
         else:
@@ -143,11 +143,11 @@ def _step(
         delta = back if slope is None else back * slope
         deltas.append(delta)
         if place < plan.moving:
-            moved[place] = torch.baddbmm(parameters[place], delta.mT, inputs[index])
+            moved[place] = _outer(parameters[place], delta, inputs[index])
         if offset < plan.moving:
             moved[offset] = parameters[offset] + delta.sum(1)
         if index > lowest:
-            back = delta @ parameters[place]
+            back = _times(None, delta, parameters[place])
     if not keep:
         return moved, None
     deltas += [None] * lowest
@@ -177,8 +177,8 @@ def _back(
             entered.append(change)
             along, shift = directions[place], directions[offset]
             moved = None if shift is None else shift[:, None].expand(-1, step.residual.shape[1], -1)
-            moved = _plus(moved, step.inputs[index], along)
-            moved = _plus(moved, change, step.parameters[place])
+            moved = moved if along is None else _times(moved, step.inputs[index], along.mT)
+            moved = moved if change is None else _times(moved, change, step.parameters[place].mT)
             changes.append(moved)
             slope = step.slopes[index]
             change = moved if moved is None or slope is None else moved * slope
@@ -196,13 +196,14 @@ def _back(
                 inner = torch.addcmul(inner, bend, moved)
             delta, along = step.deltas[index], directions[place]
             if to[place] or place < plan.moving:
-                found[place] = _plus(
-                    _plus(found[place], inner.mT, step.inputs[index], True), delta.mT, entered[index], True
-                )
+                total = _outer(found[place], inner, step.inputs[index])
+                entry = entered[index]
+                found[place] = total if entry is None or delta is None else _outer(total, delta, entry)
             if to[offset] or offset < plan.moving:
                 found[offset] = _sum(found[offset], inner.sum(1))
             if index > lowest:
-                back = _plus(inner @ step.parameters[place], delta, along, True)
+                back = _times(None, inner, step.parameters[place])
+                back = back if delta is None or along is None else _times(back, delta, along)
     return of_weight, of_y, None, *[value if want else None for value, want in zip(found, to, strict=True)]
 
 
@@ -210,9 +211,19 @@ def _sum(total: Tensor | None, value: Tensor) -> Tensor:
     return value if total is None else total + value
 
 
-def _plus(total: Tensor | None, left: Tensor | None, right: Tensor | None, plain: bool = False) -> Tensor | None:
-    """total + left rightᵀ (left right, where plain), in which nothing is zero."""
-    if left is None or right is None:
-        return total
-    right = right if plain else right.mT
+def _times(
+    total: Tensor | None, left: Float[Tensor, "B N I"], right: Float[Tensor, "B I O"]
+) -> Float[Tensor, "B N O"]:
+    """total + left right. Products of one column are elementwise ones, which are faster."""
+    if left.shape[-1] == 1:
+        return left * right if total is None else torch.addcmul(total, left, right)
     return left @ right if total is None else torch.baddbmm(total, left, right)
+
+
+def _outer(
+    total: Tensor | None, left: Float[Tensor, "B N O"], right: Float[Tensor, "B N I"]
+) -> Float[Tensor, "B O I"]:
+    """total + Σ_n left_n right_nᵀ."""
+    if right.shape[-1] == 1:
+        return _sum(total, (left * right).sum(1)[..., None])
+    return left.mT @ right if total is None else torch.baddbmm(total, left.mT, right)

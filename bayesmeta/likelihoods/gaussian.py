@@ -19,6 +19,9 @@ from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
 from bayesmeta.outcomes import Numbers
 
 
+LOG_2PI = math.log(2.0 * math.pi)
+
+
 class Gaussian(Likelihood):
     """y ~ N(f, Σ): regression with observation noise of one covariance everywhere.
 
@@ -55,10 +58,14 @@ class Gaussian(Likelihood):
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)  # also of noise that depends on x
         variance, real = self.noise.variance(), data.mask[..., None]
-        variance = variance if data.noise is None else variance + torch.where(real, data.noise, 0.0)
-        y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
-        each = (variance.log() + math.log(2.0 * math.pi)).expand(y.shape)
-        constant = -0.5 * torch.where(real, each, 0.0).sum((-1, -2))
+        y = torch.where(real, data.y, 0.0)
+        if data.noise is None:
+            weight, each = real * (-0.5 / variance), (variance.log() + LOG_2PI).sum()
+            constant = data.mask.sum(-1) * (-0.5 * each)
+        else:
+            variance = variance + torch.where(real, data.noise, 0.0)
+            weight = torch.where(real, -0.5 / variance, 0.0)
+            constant = -0.5 * torch.where(real, variance.log() + LOG_2PI, 0.0).sum((-1, -2))
 
         def log_prob(f: Tensor) -> Tensor:
             if f.shape[-1] != self.network_outputs:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -60,6 +61,25 @@ def activation_of(module: nn.Module) -> Activation | None:
     if isinstance(module, nn.GELU) and module.approximate != "none":
         return None
     return KNOWN.get(type(module))
+
+
+def affine(
+    bias: Float[Tensor, "B O"], inputs: Float[Tensor, "B N I"], weight: Float[Tensor, "B O I"]
+) -> Float[Tensor, "B N O"]:
+    """W u + b of each task.
+
+    Args:
+        bias: b.
+        inputs: u.
+        weight: W.
+
+    Example:
+        >>> affine(torch.zeros(1, 2), torch.ones(1, 1, 3), torch.ones(1, 2, 3)).tolist()
+        [[[3.0, 3.0]]]
+    """
+    if inputs.shape[-1] == 1:  # a matrix product of one column is slower than an elementwise one
+        return torch.addcmul(bias[:, None], inputs, weight.mT)
+    return torch.baddbmm(bias[:, None], inputs, weight.mT)
 
 
 def renamed(layers: Sequence[DenseLayer], prefix: str) -> list[DenseLayer]:

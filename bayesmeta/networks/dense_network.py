@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from bayesmeta.networks.dense_layers import affine
 from bayesmeta.networks.jacobian import Factor, FactoredJacobian
 from bayesmeta.networks.network import PREFIX, DenseOutput, Network
 from bayesmeta.typing import Params
@@ -76,7 +77,7 @@ class DenseNetworkOutput(DenseOutput, DenseNetwork):
             factors = {PREFIX + name: factor for name, factor in beneath.items()}
             return factors | {"output.weight": Factor(delta, features), "output.bias": Factor(delta)}
 
-        return torch.baddbmm(bias[:, None], features, weight.mT), back
+        return affine(bias, features, weight), back
 
 
 def delta_times(delta: Float[Tensor, "B N K O"], weight: Float[Tensor, "B O I"]) -> Float[Tensor, "B N K I"]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from bayesmeta.errors import DataError
 from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
-from bayesmeta.networks.dense_layers import DenseLayer, activation_of
+from bayesmeta.networks.dense_layers import DenseLayer, activation_of, affine
 from bayesmeta.networks.jacobian import Factor
 from bayesmeta.typing import Params
 
@@ -89,7 +89,7 @@ class MLP(DenseNetwork):
         """The last layer at every point, each task with weights of its own: one batched product a layer."""
         for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
             seen = _normalised(x)[0] if index and self.norm else x
-            out = activation(torch.baddbmm(bias[:, None], seen, weight.mT))
+            out = activation(affine(bias, seen, weight))
             x = x + out if index and self.skip else out
         return x
 
@@ -101,7 +101,7 @@ class MLP(DenseNetwork):
         inputs, scales, slopes, weights = [], [], [], []
         for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
             seen, scale = _normalised(x) if index and self.norm else (x, None)
-            out, slope = _with_slope(activation, torch.baddbmm(bias[:, None], seen, weight.mT))
+            out, slope = _with_slope(activation, affine(bias, seen, weight))
             inputs.append(seen)
             scales.append(scale)
             slopes.append(slope[:, :, None])

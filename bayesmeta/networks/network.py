@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.networks.dense_layers import DenseLayer, renamed
+from bayesmeta.networks.dense_layers import DenseLayer, affine, renamed
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.terms import Quantities, Terms
 from bayesmeta.overriding import speaks_for
@@ -224,7 +224,7 @@ class DenseOutput(WholeNetwork):
             rows: the features.
         """
         _, weight, bias = self.parts(phi, len(rows))
-        return torch.baddbmm(bias[:, None], rows, weight.mT)
+        return affine(bias, rows, weight)
 
     @override
     def dense_layers(self) -> Sequence[DenseLayer] | None:

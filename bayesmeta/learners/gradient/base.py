@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
@@ -36,7 +37,7 @@ from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
 from bayesmeta.outcomes import Labels
 from bayesmeta.overriding import speaks_for
 from bayesmeta.priors import IndependentGaussian
-from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
+from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION, norms
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
@@ -157,6 +158,13 @@ class GradientLearner(LinearizableLearner):
     def mode(self, support: Data) -> Params:
         """phi_hat, where the ascent of every task ends: each value `B *shape`, differentiable in theta."""
 
+    def quick_mode(self, support: Data) -> Params | None:
+        """The same in a faster way, which looks at no value; None where there is none.
+
+        Where it does not end at finite numbers `mode` is asked, which says why.
+        """
+        return None
+
     @abstractmethod
     def shrinkage(self) -> Shrinkage:
         """How what the support says about a direction of phi shrinks its variance."""
@@ -215,9 +223,13 @@ class GradientLearner(LinearizableLearner):
                 task. Where no gradients are wanted, as in `adapt`, a ConvergenceWarning tells of less (`inspect`).
         """
         with self.naming_failures():
-            phi = self.mode(support)
+            phi = self.quick_mode(support)
             # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
-            if not torch.is_grad_enabled() or self.is_large(phi):
+            large = phi is None or self.is_large(phi)
+            if phi is None or (large and not all(bool(value.isfinite().all()) for value in phi.values())):
+                phi = self.mode(support)  # which says where it went wrong
+                large = self.is_large(phi)
+            if large or not torch.is_grad_enabled():
                 self.require_near(support, phi)
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.inspect(support, phi)
@@ -235,8 +247,11 @@ class GradientLearner(LinearizableLearner):
         """Whether an entry of phi is so large that it may have exploded; recorded code does not ask."""
         if torch.compiler.is_compiling():
             return False
-        largest = [torch.linalg.vector_norm(value.detach(), math.inf) for value in phi.values() if value.numel()]
-        return not bool(torch.stack(largest).amax() < LARGE)
+        values = [value.detach() for value in phi.values() if value.numel()]
+        # no entry is above the norm of all, which is had in a tenth of the time
+        if all(norm < LARGE for norm in torch.stack(norms(values)).tolist()):
+            return False
+        return not all(bool(value.abs().amax() < LARGE) for value in values)
 
     @torch.no_grad()
     def is_worse(self, support: Data, phi: Params) -> Bool[Tensor, "B"]:
@@ -416,10 +431,6 @@ class AscentLearner(WeightLearner):
 
     def mode(self, support: Data) -> Params:
         """Where the steps end."""
-        phi = self._quick_mode(support)
-        if phi is not None and (torch.compiler.is_compiling() or not self.is_large(phi)):
-            return phi
-        # on the way phi may have left the finite numbers: now every step is looked at
         given = self.log_likelihood(support)
         return unrolled_map(
             # a graph that is made anew in the backward pass must not share parts between steps
@@ -431,13 +442,11 @@ class AscentLearner(WeightLearner):
             checkpoint=[p for p in self.parameters() if p.requires_grad] if self.checkpoint else None,
         )
 
-    def _quick_mode(self, support: Data) -> Params | None:
-        """The same by the likelihood's score, and where the network has layers by these, too; not looked at.
-
-        None where the likelihood has no score, or a subclass climbs something else.
-        """
+    @override
+    def quick_mode(self, support: Data) -> Params | None:
+        # by the likelihood's score, and by the layers of the network; not where a subclass climbs something else
         kind = type(self)
-        if self.checkpoint or not speaks_for(kind, "_quick_mode", "log_likelihood", "unit_rate", "summed"):
+        if self.checkpoint or not speaks_for(kind, "quick_mode", "mode", "log_likelihood", "unit_rate", "summed"):
             return None
         score = self.likelihood.unit_score(support)
         if score is None:
@@ -452,7 +461,7 @@ class AscentLearner(WeightLearner):
         if one.numel() > 1 or any(rate is not one for rate in rates.values()):
             return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps, rates=rates)
         score = score.times(one)
-        layers = self.network.layers_of() if speaks_for(kind, "_quick_mode", "forward") else None
+        layers = self.network.layers_of() if speaks_for(kind, "quick_mode", "forward") else None
         if layers is None:
             return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
         shared = {name: value for name, value in self.network.named_parameters() if name not in start}

@@ -20,6 +20,7 @@ from bayesmeta.learner import Learner, Refit, TaskPosterior
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.jacobian import Jacobian
+from bayesmeta.overriding import speaks_for
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
@@ -224,6 +225,15 @@ class PointPosterior(GradientPosterior):
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         return IndependentPredictive(self.learner.likelihood(self.learner.forward(self.phi, x)))
+
+    @override
+    def log_density(self, data: Data) -> Float[Tensor, "B"]:
+        likelihood = self.learner.likelihood
+        own = speaks_for(type(self), "log_density", "at", "predictive_of")
+        if not own or type(likelihood).observed is not Likelihood.observed:
+            return super().log_density(data)
+        # without the distribution: its density at outcomes is the likelihood
+        return likelihood.given(data)(self.learner.forward(self.phi, data.x))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
