@@ -68,14 +68,12 @@ def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
 
     Optimisers are made of `torch._foreach_add`, which has no public name.
     """
-    total: list[Tensor] = torch._foreach_add(list(values), list(others))
-    return total
+    return list(torch._foreach_add(list(values), list(others)))
 
 
 def norms(values: Sequence[Tensor]) -> list[Tensor]:
     """The Euclidean norm of each value, all by one call: as for `added`."""
-    found: list[Tensor] = torch._foreach_norm(list(values), 2)
-    return found
+    return list(torch._foreach_norm(list(values), 2))
 
 
 class Unrounded(nn.Module):

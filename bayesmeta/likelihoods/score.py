@@ -100,7 +100,7 @@ class Score:
         """
         return (self.y - self.mean.at(f)) * self.weight
 
-    def times(self, factor: Float[Tensor, "#B"]) -> "Score":
+    def times(self, factor: Float[Tensor, "#B"] | Float[Tensor, ""]) -> "Score":
         """The same multiplied by a number of each task.
 
         Args:
