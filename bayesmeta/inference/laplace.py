@@ -24,7 +24,10 @@ from torch import Tensor
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal
+from bayesmeta.torch_private import is_mapped
 from bayesmeta.typing import Params
+
+MOST_FACTORS = 16  # of a polynomial of matrices: more cost as much as a spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +294,8 @@ class Shrinkage(ABC):
         Args:
             curvature: of the support.
         """
-        variance = self.variance(curvature.white().square().sum(1)) * curvature.scale().square()
+        squares = flat_diagonal(curvature.squares, curvature.shapes)
+        variance = self.variance(curvature.rows.squared() * squares) * squares
         sizes = [shape.numel() for shape in curvature.shapes.values()]
         parts = zip(curvature.shapes.items(), variance.split(sizes, 1), strict=True)
         return DiagonalBelief(curvature, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
@@ -329,14 +333,40 @@ class EarlyStopping(Shrinkage):
     steps: int
 
     def full(self, curvature: Curvature) -> EarlyStoppedBelief:
-        """Through the spectrum of AAᵀ."""
+        """Through the spectrum of AAᵀ, or where no step overshoots by the polynomial that g is there."""
         kernel = curvature.kernel()
-        inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
+        if self.steps <= MOST_FACTORS and _is_below_one(kernel):
+            inner = _polynomial_excess(kernel, self.steps)
+        else:
+            inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
         return EarlyStoppedBelief(curvature, self.steps, kernel, inner)
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """s(l) = k + l g(l)."""
         return self.steps + information * variance_excess(information, self.steps)
+
+
+def _is_below_one(kernel: Float[Tensor, "B NK NK"]) -> bool:
+    """Whether no eigenvalue is above 1, which a Cholesky factor says at a tenth of the price of a spectrum.
+
+    Recorded and mapped code decides nothing.
+    """
+    if kernel.shape[-1] == 0 or torch.compiler.is_compiling() or is_mapped(kernel):
+        return False
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    return not bool(torch.linalg.cholesky_ex(eye - kernel.detach()).info.any())
+
+
+def _polynomial_excess(kernel: Float[Tensor, "B NK NK"], steps: int) -> Float[Tensor, "B NK NK"]:
+    """g(AAᵀ) where no eigenvalue is above 1: -Σ_{i=0}^{k-2} (k - 1 - i) (I - AAᵀ)^i."""
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    if steps < 3:
+        return (float(1 - steps) * eye).expand_as(kernel)
+    left = eye - kernel
+    total = -left - 2.0 * eye
+    for i in reversed(range(steps - 3)):
+        total = torch.baddbmm(float(i + 1 - steps) * eye, total, left)
+    return total
 
 
 def variance_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tensor, "*b"]:

@@ -6,6 +6,7 @@ products cost the width of a layer, not its weights. So they do with a D of one 
 for each layer, (δ·(r δ'))(a·(c a')); a D that differs freely within a layer has no factors.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -74,6 +75,10 @@ class Jacobian(ABC):
         """N K."""
 
     @abstractmethod
+    def squared(self) -> Float[Tensor, "B P"]:
+        """The sum over rows of the square of each entry, in float64: the diagonal of JᵀJ."""
+
+    @abstractmethod
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v, in float64."""
 
@@ -123,6 +128,10 @@ class DenseJacobian(Jacobian):
         """N K."""
         return self.rows.shape[1] * self.rows.shape[2]
 
+    def squared(self) -> Float[Tensor, "B P"]:
+        """The squares of all rows, added up."""
+        return self.rows.double().flatten(1, 2).square().sum(1)
+
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v as one product over all of phi."""
         return (self.rows.double().flatten(1, 2) @ vector.double()[..., None])[..., 0]
@@ -152,6 +161,11 @@ class Factor:
     delta: Float[Tensor, "B N K O"]
     inputs: Float[Tensor, "B N I"] | None = None
 
+    @functools.cached_property
+    def wide(self) -> "Factor":
+        """The same in float64."""
+        return Factor(self.delta.double(), None if self.inputs is None else self.inputs.double())
+
     def dense(self) -> Float[Tensor, "B N K Q"]:
         """The part written out, each row flattened."""
         if self.inputs is None:
@@ -178,22 +192,20 @@ class FactoredJacobian(Jacobian):
         """J D J'ᵀ as a sum over layers."""
         if not isinstance(other, FactoredJacobian):
             return other.gram(self, diagonal).mT
-        count, other_count = self._num_outputs, other._num_outputs
-        total: Tensor | float = 0.0
-        for name, factor in self.factors.items():
-            right, left = other.factors[name], _times_diagonal(factor, diagonal[name])
-            if left is None:
-                rows = _dense_times(factor, diagonal[name])
-                product = rows.flatten(1, 2) @ right.dense().double().flatten(1, 2).mT
-            else:
-                product = left.delta.flatten(1, 2) @ right.delta.double().flatten(1, 2).mT
-                if left.inputs is not None and right.inputs is not None:
-                    inner = left.inputs @ right.inputs.double().mT
-                    if count * other_count > 1:
-                        inner = inner.repeat_interleave(count, 1).repeat_interleave(other_count, 2)
-                    product = product * inner
-            total = total + product
-        assert isinstance(total, Tensor)
+        total: Tensor | None = None
+        for names in self._layers():
+            shared: Tensor | None = None  # δ·δ', which weight and bias of a layer have in common
+            for name in names:
+                own, right, value = self.factors[name].wide, other.factors[name].wide, diagonal[name]
+                scale = _common(own, value)
+                if scale is None:
+                    product = self._unequal(name, value, right)
+                else:
+                    if shared is None:
+                        shared = own.delta.flatten(1, 2) @ right.delta.flatten(1, 2).mT
+                    product = shared * (scale if own.inputs is None else scale * self._inner(own, right))
+                total = product if total is None else total + product
+        assert total is not None
         return total
 
     def blocks(self, diagonal: Diagonal) -> Float[Tensor, "B N K K"]:
@@ -204,22 +216,31 @@ class FactoredJacobian(Jacobian):
             if left is None:
                 product = _dense_times(factor, diagonal[name]) @ factor.dense().double().mT
             else:
-                product = left.delta @ factor.delta.double().mT
-                if left.inputs is not None and factor.inputs is not None:
-                    product = product * (left.inputs * factor.inputs.double()).sum(-1)[..., None, None]
+                product = _of_points(left.delta, factor.wide.delta)
+                if left.inputs is not None and factor.wide.inputs is not None:
+                    product = product * (left.inputs * factor.wide.inputs).sum(-1)[..., None, None]
             total = total + product
         assert isinstance(total, Tensor)
         return total
 
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "FactoredJacobian":
         """The factors, with Rᵀ δ in place of δ."""
-        real = mask[..., None, None]
+        root = torch.where(mask[..., None, None], root.mT, 0.0)
+        # weight and bias of a layer go on having one δ
+        found = {id(factor.delta): factor.delta for factor in self.factors.values()}
+        found = {key: root * delta if root.shape[-1] == 1 else root @ delta for key, delta in found.items()}
         return FactoredJacobian(
-            {
-                name: replace(factor, delta=torch.where(real, root.mT @ factor.delta, 0.0))
-                for name, factor in self.factors.items()
-            }
+            {name: replace(factor, delta=found[id(factor.delta)]) for name, factor in self.factors.items()}
         )
+
+    def squared(self) -> Float[Tensor, "B P"]:
+        """Σ_n u_n u_n over rows u_n, number by number: Σ_n δ² a²ᵀ, layer by layer."""
+        parts = []
+        for factor in self.factors.values():
+            delta = factor.wide.delta.square().sum(2)  # B N O
+            inputs = factor.wide.inputs
+            parts.append(delta.sum(1) if inputs is None else (delta.mT @ inputs.square()).flatten(1))
+        return torch.cat(parts, 1)
 
     @property
     def num_rows(self) -> int:
@@ -252,26 +273,75 @@ class FactoredJacobian(Jacobian):
         """All parts written out, side by side."""
         return torch.cat([factor.dense() for factor in self.factors.values()], -1)
 
+    def _layers(self) -> list[list[str]]:
+        """Names by the δ that they share."""
+        found: dict[int, list[str]] = {}
+        for name, factor in self.factors.items():
+            found.setdefault(id(factor.delta), []).append(name)
+        return list(found.values())
+
+    def _inner(self, left: Factor, right: Factor) -> Tensor:
+        """a·a' of all pairs of rows."""
+        assert left.inputs is not None and right.inputs is not None
+        inner = left.inputs @ right.inputs.mT
+        counts = left.delta.shape[2], right.delta.shape[2]
+        if max(counts) > 1:
+            inner = inner.repeat_interleave(counts[0], 1).repeat_interleave(counts[1], 2)
+        return inner
+
+    def _unequal(self, name: str, value: Tensor | OuterProduct, right: Factor) -> Float[Tensor, "B NK MK"]:
+        """The part of a parameter whose numbers differ in D."""
+        factor = self.factors[name]
+        left = _times_diagonal(factor, value)
+        if left is not None:
+            product = left.delta.flatten(1, 2) @ right.delta.flatten(1, 2).mT
+            return product if left.inputs is None else product * self._inner(left, right)
+        own, (rows, columns) = factor.wide, (factor.delta.shape[1:3].numel(), right.delta.shape[1:3].numel())
+        assert own.inputs is not None and right.inputs is not None
+        size, width = own.delta.shape[-1], own.inputs.shape[-1]
+        if rows * columns * (size + width) >= (rows + columns) * size * width:
+            return _dense_times(factor, value).flatten(1, 2) @ right.dense().flatten(1, 2).mT
+        # Σ_oi δ_o δ'_o d_oi a_i a'_i: with few points pairs of rows are fewer numbers than rows times weights
+        scale = value.dense() if isinstance(value, OuterProduct) else value
+        a, b = (each.inputs.repeat_interleave(each.delta.shape[2], 1) for each in (own, right))
+        inner = (a[:, :, None] * b[:, None]).flatten(1, 2) @ scale.double().mT  # B NKMK O
+        pairs = own.delta.flatten(1, 2)[:, :, None] * right.delta.flatten(1, 2)[:, None]
+        return (pairs.flatten(1, 2) * inner).sum(-1).unflatten(1, (rows, columns))
+
     @property
     def _num_outputs(self) -> int:
         return next(iter(self.factors.values())).delta.shape[2]
 
 
+def _of_points(left: Float[Tensor, "B N K O"], right: Float[Tensor, "B N K O"]) -> Float[Tensor, "B N K K"]:
+    """δ·δ' of the outputs of each point."""
+    if left.shape[2] == 1:  # a matrix product a point is slower
+        return (left * right).sum(-1, keepdim=True)
+    return left @ right.mT
+
+
+def _common(factor: Factor, value: Tensor | OuterProduct) -> Tensor | None:
+    """D where it is one number for all of a parameter: `()` or `B 1 1`, in float64; else None."""
+    if isinstance(value, OuterProduct):
+        return None
+    dims = 1 if factor.inputs is None else 2
+    if value.ndim <= dims:  # no axis of tasks
+        return value.double().reshape(()) if value.numel() == 1 else None
+    return value.double().reshape(-1, 1, 1) if value.shape[1:].numel() == 1 else None
+
+
 def _times_diagonal(factor: Factor, value: Tensor | OuterProduct) -> Factor | None:
     """δ aᵀ with each entry multiplied by D's, in float64; None where D has no factors."""
-    inputs = None if factor.inputs is None else factor.inputs.double()
+    wide = factor.wide
     if isinstance(value, OuterProduct):
-        assert inputs is not None  # an outer product is of a weight
-        return Factor(factor.delta.double() * value.rows.double(), inputs * value.columns.double())
-    dims = 1 if inputs is None else 2
-    value = value.double()
-    if value.ndim <= dims:  # no axis of tasks
-        if value.numel() == 1:
-            return Factor(factor.delta.double() * value.reshape(()), inputs)
-    elif value.shape[1:].numel() == 1:
-        return Factor(factor.delta.double() * value.reshape(-1, 1, 1, 1), inputs)
-    if inputs is None:  # a bias of its own number each
-        return Factor(factor.delta.double() * (value if value.ndim == 1 else value[:, None, None]))
+        assert wide.inputs is not None  # an outer product is of a weight
+        return Factor(wide.delta * value.rows.double(), wide.inputs * value.columns.double())
+    common = _common(factor, value)
+    if common is not None:
+        return Factor(wide.delta * (common[..., None] if common.ndim else common), wide.inputs)
+    if wide.inputs is None:  # a bias of its own number each
+        value = value.double()
+        return Factor(wide.delta * (value if value.ndim == 1 else value[:, None, None]))
     return None
 
 

@@ -167,6 +167,11 @@ def _through_norm(
 def _with_slope(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     """The activation and its derivative, elementwise."""
     keep = torch.is_grad_enabled() and z.requires_grad
+    known = activation_of(activation)
+    if known is not None:
+        out = known.value(z)
+        with torch.set_grad_enabled(keep and known.bend is not None):
+            return out, known.slope(z, out)
     with torch.enable_grad():
         leaf = z if keep else z.detach().requires_grad_()
         a: Tensor = activation(leaf)

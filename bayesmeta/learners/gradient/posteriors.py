@@ -263,14 +263,14 @@ class LinearizedPosterior(GradientPosterior):
         likelihood = self.learner.likelihood
         f = self.learner.forward(self.phi, x).double()
         rows = self.learner.jacobian(self.phi, x)
-        blocks = self.belief.blocks(rows)
         if isinstance(likelihood, Gaussian):
             return DenseGaussianPredictive(
                 location=f,
-                blocks=blocks,
+                point_covariance=partial(self.belief.blocks, rows),
                 latent_covariance=partial(self.belief.covariance, rows),
                 noise_covariance=likelihood.noise.covariance().double(),
             )
+        blocks = self.belief.blocks(rows)
         if self.draws:
             return _by_draws(likelihood, f, blocks, self.draws)
         variance = blocks.diagonal(dim1=-2, dim2=-1).clamp(min=0.0)
