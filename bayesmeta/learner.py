@@ -239,14 +239,6 @@ class TaskPosterior(OneLine, ABC):
         predictive = self.at(data.x)
         return predictive if data.noise is None else predictive.with_noise(data.noise)
 
-    def log_density(self, data: Data) -> Float[Tensor, "B"]:
-        """log p(y | x, D, theta), joint over the real points of each task, in nats: what training maximises.
-
-        Args:
-            data: points of the same tasks that are checked.
-        """
-        return self.predictive_of(data).log_prob(data.y, data.mask)
-
     @abstractmethod
     def at(self, x: Float[Tensor, "B M *x"]) -> Predictive:
         """The predictive at query points that are checked: what `predict` returns."""
@@ -548,7 +540,8 @@ class Learner(Described, nn.Module, ABC):
     def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """What `meta_loss` returns, of tasks that are checked: -log p(query | support, theta) / M by default."""
         query = tasks.query
-        return -self.condition(tasks.support).log_density(query) / query.counts.clamp(min=1)
+        predictive = self.condition(tasks.support).predictive_of(query)
+        return -predictive.log_prob(query.y, query.mask) / query.counts.clamp(min=1)
 
     def evidence(self, data: Data) -> Float[Tensor, "B"]:
         """What `log_evidence` returns, of data that are checked. Raises UnsupportedError where it has no form."""

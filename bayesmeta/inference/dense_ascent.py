@@ -16,7 +16,7 @@ and what comes back to w is ż_L ∘ (y - m). All steps are one node of autograd
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -73,17 +73,27 @@ class DenseAscent:
         return list(ends)
 
 
-@dataclass(slots=True, eq=False)
-class _Kept:
+class _Kept(NamedTuple):
     """What a step keeps for its derivative: lists have an entry for each layer."""
 
-    parameters: list[Tensor]
-    inputs: list[Tensor]  # u
-    slopes: list[Tensor | None]  # a'
-    bends: list[Tensor | None]  # a'' ∘ (W_l+1ᵀ δ_l+1)
-    deltas: list[Tensor | None]  # δ, where something moves there or below
+    parameters: Sequence[Tensor]
+    inputs: Sequence[Tensor]  # u
+    slopes: Sequence[Tensor | None]  # a'
+    bends: Sequence[Tensor | None]  # a'' ∘ (W_l+1ᵀ δ_l+1)
+    deltas: Sequence[Tensor | None]  # δ, where something moves there or below
     mean: Tensor  # m
     residual: Tensor  # y - m
+
+    def flat(self) -> list[Tensor | None]:
+        """All of it, one after the other."""
+        return [*self.parameters, *self.inputs, *self.slopes, *self.bends, *self.deltas, self.mean, self.residual]
+
+    @classmethod
+    def of(cls, flat: Sequence[Any], count: int, layers: int) -> "_Kept":
+        """The opposite of `flat`, for so many parameters and layers."""
+        ends = [count + i * layers for i in range(5)]
+        parts = [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+        return cls(*parts, *flat[ends[-1] :])
 
 
 class _Steps(torch.autograd.Function):
@@ -94,16 +104,17 @@ class _Steps(torch.autograd.Function):
         parameters, kept = list(start), []
         for _ in range(plan.steps):
             parameters, step = _step(plan, weight, y, x, parameters, keep)
-            kept.append(step)
+            kept += [] if step is None else step.flat()
         if keep:
-            ctx.save_for_backward(weight, y, x, *start)
-            ctx.kept = kept
+            ctx.save_for_backward(weight, y, *start, *kept)
         return tuple(parameters[: plan.moving])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        weight, y, _, *start = ctx.saved_tensors
         wanted = ctx.needs_input_grad
+        count, layers = len(wanted) - 4, len(ctx.plan.layers)
+        weight, y, *saved = ctx.saved_tensors
+        start, kept = saved[:count], saved[count:]
         if torch.is_grad_enabled():  # whoever wants gradients of gradients
             own = [weight, y, *start]
             leaves = [value for value, want in zip(own, (*wanted[1:3], *wanted[4:]), strict=True) if want]
@@ -111,7 +122,9 @@ class _Steps(torch.autograd.Function):
                 ends = ctx.plan.again(*own)
             found = iter(torch.autograd.grad(ends, leaves, cotangents, create_graph=True, materialize_grads=True))
             return tuple(next(found) if want else None for want in wanted)
-        return None, *_back(ctx.plan, ctx.kept, weight, wanted[1:], cotangents)
+        size = count + 4 * layers + 2
+        steps = [_Kept.of(kept[at : at + size], count, layers) for at in range(0, len(kept), size)]
+        return None, *_back(ctx.plan, steps, weight, wanted[1:], cotangents)
 
 
 def _step(

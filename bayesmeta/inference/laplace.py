@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
@@ -228,7 +229,8 @@ class EarlyStoppedBelief(Belief):
     def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
         """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ."""
         cross = self.curvature.rows.gram(jacobian, self.curvature.squares)
-        return self.steps * jacobian.gram(jacobian, self.curvature.squares) + cross.mT @ self.inner @ cross
+        own = jacobian.gram(jacobian, self.curvature.squares)
+        return torch.baddbmm(own, cross.mT, self.inner @ cross, beta=self.steps)
 
     def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
         # T = √k I + Aᵀ m(AAᵀ) A with m(l) = (√s(l) - √k) / l
@@ -288,6 +290,21 @@ class Shrinkage(ABC):
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The variance of a direction of this information, in units of S²."""
 
+    @abstractmethod
+    def covariance(
+        self,
+        kernel: Float[Tensor, "B NK NK"],
+        cross: Float[Tensor, "B NK MK"],
+        own: Float[Tensor, "B MK MK"],
+    ) -> Float[Tensor, "B MK MK"]:
+        """The covariance of f that `full(curvature).covariance(jacobian)` gives, from inner products that are known.
+
+        Args:
+            kernel: AAᵀ of the support.
+            cross: A S Jᵀ, of the support with the query.
+            own: J S² Jᵀ of the query.
+        """
+
     def diagonal(self, curvature: Curvature) -> DiagonalBelief:
         """The posterior that uses the diagonal of AᵀA alone.
 
@@ -313,6 +330,11 @@ class ExplicitPrior(Shrinkage):
         """By a Cholesky factor."""
         return LaplaceBelief(curvature, cholesky(_plus_identity(curvature.kernel()), "support covariance"))
 
+    @override
+    def covariance(self, kernel: Tensor, cross: Tensor, own: Tensor) -> Float[Tensor, "B MK MK"]:
+        white = solve_lower(cholesky(_plus_identity(kernel), "support covariance"), cross)
+        return own - white.mT @ white
+
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """1 / (1 + l)."""
         return 1.0 / (1.0 + information)
@@ -335,11 +357,16 @@ class EarlyStopping(Shrinkage):
     def full(self, curvature: Curvature) -> EarlyStoppedBelief:
         """Through the spectrum of AAᵀ, or where no step overshoots by the polynomial that g is there."""
         kernel = curvature.kernel()
+        return EarlyStoppedBelief(curvature, self.steps, kernel, self._excess(kernel))
+
+    @override
+    def covariance(self, kernel: Tensor, cross: Tensor, own: Tensor) -> Float[Tensor, "B MK MK"]:
+        return torch.baddbmm(own, cross.mT, self._excess(kernel) @ cross, beta=self.steps)
+
+    def _excess(self, kernel: Float[Tensor, "B NK NK"]) -> Float[Tensor, "B NK NK"]:
         if self.steps <= MOST_FACTORS and _is_below_one(kernel):
-            inner = _polynomial_excess(kernel, self.steps)
-        else:
-            inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
-        return EarlyStoppedBelief(curvature, self.steps, kernel, inner)
+            return _polynomial_excess(kernel, self.steps)
+        return matrix_function(kernel, lambda information: variance_excess(information, self.steps))
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """s(l) = k + l g(l)."""

@@ -69,6 +69,14 @@ class Jacobian(ABC):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "Jacobian":
         """Rᵀ J at real points, and zero at padding."""
 
+    @abstractmethod
+    def points(self, which: slice) -> "Jacobian":
+        """J of some of the points.
+
+        Args:
+            which: their positions.
+        """
+
     @property
     @abstractmethod
     def num_rows(self) -> int:
@@ -122,6 +130,10 @@ class DenseJacobian(Jacobian):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "DenseJacobian":
         """The rows multiplied by Rᵀ."""
         return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
+
+    def points(self, which: slice) -> "DenseJacobian":
+        """Their rows."""
+        return replace(self, rows=self.rows[:, which])
 
     @property
     def num_rows(self) -> int:
@@ -194,17 +206,23 @@ class FactoredJacobian(Jacobian):
             return other.gram(self, diagonal).mT
         total: Tensor | None = None
         for names in self._layers():
-            shared: Tensor | None = None  # δ·δ', which weight and bias of a layer have in common
+            # δ·δ', which weight and bias of a layer have in common, times the sum of what each of them has of its own
+            common: Tensor | None = None
             for name in names:
                 own, right, value = self.factors[name].wide, other.factors[name].wide, diagonal[name]
                 scale = _common(own, value)
                 if scale is None:
                     product = self._unequal(name, value, right)
+                    total = product if total is None else total + product
+                elif own.inputs is None:
+                    common = scale if common is None else common + scale
                 else:
-                    if shared is None:
-                        shared = own.delta.flatten(1, 2) @ right.delta.flatten(1, 2).mT
-                    product = shared * (scale if own.inputs is None else scale * self._inner(own, right))
-                total = product if total is None else total + product
+                    inner = self._inner(own, right)
+                    common = scale * inner if common is None else torch.addcmul(common, scale, inner)
+            if common is not None:
+                deltas = (each.factors[names[0]].wide.delta.flatten(1, 2) for each in (self, other))
+                shared = next(deltas) @ next(deltas).mT
+                total = common * shared if total is None else torch.addcmul(total, common, shared)
         assert total is not None
         return total
 
@@ -226,11 +244,23 @@ class FactoredJacobian(Jacobian):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "FactoredJacobian":
         """The factors, with Rᵀ δ in place of δ."""
         root = torch.where(mask[..., None, None], root.mT, 0.0)
-        # weight and bias of a layer go on having one δ
-        found = {id(factor.delta): factor.delta for factor in self.factors.values()}
-        found = {key: root * delta if root.shape[-1] == 1 else root @ delta for key, delta in found.items()}
+        return self._changed(lambda delta: root * delta if root.shape[-1] == 1 else root @ delta, lambda inputs: inputs)
+
+    def points(self, which: slice) -> "FactoredJacobian":
+        """Their factors."""
+        return self._changed(lambda delta: delta[:, which], lambda inputs: inputs[:, which])
+
+    def _changed(
+        self, delta_of: Callable[[Tensor], Tensor], inputs_of: Callable[[Tensor], Tensor]
+    ) -> "FactoredJacobian":
+        """The same of other factors; weight and bias of a layer go on having one δ."""
+        deltas = {id(factor.delta): factor.delta for factor in self.factors.values()}
+        deltas = {key: delta_of(delta) for key, delta in deltas.items()}
         return FactoredJacobian(
-            {name: replace(factor, delta=found[id(factor.delta)]) for name, factor in self.factors.items()}
+            {
+                name: Factor(deltas[id(each.delta)], None if each.inputs is None else inputs_of(each.inputs))
+                for name, each in self.factors.items()
+            }
         )
 
     def squared(self) -> Float[Tensor, "B P"]:
@@ -274,10 +304,10 @@ class FactoredJacobian(Jacobian):
         return torch.cat([factor.dense() for factor in self.factors.values()], -1)
 
     def _layers(self) -> list[list[str]]:
-        """Names by the δ that they share."""
+        """Names by the δ that they share, biases first."""
         found: dict[int, list[str]] = {}
-        for name, factor in self.factors.items():
-            found.setdefault(id(factor.delta), []).append(name)
+        for name in sorted(self.factors, key=lambda name: self.factors[name].inputs is not None):
+            found.setdefault(id(self.factors[name].delta), []).append(name)
         return list(found.values())
 
     def _inner(self, left: Factor, right: Factor) -> Tensor:

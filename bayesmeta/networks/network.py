@@ -84,6 +84,15 @@ class Network(Described, nn.Module, ABC):
         """The derivative of every output in the P numbers of phi."""
         return jacobian(self.stacked, phi, x, theta=self.parameters(), pointwise=self.pointwise)
 
+    def linearized(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N F"], Jacobian]:
+        """The output at every point, and its derivative: `stacked` and `jacobian` of the same points.
+
+        Args:
+            phi: as for `stacked`.
+            x: inputs.
+        """
+        return self.stacked(phi, x), self.jacobian(phi, x)
+
     def dense_layers(self) -> Sequence[DenseLayer] | None:
         """The layers whose composition this network is, with all of its parameters; None for another network.
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from typing_extensions import override
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference.ascent import dense_likelihood_ascent, likelihood_ascent
 from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
@@ -29,7 +29,7 @@ from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
 from bayesmeta.likelihoods import Gaussian, Likelihood
-from bayesmeta.linalg import flattened
+from bayesmeta.linalg import flattened, require_matrix
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -215,6 +215,14 @@ class GradientLearner(LinearizableLearner):
         """The posterior around phi_hat."""
         return self.posterior.of(self, support, self.find_mode(support))
 
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """-log p(query | support, theta) / M, in nats."""
+        if not speaks_for(type(self), "loss", "condition"):
+            return super().loss(tasks)
+        support, query = tasks.support, tasks.query
+        log_density = self.posterior.log_density(self, support, self.find_mode(support), query)
+        return -log_density / query.counts.clamp(min=1)
+
     def find_mode(self, support: Data) -> Params:
         """The mode of the support; a failure says which method's it is.
 
@@ -380,6 +388,28 @@ class WeightLearner(GradientLearner):
     def jacobian(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Jacobian:
         """The derivative of f in the P numbers of phi, in the network's own way."""
         return self.network.jacobian(phi, x)
+
+    @override
+    def covariance_at(
+        self, support: Data, phi: Params, x: Float[Tensor, "B M *x"], diagonal: bool = False
+    ) -> tuple[Float[Tensor, "B M K"], Float[Tensor, "B MK MK"]]:
+        parts = ("forward", "jacobian", "curvature", "belief", "diagonal_belief")
+        if not self.network.pointwise or not speaks_for(type(self), "covariance_at", *parts):
+            return super().covariance_at(support, phi, x, diagonal)
+        # one pass over the points of support and query, and one Gram matrix of all of them
+        count = support.num_points
+        f, rows = self.network.linearized(phi, torch.cat([support.x, x], 1))
+        root = self.likelihood.curvature_of(f[:, :count], support)
+        squares, shapes = self.squares(support), {name: value.shape[1:] for name, value in phi.items()}
+        if diagonal:
+            seen = Curvature.of(rows.points(slice(count)), root, support.mask, squares, shapes)
+            return f[:, count:], self.shrinkage().diagonal(seen).covariance(rows.points(slice(count, None)))
+        require_matrix(rows.num_rows, rows.num_rows)
+        gram, places = rows.gram(rows, squares), count * f.shape[-1]
+        root = torch.where(support.mask[..., None, None], root, 0.0).double()
+        seen_by = _rooted(root, gram[:, :places])  # Rᵀ of the support's rows
+        kernel, cross = _rooted(root, seen_by[..., :places].mT), seen_by[..., places:]
+        return f[:, count:], self.shrinkage().covariance(kernel, cross, gram[:, places:, places:])
 
     def draw_shape(self, phi: Params) -> tuple[int, ...]:
         """The axes of phi before those of its tasks: none, or those of draws."""
@@ -613,6 +643,13 @@ def require_supported(network: Network) -> None:
                     f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "
                     f"as {name!r} in {type(network).__name__}: {remedy}"
                 )
+
+
+def _rooted(root: Float[Tensor, "B N K K"], rows: Float[Tensor, "B NK _"]) -> Float[Tensor, "B NK _"]:
+    """Rᵀ of each point times its rows."""
+    if root.shape[-1] == 1:
+        return root[..., 0] * rows
+    return (root.mT @ rows.unflatten(1, root.shape[1:3])).flatten(1, 2)
 
 
 def _one_over(support: Data) -> Float[Tensor, "B"]:
