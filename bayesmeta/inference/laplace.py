@@ -23,8 +23,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
-from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal
+from bayesmeta.linalg import cholesky, flattened, logdet, matrix_function, require_matrix, solve_lower
+from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal, written_out
 from bayesmeta.torch_private import is_mapped
 from bayesmeta.typing import Params
 
@@ -311,11 +311,17 @@ class Shrinkage(ABC):
         Args:
             curvature: of the support.
         """
-        squares = flat_diagonal(curvature.squares, curvature.shapes)
-        variance = self.variance(curvature.rows.squared() * squares) * squares
-        sizes = [shape.numel() for shape in curvature.shapes.values()]
-        parts = zip(curvature.shapes.items(), variance.split(sizes, 1), strict=True)
-        return DiagonalBelief(curvature, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
+        information = curvature.rows.squares(curvature.squares)
+        variance = self.variance(torch.cat([flattened(value) for value in information.values()], 1))
+        parts = variance.split([shape.numel() for shape in curvature.shapes.values()], 1)
+        squares = written_out(curvature.squares)
+        return DiagonalBelief(
+            curvature,
+            {
+                name: part.reshape(-1, *shape) * squares[name].double()
+                for (name, shape), part in zip(curvature.shapes.items(), parts, strict=True)
+            },
+        )
 
 
 class ExplicitPrior(Shrinkage):
@@ -369,8 +375,14 @@ class EarlyStopping(Shrinkage):
         return matrix_function(kernel, lambda information: variance_excess(information, self.steps))
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """s(l) = k + l g(l)."""
-        return self.steps + information * variance_excess(information, self.steps)
+        """s(l): the sum of (1 - l)^i over i < k up to l = 1, and 1 / l beyond."""
+        if torch.compiler.is_compiling() or is_mapped(information) or not bool((information.detach() <= 1.0).all()):
+            return self.steps + information * variance_excess(information, self.steps)
+        left, one = 1.0 - information, information.new_ones(())
+        total = one.expand_as(information)
+        for _ in range(self.steps - 1):
+            total = torch.addcmul(one, total, left)
+        return total
 
 
 def _is_below_one(kernel: Float[Tensor, "B NK NK"]) -> bool:

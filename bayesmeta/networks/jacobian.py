@@ -83,8 +83,8 @@ class Jacobian(ABC):
         """N K."""
 
     @abstractmethod
-    def squared(self) -> Float[Tensor, "B P"]:
-        """The sum over rows of the square of each entry, in float64: the diagonal of JᵀJ."""
+    def squares(self, diagonal: Diagonal) -> Params:
+        """The diagonal of JᵀJ D by the names of phi, in float64: squares of entries, added up over rows."""
 
     @abstractmethod
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
@@ -140,9 +140,11 @@ class DenseJacobian(Jacobian):
         """N K."""
         return self.rows.shape[1] * self.rows.shape[2]
 
-    def squared(self) -> Float[Tensor, "B P"]:
+    def squares(self, diagonal: Diagonal) -> Params:
         """The squares of all rows, added up."""
-        return self.rows.double().flatten(1, 2).square().sum(1)
+        flat = self.rows.double().flatten(1, 2).square().sum(1) * flat_diagonal(diagonal, self.shapes)
+        parts = flat.split([shape.numel() for shape in self.shapes.values()], 1)
+        return {n: part.reshape(-1, *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v as one product over all of phi."""
@@ -263,14 +265,15 @@ class FactoredJacobian(Jacobian):
             }
         )
 
-    def squared(self) -> Float[Tensor, "B P"]:
-        """Σ_n u_n u_n over rows u_n, number by number: Σ_n δ² a²ᵀ, layer by layer."""
-        parts = []
-        for factor in self.factors.values():
-            delta = factor.wide.delta.square().sum(2)  # B N O
-            inputs = factor.wide.inputs
-            parts.append(delta.sum(1) if inputs is None else (delta.mT @ inputs.square()).flatten(1))
-        return torch.cat(parts, 1)
+    def squares(self, diagonal: Diagonal) -> Params:
+        """Σ_n δ² a²ᵀ, layer by layer."""
+        deltas = {id(factor.delta): factor.wide.delta.square().sum(2) for factor in self.factors.values()}  # B N O
+        found = {}
+        for name, factor in self.factors.items():
+            delta, inputs, value = deltas[id(factor.delta)], factor.wide.inputs, diagonal[name]
+            total = delta.sum(1) if inputs is None else delta.mT @ inputs.square()
+            found[name] = total * (value.dense() if isinstance(value, OuterProduct) else value).double()
+        return found
 
     @property
     def num_rows(self) -> int:
