@@ -91,6 +91,26 @@ def is_intercepted() -> bool:
     )
 
 
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward differentiation is going on: then a function of ours that has a
+    backward pass alone will not do. Publicly one learns it from the error that it raises.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each value and its other, all by one call where torch has it.
+
+    Optimisers are made of `torch._foreach_add`, which has no public name.
+    """
+    return list(torch._foreach_add(list(values), list(others)))
+
+
+def norms(values: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each value, all by one call: as for `added`."""
+    return list(torch._foreach_norm(list(values), 2))
+
+
 class Unrounded(nn.Module):
     """A module whose own buffers `.to()`, `.float()` and the like move to another device, but never round.
 
