@@ -11,14 +11,14 @@ evidence counts in full, as Bayes' rule has it.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from typing_extensions import override
 
-from bayesmeta.arguments import generator_of, seed_of, whole
+from bayesmeta.arguments import generator_at, generator_of, seed_of, whole
 from bayesmeta.data import TaskBatch
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, UnsupportedError
@@ -32,6 +32,7 @@ from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
+from bayesmeta.training.runs.parts import ModuleState, Parts, TensorState
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
@@ -242,8 +243,8 @@ def vi_hyper_posterior(
     train(step, torch.optim.Adam([step.mean, step.log_scale], lr=lr), steps, progress=progress, title="vi")
     members = []
     with torch.no_grad():
-        for _ in range(num_members):
-            _assign(learner, step.draw())
+        for member in range(num_members):
+            _assign(learner, step.draw(0, 1 + member))
             members.append(copy.deepcopy(learner))
     return HyperPosterior(members)
 
@@ -265,7 +266,7 @@ class _ThetaJoint:
 
     def prepare(self, learner: Learner) -> None:
         """Take the statistics of the tasks."""
-        prepare(learner, self.batches.source.pooled(self.batches.generator))
+        prepare(learner, self.batches.pooled())
 
     def gradient(self, learner: Learner, batch: TaskBatch, step: int) -> tuple[Tensor, Tensor]:
         """The value, and its gradient in what is drawn of theta, flat."""
@@ -290,7 +291,7 @@ class _Particles(Step):
     @override
     def gradient(self, step: int) -> Tensor:
         self.place()
-        batch = self.joint.batches.draw()
+        batch = self.joint.batches.draw(step)
         each = [self.joint.gradient(member, batch, step) for member in self.members]
         values, gradients = (torch.stack(parts) for parts in zip(*each, strict=True))
         direction = stein_direction(self.particles.detach()[:, None], gradients[:, None])[:, 0]
@@ -302,6 +303,15 @@ class _Particles(Step):
         for member in self.members:
             member.anneal(progress)
 
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return {"particles": self.particles}
+
+    @override
+    def parts(self) -> Parts:
+        members = {f"learner {place}": ModuleState(member) for place, member in enumerate(self.members)}
+        return {**members, "particles": TensorState(self.moved())}
+
 
 class _Gaussian(Step):
     """A Gaussian over theta with independent numbers: its mean and log deviation, `P` each."""
@@ -311,15 +321,15 @@ class _Gaussian(Step):
         self.mean = nn.Parameter(_flat(_trained(learner)))
         self.log_scale = nn.Parameter(torch.full_like(self.mean, math.log(initial_scale)))
 
-    def draw(self) -> Tensor:
-        """One theta, flat, by its path from the mean and the deviation."""
-        mean = self.mean
-        normal = torch.randn(mean.shape, dtype=mean.dtype, generator=self.joint.batches.generator).to(mean.device)
+    def draw(self, *place: int) -> Tensor:
+        """One theta, flat, by its path from the mean and the deviation; which one depends on the place alone."""
+        mean, generator = self.mean, generator_at(self.joint.batches.seed, *place)
+        normal = torch.randn(mean.shape, dtype=mean.dtype, generator=generator).to(mean.device)
         return mean + self.log_scale.exp() * normal
 
     @override
     def gradient(self, step: int) -> Tensor:
-        batch, theta = self.joint.batches.draw(), self.draw()
+        batch, theta = self.joint.batches.draw(step), self.draw(step, 1)
         _assign(self.learner, theta.detach())
         value, gradient = self.joint.gradient(self.learner, batch, step)
         # ∇ of E log p(theta, tasks) by the path of the draw; the entropy is Σ log scale and a constant
@@ -331,10 +341,18 @@ class _Gaussian(Step):
     def anneal(self, progress: float) -> None:
         self.learner.anneal(progress)
 
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return {"mean": self.mean, "log_scale": self.log_scale}
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner), "gaussian": TensorState(self.moved())}
+
 
 def _batches(tasks: TaskDataset, batch_size: int, split: Split | None, seed: int) -> Batches:
     split = RandomSplit() if split is None else split
-    return Batches(tasks, batch_size, split, generator_of(seed))
+    return Batches(tasks, batch_size, split, seed_of(seed))
 
 
 def _trained(learner: Learner) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The training loop on its own: the schedule, clipping, what it refuses, and what it puts back."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta.errors import InferenceError
 from bayesmeta.training.loop import Batches, Step, Validation, losses_of, restoring, train
+from bayesmeta.training.runs.parts import Parts, TensorState
 
 
 @dataclass
@@ -28,6 +29,12 @@ class _Slope(Step):
 
     def anneal(self, progress: float) -> None:
         self.progress.append(progress)
+
+    def moved(self) -> dict[str, Tensor]:
+        return {"value": self.value}
+
+    def parts(self) -> Parts:
+        return {"value": TensorState(self.moved())}
 
 
 def _sgd(step: _Slope) -> torch.optim.Optimizer:
@@ -118,12 +125,15 @@ def test_validation_comes_in_its_turn_and_at_the_end() -> None:
 
 
 def test_batches_and_losses() -> None:
-    tasks, generator = bm.tasks.Sinusoid().dataset(5, 6), torch.Generator().manual_seed(0)
-    assert Batches(tasks, 3, bm.tasks.RandomSplit(), generator).total_points == 30.0
-    simulated = Batches(bm.tasks.Sinusoid(), 3, bm.tasks.RandomSplit.at(2, 4), generator)
+    tasks = bm.tasks.Sinusoid().dataset(5, 6)
+    assert Batches(tasks, 3, bm.tasks.RandomSplit(), 0).total_points == 30.0
+    simulated = Batches(bm.tasks.Sinusoid(), 3, bm.tasks.RandomSplit.at(2, 4), 0)
     assert simulated.total_points == math.inf
-    batch = simulated.draw()
+    batch = simulated.draw(1)
     assert batch.num_tasks == 3
+    assert torch.equal(simulated.draw(1).query.y, batch.query.y)  # of (seed, step) alone
+    others = simulated.draw(2), replace(simulated, seed=1).draw(1)
+    assert not any(torch.equal(other.query.y, batch.query.y) for other in others)
     learner = bm.ALPaCA(bm.Identity(1)).double()
     assert torch.equal(losses_of(learner, None)(batch), learner.meta_loss(batch))
     assert torch.equal(losses_of(learner, bm.training.Evidence())(batch), bm.training.Evidence()(learner, batch))
