@@ -12,7 +12,7 @@ nothing. What is drawn, and whether it is to be trusted, is in `chains`.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,12 +23,14 @@ from torch import Tensor
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.inference.chains import Chains, warn_unless_converged
+from bayesmeta.inference.compiled_function import compiled
 from bayesmeta.inference.nuts_metric import DiagonalMetric, Metric, times_root, window_ends
 from bayesmeta.modes import settled
 from bayesmeta.typing import LogJoint, Params
 
 MOST_ENERGY_LOST = 1000.0  # nats: beyond, the trajectory diverges
 LOOK_EVERY = 4  # leaves: whether all rows are done, and how long trajectories are, as a GPU waits where Python looks
+COMPILED_LEVELS, MOST_LEVELS = 5, 2**10  # trees of at most 31 leaves have a program of their own
 MOST_NORMALS = 2**20  # drawn at a time
 
 
@@ -42,6 +44,7 @@ def nuts(
     metric: Metric | None = None,
     target_acceptance: float = 0.8,
     max_depth: int = 10,
+    compile: bool = False,
 ) -> Chains:
     """Draw from the density of phi of each task, by several chains of each: any batched log density will do.
 
@@ -84,7 +87,7 @@ def nuts(
     if not bool(finite.all()):
         task = int((~finite).nonzero()[0])
         raise InferenceError(f"expected a finite log joint where chains begin, got one of task {task} not", task=task)
-    sampler = _Sampler(max_depth, target_acceptance, generator)
+    sampler = _Sampler(max_depth, target_acceptance, generator, compile, flat.device)
     step = sampler.reasonable_step(target, point)
     begin, *ends = window_ends(num_warmup)
     run, done = sampler.run(target, point, begin, step), begin
@@ -135,11 +138,13 @@ class NUTS(Described):
         metric: Metric | None = None,
         target_acceptance: float = 0.8,
         max_depth: int = 10,
+        compile: bool = False,
     ) -> None:
         if num_chains < 2:
             raise DataError(f"expected at least two chains, to be compared with each other, got {num_chains}")
         self.num_chains, self.num_draws, self.num_warmup = num_chains, num_draws, num_warmup
         self.metric, self.target_acceptance, self.max_depth = metric, target_acceptance, max_depth
+        self.compile = compile
 
     @settled
     def chains(self, log_joint: LogJoint, start: Params, generator: torch.Generator | None = None) -> Chains:
@@ -153,6 +158,7 @@ class NUTS(Described):
             metric=self.metric,
             target_acceptance=self.target_acceptance,
             max_depth=self.max_depth,
+            compile=self.compile,
         )
 
 
@@ -315,11 +321,15 @@ class _Leaf(NamedTuple):
         step: their step sizes.
         record: of each row's trajectory so far, `P+4 chains B`: what is drawn of it, its log joint, whether it has
             diverged, its mean acceptance, its length.
+        place: where this leaf is to be kept in `saved`.
+        kept: what is to be kept of it, `2P chains B`.
     """
 
     rows: _Rows
     step: _StepSize
     record: Tensor
+    place: Int[Tensor, "chains B"]
+    kept: Tensor
 
 
 class _Trees:
@@ -329,38 +339,48 @@ class _Trees:
     happens: with dozens of rows it happens at every leaf.
 
     Args:
-        target: the density.
         max_depth: a trajectory has at most 2^max_depth - 1 leaves.
         acceptance: what the step size is learned for.
+        device: of the rows.
     """
 
-    def __init__(self, target: _Target, max_depth: int, acceptance: float) -> None:
-        self.target, self.max_depth, self.acceptance = target, max_depth, acceptance
+    def __init__(self, max_depth: int, acceptance: float, device: torch.device) -> None:
+        self.max_depth, self.acceptance = max_depth, acceptance
         # of the leaf n of a subtree: where its momentum is kept, and which kept ones begin a subtree that ends with it
         leaves = range(2 ** (max_depth - 1))
         places = [(n >> 1).bit_count() if n % 2 == 0 else max_depth for n in leaves]
         endings = [(~n & (n + 1)).bit_length() - 1 for n in leaves]
-        device = target.root.device
         self.places = torch.tensor(places, device=device)
         last, count = torch.tensor([[(n >> 1).bit_count() for n in leaves], endings], device=device)[:, None]
         levels = torch.arange(max_depth, device=device)[:, None]
         self.begins = (levels <= last) & (levels > last - count)  # max_depth, leaves
 
     def leaf(
-        self, rows: _Rows, saved: Tensor, chance: _Chance, step: _StepSize, count: Int[Tensor, ""], levels: int
+        self,
+        target: _Target,
+        rows: _Rows,
+        saved: Tensor,
+        chance: _Chance,
+        step: _StepSize,
+        count: Int[Tensor, ""],
+        levels: int,
     ) -> _Leaf:
         """One leapfrog step of every row, in a new trajectory or subtree where the last has ended.
 
         Args:
+            target: the density.
             rows: they.
-            saved: `max_depth + 1, 2P, chains B`, changed in place: of leaves that later ones are checked against, the
-                momentum, and half of it with the sum of those before.
+            saved: `levels or more, 2P, chains B`: of leaves that later ones are checked against, the momentum, and half
+                of it with the sum of those before.
             chance: the randomness.
             step: step sizes.
             count: step sizes are learned in rows that have done fewer transitions.
             levels: how many of `saved` may be in use.
+
+        Returns:
+            the rows one leaf later.
         """
-        size = self.target.size
+        size = target.size
         begins, other = rows.ends, rows.grown & chance.other_end
         fresh = torch.cat([chance.momentum, rows.proposal])
         tip = torch.where(begins, fresh, torch.where(other, rows.far, rows.tip))
@@ -371,9 +391,9 @@ class _Trees:
         log_weight, acceptance = rows.log_weight.masked_fill(begins, 0.0), rows.acceptance.masked_fill(begins, 0.0)
         goal, index = rows.goal.masked_fill(begins, 1), rows.leaf.masked_fill(rows.grown, 0)
 
-        tip = self.target.leapfrog(tip, sign * step.current)
+        tip = target.leapfrog(tip, sign * step.current)
         momentum = tip[:size]
-        gain = (self.target.energy(tip) - begin).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        gain = (target.energy(tip) - begin).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
         acceptance = acceptance + gain.clamp(max=0.0).exp()
         weight = torch.logaddexp(rows.weight.masked_fill(rows.grown, -math.inf), gain)
         candidate = torch.where(chance.log_uniform < gain - weight, tip[size:], rows.candidate)
@@ -386,8 +406,7 @@ class _Trees:
         firsts, offsets = saved[:levels, :size], saved[:levels, size:]
         inner = torch.add(subtotal, momentum, alpha=-0.5) - offsets  # levels P chains B
         turns = ((_least(firsts, momentum, inner, 1) <= 0.0) & self.begins[:levels, index]).any(0)
-        place = self.places[index].expand(1, 2 * size, *index.shape)
-        saved.scatter_(0, place, kept[None])
+        place = self.places[index]
 
         # subtrees that are whole and sound become part of their trajectory: the new half is favoured to be drawn
         failed, index = broken | turns, index + 1
@@ -397,7 +416,7 @@ class _Trees:
         proposal = torch.where(taken, candidate, rows.proposal)
         log_weight = torch.where(whole, torch.logaddexp(log_weight, weight), log_weight)
         total = torch.where(whole, total + subtotal, total)
-        goal = goal << whole
+        goal = torch.where(whole, 2 * goal, goal)
         outer = far[:size]
         inner = torch.add(total, outer + momentum, alpha=-0.5)
         comes_back = _least(outer, momentum, inner, 0) <= 0.0
@@ -424,7 +443,7 @@ class _Trees:
             whole | ends,
             rows.done + ends,
         )
-        return _Leaf(after, step, record)
+        return _Leaf(after, step, record, place, kept)
 
 
 def _least(first: Tensor, last: Tensor, inner: Tensor, axis: int) -> Tensor:
@@ -438,8 +457,12 @@ def _least(first: Tensor, last: Tensor, inner: Tensor, axis: int) -> Tensor:
 class _Sampler:
     """Runs the rows, each through trees of its own: none waits for another but at the end of a run."""
 
-    def __init__(self, max_depth: int, acceptance: float, generator: torch.Generator | None) -> None:
-        self.max_depth, self.acceptance, self.generator = max_depth, acceptance, generator
+    def __init__(
+        self, max_depth: int, acceptance: float, generator: torch.Generator | None, compile: bool, device: torch.device
+    ) -> None:
+        self.generator, self.compile = generator, compile
+        self.trees = _Trees(max_depth, acceptance, device)
+        self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
 
     def reasonable_step(self, target: _Target, point: Tensor) -> _StepSize:
         """Doubled or halved from 1 until one step of a task's chains is accepted about half of the time."""
@@ -462,8 +485,8 @@ class _Sampler:
 
     def run(self, target: _Target, start: Tensor, count: int, step: _StepSize, learns: bool = True) -> _Run:
         """`count` transitions of every row."""
-        trees, rows = _Trees(target, self.max_depth, self.acceptance), _Rows.at(start)
-        saved = start.new_zeros(self.max_depth + 1, 2 * target.size, *start.shape[1:])
+        rows, max_depth = _Rows.at(start), self.trees.max_depth
+        saved = start.new_zeros(max_depth + 1, 2 * target.size, *start.shape[1:])
         # rows that are done go on, into the last place, until all are
         records = start.new_zeros(count + 1, target.size + 4, *start.shape[1:])
         learned = torch.tensor(count if learns else 0, device=start.device)
@@ -474,12 +497,44 @@ class _Sampler:
                 if least >= count:
                     return _Run(records[:count], target.size, step)
                 # a subtree of 2^d leaves is checked against d of them, and within these leaves d grows by one at most
-                levels = min(max(longest.bit_length(), 3), self.max_depth)
+                levels = min(max(longest.bit_length(), 3), max_depth)
             index = rows.done.clamp(max=count)
-            rows, step, record = trees.leaf(rows, saved, chance, step, learned, levels)
+            rows, step, record, place, kept = self._leaf(target, rows, saved, chance, step, learned, levels)
             records.scatter_(0, index.expand(1, *record.shape), record[None])
+            saved.scatter_(0, place.expand(1, *kept.shape), kept[None])
             leaves += 1
         raise AssertionError("chance does not end")
+
+    def _leaf(
+        self,
+        target: _Target,
+        rows: _Rows,
+        saved: Tensor,
+        chance: _Chance,
+        step: _StepSize,
+        count: Tensor,
+        levels: int,
+    ) -> _Leaf:
+        """As the trees have it, where it is wanted by code that is compiled."""
+        if not self.compile:
+            return self.trees.leaf(target, rows, saved, chance, step, count, levels)
+        # a program for trees of usual length, another for the longest
+        levels = min(COMPILED_LEVELS if levels <= COMPILED_LEVELS else MOST_LEVELS, self.trees.max_depth)
+        inputs = [target.root, saved, count, *rows, *chance, *step]
+        if levels not in self._programs:
+            split = len(rows), len(rows) + len(chance)
+
+            def leaf(root: Tensor, saved: Tensor, count: Tensor, *values: Tensor) -> list[Tensor]:
+                given = (_Rows(*values[: split[0]]), saved, _Chance(*values[split[0] : split[1]]))
+                here = _Target(target.log_joint, target.shapes, root)
+                after = self.trees.leaf(here, *given, _StepSize(*values[split[1] :]), count, levels)
+                return [*after.step._replace(anchor=after.step.error), *after.rows, *after[2:]]
+
+            self._programs[levels] = compiled(leaf, inputs, "a log joint")
+        *values, record, place, kept = self._programs[levels](*inputs)
+        size = len(step)
+        after = _StepSize(*values[:size])._replace(anchor=step.anchor)
+        return _Leaf(_Rows(*values[size:]), after, record, place, kept)
 
     def _chances(self, size: int, like: Tensor) -> Iterator[_Chance]:
         """The randomness of leaves without end, drawn for some at a time."""
