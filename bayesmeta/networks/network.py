@@ -206,7 +206,7 @@ class DenseOutput(WholeNetwork):
             phi: as for `stacked`; of the output layer alone it matters.
             rows: the features.
         """
-        _, weight, bias = self.parts(phi, len(rows))
+        _, weight, bias = self.parts(phi, rows.shape[0])
         return torch.baddbmm(bias[:, None], rows, weight.mT)
 
     def with_context(self, size: int) -> Network:

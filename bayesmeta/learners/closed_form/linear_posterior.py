@@ -18,7 +18,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, is_symbolic
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import InShort
@@ -86,13 +86,15 @@ class LinearTheta(InShort):
 
         A power of two, so that chunks of different sizes nest.
         """
-        if self.factor.device.type != "cpu":
+        if self.factor.device.type != "cpu" or is_symbolic(num_points):
             return 2**30
         return int(2 ** max(4, (CHUNK_NUMBERS // max(num_points * len(self.factor), 1)).bit_length() - 1))
 
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
+        if is_symbolic(data.num_tasks) or data.num_tasks <= size:
+            return [function(*self.whitened(data), data.mask)]
         for first in range(0, data.num_tasks, size):
             part = data.select(slice(first, first + size))
             with retelling(lambda task, first=first: first + task):  # type: ignore[misc]
@@ -256,7 +258,7 @@ class LinearPosterior(TaskPosterior):
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[1] else None,
+            latent_root=partial(_root, beliefs, rows) if self._is_tall(x.shape[1]) else None,
         )
 
     @override
@@ -277,7 +279,13 @@ class LinearPosterior(TaskPosterior):
         spec = self.spec.of_tasks(len(tasks))
         return replace(self, spec=spec, beliefs=(belief,), seen=self.seen[tasks], scale=scale)
 
+    def _is_tall(self, num_points: int) -> bool:
+        """Whether points are more than weights."""
+        return not is_symbolic(num_points) and num_points > self.theta.factor.shape[1]
+
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
+        if is_symbolic(self.spec.num_tasks):
+            return list(self.beliefs), [self.spec.num_tasks]
         size = self.theta.chunk(num_points)
         beliefs = [part for belief in self.beliefs for part in belief.split(size)]
         return beliefs, [belief.num_tasks for belief in beliefs]
