@@ -244,26 +244,38 @@ def talking_to_itself() -> Iterator[None]:
 
     The names of its loggers are those of its private modules.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """torch.distributions does not look at the values of parameters, also where one makes another."""
+    validate = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validate)
 
 
 @contextlib.contextmanager
 def _compiling() -> Iterator[None]:
     """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
-    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
+    flag = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = True
-    Distribution.set_default_validate_args(False)
     try:
-        yield
+        with unvalidated():
+            yield
     finally:
         torch.compiler._is_compiling_flag = flag
-        Distribution.set_default_validate_args(validate)

@@ -35,16 +35,16 @@ def export(learner: Learner, folder: str | Path, forms: Sequence[Form] = (TorchP
     A folder holds
 
         adapt_predict    (support_x, support_y, support_mask, query_x) -> the parameters of each query's distribution
-        update           (x, y, mean, root) -> next_mean, next_root: one point of each stream
-        predict          (query_x, mean, root) -> the parameters of each query's distribution
-        state            mean and root before the first point: the prior
+        update           (x, y, weights_mean, weights_root) -> the next two: one point of each stream
+        predict          (query_x, weights_mean, weights_root) -> the parameters of each query's distribution
+        state            weights_mean and weights_root before the first point: the prior
         manifest.json    names, axes, precisions and units of all of these
 
     in each of the `forms`. Tasks B, support points N and query points M may be any number, 0 support points too (the
     prior predictive). Inputs and outcomes are in the user's units: wrappers such as `Standardized` are inside. `update`
-    and `predict` are there for learners whose posterior has a fixed size, such as `ALPaCA` and `R2D2Regressor`. Programs
-    are compared with the library on a few made-up tasks before anything is written; they check nothing of what they are
-    given. The folder appears whole, or not at all.
+    and `predict` are there where the posterior has a fixed size, as that of `ALPaCA` and `R2D2Regressor`. Programs are
+    compared with the library on a few made-up tasks before anything is written; they check nothing of what they are
+    given, and know no known noise (`yerr`). The folder appears whole, or not at all.
 
     Args:
         learner: trained; its theta is written as it is now.

@@ -1,8 +1,8 @@
 """The forms that a program may have on a robot, and what has to be installed there to run it.
 
-    TorchProgram       torch.export's own (.pt2)                          torch
-    InductorPackage    compiled code for this kind of machine (.pt2)      torch
-    OnnxProgram        ONNX (.onnx)                                       onnxruntime, or another runtime of ONNX
+TorchProgram       torch.export's own (.pt2)                          torch
+InductorPackage    compiled code for this kind of machine (.pt2)      torch
+OnnxProgram        ONNX (.onnx)                                       onnxruntime, or another runtime of ONNX
 """
 
 import io
@@ -145,7 +145,9 @@ class OnnxProgram(Form):
         }
         try:
             with talking_to_itself():
-                torch.onnx.export(recorded.exported, f=str(path), dynamo=True, verbose=False, external_data=False, **names)
+                torch.onnx.export(
+                    recorded.exported, f=str(path), dynamo=True, verbose=False, external_data=False, **names
+                )
         except Exception as error:  # torch's own errors have no common base
             raise UnsupportedError(
                 f"expected operations in {recorded.program.name} that ONNX has, got {type(error).__name__}: "

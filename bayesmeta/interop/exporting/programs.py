@@ -18,7 +18,7 @@ from bayesmeta.interop.exporting.parameters import described, parameters
 from bayesmeta.learner import Learner
 from bayesmeta.one_line import InShort
 from bayesmeta.outcomes import Counts, Labels, Outcomes, Positives
-from bayesmeta.torch_private import talking_to_itself, without_asides
+from bayesmeta.torch_private import talking_to_itself, unvalidated, without_asides
 
 SIZES = (3, 5, 4)  # B, N and M of the example that is recorded: all differ, and none is 0 or 1
 TRIED = ((1, 0, 1), (1, 1, 1), (2, 1, 3), (5, 12, 6))  # where a program is compared with the library
@@ -77,11 +77,12 @@ class Program(InShort):
         letters = sorted({axis for slot in self.inputs for axis in slot.axes if isinstance(axis, str)})
         sizes = {letter: torch.export.Dim(letter) for letter in letters}
         shapes = tuple(
-            {place: sizes[axis] for place, axis in enumerate(slot.axes) if isinstance(axis, str)} for slot in self.inputs
+            {place: sizes[axis] for place, axis in enumerate(slot.axes) if isinstance(axis, str)}
+            for slot in self.inputs
         )
         example = self.example(*SIZES)
         try:
-            with torch.no_grad(), talking_to_itself():
+            with torch.no_grad(), unvalidated(), talking_to_itself():
                 outputs = self.module(*example)
                 exported = torch.export.export(self.module, example, dynamic_shapes=shapes, strict=False)
         except BayesMetaError:

@@ -18,7 +18,7 @@ Where tasks have a scale λ ~ InvGamma(a, b) each (`TaskScale`), a and b are in 
 from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -34,14 +34,19 @@ from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
 from bayesmeta.wrappers.base import WrappedPosterior
 
 STATELESS = {"spec", "learner", "inner"}  # what a posterior of a wrapper may hold: nothing that points change
-STATE = ("mean", "root", "shape", "rate")
+STATE = ("weights_mean", "weights_root", "scale_shape", "scale_rate")
 MEANINGS = {
-    "mean": "the posterior mean of the whitened weights",
-    "root": "a root of their posterior covariance, in units of the noise",
-    "shape": "the shape of the inverse gamma belief in the scale of each stream",
-    "rate": "its rate",
+    "weights_mean": "the posterior mean of the whitened weights",
+    "weights_root": "a root of their posterior covariance, in units of the noise",
+    "scale_shape": "the shape of the inverse gamma belief in the scale of each stream",
+    "scale_rate": "its rate",
 }
-AXES = {"mean": ("B", "R", "C"), "root": ("B", "R", "R"), "shape": ("B",), "rate": ("B",)}
+AXES: dict[str, tuple[str, ...]] = {
+    "weights_mean": ("B", "R", "C"),
+    "weights_root": ("B", "R", "R"),
+    "scale_shape": ("B",),
+    "scale_rate": ("B",),
+}
 NEXT = "next_"  # what the names of a state begin with that comes out of a program
 TRIED_POINTS = 3  # after which a stream is compared with the library
 
@@ -141,8 +146,8 @@ class StreamPosterior(TaskPosterior):
     @property
     def state(self) -> dict[str, Tensor]:
         """What is handed on, by name."""
-        scale = {} if self.scale is None else {"shape": self.scale.shape, "rate": self.scale.rate}
-        return {"mean": self.mean, "root": self.root, **scale}
+        scale = () if self.scale is None else (self.scale.shape, self.scale.rate)
+        return dict(zip(STATE, (self.mean, self.root, *scale), strict=False))
 
 
 def _no_joint() -> Tensor:
@@ -187,16 +192,17 @@ class Stream(nn.Module):
         Args:
             state: by name.
         """
-        scale = InverseGamma(state["shape"], state["rate"]) if "shape" in state else None
+        scale = InverseGamma(state["scale_shape"], state["scale_rate"]) if "scale_shape" in state else None
         return self._seen_through(self.template, state, scale)
 
     def _seen_through(
         self, outer: TaskPosterior, state: dict[str, Tensor], scale: InverseGamma | None
     ) -> TaskPosterior:
-        spec = outer.spec.of_tasks(state["mean"].shape[0])
+        mean, root = state["weights_mean"], state["weights_root"]
+        spec = outer.spec.of_tasks(mean.shape[0])
         if isinstance(outer, WrappedPosterior):
             return replace(outer, spec=spec, inner=self._seen_through(outer.inner, state, scale))
-        return StreamPosterior(spec=spec, theta=self.theta, mean=state["mean"], root=state["root"], scale=scale)
+        return StreamPosterior(spec=spec, theta=self.theta, mean=mean, root=root, scale=scale)
 
 
 def streams(learner: Learner) -> bool:
@@ -256,14 +262,14 @@ class Update(nn.Module):
         self,
         x: Tensor,
         y: Tensor,
-        mean: Tensor,
-        root: Tensor,
-        shape: Tensor | None = None,
-        rate: Tensor | None = None,
+        weights_mean: Tensor,
+        weights_root: Tensor,
+        scale_shape: Tensor | None = None,
+        scale_rate: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The state after the point; its names begin with `next_`."""
         mask = torch.ones(x.shape[0], 1, dtype=torch.bool, device=x.device)
-        posterior = self.stream.posterior(_state(mean, root, shape, rate))
+        posterior = self.stream.posterior(_state(weights_mean, weights_root, scale_shape, scale_rate))
         after = posterior.extended(Data(x[:, None], y[:, None], mask))
         while isinstance(after, WrappedPosterior):
             after = after.inner
@@ -285,13 +291,13 @@ class Predict(nn.Module):
     def forward(
         self,
         query_x: Tensor,
-        mean: Tensor,
-        root: Tensor,
-        shape: Tensor | None = None,
-        rate: Tensor | None = None,
+        weights_mean: Tensor,
+        weights_root: Tensor,
+        scale_shape: Tensor | None = None,
+        scale_rate: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The parameters of the predictive."""
-        posterior = self.stream.posterior(_state(mean, root, shape, rate))
+        posterior = self.stream.posterior(_state(weights_mean, weights_root, scale_shape, scale_rate))
         return parameters(posterior.at(posterior.spec.cast(query_x)))
 
 
@@ -313,8 +319,8 @@ def stream_programs(learner: Learner) -> tuple[Program, Program, dict[str, Tenso
         >>> import bayesmeta as bm
         >>> from bayesmeta.interop.exporting.streams import stream_programs
         >>> update, predict, start = stream_programs(bm.ALPaCA(bm.Identity(1)).frozen())
-        >>> [slot.name for slot in update.inputs], start["root"].shape
-        (['x', 'y', 'mean', 'root'], torch.Size([1, 2, 2]))
+        >>> [slot.name for slot in update.inputs], start["weights_root"].shape
+        (['x', 'y', 'weights_mean', 'weights_root'], torch.Size([1, 2, 2]))
     """
     stream = Stream(learner)
     _require_agreement(stream, learner)
@@ -373,7 +379,7 @@ def _require_agreement(stream: Stream, learner: Learner) -> None:
     found = Predict(stream)(query, *state.values())
     for name, value in parameters(learner.adapt(Data.full(x, y)).predict(query)).items():
         far = float((found[name] - value).abs().max())
-        if not far <= FAR[state["root"].dtype] * max(float(value.abs().max()), 1.0):
+        if not far <= FAR[state["weights_root"].dtype] * max(float(value.abs().max()), 1.0):
             raise UnsupportedError(
                 f"expected a stream of {learner.title} to say what the library says, got {name} that differs by "
                 f"{far:.3g} after {TRIED_POINTS} points"
