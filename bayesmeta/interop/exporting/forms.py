@@ -145,14 +145,12 @@ class OnnxProgram(Form):
         }
         try:
             with talking_to_itself():
-                torch.onnx.export(
-                    recorded.exported, f=str(path), dynamo=True, verbose=False, external_data=False, **names
-                )
+                torch.onnx.export(recorded.exported, f=str(path), dynamo=True, verbose=False, **options)
         except Exception as error:  # torch's own errors have no common base
             raise UnsupportedError(
                 f"expected operations in {recorded.program.name} that ONNX has, got {type(error).__name__}: "
-                f"{str(error).strip().splitlines()[0]}. Likely cause: a Cholesky factor or a triangular solve (Gaussian "
-                "processes, ridge heads): ALPaCA and R2D2Regressor are written as streams, which do without; or use "
+                f"{str(error).strip().splitlines()[0]}. Likely cause: a Cholesky factor or a triangular solve "
+                "(Gaussian processes, ridge heads): ALPaCA and R2D2Regressor are written as streams, which do without; or use "
                 "TorchProgram"
             ) from error
 

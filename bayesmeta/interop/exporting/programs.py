@@ -22,7 +22,7 @@ from bayesmeta.torch_private import talking_to_itself, unvalidated, without_asid
 
 SIZES = (3, 5, 4)  # B, N and M of the example that is recorded: all differ, and none is 0 or 1
 TRIED = ((1, 0, 1), (1, 1, 1), (2, 1, 3), (5, 12, 6))  # where a program is compared with the library
-ANY = ("B", "N", "M")  # axes that may have any length
+ANY: tuple[str | int, ...] = ("B", "N", "M")  # axes that may have any length
 FAR = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative to the largest number: no rounding
 
 
@@ -74,12 +74,8 @@ class Program(InShort):
         Raises:
             UnsupportedError: it cannot be recorded, or says something else than the library.
         """
-        letters = sorted({axis for slot in self.inputs for axis in slot.axes if isinstance(axis, str)})
-        sizes = {letter: torch.export.Dim(letter) for letter in letters}
-        shapes = tuple(
-            {place: sizes[axis] for place, axis in enumerate(slot.axes) if isinstance(axis, str)}
-            for slot in self.inputs
-        )
+        dims = {letter: torch.export.Dim(letter) for letter in ANY}
+        shapes = tuple({place: dims[axis] for place, axis in enumerate(s.axes) if axis in ANY} for s in self.inputs)
         example = self.example(*SIZES)
         try:
             with torch.no_grad(), unvalidated(), talking_to_itself():
@@ -91,7 +87,8 @@ class Program(InShort):
             raise UnsupportedError(
                 f"expected a learner whose {self.name} is nothing but tensor operations on any number of points, got "
                 f"{type(error).__name__}: {str(error).strip().splitlines()[0]}. Likely causes: gradients within "
-                "adaptation (MAML and its kin), steps that stop by their values, or a loop over points"
+                "adaptation (MAML and its kin), a grid that follows the points (ConvCNP), a loop over points (MANN, "
+                "GraphNetwork), or len(tensor) where tensor.shape[0] would do"
             ) from error
         without_asides(exported)
         recorded = Recorded(self, exported, tuple(self._slot(name, value) for name, value in outputs.items()))

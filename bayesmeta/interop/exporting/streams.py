@@ -167,7 +167,8 @@ class Stream(nn.Module):
         >>> import bayesmeta as bm
         >>> from bayesmeta.interop.exporting.streams import Stream
         >>> stream = Stream(bm.ALPaCA(bm.Polynomial(1, 0)).frozen())
-        >>> posterior = stream.posterior(stream.start()).extended(bm.Data.full(torch.zeros(1, 1, 1), torch.ones(1, 1, 1)))
+        >>> point = bm.Data.full(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        >>> posterior = stream.posterior(stream.start()).extended(point)
         >>> round(posterior.at(torch.zeros(1, 1, 1)).mean.item(), 3)  # unit prior variance, in units of the noise
         0.5
     """
