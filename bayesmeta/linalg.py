@@ -54,6 +54,16 @@ def is_symbolic(size: int) -> bool:
     return isinstance(size, torch.SymInt)
 
 
+def exceeds(size: int, other: int) -> bool:
+    """Whether a size is above another; no, where it may be any number.
+
+    Example:
+        >>> exceeds(3, 2)
+        True
+    """
+    return not is_symbolic(size) and size > other
+
+
 def require_matrix(rows: int, columns: int) -> None:
     """Refuse a matrix between so many points that its memory would be all there is.
 

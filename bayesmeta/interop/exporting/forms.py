@@ -139,9 +139,10 @@ class OnnxProgram(Form):
             raise UnsupportedError(
                 "expected onnx and onnxscript to write ONNX, got none: pip install onnx onnxscript onnxruntime"
             ) from error
-        names = {
+        options = {
             "input_names": [slot.name for slot in recorded.program.inputs],
             "output_names": [slot.name for slot in recorded.outputs],
+            "external_data": False,  # all in one file
         }
         try:
             with talking_to_itself():
@@ -150,8 +151,8 @@ class OnnxProgram(Form):
             raise UnsupportedError(
                 f"expected operations in {recorded.program.name} that ONNX has, got {type(error).__name__}: "
                 f"{str(error).strip().splitlines()[0]}. Likely cause: a Cholesky factor or a triangular solve "
-                "(Gaussian processes, ridge heads): ALPaCA and R2D2Regressor are written as streams, which do without; or use "
-                "TorchProgram"
+                "(Gaussian processes, ridge heads): ALPaCA and R2D2Regressor are written as streams, which do without; "
+                "or use TorchProgram"
             ) from error
 
     def write_state(self, state: Mapping[str, Tensor], folder: Path) -> str | None:

@@ -18,7 +18,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.linalg import cholesky, is_symbolic
+from bayesmeta.linalg import cholesky, exceeds, is_symbolic
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import InShort
@@ -258,7 +258,7 @@ class LinearPosterior(TaskPosterior):
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if self._is_tall(x.shape[1]) else None,
+            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[1]) else None,
         )
 
     @override
@@ -278,10 +278,6 @@ class LinearPosterior(TaskPosterior):
         scale = None if self.scale is None else self.scale.select(tasks)
         spec = self.spec.of_tasks(len(tasks))
         return replace(self, spec=spec, beliefs=(belief,), seen=self.seen[tasks], scale=scale)
-
-    def _is_tall(self, num_points: int) -> bool:
-        """Whether points are more than weights."""
-        return not is_symbolic(num_points) and num_points > self.theta.factor.shape[1]
 
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
         if is_symbolic(self.spec.num_tasks):
