@@ -91,10 +91,12 @@ def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
 
     Raises:
         ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
-            points, or has batch axes.
+            points, or has batch axes; gpytorch is not installed.
     """
-    import gpytorch
-
+    try:
+        import gpytorch
+    except ImportError as error:  # an installation without dependencies
+        raise UnsupportedError("expected gpytorch for kernels, got none: pip install gpytorch") from error
     made = kernel.make(num_features) if isinstance(kernel, Kernel) else kernel
     if not isinstance(made, gpytorch.kernels.Kernel):
         raise UnsupportedError(

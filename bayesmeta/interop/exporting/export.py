@@ -118,8 +118,8 @@ def _written(part: Path, recorded: list[Recorded], state: dict[str, Tensor], for
         "programs": programs,
     }
     if state:
-        files = {form.title: form.write_state(state, part) for form in forms}
-        manifest["state"] = {"files": {title: name for title, name in files.items() if name is not None}}
+        written = [(form.title, form.write_state(state, part)) for form in forms]
+        manifest["state"] = {"files": {title: name for title, name in written if name is not None}}
     return manifest
 
 

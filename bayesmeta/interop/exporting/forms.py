@@ -9,6 +9,7 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -139,7 +140,7 @@ class OnnxProgram(Form):
             raise UnsupportedError(
                 "expected onnx and onnxscript to write ONNX, got none: pip install onnx onnxscript onnxruntime"
             ) from error
-        options = {
+        options: dict[str, Any] = {
             "input_names": [slot.name for slot in recorded.program.inputs],
             "output_names": [slot.name for slot in recorded.outputs],
             "external_data": False,  # all in one file
@@ -159,5 +160,6 @@ class OnnxProgram(Form):
         """`numpy.savez`."""
         import numpy as np
 
-        np.savez(folder / "state.npz", **{name: value.cpu().numpy() for name, value in state.items()})
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in state.items()}
+        np.savez(folder / "state.npz", **arrays)
         return "state.npz"
