@@ -1,8 +1,9 @@
 """Files that are written: whole or not at all, through links, never in the place of a device, never two in one place.
 
-A file is written under a name of its own in the same folder and then put in its place in one step, so that a reader
-sees the old file or the new one, and two writers do not share a half. Symbolic links stay, and what they point to is
-replaced. What is no regular file (a pipe, a terminal, /dev/null) is written to as it is. Folders are made.
+A file is written under a name of its own in the same folder, forced to the disk and then put in its place in one step,
+so that a reader sees the old file or the new one, also after a power failure, and two writers do not share a half.
+Symbolic links stay, and what they point to is replaced. What is no regular file (a pipe, a terminal, /dev/null) is
+written to as it is. Folders are made.
 """
 
 import bz2
@@ -202,6 +203,20 @@ def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal
     write(path, content)
 
 
+def sync_folder(folder: Path) -> None:
+    """Force to the disk which files a folder has: what was renamed in it outlives a power failure.
+
+    Args:
+        folder: that exists. Where the system cannot do it (Windows) nothing is done.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _append(number: int, content: bytes) -> None:
     """After what was written to standard output or error before; through Python's stream, where there is one."""
     stream = sys.stdout if number == 1 else sys.stderr
@@ -222,9 +237,12 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         if path.exists():
             part.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(part, path)
+        sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

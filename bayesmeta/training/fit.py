@@ -1,7 +1,7 @@
 """Meta-training by stochastic gradients: max_theta of an objective over batches of tasks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
-from bayesmeta.training.checkpoint import require_savable, save
 from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.training.loop import (
     Batches,
@@ -30,6 +29,9 @@ from bayesmeta.training.loop import (
 )
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import EVERY, Resume, keeping
+from bayesmeta.training.runs.parts import ModuleState, Parts
+from bayesmeta.training.runs.settings import Settings
 from bayesmeta.wrappers.base import require_trainable
 
 
@@ -51,6 +53,8 @@ def fit(
     seed: int = 0,
     progress: bool | None = None,
     checkpoint: str | Path | None = None,
+    every: int = EVERY,
+    resume: Resume | None = None,
     compile: bool = False,
 ) -> FitResult:
     """Meta-train theta in place, with the learner's optimizer (Adam) and a cosine learning rate that ends at zero.
@@ -69,7 +73,14 @@ def fit(
         grad_clip: largest norm of the gradient.
         seed: seeds the choice of tasks and points. (Initial weights are seeded where the learner is made.)
         progress: show a progress bar; None shows it on a terminal only.
-        checkpoint: a model folder, written at every better validation and at the end.
+        checkpoint: the folder of the run. It is a model folder of the best validation, or of the last state without
+            validation, from early on; and in `states` it keeps all that the training was at its last two states, so
+            that a killed run goes on. Ctrl-C or SIGTERM then end the training after the step that it is at: the state
+            is kept, and the result says `interrupted`. (A second one ends it at once.)
+        every: steps between two states.
+        resume: what to do with a run that is in the folder. "auto" goes on with it, or begins where there is none; on a
+            CPU the end is bit for bit that of a run without a break. "never" begins anew in its place. None begins
+            anew, too, but refuses to replace a run that has not come to its end.
         compile: compile the step with inductor: 2 to 9 times as fast for small networks, after a minute or so for the
             first step and for every larger number of points. It needs a C++ compiler and a loss that is nothing but
             tensor operations (`CompiledStep`).
@@ -78,15 +89,17 @@ def fit(
         The history.
 
     Raises:
-        DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta goes back to where its loss was last finite. KeyboardInterrupt: theta is then that of the
-            best validation, or where its loss was last finite. UnsupportedError: a learner whose theta is final
-            (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that cannot be
-            compiled.
+        DataError: arguments out of range; a checkpoint folder that cannot be written, that another process trains in,
+            or whose run has other settings. InferenceError: a loss or gradient that is not finite; step and task are
+            named, and theta goes back to where its loss was last finite. KeyboardInterrupt: without a checkpoint; theta
+            is then that of the best validation, or where its loss was last finite. UnsupportedError: a learner whose
+            theta is final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss
+            that cannot be compiled.
 
     Warns:
         PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
-            named, once.
+            named, once. CheckpointWarning: a state is damaged, and the one before it serves; or one cannot be written,
+            as on a full disk, and the training goes on. (The model of the end is an error.)
 
     Example:
         >>> import bayesmeta as bm
@@ -105,30 +118,47 @@ def fit(
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
-    write: Callable[[], None] = lambda: None
-    if checkpoint is not None:
-        require_savable(learner, checkpoint)  # now, rather than after hours of training
-        write = partial(save, learner, checkpoint)
     split = RandomSplit() if split is None else split
-    loss_of = losses_of(learner, objective)
     batches = Batches(tasks, batch_size, split, seed_of(seed))
-    prepare(learner, batches.pooled())
-    watched = None
-    if validation is not None:
-        held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
-        watched = Validation(learner, loss_of, held_out, validate_every, patience, write)
-    step: Step = _Eager(learner, batches, loss_of)
-    if compile:
-        step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
-    optimizer = learner.configure_optimizer(lr)
-    try:
-        result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, progress=progress)
-    except KeyboardInterrupt:
-        step.anneal(1.0)
-        if watched is not None and watched.scores:
-            watched.restore()
-        raise
-    write()
+
+    def settings() -> Settings:
+        return {
+            "training": "fit",
+            "learner": learner,
+            "tasks": tasks,
+            "steps": steps,
+            "batch_size": batch_size,
+            "lr": float(lr),
+            "split": split,
+            "objective": objective,
+            "validation": validation,
+            "validate_every": validate_every,
+            "patience": patience,
+            "grad_clip": float(grad_clip),
+            "seed": batches.seed,
+            "compile": compile,
+        }
+
+    with keeping(checkpoint, every, resume, learner, settings, follow=validation is None) as run:
+        loss_of = losses_of(learner, objective)
+        prepare(learner, batches.pooled())
+        watched = None
+        if validation is not None:
+            held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
+            better = partial(run.offer, learner)
+            watched = Validation(learner, loss_of, held_out, validate_every, patience, better)
+        step: Step = _Eager(learner, batches, loss_of)
+        if compile:
+            step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
+        optimizer = learner.configure_optimizer(lr)
+        try:
+            result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, run=run, progress=progress)
+        except KeyboardInterrupt:
+            step.anneal(1.0)
+            if watched is not None:
+                watched.restore()
+            raise
+        run.finish(learner)
     return result
 
 
@@ -152,6 +182,14 @@ class _Eager(Step):
     def anneal(self, progress: float) -> None:
         self.learner.anneal(progress)
 
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return dict(self.learner.named_parameters())
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner)}
+
 
 @dataclass(frozen=True)
 class _Compiled(Step):
@@ -170,3 +208,11 @@ class _Compiled(Step):
     @override
     def anneal(self, progress: float) -> None:
         self.compiled.learner.anneal(progress)
+
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return dict(self.compiled.learner.named_parameters())
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.compiled.learner), "compiled": self.compiled}

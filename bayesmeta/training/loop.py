@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,8 @@ from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import Run, Unkept
+from bayesmeta.training.runs.parts import OptimizerState, Parts, RandomState, State, Stateful
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -102,7 +104,7 @@ class Step(ABC):
         """Set `.grad` of what the optimizer moves (it is None before), and return the loss.
 
         Args:
-            step: the number of the step, from 1, for messages.
+            step: the number of the step, from 1: of its batch, and for messages.
 
         Raises:
             InferenceError: the loss of a task is not finite (`guarded`, `require_finite`).
@@ -111,6 +113,14 @@ class Step(ABC):
     @abstractmethod
     def anneal(self, progress: float) -> None:
         """Set the schedules of the learners that are trained, as `Learner.anneal` does."""
+
+    @abstractmethod
+    def moved(self) -> Mapping[str, Tensor]:
+        """The parameters that gradients are computed of, by name."""
+
+    @abstractmethod
+    def parts(self) -> Parts:
+        """All that the next gradient depends on beside the number of the step: what a run keeps, by name."""
 
 
 class Validation:
@@ -166,8 +176,41 @@ class Validation:
         return self.patience is not None and (last - self.best_step) // self.every >= self.patience
 
     def restore(self) -> None:
-        """Give the learner the best theta."""
-        self.learner.load_state_dict(self._best)
+        """Give the learner the best theta, where there was a look; else it stays where it stands."""
+        if self.scores:
+            self.learner.load_state_dict(self._best)
+
+    def state_dict(self) -> State:
+        """What was seen, and the best theta: a part of a run."""
+        scores = torch.tensor(self.scores, dtype=torch.float64).reshape(-1, 2)
+        return {"scores": scores, "best_step": self.best_step, "lowest": self._lowest, "best": self._best}
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Go on from there."""
+        self.scores = [(int(step), score) for step, score in state_dict["scores"].tolist()]
+        self.best_step, self._lowest, self._best = (state_dict[name] for name in ("best_step", "lowest", "best"))
+
+
+class History:
+    """The losses of all steps so far, and how long they took, in all sittings: a part of a run."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self._before, self._start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Of this sitting and those before it."""
+        return self._before + time.perf_counter() - self._start
+
+    def state_dict(self) -> State:
+        """What it is now."""
+        return {"losses": torch.tensor(self.losses, dtype=torch.float64), "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Go on from there."""
+        self.losses, self._before = state_dict["losses"].tolist(), state_dict["seconds"]
+        self._start = time.perf_counter()
 
 
 def train(
@@ -177,6 +220,7 @@ def train(
     *,
     max_norm: float = math.inf,
     validation: Validation | None = None,
+    run: Run | None = None,
     progress: bool | None = None,
     title: str = "fit",
 ) -> FitResult:
@@ -188,6 +232,7 @@ def train(
         steps: the number of steps.
         max_norm: longer gradients are shortened to this norm; infinite leaves all as they are.
         validation: what to follow meanwhile; its best theta is what the learner has in the end.
+        run: where the training is kept, and goes on from; None keeps nothing.
         progress: whether to show a progress bar; None shows it on a terminal only.
         title: what the progress bar is called.
 
@@ -198,40 +243,57 @@ def train(
         InferenceError: a loss or gradient that is not finite; the step is named, and what the optimizer moves goes back
             to where the loss was last finite.
     """
-    start = time.perf_counter()
+    run = Unkept() if run is None else run
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: 0.5 * (1.0 + math.cos(math.pi * done / steps))
-    )
-    losses: list[float] = []
-    bar = tqdm(total=steps, disable=None if progress is None else not progress, desc=title, leave=False)
+    history = History()
+    parts: dict[str, Stateful] = {"optimizer": OptimizerState(optimizer, step.moved()), "history": history}
+    parts |= {} if validation is None else {"validation": validation}
+    number = run.begin({**parts, **step.parts(), "random": RandomState()})
+    bar = tqdm(total=steps, initial=number, disable=None if progress is None else not progress, desc=title, leave=False)
     with bar, silently(), restoring(parameters) as keep:
-        for number in range(1, steps + 1):
+        while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
+            number += 1
             step.anneal((number - 1) / steps)
             optimizer.zero_grad(set_to_none=True)
-            losses.append(step.gradient(number).item())
-            if not math.isfinite(losses[-1]):
-                raise InferenceError(f"expected a finite loss, got {losses[-1]} at step {number}: lower lr")
+            loss = step.gradient(number).item()
+            if not math.isfinite(loss):
+                raise InferenceError(f"expected a finite loss, got {loss} at step {number}: lower lr")
+            history.losses.append(loss)
             keep()
             norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
             if not bool(torch.isfinite(norm)):
                 raise InferenceError(f"expected a finite gradient, got norm {norm.item()} at step {number}: lower lr")
+            _set_rates(optimizer, 0.5 * (1.0 + math.cos(math.pi * (number - 1) / steps)))
             optimizer.step()
-            scheduler.step()
             bar.update()
             if number % 50 == 0:
                 seen = validation.scores if validation is not None else []
-                bar.set_postfix(loss=f"{losses[-1]:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
+                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
             if validation is not None and (number % validation.every == 0 or number == steps):
                 validation.look(number)
-                if validation.is_exhausted:
-                    break
+            if number % run.every == 0 and number < steps:
+                run.keep(number)
+    is_exhausted = validation is not None and validation.is_exhausted
+    is_done = number == steps or is_exhausted
+    run.keep(number, is_last=is_done)
     step.anneal(1.0)
-    if validation is None:
-        return FitResult(tuple(losses), (), len(losses), False, time.perf_counter() - start)
-    validation.restore()
-    stopped, seconds = validation.is_exhausted, time.perf_counter() - start
-    return FitResult(tuple(losses), tuple(validation.scores), validation.best_step, stopped, seconds)
+    best = number
+    if validation is not None and validation.scores:
+        validation.restore()
+        best = validation.best_step
+    return FitResult(
+        losses=tuple(history.losses),
+        validation=() if validation is None else tuple(validation.scores),
+        best_step=best,
+        stopped_early=is_exhausted,
+        seconds=history.seconds,
+        interrupted=not is_done,
+    )
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
 
 
 @contextlib.contextmanager

@@ -24,6 +24,8 @@ class FitResult:
         ends: where the search from each of many starts ended, the total log evidence (and hyperprior) in nats, or was
             given up; -inf where a start could not be computed. Empty for one start.
         converged: whether a full-batch fit ended at a maximum; None for stochastic steps, which cannot say.
+        interrupted: whether Ctrl-C or SIGTERM ended a training that is kept in a folder before it was done; it goes on
+            with `resume="auto"`.
 
     Example:
         >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
@@ -44,6 +46,7 @@ class FitResult:
     notes: tuple[str, ...] = ()
     ends: tuple[float, ...] = ()
     converged: bool | None = None
+    interrupted: bool = False
 
     @property
     def agreeing(self) -> int:
@@ -64,4 +67,6 @@ class FitResult:
         end = "".join(f"; {note}" for note in self.notes)
         if self.ends:
             end += f"; {self.agreeing} of {len(self.ends)} starts agree on the best end"
+        if self.interrupted:
+            end += "; interrupted"
         return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point{end})"

@@ -11,7 +11,7 @@ evidence counts in full, as Bayes' rule has it.
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
 from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
+from bayesmeta.training.runs.parts import ModuleState, Parts, TensorState
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
@@ -302,6 +303,15 @@ class _Particles(Step):
         for member in self.members:
             member.anneal(progress)
 
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return {"particles": self.particles}
+
+    @override
+    def parts(self) -> Parts:
+        members = {f"learner {place}": ModuleState(member) for place, member in enumerate(self.members)}
+        return {**members, "particles": TensorState(self.moved())}
+
 
 class _Gaussian(Step):
     """A Gaussian over theta with independent numbers: its mean and log deviation, `P` each."""
@@ -330,6 +340,14 @@ class _Gaussian(Step):
     @override
     def anneal(self, progress: float) -> None:
         self.learner.anneal(progress)
+
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return {"mean": self.mean, "log_scale": self.log_scale}
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner), "gaussian": TensorState(self.moved())}
 
 
 def _batches(tasks: TaskDataset, batch_size: int, split: Split | None, seed: int) -> Batches:
