@@ -1,9 +1,9 @@
-"""What a robot waits for: the API, an exported program, inductor's package and onnxruntime, on one thread, in one table.
+"""What a robot waits for: the API, an exported program, inductor's package and onnxruntime, one thread, in one table.
 
-ALPaCA on tanh features (F = 32), standardized and in float32, and a neural process. *Adapt and predict* is of tasks with
-five support points and five queries, *update* of one more point of each stream, *predict* of five queries of each. All
-give plain tensors of means and variances. ONNX has no Cholesky factor, so that of ALPaCA it has the stream. Times are
-processor time, medians of many calls, one kind after the other in turn.
+ALPaCA on tanh features (F = 32), standardized and in float32, and a neural process. *Adapt and predict* is of tasks
+with five support points and five queries, *update* of one more point of each stream, *predict* of five queries of each.
+All give plain tensors of means and variances. ONNX has no Cholesky factor, so that of ALPaCA it has the stream. Times
+are processor time, medians of many calls, one kind after the other in turn.
 """
 
 import tempfile
@@ -118,15 +118,16 @@ def main() -> None:
             place = Path(folder, title.replace(" ", "_"))
             bm.export(learner, place, [TorchProgram(), InductorPackage(), OnnxProgram()])
             found[title] = measure(title, learner, place)
-    one, update = found["ALPaCA"]["adapt and predict", 1], found["ALPaCA"]["update", 1]
-    network = found["neural process"]["adapt and predict", 1]
+
+    def share(title: str, what: str) -> str:
+        each = found[title][what, 1]
+        return ", ".join(f"{each[kind] / each['API']:.2f} by {kind}" for kind in KINDS[1:] if kind in each)
+
     verdict(
-        f"of one task, in units of the API's time, ALPaCA adapts and predicts in {one['torch.export'] / one['API']:.2f} "
-        f"exported and {one['AOTInductor'] / one['API']:.2f} compiled; an update takes "
-        f"{update['torch.export'] / update['API']:.2f} exported, {update['AOTInductor'] / update['API']:.2f} compiled and "
-        f"{update['onnxruntime'] / update['API']:.2f} in onnxruntime; a neural process "
-        f"{network['torch.export'] / network['API']:.2f}, {network['AOTInductor'] / network['API']:.2f} and "
-        f"{network['onnxruntime'] / network['API']:.2f}",
+        "of one task, in units of the API's time: ALPaCA adapts and predicts in "
+        f"{share('ALPaCA', 'adapt and predict')}; takes a point in {share('ALPaCA', 'update')}, and predicts from the "
+        f"stream in {share('ALPaCA', 'predict')}; a neural process adapts and predicts in "
+        f"{share('neural process', 'adapt and predict')}",
         SEED,
     )
 

@@ -22,7 +22,7 @@ from bayesmeta.torch_private import talking_to_itself, unvalidated, without_asid
 
 SIZES = (3, 5, 4)  # B, N and M of the example that is recorded: all differ, and none is 0 or 1
 TRIED = ((1, 0, 1), (1, 1, 1), (2, 1, 3), (5, 12, 6))  # where a program is compared with the library
-ANY: tuple[str | int, ...] = ("B", "N", "M")  # axes that may have any length
+ANY = ("B", "N", "M")  # axes that may have any length
 FAR = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative to the largest number: no rounding
 
 
@@ -75,7 +75,9 @@ class Program(InShort):
             UnsupportedError: it cannot be recorded, or says something else than the library.
         """
         dims = {letter: torch.export.Dim(letter) for letter in ANY}
-        shapes = tuple({place: dims[axis] for place, axis in enumerate(s.axes) if axis in ANY} for s in self.inputs)
+        shapes = tuple(
+            {place: dims[str(axis)] for place, axis in enumerate(s.axes) if axis in ANY} for s in self.inputs
+        )
         example = self.example(*SIZES)
         try:
             with torch.no_grad(), unvalidated(), talking_to_itself():
