@@ -185,13 +185,33 @@ def _condition(matrix: Float[Tensor, "N N"]) -> str:
     return f", eigenvalues from {float(spectrum[0]):.1e} to {float(spectrum[-1]):.1e}, condition number {number}"
 
 
+def is_symbolic(size: int) -> bool:
+    """Whether a size stands for any number: what is exported serves all sizes, so that Python decides nothing by it.
+
+    Example:
+        >>> is_symbolic(torch.zeros(3).shape[0])
+        False
+    """
+    return isinstance(size, torch.SymInt)
+
+
+def exceeds(size: int, other: int) -> bool:
+    """Whether a size is above another; no, where it may be any number.
+
+    Example:
+        >>> exceeds(3, 2)
+        True
+    """
+    return not is_symbolic(size) and size > other
+
+
 def require_matrix(rows: int, columns: int) -> None:
     """Refuse a matrix between so many points that its memory would be all there is.
 
     Raises:
         InferenceError: more than 4e8 entries, 3.2 GB in float64.
     """
-    if rows * columns > MOST_ENTRIES:
+    if not (is_symbolic(rows) or is_symbolic(columns)) and rows * columns > MOST_ENTRIES:
         raise InferenceError(
             f"expected points whose joint covariance can be held, got {rows} x {columns}: take fewer of them (query= "
             "in evaluate, support and query of a split), or a learner whose cost grows with features, such as ALPaCA"

@@ -6,9 +6,11 @@ inductor takes longer to import than torch itself and is imported where it is us
 """
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -274,23 +276,78 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Call
     """
     from torch import _inductor as inductor
 
-    with warnings.catch_warnings():
-        # inductor itself uses what torch has deprecated
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with talking_to_itself():
         # random draws as without compilation
         run: Callable[..., Any] = inductor.compile(graph, [*inputs], {"fallback_random": True})
     return run
 
 
+def package_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    """A program of `torch.export` as compiled code in one file, which `torch._inductor.aoti_load_package` loads.
+
+    Compiling ahead of time has no public name yet.
+
+    Raises:
+        Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
+    """
+    from torch import _inductor as inductor
+
+    with talking_to_itself():
+        inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def without_asides(program: torch.export.ExportedProgram) -> None:
+    """Take out of a recorded program what computes nothing: results that nobody asks for, and checks of precisions.
+
+    Each takes its time when the program runs. The checks, which torch records with every conversion, are an operation
+    with a private name.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
 @contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
-    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
-    torch.compiler._is_compiling_flag = True
+def talking_to_itself() -> Iterator[None]:
+    """What torch says of its own code is not said: that it uses what it has deprecated, and what is not installed.
+
+    The names of its loggers are those of its private modules.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """torch.distributions does not look at the values of parameters, also where one makes another."""
+    validate = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
-        torch.compiler._is_compiling_flag = flag
         Distribution.set_default_validate_args(validate)
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
+    flag = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        with unvalidated():
+            yield
+    finally:
+        torch.compiler._is_compiling_flag = flag

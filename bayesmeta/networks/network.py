@@ -233,7 +233,7 @@ class DenseOutput(WholeNetwork):
             phi: as for `stacked`; of the output layer alone it matters.
             rows: the features.
         """
-        _, weight, bias = self.parts(phi, len(rows))
+        _, weight, bias = self.parts(phi, rows.shape[0])
         return affine(bias, rows, weight)
 
     @override
