@@ -1,8 +1,7 @@
 """Meta-training by stochastic gradients: max_theta of an objective over batches of tasks."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import seed_of, whole
+from bayesmeta.data import TaskBatch
 from bayesmeta.devices import device_of
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
@@ -21,8 +21,8 @@ from bayesmeta.training.callbacks import Callback
 from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.training.loop import (
     Batches,
+    BatchStep,
     LossOf,
-    Step,
     Validation,
     guarded,
     losses_of,
@@ -33,8 +33,9 @@ from bayesmeta.training.loop import (
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import EVERY, Resume, keeping
-from bayesmeta.training.runs.parts import ModuleState, Parts
+from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.skipping import SkippingStep
 from bayesmeta.wrappers.base import require_trainable
 
 
@@ -59,6 +60,7 @@ def fit(
     every: int = EVERY,
     resume: Resume | None = None,
     compile: bool | type[CompiledStep] = False,
+    max_skipped: int = 0,
     device: str | torch.device | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
@@ -89,6 +91,8 @@ def fit(
         compile: compile the step with inductor: 2 to 9 times as fast for small networks, after a minute or so for the
             first step and for every larger number of points. It needs a C++ compiler and a loss that is nothing but
             tensor operations (`CompiledStep`). A kind of `CompiledStep` is taken in its place: `CudaGraphStep`.
+        max_skipped: how many tasks may be left out of a step, over all steps, as their loss or gradient is not finite.
+            They are found one by one, and named in the result; one more is an error, as is the first one by default.
         device: where to train: `"auto"` (the accelerator where there is one), `"cpu"`, `"cuda"`, or a `torch.device`.
             The learner is moved there, and stays. None trains where it is. Tasks are drawn on the CPU, so that they are
             the same everywhere.
@@ -125,7 +129,7 @@ def fit(
     if not isinstance(tasks, TaskSource):
         raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
     steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
-    validate_every = whole(validate_every, "validate_every", 1)
+    validate_every, max_skipped = whole(validate_every, "validate_every", 1), whole(max_skipped, "max_skipped", 0)
     if not 0.0 < lr < math.inf or not grad_clip > 0.0 or (patience is not None and patience < 1):
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
     for each in callbacks:
@@ -164,10 +168,13 @@ def fit(
             held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
             better = partial(run.offer, learner)
             watched = Validation(learner, loss_of, held_out, validate_every, patience, better)
-        step: Step = _Eager(learner, batches, loss_of)
+        eager = _Eager(learner, batches, loss_of)
+        step: BatchStep = eager
         if compile:
             kind = CompiledStep if compile is True else compile
             step = _Compiled(kind(learner, loss_of, batches.total_points), batches)
+        if max_skipped:
+            step = SkippingStep(step, eager, max_skipped)
         optimizer = learner.configure_optimizer(lr)
         try:
             result = train(
@@ -191,57 +198,34 @@ def fit(
     return result
 
 
-@dataclass(frozen=True)
-class _Eager(Step):
+class _Eager(BatchStep):
     """The gradient in theta, by PyTorch as it comes."""
 
-    learner: Learner
-    batches: Batches
-    loss_of: LossOf
+    def __init__(self, learner: Learner, batches: Batches, loss_of: LossOf) -> None:
+        super().__init__(learner, batches)
+        self.loss_of = loss_of
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each = guarded(self.loss_of, batch, step)
         loss = each.mean() - self.learner.log_hyperprior() / self.batches.total_points
         loss.backward()
         return loss.detach()
 
-    @override
-    def anneal(self, progress: float) -> None:
-        self.learner.anneal(progress)
 
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.learner.named_parameters())
-
-    @override
-    def parts(self) -> Parts:
-        return {"learner": ModuleState(self.learner)}
-
-
-@dataclass(frozen=True)
-class _Compiled(Step):
+class _Compiled(BatchStep):
     """The gradient in theta, by compiled code."""
 
-    compiled: CompiledStep
-    batches: Batches
+    def __init__(self, compiled: CompiledStep, batches: Batches) -> None:
+        super().__init__(compiled.learner, batches)
+        self.compiled = compiled
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.compiled.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each, loss = self.compiled(batch)
         require_finite(each, batch, step)
         return loss
 
     @override
-    def anneal(self, progress: float) -> None:
-        self.compiled.learner.anneal(progress)
-
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.compiled.learner.named_parameters())
-
-    @override
     def parts(self) -> Parts:
-        return {"learner": ModuleState(self.compiled.learner), "compiled": self.compiled}
+        return {**super().parts(), "compiled": self.compiled}

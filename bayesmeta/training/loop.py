@@ -8,13 +8,14 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
 from bayesmeta.data import Data, TaskBatch
@@ -29,7 +30,7 @@ from bayesmeta.training.callbacks import Callback, StepRecord, telling
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
-from bayesmeta.training.runs.parts import OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.parts import ModuleState, OptimizerState, Parts, RandomState, State, Stateful
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -99,7 +100,13 @@ class Batches:
 
 
 class Step(ABC):
-    """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories."""
+    """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories.
+
+    Attributes:
+        skipped: (step, task) of every task that was left out so far (`SkippingStep`).
+    """
+
+    skipped: tuple[tuple[int, Hashable], ...] = ()
 
     @abstractmethod
     def gradient(self, step: int) -> Tensor:
@@ -123,6 +130,48 @@ class Step(ABC):
     @abstractmethod
     def parts(self) -> Parts:
         """All that the next gradient depends on beside the number of the step: what a run keeps, by name."""
+
+
+class BatchStep(Step):
+    """A step whose gradient is that of the mean loss of a batch of tasks, and of a learner's theta.
+
+    A subclass gives `gradient_of`.
+
+    Args:
+        learner: what is trained.
+        batches: what it is trained on.
+    """
+
+    def __init__(self, learner: Learner, batches: Batches) -> None:
+        self.learner, self.batches = learner, batches
+
+    @abstractmethod
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
+        """Set `.grad` of theta, and return the loss.
+
+        Args:
+            batch: checked tasks.
+            step: the number of the step, from 1, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        return self.gradient_of(self.learner.conform_tasks(self.batches.draw(step)), step)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return dict(self.learner.named_parameters())
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner)}
 
 
 class Validation:
@@ -268,6 +317,7 @@ def train(
             number += 1
             step.anneal((number - 1) / steps)
             optimizer.zero_grad(set_to_none=True)
+            before = len(step.skipped)
             loss = step.gradient(number).item()
             if not math.isfinite(loss):
                 raise InferenceError(f"expected a finite loss, got {loss} at step {number}: lower lr")
@@ -282,11 +332,12 @@ def train(
             optimizer.step()
             bar.update()
             if number % 50 == 0:
-                seen = validation.scores if validation is not None else []
-                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
+                scores = validation.scores if validation is not None else []
+                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{scores[-1][1]:.3f}" if scores else "-")
             if validation is not None and (number % validation.every == 0 or number == steps):
                 validation.look(number)
-            tell(StepRecord(number, loss, norm, history.lrs[-1], validation.at(number) if validation else None))
+            seen = None if validation is None else validation.at(number)
+            tell(StepRecord(number, loss, norm, history.lrs[-1], seen, len(step.skipped) - before))
             if number % run.every == 0 and number < steps:
                 run.keep(number)
     is_exhausted = validation is not None and validation.is_exhausted
@@ -306,6 +357,7 @@ def train(
         interrupted=not is_done,
         gradient_norms=tuple(history.gradient_norms),
         lrs=tuple(history.lrs),
+        skipped=step.skipped,
     )
 
 
