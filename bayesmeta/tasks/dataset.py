@@ -373,7 +373,7 @@ class TaskDataset(TaskSource):
 
 
 def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, in which each column is warned of once, by its name where an argument knows it.
+    """The function, in which each column is warned of once, by its name where an argument knows it; so is jitter.
 
     Example:
         >>> import warnings
@@ -393,7 +393,7 @@ def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         known = (getattr(value, "schema", value) for value in (*args, *kwargs.values()))
         schema = next((value for value in known if isinstance(value, Schema)), None)
-        with columns() if schema is None else columns(schema.x_names, schema.y):
+        with counting_jitter(), columns() if schema is None else columns(schema.x_names, schema.y):
             return function(*args, **kwargs)
 
     return call

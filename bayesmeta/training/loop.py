@@ -22,7 +22,6 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import InferenceError
 from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, require_differentiable
-from bayesmeta.linalg import counting_jitter
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
@@ -312,7 +311,7 @@ def train(
     parts |= {} if validation is None else {"validation": validation}
     number = run.begin({**parts, **step.parts(), "random": RandomState()})
     bar = tqdm(total=steps, initial=number, disable=None if progress is None else not progress, desc=title, leave=False)
-    with bar, silently(), counting_jitter(), restoring(parameters) as keep, telling(callbacks, number) as tell:
+    with bar, silently(), restoring(parameters) as keep, telling(callbacks, number) as tell:
         while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
             number += 1
             step.anneal((number - 1) / steps)
