@@ -782,7 +782,9 @@ class TaskBatch:
         """The same tasks on a device and in a floating precision. Raises DataError where a value is out of range."""
         return replace(self, support=self.support.to(dtype, device), query=self.query.to(dtype, device))
 
-    def select(self, tasks: slice) -> "TaskBatch":
-        """The tasks in a slice."""
-        names = None if self.names is None else self.names[tasks]
+    def select(self, tasks: slice | Sequence[int]) -> "TaskBatch":
+        """The tasks in a slice, or at these positions."""
+        names = self.names
+        if names is not None:
+            names = names[tasks] if isinstance(tasks, slice) else tuple([names[place] for place in tasks])
         return TaskBatch(self.support.select(tasks), self.query.select(tasks), names)

@@ -23,6 +23,9 @@ SINUSOIDS = bm.tasks.Sinusoid().dataset(30, 12, seed=1)
 UNEQUAL = bm.TaskDataset.from_list(
     [(SINUSOIDS.data.x[t, : 4 + t % 8], SINUSOIDS.data.y[t, : 4 + t % 8]) for t in range(30)]
 )
+BROKEN = bm.TaskDataset.from_list(
+    [(SINUSOIDS.data.x[t], SINUSOIDS.data.y[t].double() * (1e200 if t == 0 else 1.0)) for t in range(5)]
+)
 HELD_OUT = bm.tasks.Sinusoid().dataset(7, 10, seed=2)  # less than two for each of four
 BLOBS = bm.tasks.GaussianBlobs(3)
 
@@ -33,7 +36,12 @@ def _fitted(learner: bm.Learner, tasks: bm.tasks.TaskSource, steps: int = STEPS,
     result = bm.fit(learner.double(), tasks, steps, lr=1e-2, progress=False, **arguments)
     theta = torch.cat([value.detach().flatten() for value in learner.state_dict().values()])
     seen = [value for _, value in result.validation]
-    return {"theta": theta.tolist(), "losses": result.losses, "seen": seen, "rest": [result.best_step, result.seconds]}
+    return {
+        "theta": theta.tolist(),
+        "losses": result.losses,
+        "seen": seen,
+        "rest": [result.best_step, result.skipped, result.seconds],
+    }
 
 
 def alpaca() -> Result:
@@ -64,7 +72,12 @@ def latent() -> Result:
     return _fitted(bm.LatentNeuralProcess(bm.Identity(1)), SINUSOIDS, STEPS // 10, batch_size=3)
 
 
-TRAININGS = [alpaca, maml, prototypical, evidence, latent]
+def skipping() -> Result:
+    """A task of few is never finite: it is left out wherever it is, also where it is all that a process has."""
+    return _fitted(bm.ALPaCA(bm.MLP(1, [8])), BROKEN, batch_size=2, max_skipped=STEPS)
+
+
+TRAININGS = [alpaca, maml, prototypical, evidence, latent, skipping]
 
 
 class _Fails(bm.training.Objective):
@@ -90,7 +103,7 @@ class _Coupled(bm.training.Objective):
 
 
 def _error(**arguments: Any) -> str:
-    learner = bm.ALPaCA(bm.MLP(1, [8]))
+    learner = arguments.pop("learner", None) or bm.ALPaCA(bm.MLP(1, [8]))
     given: dict[str, Any] = {"tasks": bm.tasks.Sinusoid(), "split": bm.tasks.RandomSplit.at(3, 4), "batch_size": 6}
     try:
         bm.fit(learner, steps=3, progress=False, **(given | arguments))
@@ -103,7 +116,12 @@ def failures(folder: Path) -> dict[str, str]:
     """What each process says of what went wrong in one of them, or is not the same in all."""
     rank = bm.training.Processes.here().rank
     singular = bm.InferenceError("singular: task 0", task=0)
-    return {
+    told = _Told()
+    found = {
+        "callback": _error(callbacks=[told] if rank == 0 else []),
+        "too many": _error(
+            tasks=BROKEN, batch_size=5, split=None, max_skipped=2, learner=bm.ALPaCA(bm.MLP(1, [8])).double()
+        ),
         "not finite": _error(objective=_Fails(1, None)),
         "singular": _error(objective=_Fails(1, singular)),
         "own": _error(objective=_Fails(0, KeyError("no such column"))),
@@ -114,11 +132,23 @@ def failures(folder: Path) -> dict[str, str]:
         "coupled": _error(objective=_Coupled()),
         "alone": _alone(),
     }
+    return found | {"told": str(told.steps)}
 
 
 def _alone() -> str:
     with bm.training.alone():
         return _error(seed=bm.training.Processes.here().rank)
+
+
+class _Told(bm.training.Callback):
+    """Of two steps, and then no more."""
+
+    steps = 0
+
+    def on_step(self, record: bm.training.StepRecord) -> None:
+        self.steps = record.step
+        if record.step == 2:
+            raise LookupError("enough")
 
 
 class _Watched(bm.training.Objective):
