@@ -2,7 +2,6 @@
 
 import ray.train
 import ray.train.torch
-
 import train  # what torchrun starts, too
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Several processes: who is who, how steps are divided, and that two and four of them train as one does."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -228,3 +230,17 @@ def test_a_killed_run_and_a_stopped_one_go_on_to_the_same_bits(together: dict[st
         assert run["interrupted"] is (name == "stopped")
         assert (run["steps"] < 14) is (name == "stopped")
         assert (run["theta"] == runs[0]["unbroken"]["theta"]) is (name != "stopped"), name
+
+
+# ------------------------------------------------------------------------------------------------------------ recipes
+
+
+def test_recipes_of_launchers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With stand-ins for Ray, which nobody needs for this."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "launch")
+    for name in ("ray", "ray.train", "ray.train.torch"):
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    recipe = importlib.import_module("ray_train")
+    assert callable(recipe.train.main)
+    for name in ("train", "ray_train"):
+        monkeypatch.delitem(sys.modules, name)
