@@ -168,6 +168,24 @@ def _size_on_meta(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
     return sum(value.untyped_storage().nbytes() for value in outputs if isinstance(value, Tensor))
 
 
+def copy_each(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy each value to its target: those of one precision by one call, where a device is given one kernel for all.
+
+    Optimisers are made of `torch._foreach_copy_` and the like, which have no public names.
+
+    Args:
+        targets: tensors, which are changed.
+        values: of the same shapes and precisions.
+    """
+    groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, value in zip(targets, values, strict=True):
+        ours, theirs = groups.setdefault(target.dtype, ([], []))
+        ours.append(target)
+        theirs.append(value.detach())
+    for ours, theirs in groups.values():
+        torch._foreach_copy_(ours, theirs)
+
+
 def record_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torch.fx.GraphModule:
     """The tensor operations that `function(*inputs)` consists of, with those of `torch.autograd.grad`, as a graph.
 

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
+from bayesmeta.linalg import cholesky, cholesky_with_jitter, logdet, require_matrix, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
 from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
 
@@ -120,7 +120,7 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         sample_shape = draw_shape(sample_shape)
         self._require_room()
         if self.noise > 0.0:
-            root = cholesky(self.covariance(), "predictive covariance")
+            root = cholesky_with_jitter(self.covariance(), "predictive covariance")
         else:  # the rank may be that of phi: an eigenvector root also exists where the covariance is singular
             covariance = self.latent_covariance()
             spread = covariance.detach().diagonal(dim1=-2, dim2=-1).clamp(min=0.0).sqrt()

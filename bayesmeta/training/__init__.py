@@ -7,8 +7,10 @@ from bayesmeta.training.architectures.spaces import Architecture, ConvSpace, Den
 from bayesmeta.training.architectures.surrogate import Surrogate
 from bayesmeta.training.architectures.trials import Trial
 from bayesmeta.training.averaging import Averaged, average
+from bayesmeta.training.callbacks import Callback, CSVLog, StepRecord, TensorBoardLog
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.cuda_graphs import CudaGraphStep
 from bayesmeta.training.objectives import (
     Evidence,
     EvidenceProblem,
@@ -31,10 +33,13 @@ __all__ = [
     "ArchitectureSearch",
     "Averaged",
     "Budget",
+    "CSVLog",
+    "Callback",
     "Chaser",
     "CheckpointWarning",
     "CompiledStep",
     "ConvSpace",
+    "CudaGraphStep",
     "DenseSpace",
     "Evidence",
     "EvidenceProblem",
@@ -51,8 +56,10 @@ __all__ = [
     "Space",
     "SquaredMatchError",
     "Starts",
+    "StepRecord",
     "Steps",
     "Surrogate",
+    "TensorBoardLog",
     "Trial",
     "VariationalBound",
     "average",

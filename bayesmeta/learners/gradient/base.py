@@ -29,6 +29,7 @@ from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLe
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import flattened
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
+from bayesmeta.networks.low_precision import require_unrounded
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
@@ -487,6 +488,9 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
             precondition: see there.
             solve_steps: see there.
             tolerance: see there.
+
+        Raises:
+            UnsupportedError: weights of a `LowPrecision` are to be solved for.
         """
         joint, start, unit = self.joint(support), self.start(support.num_tasks), self.unit_rate(support).detach()
         curvature = partial(self.curvature, support)
@@ -494,6 +498,7 @@ class ExplicitWeightLearner(WeightLearner, ExplicitLearner):
             phi = solver.solve(MapProblem(joint, start, unit, curvature))
             require_finite(phi, [])
             return phi
+        require_unrounded(self.network, start)
         return implicit_map(
             joint,
             start,
