@@ -28,6 +28,7 @@ from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
 from bayesmeta.training.runs.parts import OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.signals import Stopped
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -289,6 +290,12 @@ def train(
         seconds=history.seconds,
         interrupted=not is_done,
     )
+
+
+def require_done(result: FitResult) -> None:
+    """Raise `Stopped` where a training was told to stop before it was done: for whoever has no use for a part of it."""
+    if result.interrupted:
+        raise Stopped
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:

@@ -31,7 +31,7 @@ from bayesmeta.training.runs.answers import Answer, Answers, recalled
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings, plain, require_same, versions
-from bayesmeta.training.runs.signals import Stop
+from bayesmeta.training.runs.signals import Stop, Stopped
 from bayesmeta.typing import LogJoint
 
 if sys.platform != "win32":
@@ -68,10 +68,6 @@ class CheckpointWarning(UserWarning):
         >>> again.losses == result.losses
         True
     """
-
-
-class Stopped(KeyboardInterrupt):
-    """A run was told to stop, and its state is kept."""
 
 
 class Run(ABC):
@@ -392,7 +388,7 @@ def keeping(
         raise DataError(f"expected resume to be 'auto', 'never' or None, got {resume!r}")
     if checkpoint is None:
         if resume is not None:
-            raise DataError(f"expected a checkpoint folder for resume={resume!r}, got none")
+            raise DataError(f"expected a checkpoint, the folder of the run, for resume={resume!r}, got none")
         return Unkept()
     require_savable(learner, checkpoint)  # now, rather than after hours of training
     return RunFolder(Path(checkpoint), plain(settings()), every, resume, learner if follow else None)
