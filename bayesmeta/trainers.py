@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -20,7 +20,7 @@ from bayesmeta.training.fit import fit
 from bayesmeta.training.loop import prepare, require_done
 from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
-from bayesmeta.training.runs.folder import EVERY, Resume
+from bayesmeta.training.runs.folder import Resume
 from bayesmeta.wrappers.log_transformed import LogTransformed
 
 MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
@@ -44,7 +44,7 @@ class Training:
         device: where the learner is trained, and stays; None is where it is.
         checkpoint: the folder that the run is kept in, as for `fit`; of several that take their time each has a folder
             in it. None keeps nothing.
-        every: steps between two states of a run.
+        every: steps between two states of a run (evaluations, of a full-batch fit); None is what the training takes.
         resume: what to do with a run that is there: "auto", "never" or None, as for `fit`.
 
     Raises:
@@ -62,7 +62,7 @@ class Training:
     lr: float = 1e-3
     device: torch.device | None = None
     checkpoint: Path | None = None
-    every: int = EVERY
+    every: int | None = None
     resume: Resume | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +82,11 @@ class Training:
             name: of the folder.
         """
         return self if self.checkpoint is None else replace(self, checkpoint=self.checkpoint / name)
+
+    def keeping(self) -> dict[str, Any]:
+        """The arguments of `fit` and `fit_evidence` that say where the run is kept."""
+        how_often = {} if self.every is None else {"every": self.every}
+        return {"checkpoint": self.checkpoint, "resume": self.resume, **how_often}
 
 
 @dataclass(frozen=True)
@@ -174,9 +179,7 @@ class ByGradients(Trainer):
             validate_every=max(training.steps // LOOKS, 1),
             seed=training.seed,
             progress=training.progress,
-            checkpoint=training.checkpoint,
-            every=training.every,
-            resume=training.resume,
+            **training.keeping(),
         )
         require_done(result)
         linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
@@ -255,9 +258,7 @@ class ByEvidence(Trainer):
             tasks,
             self.problem,
             max_iterations=most,
-            checkpoint=training.checkpoint,
-            every=training.every,
-            resume=training.resume,
+            **training.keeping(),
         )
         require_done(result)
         if result.converged:

@@ -62,7 +62,7 @@ def fit(
     seed: Seed = 0,
     sep: Separator = None,
     checkpoint: Checkpoint = None,
-    every: Every = 500,
+    every: Every = None,
     resume: Resume = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")] = False,
     config: Config = None,

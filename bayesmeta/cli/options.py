@@ -57,10 +57,15 @@ LearningRate = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder that keeps the run as it goes: after a kill, Ctrl-C or SIGTERM it goes on with --resume."
+        help="Folder that keeps what is trained as it goes, so that it goes on after a kill, Ctrl-C or SIGTERM."
     ),
 ]
-Every = Annotated[int, typer.Option(help="Steps between two states of the run in --checkpoint.")]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps between two states in --checkpoint; 500 by default, and 50 of methods fitted by evidence."
+    ),
+]
 Resume = Annotated[
     str | None,
     typer.Option(

@@ -142,7 +142,7 @@ def nuts_hyper_posterior(
             start[name] = value.detach() + spread * noise
         with silently():
             draws = sampler.chains(run.recalling(log_joint), start, generator).merged
-        run.conclude()
+        run.keep(run.answered, is_last=True)
         places = torch.linspace(0, total - 1, num_members).round().long().tolist()
         members = [_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places]
         for member in members:

@@ -1,6 +1,6 @@
 """Trainings that are killed at any moment go on, and end as if they had not been.
 
-The rest of what runs survive is in tests/training/test_runs.py. What needs processes is in killed_runs.py, which runs once.
+The rest of what runs survive is in tests/training/test_runs.py; what needs processes is in killed_runs.py.
 """
 
 import json

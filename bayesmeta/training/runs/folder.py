@@ -100,7 +100,6 @@ class Run(ABC):
             is_last: whether the run has come to its end.
         """
 
-    @abstractmethod
     def ask(self, compute: Callable[[], Answer]) -> Answer:
         """What a function returns, or has returned in an earlier sitting.
 
@@ -113,6 +112,7 @@ class Run(ABC):
         Raises:
             Stopped: the run was told to stop; its state is kept.
         """
+        return compute()
 
     def recalling(self, log_joint: LogJoint) -> LogJoint:
         """A log joint that is asked for: its values and first derivatives are those of an earlier sitting, if known.
@@ -120,11 +120,12 @@ class Run(ABC):
         Args:
             log_joint: phi -> log density of each row, which depends on that row of phi alone.
         """
-        return recalled(log_joint, self.ask)
+        return log_joint
 
-    @abstractmethod
-    def conclude(self) -> None:
-        """Keep the answers of a run that has no more questions."""
+    @property
+    def answered(self) -> int:
+        """How many questions have answers that are kept: the step that a search is at."""
+        return 0
 
     @abstractmethod
     def offer(self, learner: Learner) -> None:
@@ -158,17 +159,6 @@ class Unkept(Run):
         return 0
 
     def keep(self, step: int, is_last: bool = False) -> None:
-        """Nothing."""
-
-    def ask(self, compute: Callable[[], Answer]) -> Answer:
-        """What the function returns."""
-        return compute()
-
-    def recalling(self, log_joint: LogJoint) -> LogJoint:
-        """The log joint itself."""
-        return log_joint
-
-    def conclude(self) -> None:
         """Nothing."""
 
     def offer(self, learner: Learner) -> None:
@@ -299,15 +289,20 @@ class RunFolder(Run):
         is_known = self._answers.is_known
         answer = self._answers.next(compute)
         if self.is_stopped:
-            self.keep(len(self._answers))
+            self.keep(self.answered)
             raise Stopped
-        if not is_known and len(self._answers) % self.every == 0:
-            self.keep(len(self._answers))
+        if not is_known and self.answered % self.every == 0:
+            self.keep(self.answered)
         return answer
 
-    def conclude(self) -> None:
-        """Keep all answers as the last state."""
-        self.keep(len(self._answers), is_last=True)
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """The log joint, asked for."""
+        return recalled(log_joint, self.ask)
+
+    @property
+    def answered(self) -> int:
+        """How many answers there are."""
+        return len(self._answers)
 
     def offer(self, learner: Learner) -> None:
         """Write the model.
