@@ -263,8 +263,10 @@ def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
     for name, value in others.items():
         with pytest.raises(DataError, match=rf"expected (the )?{name}\b.*resume='never'"):
             _fit(_made("standardized"), tmp_path, TASKS, resume="auto", **{"steps": 3, name: value})
+    untouched = _made("standardized")
     with pytest.raises(DataError, match="expected the tasks of the run"):
-        _fit(_made("standardized"), tmp_path, HELD_OUT, steps=3, resume="auto")
+        _fit(untouched, tmp_path, HELD_OUT, steps=3, resume="auto")
+    _require_same(untouched, _made("standardized"))  # it is refused before anything is done
     with pytest.raises(DataError, match="expected the learner of the run"):
         _fit(_made("standardized").double(), tmp_path, TASKS, steps=3, resume="auto")
     with pytest.raises(DataError, match=r"expected training='fit', as .* got 'fit_evidence'"):
