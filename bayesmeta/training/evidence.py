@@ -135,7 +135,7 @@ def fit_evidence(
             search = _Search(learner, problem, data, max_iterations, tolerance, keep, run.ask)
             ends = () if starts is None else search.from_many(starts)
             found = search.run(parameters)
-            run.keep(run.answered, is_last=True)
+            run.conclude()
         problem.finish(learner, *data)
         learner.remember(*data)
         with torch.no_grad():

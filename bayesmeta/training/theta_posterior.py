@@ -80,7 +80,8 @@ def nuts_hyper_posterior(
 
     Raises:
         DataError: nothing to draw, or fewer draws than members; a checkpoint folder, as for `fit`. UnsupportedError:
-            the learner has no evidence. KeyboardInterrupt: also of SIGTERM where the run is kept.
+            the learner has no evidence, or chains that are kept are to be compiled. KeyboardInterrupt: also of SIGTERM
+            where the run is kept.
 
     Example:
         >>> import warnings
@@ -101,6 +102,11 @@ def nuts_hyper_posterior(
     num_members = whole(num_members, "num_members", 1, total)  # as many as there are draws
     seed = seed_of(seed)
     problem = MaximumLikelihood() if problem is None else problem
+    if checkpoint is not None and sampler.compile:
+        raise UnsupportedError(
+            "expected a sampler that asks for one evaluation after the other where the run is kept, got one that is "
+            "compiled: use NUTS(compile=False), or no checkpoint"
+        )
 
     def settings() -> Settings:
         return {
@@ -142,7 +148,7 @@ def nuts_hyper_posterior(
             start[name] = value.detach() + spread * noise
         with silently():
             draws = sampler.chains(run.recalling(log_joint), start, generator).merged
-        run.keep(run.answered, is_last=True)
+        run.conclude()
         places = torch.linspace(0, total - 1, num_members).round().long().tolist()
         members = [_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places]
         for member in members:

@@ -206,6 +206,14 @@ def test_hyper_posteriors_go_on_too(kind: str, calls: int, tmp_path: Path) -> No
     _require_loaded(tmp_path, expected)
 
 
+def test_compiled_chains_cannot_be_kept(tmp_path: Path) -> None:
+    sampler = bm.inference.NUTS(num_chains=2, num_draws=4, num_warmup=20, compile=True)
+    with pytest.raises(UnsupportedError, match=r"use NUTS\(compile=False\), or no checkpoint"):
+        bm.training.nuts_hyper_posterior(
+            bm.ALPaCA(bm.Identity(1)), TASKS, sampler=sampler, num_members=2, checkpoint=tmp_path
+        )
+
+
 # ------------------------------------------------------------------------------------------------- what a folder says
 
 

@@ -127,6 +127,10 @@ class Run(ABC):
         """How many questions have answers that are kept: the step that a search is at."""
         return 0
 
+    def conclude(self) -> None:
+        """Keep the answers of a search that has no more questions."""
+        self.keep(self.answered, is_last=True)
+
     @abstractmethod
     def offer(self, learner: Learner) -> None:
         """Keep the learner as the best, or the last, so far."""
