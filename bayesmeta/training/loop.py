@@ -31,6 +31,7 @@ from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
 from bayesmeta.training.runs.parts import ModuleState, OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.signals import Stopped
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -370,6 +371,12 @@ def train(
         lrs=tuple(history.lrs),
         skipped=step.skipped,
     )
+
+
+def require_done(result: FitResult) -> None:
+    """Raise `Stopped` where a training was told to stop before it was done: for whoever has no use for a part of it."""
+    if result.interrupted:
+        raise Stopped
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
