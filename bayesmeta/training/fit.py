@@ -70,11 +70,14 @@ def fit(
 ) -> FitResult:
     """Meta-train theta in place, with the learner's optimizer (Adam) and a cosine learning rate that ends at zero.
 
+    Several processes, as `torchrun` starts them, divide the tasks of every step among them, and all end with the same
+    theta and result; the first one writes (`bayesmeta.training.distributed`).
+
     Args:
         learner: what to train; it ends with the theta of the best validation, or of the last step without validation.
         tasks: a `TaskDataset` or a simulator.
         steps: number of gradient steps.
-        batch_size: tasks a step.
+        batch_size: tasks a step, of all processes together.
         lr: first learning rate.
         split: how points are divided into support and query, anew at every step; `RandomSplit()` by default.
         objective: what to maximise; the learner's own `meta_loss` by default.
@@ -107,13 +110,14 @@ def fit(
         The history.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder that cannot be written, that another process trains in,
-            or whose run has other settings. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta goes back to where its loss was last finite. KeyboardInterrupt: without a checkpoint; theta
-            is then that of the best validation, or where its loss was last finite. UnsupportedError: a learner whose
-            theta is final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss
-            that cannot be compiled. And what a callback raises: theta is then that of the best validation, or of the
-            last step.
+        DataError: arguments out of range, or others in another process of this training; a checkpoint folder that
+            cannot be written, that another training writes to, or whose run has other settings. InferenceError: a loss
+            or gradient that is not finite; step and task are named, and theta goes back to where its loss was last
+            finite; or another process has ended. KeyboardInterrupt: without a checkpoint; theta is then that of the
+            best validation, or where its loss was last finite. UnsupportedError: a learner whose theta is final
+            (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that cannot be
+            compiled, or divided among processes. And what a callback raises: theta is then that of the best validation,
+            or of the last step.
 
     Warns:
         PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is

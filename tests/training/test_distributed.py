@@ -232,6 +232,26 @@ def test_a_killed_run_and_a_stopped_one_go_on_to_the_same_bits(together: dict[st
         assert (run["theta"] == runs[0]["unbroken"]["theta"]) is (name != "stopped"), name
 
 
+def test_what_is_not_divided_is_the_same_in_all(together: dict[str, Any]) -> None:
+    first, second = (each["searched"] for each in together["2"])
+    assert first == second
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_training_again(tmp_path: Path) -> None:
+    """A worker is killed in the first sitting; the second one ends with the bits of a training without that."""
+    ends = []
+    for name in ("killed", "unbroken"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
+        command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "tests.training.restarted"]
+        done = subprocess.run([*command, str(tmp_path / name)], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        ends.append([(tmp_path / name / f"{rank}.json").read_text() for rank in range(2)])
+    assert len({*ends[0], *ends[1]}) == 1
+    assert (tmp_path / "killed" / "sittings").read_text() == "2"
+    assert (tmp_path / "unbroken" / "sittings").read_text() == "1"
+
+
 # ------------------------------------------------------------------------------------------------------------ recipes
 
 

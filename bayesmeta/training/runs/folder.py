@@ -27,6 +27,7 @@ from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.outputs import write
 from bayesmeta.training.checkpoint import require_savable, save
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.runs.answers import Answer, Answers, recalled
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
@@ -398,6 +399,8 @@ def keeping(
         if resume is not None:
             raise DataError(f"expected a checkpoint, the folder of the run, for resume={resume!r}, got none")
         return Unkept()
+    if not Processes.here().is_first:
+        return Unkept()  # of several processes that compute the same the first one writes
     require_savable(learner, checkpoint)  # now, rather than after hours of training
     return RunFolder(Path(checkpoint), plain(settings()), every, resume, learner if follow else None)
 
