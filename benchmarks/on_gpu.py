@@ -279,7 +279,7 @@ def shares(work: Work, size: int, cell: Cell, rates: Rates) -> tuple[float, floa
 def tests_pass(on_gpu: bool, clock: Clock) -> tuple[bool, str]:
     """The tests of devices: on the GPU, or on the pretended device without one."""
     command = [sys.executable, "-m", "pytest", "-q", "tests/test_device_helper.py", "tests/test_devices.py"]
-    command += ["-k", "cuda"] if on_gpu else []
+    command += ["-k", "cuda" if on_gpu else "not every_learner"]  # those are for `make test`
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=0.5 * clock.left())
     except subprocess.TimeoutExpired as error:

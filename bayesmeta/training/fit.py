@@ -19,10 +19,13 @@ from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.callbacks import Callback
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.distributed import Processes
+from bayesmeta.training.divided import copy_theta, divided, meet
 from bayesmeta.training.loop import (
     Batches,
     BatchStep,
     LossOf,
+    Step,
     Validation,
     guarded,
     losses_of,
@@ -34,7 +37,8 @@ from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import EVERY, Resume, keeping
 from bayesmeta.training.runs.parts import Parts
-from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.runs.settings import Settings, plain
+from bayesmeta.training.shared_run import SharedCallback, SharedRun
 from bayesmeta.training.skipping import SkippingStep
 from bayesmeta.wrappers.base import require_trainable
 
@@ -97,7 +101,7 @@ def fit(
             The learner is moved there, and stays. None trains where it is. Tasks are drawn on the CPU, so that they are
             the same everywhere.
         callbacks: who is told of every step: `bm.training.CSVLog`, `bm.training.TensorBoardLog`, or a
-            `bm.training.Callback` of your own.
+            `bm.training.Callback` of your own. Of several processes the first one's are called.
 
     Returns:
         The history.
@@ -135,8 +139,9 @@ def fit(
     for each in callbacks:
         if not isinstance(each, Callback):
             raise DataError(f"expected callbacks that inherit bayesmeta.training.Callback, got {type(each).__name__}")
+    processes = Processes.here().connect()
     if device is not None:
-        learner.to(device_of(device))
+        learner.to(processes.device if device == "auto" and processes.count > 1 else device_of(device))
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     split = RandomSplit() if split is None else split
@@ -160,7 +165,8 @@ def fit(
             "compile": compile if isinstance(compile, bool) else compile.__name__,
         }
 
-    with keeping(checkpoint, every, resume, learner, settings, follow=validation is None) as run:
+    own = partial(keeping, checkpoint, every, resume, learner, settings, follow=validation is None)
+    with own() if processes.count == 1 else SharedRun(processes, own) as run:
         loss_of = losses_of(learner, objective)
         prepare(learner, batches.pooled())
         watched = None
@@ -175,10 +181,16 @@ def fit(
             step = _Compiled(kind(learner, loss_of, batches.total_points), batches)
         if max_skipped:
             step = SkippingStep(step, eager, max_skipped)
+        training: Step = step
+        if isinstance(run, SharedRun):
+            same = {k: v for k, v in settings().items() if k != "learner"} | {"max_skipped": max_skipped}
+            meet(processes, learner, batches, plain(same))
+            callbacks = [SharedCallback(processes, each) for each in callbacks]
+            training, watched = divided(step, watched, run, objective)
         optimizer = learner.configure_optimizer(lr)
         try:
             result = train(
-                step,
+                training,
                 optimizer,
                 steps,
                 max_norm=grad_clip,
@@ -195,7 +207,8 @@ def fit(
                 watched.restore()
             raise
         run.finish(learner)
-    return result
+        copy_theta(processes, learner)
+    return processes.of_first(result)
 
 
 class _Eager(BatchStep):

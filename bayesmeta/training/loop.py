@@ -26,6 +26,7 @@ from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.training.callbacks import Callback, StepRecord, telling
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
@@ -98,14 +99,17 @@ class Batches:
         return self.source.total_points
 
 
+Skipped = tuple[tuple[int, Hashable], ...]
+"""(step, task) of each task that was left out."""
+
+
 class Step(ABC):
-    """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories.
+    """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories."""
 
-    Attributes:
-        skipped: (step, task) of every task that was left out so far (`SkippingStep`).
-    """
-
-    skipped: tuple[tuple[int, Hashable], ...] = ()
+    @property
+    def skipped(self) -> Skipped:
+        """Every task that was left out so far (`SkippingStep`)."""
+        return ()
 
     @abstractmethod
     def gradient(self, step: int) -> Tensor:
@@ -132,7 +136,7 @@ class Step(ABC):
 
 
 class BatchStep(Step):
-    """A step whose gradient is that of the mean loss of a batch of tasks, and of a learner's theta.
+    """A step whose gradient is that of the mean loss of a batch of tasks, in a learner's theta.
 
     A subclass gives `gradient_of`.
 
@@ -212,12 +216,23 @@ class Validation:
         Raises:
             InferenceError: the loss of a task is not finite.
         """
-        score = float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+        score = self.mean_loss(step)
         self.scores.append((step, score))
         if score < self._lowest:
             self._lowest, self.best_step = score, step
             self._best = {key: value.clone() for key, value in self.learner.state_dict().items()}
             self.save()
+
+    def mean_loss(self, step: int) -> float:
+        """The loss, without a gradient.
+
+        Args:
+            step: the number of the step, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+        return float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
 
     def at(self, step: int) -> float | None:
         """The loss that the last look found, if it was at this step."""
@@ -310,7 +325,8 @@ def train(
     parts: dict[str, Stateful] = {"optimizer": OptimizerState(optimizer, step.moved()), "history": history}
     parts |= {} if validation is None else {"validation": validation}
     number = run.begin({**parts, **step.parts(), "random": RandomState()})
-    bar = tqdm(total=steps, initial=number, disable=None if progress is None else not progress, desc=title, leave=False)
+    hidden = True if not Processes.here().is_first else None if progress is None else not progress
+    bar = tqdm(total=steps, initial=number, disable=hidden, desc=title, leave=False)
     with bar, silently(), restoring(parameters) as keep, telling(callbacks, number) as tell:
         while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
             number += 1

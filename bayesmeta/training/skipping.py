@@ -13,17 +13,29 @@ from typing_extensions import override
 
 from bayesmeta.data import TaskBatch
 from bayesmeta.errors import InferenceError
-from bayesmeta.training.loop import BatchStep
+from bayesmeta.training.loop import BatchStep, Skipped
 from bayesmeta.training.runs.parts import Parts, State
 
 SHOWN = 5  # tasks that an error names
 
 
+class AllFailed(InferenceError):
+    """No task of a batch has a finite loss and gradient; where the batch is one process's part, another may go on.
+
+    Example:
+        >>> try:
+        ...     raise AllFailed("expected finite losses, got nan; all of its tasks fail")
+        ... except InferenceError as error:
+        ...     print(error)
+        expected finite losses, got nan; all of its tasks fail
+    """
+
+
 class SkippingStep(BatchStep):
     """A step that leaves tasks out whose loss or gradient is not finite: the mean is that of the other tasks.
 
-    Its gradient raises InferenceError where more tasks than it may leave out have failed, all tasks of a batch, or a
-    batch of which no task fails alone.
+    Its gradient raises InferenceError where more tasks than it may leave out have failed, all tasks of a batch
+    (`AllFailed`), or a batch of which no task fails alone.
 
     Args:
         step: computes gradients.
@@ -32,23 +44,52 @@ class SkippingStep(BatchStep):
         most: how many tasks may be left out in all of the training.
 
     Attributes:
-        skipped: (step, task) of those that were.
+        left_out: positions of those of the last batch that were.
     """
 
     def __init__(self, step: BatchStep, eager: BatchStep, most: int) -> None:
         super().__init__(step.learner, step.batches)
         self.step, self.eager, self.most = step, eager, most
+        self.left_out: list[int] = []
+        self._skipped: list[tuple[int, Hashable]] = []
+
+    @property
+    @override
+    def skipped(self) -> Skipped:
+        return tuple(self._skipped)
 
     @override
     def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
+        self.left_out = []
         try:
             return self._finite(self.step, batch, step)
         except InferenceError as error:
             kept, failed = self._sorted(batch, step)
-            if not failed or not kept or len(self.skipped) + len(failed) > self.most:
+            if not failed or len(self._skipped) + len(failed) > self.most:
                 raise self._told(error, batch, failed) from error
-            self.skipped = (*self.skipped, *((step, name) for name in _names(batch, failed)))
-            return self._finite(self.eager, batch.select(kept), step)
+            self.left_out = failed
+            self._skipped += [(step, name) for name in _names(batch, failed)]
+            if not kept:
+                self.learner.zero_grad(set_to_none=True)
+                raise AllFailed(f"{error}; all of its tasks fail", error.task) from error
+        return self._finite(self.eager, batch.select(kept), step)
+
+    def agree(self, skipped: Sequence[tuple[int, Hashable]]) -> None:
+        """Take what all processes have left out so far in the place of what this one has.
+
+        Args:
+            skipped: (step, task) of each.
+
+        Raises:
+            InferenceError: it is more than may be.
+        """
+        self._skipped = list(skipped)
+        if len(self._skipped) > self.most:
+            named = ", ".join(repr(name) for _, name in self._skipped[-SHOWN:])
+            raise InferenceError(
+                f"expected at most max_skipped={self.most} tasks whose loss or gradient is not finite, got "
+                f"{len(self._skipped)}, of which the last are {named}"
+            )
 
     @override
     def parts(self) -> Parts:
@@ -56,11 +97,11 @@ class SkippingStep(BatchStep):
 
     def state_dict(self) -> State:
         """Which tasks were left out: a part of a run."""
-        return {"skipped": [[step, name if isinstance(name, int | str) else str(name)] for step, name in self.skipped]}
+        return {"skipped": [[step, name if isinstance(name, int | str) else str(name)] for step, name in self._skipped]}
 
     def load_state_dict(self, state_dict: State) -> None:
         """Go on from there."""
-        self.skipped = tuple([(step, name) for step, name in state_dict["skipped"]])
+        self._skipped = [(step, name) for step, name in state_dict["skipped"]]
 
     def _finite(self, own: BatchStep, batch: TaskBatch, step: int) -> Tensor:
         """The loss; raises InferenceError where it or the gradient is not finite."""
@@ -85,14 +126,13 @@ class SkippingStep(BatchStep):
 
     def _told(self, error: InferenceError, batch: TaskBatch, failed: list[int]) -> InferenceError:
         """The failure, and why nothing was left out."""
-        named = ", ".join(repr(name) for name in _names(batch, failed[:SHOWN])) + ", ..." * (len(failed) > SHOWN)
         if not failed:
-            why = "each of its tasks works alone"
-        elif len(failed) == batch.num_tasks:
-            why = "all of its tasks fail"
-        else:
-            why = f"the tasks that fail are {named}, after {len(self.skipped)}, and max_skipped={self.most}"
-        return InferenceError(f"{error}; {why}", error.task)
+            return InferenceError(f"{error}; each of its tasks works alone", error.task)
+        named = ", ".join(repr(name) for name in _names(batch, failed[:SHOWN])) + ", ..." * (len(failed) > SHOWN)
+        return InferenceError(
+            f"{error}; the tasks that fail are {named}, after {len(self._skipped)} before, and max_skipped={self.most}",
+            error.task,
+        )
 
 
 def _names(batch: TaskBatch, places: Sequence[int]) -> list[Hashable]:
