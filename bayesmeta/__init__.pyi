@@ -36,6 +36,7 @@ from .errors import (
 )
 from .evaluation.evaluate import evaluate as evaluate
 from .frames import predict_frame as predict_frame
+from .interop.exporting.export import export as export
 from .learner import (
     ExplicitLearner as ExplicitLearner,
     Learner as Learner,
