@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 
 import bayesmeta as bm
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.streaming import part as part_module
 from bayesmeta.streaming import stream as stream_module
 
@@ -309,3 +310,22 @@ def test_no_row_that_is_known_is_warned_of(model: Model, tmp_path: Path) -> None
         bm.stream(*model, written(frame.assign(volt=np.nan), tmp_path / "a"), tmp_path / "out a")
     with pytest.warns(UserWarning, match="no row is asked about"):
         bm.stream(*model, written(frame.fillna({"volt": 1.0}), tmp_path / "b"), tmp_path / "out b")
+
+
+class Deadly(bm.ALPaCA):
+    """A learner whose process is killed, as one is that takes too much memory."""
+
+    def condition(self, support: bm.Data) -> bm.TaskPosterior:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().condition(support)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_said(tmp_path: Path) -> None:
+    """Rather than waited for."""
+    source = written(table(), tmp_path / "table")
+    learner, schema = Deadly(bm.Identity(1)).double(), bm.tasks.Schema("cell", x=("day",), y=("volt",))
+    with pytest.raises(InferenceError, match=r"got one that was ended from outside .* call it again to go on"):
+        bm.stream(learner, schema, source, tmp_path / "out", rows_per_part=60, processes=2)
+    assert bm.stream(learner, schema, source, tmp_path / "out", rows_per_part=60).missing == 0
