@@ -4,8 +4,10 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -274,11 +276,38 @@ def test_classes_counts_and_several_outcomes(tmp_path: Path) -> None:
             require_same(found, wanted)
 
 
+@pytest.mark.slow  # each of them imports torch
 def test_two_processes_write_what_one_writes(model: Model, tmp_path: Path) -> None:
     frame = table()
     source = written(frame, tmp_path / "table")
     done = bm.stream(*model, source, tmp_path / "out", rows_per_part=60, processes=2)
     assert done.missing == 0
+    require_same(pd.read_parquet(tmp_path / "out"), direct(model, frame))
+
+
+class Here:
+    """The interface of a pool of processes, in this one: what is sent to others is pickled all the same."""
+
+    def __init__(self, workers: int, context: object, begin: Callable[..., None], arguments: object) -> None:
+        assert workers == 2
+        begin(*pickle.loads(pickle.dumps(arguments)))
+
+    def submit(self, work: Callable[[int], object], number: int) -> Future:
+        done: Future = Future()
+        done.set_result(pickle.loads(pickle.dumps(work(number))))
+        return done
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Nothing was started."""
+
+
+def test_what_is_done_can_be_sent_to_other_processes(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "ProcessPoolExecutor", Here)
+    frame = table()
+    done = bm.stream(*model, written(frame, tmp_path / "table"), tmp_path / "out", rows_per_part=60, processes=2)
+    assert (done.missing, done.account.tasks) == (0, 30)
     require_same(pd.read_parquet(tmp_path / "out"), direct(model, frame))
 
 
