@@ -890,5 +890,5 @@ class ExplicitLearner(Learner):
 
     def joint(self, data: Data) -> LogJoint:
         """What `log_joint` returns, of data that are checked."""
-        given = self.likelihood.given(data)
-        return lambda phi: given(self.forward(phi, data.x)) + self.prior.log_prob(phi)
+        given, density = self.likelihood.given(data), self.prior.density()
+        return lambda phi: given(self.forward(phi, data.x)) + density(phi)

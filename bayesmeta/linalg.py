@@ -1,7 +1,9 @@
 """Small dense linear algebra for many tasks at once: masked Cholesky factors and square-root updates."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,9 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bayesmeta.errors import InferenceError
+from bayesmeta.rounding import warn_in_own_line
 from bayesmeta.torch_private import is_mapped
 
 MOST_ENTRIES = 4e8  # of one matrix
+LARGE = 1_000  # rows of a matrix whose eigenvalues take longer than is worth an error
 
 
 def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
@@ -23,28 +27,182 @@ def cholesky(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Ten
         what: what it is, for the message.
 
     Raises:
-        InferenceError: a matrix is not positive definite; the message says of which task, and `what` it is.
+        InferenceError: a matrix is not positive definite; the message says of which task, `what` it is, its size and
+            its condition number.
     """
+    factor, wrong = _factored(matrix)
+    if wrong is not None:
+        raise _failure(matrix, what, wrong)
+    return factor
+
+
+def cholesky_with_jitter(matrix: Float[Tensor, "*b N N"], what: str = "matrix") -> Float[Tensor, "*b N N"]:
+    """Lower Cholesky factors of matrices that are positive definite but for rounding.
+
+    It is for what a little more noise does not change: conditional means and variances, and draws. A density is decided
+    by the smallest eigenvalues, which the jitter would make up: it takes `cholesky`.
+
+    The matrices that have a factor get it, as by `cholesky`. Those that have none get 10 eps of their mean diagonal
+    added to it, then ten times as much, below the root of eps (2e-9 in float64); what was added is warned of.
+
+    Args:
+        matrix: symmetric; the first of several axes before the last two is that of the tasks.
+        what: what it is, for messages.
+
+    Raises:
+        InferenceError: as `cholesky`: no jitter was enough, or values are not finite.
+
+    Warns:
+        PrecisionWarning: so many matrices needed so much jitter. In a block of `counting_jitter` there is one warning
+            of all.
+
+    Example:
+        >>> import warnings
+        >>> twice = torch.full((1, 2, 2), 1.0 + 1e-9).double()  # rank one: a kernel at the same point twice
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     factor = cholesky_with_jitter(twice, "kernel matrix")
+        >>> bool((factor @ factor.mT - twice).abs().max() < 1e-13)
+        True
+        >>> str(caught[0].message).split(":")[0]
+        'expected a positive definite kernel matrix, got some that are not in this precision'
+    """
+    factor, wrong = _factored(matrix)
+    if wrong is None:
+        return factor
+    own = matrix.detach()
+    if not bool(own[wrong].isfinite().all()):
+        raise _failure(matrix, what, wrong)
+    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
+    scale = own.diagonal(dim1=-2, dim2=-1).abs().mean(-1)
+    jitter, counts = torch.zeros_like(scale), dict[float, int]()
+    for share in _rungs(matrix.dtype):
+        jitter = torch.where(wrong, share * scale, jitter)
+        _, still = _factored(own + jitter[..., None, None] * eye)
+        left = torch.zeros_like(wrong) if still is None else wrong & still
+        counts[share] = int(wrong.sum()) - int(left.sum())
+        wrong = left
+        if still is None:
+            break
+    else:
+        raise _failure(matrix, what, wrong, share)
+    _tell_of_jitter(what, counts)
+    # all of it once more, as the derivative of a factor that failed is NaN; adding zero changes no other
+    return cholesky(matrix + jitter[..., None, None] * eye, what)
+
+
+@contextlib.contextmanager
+def counting_jitter() -> Iterator[None]:
+    """In this block the jitter of `cholesky_with_jitter` is counted, and warned of once, at the end.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     with counting_jitter():
+        ...         for _ in range(3):
+        ...             factor = cholesky_with_jitter(torch.ones(2, 2, 2).double())
+        >>> [str(warning.message).split(": ")[1].split(";")[0] for warning in caught]
+        ['2.2e-15 of the diagonal was added to 6']
+    """
+    counts: dict[str, dict[float, int]] = {}
+    token = _jitter.set(counts)
+    try:
+        yield
+    finally:
+        _jitter.reset(token)
+        for what, each in counts.items():
+            _tell_of_jitter(what, each)
+
+
+_jitter: ContextVar[dict[str, dict[float, int]] | None] = ContextVar("jitter", default=None)
+
+
+def _tell_of_jitter(what: str, counts: dict[float, int]) -> None:
+    """Add to the counts of the block that counts, or warn."""
+    known = _jitter.get()
+    if known is not None:
+        total = known.setdefault(what, {})
+        for share, count in counts.items():
+            total[share] = total.get(share, 0) + count
+        return
+    added = ", ".join(f"{share:.1e} of the diagonal was added to {count}" for share, count in counts.items() if count)
+    warn_in_own_line(
+        f"expected a positive definite {what}, got some that are not in this precision: {added}; points or features "
+        "that are nearly alike, or noise that is far too small next to the signal"
+    )
+
+
+def _rungs(dtype: torch.dtype) -> list[float]:
+    """Shares of the diagonal, from 10 eps to below the root of eps."""
+    eps = torch.finfo(dtype).eps
+    return [eps * 10.0**power for power in range(1, math.floor(-0.5 * math.log10(eps)) + 1)]
+
+
+def _factored(matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Factors, and which of them are none; None where all are, or nothing may be looked at and the others are NaN."""
     # cholesky_ex leaves finite garbage where it fails, so `info` must be looked at
     factor, info = torch.linalg.cholesky_ex(matrix)
     # recorded or mapped code decides nothing: NaN reaches the loss, which is looked at
     if torch.compiler.is_compiling() or is_mapped(info):
-        return torch.where((info == 0)[..., None, None], factor, torch.nan)
+        return torch.where((info == 0)[..., None, None], factor, torch.nan), None
     # an infinite matrix of one row has an infinite factor, and no failure; a finite sum says that all are finite
-    pivots = factor.diagonal(dim1=-2, dim2=-1)
+    pivots = factor.detach().diagonal(dim1=-2, dim2=-1)
     if not info.is_cuda and not bool(info if info.numel() == 1 else info.any()) and math.isfinite(pivots.sum().item()):
-        return factor
-    wrong = (info != 0) | ~pivots.detach().isfinite().all(-1)
-    if bool(wrong.any()):
-        task = int(wrong.nonzero()[0, 0]) if wrong.ndim else None
-        where = "" if task is None else f" in task {task}"
-        raise InferenceError(
-            f"expected a positive definite {what}, got one that is not{where}, "
-            f"size {matrix.shape[-1]}. Likely causes: a value that is not finite; parameters that have diverged; "
-            "noise far too small for float32",
-            task=task,
-        )
-    return factor
+        return factor, None
+    wrong = (info != 0) | ~pivots.isfinite().all(-1)
+    return factor, wrong if bool(wrong.any()) else None
+
+
+def _failure(matrix: Tensor, what: str, wrong: Tensor, tried: float | None = None) -> InferenceError:
+    """What is said of the first matrix that has no factor."""
+    place = wrong.nonzero()[0]
+    task = int(place[0]) if wrong.ndim else None
+    where = "" if task is None else f" in task {task}"
+    added = "" if tried is None else f", also with {tried:.1e} of its diagonal added"
+    return InferenceError(
+        f"expected a positive definite {what}, got one that is not{where}, "
+        f"size {matrix.shape[-1]}{_condition(matrix.detach()[tuple(place)])}{added}. Likely causes: a value that is "
+        "not finite; parameters that have diverged; noise far too small for float32",
+        task=task,
+    )
+
+
+def _condition(matrix: Float[Tensor, "N N"]) -> str:
+    """The spectrum in words; empty where it would take long."""
+    values = matrix.cpu().double()
+    count = int((~values.isfinite()).sum())
+    if count:
+        return f", {count} of its values not finite"
+    if len(values) > LARGE:
+        return ""
+    try:
+        spectrum = torch.linalg.eigvalsh(0.5 * (values + values.mT))
+    except RuntimeError:  # it does not always converge
+        return ""
+    smallest = float(spectrum.abs().min())
+    number = f"{float(spectrum.abs().max()) / smallest:.0e}" if smallest > 0.0 else "infinite"
+    return f", eigenvalues from {float(spectrum[0]):.1e} to {float(spectrum[-1]):.1e}, condition number {number}"
+
+
+def is_symbolic(size: int) -> bool:
+    """Whether a size stands for any number: what is exported serves all sizes, so that Python decides nothing by it.
+
+    Example:
+        >>> is_symbolic(torch.zeros(3).shape[0])
+        False
+    """
+    return isinstance(size, torch.SymInt)
+
+
+def exceeds(size: int, other: int) -> bool:
+    """Whether a size is above another; no, where it may be any number.
+
+    Example:
+        >>> exceeds(3, 2)
+        True
+    """
+    return not is_symbolic(size) and size > other
 
 
 def require_matrix(rows: int, columns: int) -> None:
@@ -53,7 +211,7 @@ def require_matrix(rows: int, columns: int) -> None:
     Raises:
         InferenceError: more than 4e8 entries, 3.2 GB in float64.
     """
-    if rows * columns > MOST_ENTRIES:
+    if not (is_symbolic(rows) or is_symbolic(columns)) and rows * columns > MOST_ENTRIES:
         raise InferenceError(
             f"expected points whose joint covariance can be held, got {rows} x {columns}: take fewer of them (query= "
             "in evaluate, support and query of a split), or a learner whose cost grows with features, such as ALPaCA"

@@ -1,20 +1,23 @@
 """Files that are written: whole or not at all, through links, never in the place of a device, never two in one place.
 
-A file is written under a name of its own in the same folder and then put in its place in one step, so that a reader
-sees the old file or the new one, and two writers do not share a half. Symbolic links stay, and what they point to is
-replaced. What is no regular file (a pipe, a terminal, /dev/null) is written to as it is. Folders are made.
+A file is written under a name of its own in the same folder, forced to the disk and then put in its place in one step,
+so that a reader sees the old file or the new one, also after a power failure, and two writers do not share a half.
+Symbolic links stay, and what they point to is replaced. What is no regular file (a pipe, a terminal, /dev/null) is
+written to as it is. Folders are made.
 """
 
 import bz2
+import contextlib
 import errno
 import gzip
 import io
 import lzma
 import os
+import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +124,57 @@ def write(path: Path, content: bytes) -> None:
         raise DataError(f"expected a file that can be written, got {path}: {error}") from error
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole: what is in the block written to the folder it gives takes the place of `folder`.
+
+    A new folder appears in one step. One that is there already is moved aside first and removed afterwards, with
+    whatever is in it; where the block fails, or is killed, it stays.
+
+    Args:
+        folder: a new one, or one that may be removed.
+
+    Raises:
+        DataError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     with whole_folder(Path(home, "robot")) as part:
+        ...         _ = Path(part, "a.txt").write_text("text")
+        ...     sorted(path.name for path in Path(home).rglob("*"))
+        ['a.txt', 'robot']
+    """
+    try:
+        real = Path(os.path.realpath(folder))
+        part, old = (real.with_name(f".{uuid.uuid4().hex}.{end}") for end in ("part", "old"))
+        part.mkdir(parents=True)
+        try:
+            yield part
+            for path in part.iterdir():  # a name must not outlive a power failure that its content does not
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            _swap(part, real, old)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise DataError(f"expected a folder that can be written, got {folder}: {error}") from error
+
+
+def _swap(part: Path, folder: Path, old: Path) -> None:
+    """Put one folder in the place of another, which stays where that fails."""
+    if not folder.exists():
+        os.rename(part, folder)
+        return
+    os.rename(folder, old)
+    try:
+        os.rename(part, folder)
+    except BaseException:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal_commas: bool = False) -> None:
     """Write a table without its index: CSV, or what the end of the name says (.parquet; .gz, .bz2, .xz are packed).
 
@@ -149,6 +203,20 @@ def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal
     write(path, content)
 
 
+def sync_folder(folder: Path) -> None:
+    """Force to the disk which files a folder has: what was renamed in it outlives a power failure.
+
+    Args:
+        folder: that exists. Where the system cannot do it (Windows) nothing is done.
+    """
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _append(number: int, content: bytes) -> None:
     """After what was written to standard output or error before; through Python's stream, where there is one."""
     stream = sys.stdout if number == 1 else sys.stderr
@@ -169,9 +237,12 @@ def _replace(path: Path, content: bytes) -> None:
     try:
         with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         if path.exists():
             part.chmod(stat.S_IMODE(path.stat().st_mode))
         os.replace(part, path)
+        sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

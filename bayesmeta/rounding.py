@@ -125,7 +125,7 @@ def warn_of_lost(
         if known is None or name not in known.said:
             if known is not None:
                 known.said.add(name)
-            _warn(_message(kind, name, value, after.dtype))
+            warn_in_own_line(_message(kind, name, value, after.dtype))
 
 
 def warn_of_lost_whole(before: Int[Tensor, "*n"], after: Float[Tensor, "*n"], name: str) -> None:
@@ -148,7 +148,7 @@ def warn_of_lost_whole(before: Int[Tensor, "*n"], after: Float[Tensor, "*n"], na
         return
     columns = zip(before.reshape(len(before), -1).T, after.reshape(len(after), -1).T, strict=True)
     if any(len(whole.unique()) > len(rounded.unique()) for whole, rounded in columns):
-        _warn(
+        warn_in_own_line(
             f"expected {name} that stays apart in float64, got whole numbers beyond 2**53 that become one number: "
             "subtract an origin, or leave out a column of names",
         )
@@ -204,8 +204,12 @@ def _message(kind: str, name: str, value: float, dtype: torch.dtype) -> str:
     )
 
 
-def _warn(message: str) -> None:
-    """Warn in the caller's own line: the first that is not in this package, nor checks its shapes."""
+def warn_in_own_line(message: str) -> None:
+    """Warn (`PrecisionWarning`) in the caller's own line: the first that is not in this package, nor checks its shapes.
+
+    Args:
+        message: what is said.
+    """
     level, frame = 0, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OWN:
         level, frame = level + 1, frame.f_back

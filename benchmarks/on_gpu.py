@@ -1,8 +1,9 @@
 """On a GPU everything gives the CPU's numbers, and tens of thousands of tasks take little longer than a few.
 
-First the tests of devices, on the GPU. Then microseconds a task as batches grow from 32 to 65,536 tasks, on one CPU
-thread and on the GPU, and which share of the device is used: of its memory bandwidth (as a copy of a large tensor has
-it) and of its arithmetic (as large matrix products have it, in float32 and in float64), both measured here.
+First the tests of devices, on the GPU, and trials (`_device_trials`) of what trains and serves there:
+`fit(device=...)`, features in bfloat16, CUDA graphs. Then microseconds a task as batches grow from 32 to 65,536 tasks,
+on one CPU thread and on the GPU, and which share of the device is used: of its memory bandwidth (as a copy of a large
+tensor has it) and of its arithmetic (as large matrix products have it, in float32 and in float64), both measured here.
 
     ALPaCA, adapt and predict    10 support and 20 query points, features MLP 1-64-64
     ALPaCA, evidence step        the evidence of 10 points and its gradient in theta
@@ -15,7 +16,8 @@ written once. Copies, conversions and launches are in the time alone. (cuDNN's c
 and may use more than all of float32.) Times are medians; a column ends where the next call would take too long, where
 memory is full, and when the time is up. What is compiled is compiled anew for every size, and comes last.
 
-Without a GPU there are the CPU's columns, for few tasks.
+All of it keeps to `--seconds`: 13 minutes by default, so that a machine that is lent for 15 has time to start. Without
+a GPU there are the trials and the CPU's columns, small.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta.training.compiled import CompiledStep
+from benchmarks._device_trials import TRIALS, LeftOut
 from benchmarks._report import seconds, verdict
 
 SEED = 0
@@ -225,8 +228,8 @@ def measured_rates(device: str) -> Rates:
 class Clock:
     """The time that is left, and how long a cell of a table may take."""
 
-    def __init__(self, minutes: float, cell: float) -> None:
-        self.end, self.cell = time.monotonic() + 60.0 * minutes, cell
+    def __init__(self, seconds: float, cell: float) -> None:
+        self.end, self.cell = time.monotonic() + seconds, cell
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -288,6 +291,28 @@ def tests_pass(on_gpu: bool, clock: Clock) -> tuple[bool, str]:
     return done.returncode == 0, lines[-1].strip("= ")
 
 
+def trials_pass(device: str, clock: Clock) -> tuple[str, list[str]]:
+    """How many trials went well, in words, and the names of those that did not."""
+    failed, left_out = [], []
+    for trial in TRIALS:
+        start = time.monotonic()
+        try:
+            if device == "cuda" and clock.left() < 2.0 * trial.seconds:
+                raise LeftOut("the time is up")
+            found = trial.run(device)
+        except LeftOut as why:
+            left_out.append(trial.title)
+            found = f"left out, as {why}"
+        except Exception:  # the others are worth having
+            failed.append(trial.title)
+            found = f"FAILED:\n{traceback.format_exc()}"
+        print(f"{trial.title} ({time.monotonic() - start:.0f} s): {found}", flush=True)
+    print()
+    passed = len(TRIALS) - len(failed) - len(left_out)
+    text = f"{passed} of {len(TRIALS)} trials passed"
+    return text + (f", left out: {', '.join(left_out)}" if left_out else ""), failed
+
+
 def table(work: Work, devices: list[str], sizes: tuple[int, ...], clock: Clock, rates: dict[str, Rates]) -> dict:
     """Print a work's growth; its cells by device."""
     chosen = tuple(size for size in work.sizes if size <= sizes[-1]) or work.sizes[:1]
@@ -338,32 +363,34 @@ def main() -> int:
     parser.add_argument("--cpu-only", action="store_true", help="as on a machine without a GPU")
     parser.add_argument("--largest", type=int, help="tasks a batch; 65,536 with a GPU, 512 without")
     parser.add_argument("--cell", type=float, default=1.5, help="seconds for a cell of a table")
-    parser.add_argument("--minutes", type=float, default=7.0, help="for all of it")
+    parser.add_argument("--seconds", type=float, default=780.0, help="for all of it")
     parser.add_argument("--no-tests", action="store_true")
+    parser.add_argument("--no-tables", action="store_true", help="tests and trials alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", bm.ConvergenceWarning)  # the chains are short: their time is asked for
-    clock = Clock(arguments.minutes, arguments.cell)
+    clock = Clock(arguments.seconds, arguments.cell)
     on_gpu = torch.cuda.is_available() and not arguments.cpu_only
     devices = ["cpu", "cuda"] if on_gpu else ["cpu"]
     largest = (65_536 if on_gpu else 512) if arguments.largest is None else arguments.largest
     sizes = tuple(size for size in SIZES if size <= largest) or SIZES[:1]
     passed, tests = (True, "tests left out") if arguments.no_tests else tests_pass(on_gpu, clock)
     print(f"tests of devices on {'the GPU' if on_gpu else 'the pretended device: there is no GPU'}: {tests}\n")
-    rates = {device: measured_rates(device) for device in devices}
+    tried, failures = trials_pass(devices[-1], clock)
+    rates = {device: measured_rates(device) for device in ([] if arguments.no_tables else devices)}
     for device, rate in rates.items():
         print(
             f"{device}: a copy moves {rate.bytes / 1e9:,.0f} GB/s; products do {rate.single / 1e9:,.0f} GFLOP/s in "
             f"float32, {rate.double / 1e9:,.0f} in float64"
         )
-    results, failures = {}, []
-    for work in WORKS:
+    results = {}
+    for work in () if arguments.no_tables else WORKS:
         try:
             results[work.title] = table(work, devices, sizes, clock, rates)
         except Exception:  # the other tables are worth having
             failures.append(work.title)
             print(f"\n{work.title} failed:\n{traceback.format_exc()}", flush=True)
-    text = f"{tests}; " + conclusion(results, devices)
+    text = "; ".join([tests, tried, *([] if arguments.no_tables else [conclusion(results, devices)])])
     if failures:
         text += f"; FAILED: {', '.join(failures)}"
     verdict(text if on_gpu else f"no GPU, one CPU thread alone; {text}", SEED)

@@ -117,15 +117,6 @@ def device_of(device: str) -> "torch.device":
     Raises:
         DataError: another word, or a GPU that torch does not see.
     """
-    import torch
+    from bayesmeta import devices
 
-    name, _, number = device.partition(":")
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device == "cpu":
-        return torch.device("cpu")
-    if name != "cuda" or (number and not number.isdecimal()):
-        raise DataError(f"expected --device cpu, cuda or auto, got {device!r}")
-    if int(number or 0) >= torch.cuda.device_count():
-        raise DataError(f"expected a GPU for --device {device}, got none that torch sees: take cpu, or auto")
-    return torch.device(device)
+    return devices.device_of(device, "--device")

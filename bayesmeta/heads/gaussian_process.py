@@ -18,6 +18,7 @@ from bayesmeta.inference import gaussian_process
 from bayesmeta.inference.gaussian_process import GaussianProcess
 from bayesmeta.kernels import CosineSimilarityKernel, Kernel
 from bayesmeta.kernels.kernel import Gram, build, log_prior
+from bayesmeta.linalg import cholesky_with_jitter
 from bayesmeta.noise import Positive
 
 LABEL_NOISE_BOUNDS = (1e-6, 1e6)
@@ -68,9 +69,8 @@ class GaussianProcessHead(Head):
         root = examples.weights.sqrt()[..., None]  # in units of its own noise every point has the noise variance 1
         labels = root * (2.0 * examples.targets - 1.0)
         gram = root * (kernel(examples.rows, examples.rows) / noise) * root.mT
-        return GaussianProcessScores(
-            kernel, noise, examples.rows, root, gaussian_process.condition(gram, labels, examples.mask)
-        )
+        belief = gaussian_process.condition(gram, labels, examples.mask, cholesky_with_jitter)
+        return GaussianProcessScores(kernel, noise, examples.rows, root, belief)
 
 
 @dataclass(frozen=True, eq=False)

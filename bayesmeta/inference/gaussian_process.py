@@ -13,6 +13,7 @@ Padding becomes rows of the identity in S and zeros in R and K*: it changes no s
 in the precision of its inputs, which should be float64. Rasmussen & Williams 2006, sec. 2.2 and algorithm 2.1.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.errors import InferenceError
-from bayesmeta.linalg import cholesky, logdet, solve_lower
+from bayesmeta.linalg import cholesky, cholesky_with_jitter, logdet, solve_lower
 from bayesmeta.predictives import LOG_2PI
 
 
@@ -109,9 +110,12 @@ class GaussianProcess:
 
         Raises:
             InferenceError: the matrix of all points is not positive definite.
+
+        Warns:
+            PrecisionWarning: it is so to rounding, and jitter was added.
         """
         white = torch.where(mask[:, None], self.whiten(cross), 0.0)  # V
-        corner = _factor(kernel, mask, white.mT @ white)
+        corner = _factor(kernel, mask, cholesky_with_jitter, white.mT @ white)
         above = torch.cat([self.factor, torch.zeros_like(cross)], -1)
         factor = torch.cat([above, torch.cat([white.mT, corner], -1)], -2)
         innovation = torch.where(mask[..., None], residual, 0.0) - white.mT @ self.white
@@ -138,7 +142,10 @@ def with_noise(kernel: Float[Tensor, "B N N"], noise: Float[Tensor, "B N"] | Non
 
 
 def condition(
-    kernel: Float[Tensor, "B N N"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+    kernel: Float[Tensor, "B N N"],
+    residual: Float[Tensor, "B N C"],
+    mask: Bool[Tensor, "B N"],
+    factorise: Callable[[Tensor, str], Tensor] = cholesky,
 ) -> GaussianProcess:
     """The exact posterior of F given the real points (Rasmussen & Williams 2006, algorithm 2.1).
 
@@ -146,6 +153,7 @@ def condition(
         kernel: K of the support in units of Σ; what it holds at padding never matters.
         residual: R, outcomes less the prior mean, in units of y.
         mask: True = real.
+        factorise: how S is factorised: `cholesky_with_jitter` where the posterior is for predictions alone.
 
     Raises:
         InferenceError: S is not positive definite.
@@ -157,7 +165,7 @@ def condition(
         >>> round(mean.item(), 3), round(variance.item(), 3)
         (3.0, 0.75)
     """
-    factor = _factor(kernel, mask)
+    factor = _factor(kernel, mask, factorise)
     white = solve_lower(factor, torch.where(mask[..., None], residual, 0.0))
     return GaussianProcess(factor, white, mask)
 
@@ -215,13 +223,15 @@ def log_evidence(
     return prefix_log_probs(kernel, residual, mask, output_covariance).sum(-1)
 
 
-def _factor(kernel: Tensor, mask: Tensor, explained: Tensor | float = 0.0) -> Tensor:
+def _factor(
+    kernel: Tensor, mask: Tensor, factorise: Callable[[Tensor, str], Tensor], explained: Tensor | float = 0.0
+) -> Tensor:
     """The Cholesky factor of K + I, less what other points explain."""
     both = mask[..., :, None] & mask[..., None, :]
     eye = torch.eye(mask.shape[-1], dtype=kernel.dtype, device=kernel.device)
     matrix = torch.where(both, kernel - explained, 0.0) + eye
     try:
-        return cholesky(matrix, "kernel matrix plus noise")
+        return factorise(matrix, "kernel matrix plus noise")
     except InferenceError as error:
         if bool(torch.isfinite(matrix).all()):
             cause = (

@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 from typing_extensions import override
 
-from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
+from bayesmeta.linalg import cholesky, is_symbolic, logdet, solve_lower, squared_norms, unit_gram, update_root
 from bayesmeta.one_line import InShort
 
 LOG_2PI = math.log(2.0 * math.pi)
+MOST_FEATURES = 256  # in whose space is worked where the number of points may be any
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +192,8 @@ def condition(
 ) -> LinearGaussian:
     """The exact posterior of Z given the real points, in the smaller of the two spaces.
 
+    What is exported for any number of points cannot choose: it takes that of features, up to 256 of them.
+
     Args:
         rows: Φ, features times the root of the prior covariance over features.
         residual: R, outcomes less the prior mean, in units of y.
@@ -205,7 +208,7 @@ def condition(
         >>> belief.predict(rows)[0].flatten().round(decimals=3).tolist()
         [2.0, 0.0]
     """
-    if rows.shape[1] < rows.shape[2]:
+    if _is_smaller(rows.shape[1], rows.shape[2]):
         return condition_point_space(rows, residual, mask)
     return condition_feature_space(rows, residual, mask)
 
@@ -332,7 +335,7 @@ def quadratic_form(
     """
     num_outputs = output_covariance.shape[-1]
     count = mask.sum(-1).to(rows.dtype)
-    if rows.shape[1] < rows.shape[2]:
+    if _is_smaller(rows.shape[1], rows.shape[2]):
         white, spread = _innovations(rows, residual, mask, output_covariance)
         determinant = torch.where(mask, spread, 0.0).sum(-1)
         return count * num_outputs, white.square().sum((-1, -2)), determinant
@@ -380,6 +383,11 @@ def information(
     solved = both - rows @ torch.cholesky_solve(rows.mT @ both, factor)
     products = (design.mT @ solved).sum(0)
     return products[:, : design.shape[-1]], products[:, design.shape[-1] :]
+
+
+def _is_smaller(points: int, features: int) -> bool:
+    """Whether the space of points is the one to work in."""
+    return features > MOST_FEATURES if is_symbolic(points) else points < features
 
 
 def _zero_padding(rows: Tensor, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

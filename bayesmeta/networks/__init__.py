@@ -6,6 +6,7 @@ from bayesmeta.networks.conv4 import ConvNet
 from bayesmeta.networks.cosine import Cosine, CosineOutput
 from bayesmeta.networks.dense_network import DenseNetwork
 from bayesmeta.networks.fourier import FourierFeatures
+from bayesmeta.networks.low_precision import LowPrecision, LowPrecisionOutput
 from bayesmeta.networks.memory import LRUA, LSTMMemory, Memory, MemoryCell
 from bayesmeta.networks.network import DenseOutput
 from bayesmeta.networks.task_covariates import SplitOutput, TaskCovariates
@@ -22,6 +23,8 @@ __all__ = [
     "FourierFeatures",
     "Inputs",
     "LSTMMemory",
+    "LowPrecision",
+    "LowPrecisionOutput",
     "Memory",
     "MemoryCell",
     "SplitOutput",

@@ -12,7 +12,7 @@ from typing_extensions import override
 from bayesmeta.arguments import draw_shape
 from bayesmeta.distributions import common_normals
 from bayesmeta.errors import UnsupportedError
-from bayesmeta.linalg import cholesky, logdet, require_matrix, solve_lower
+from bayesmeta.linalg import cholesky, cholesky_with_jitter, logdet, require_matrix, solve_lower
 from bayesmeta.predictives.joint_gaussian import JointGaussianPredictive
 from bayesmeta.predictives.predictive import LOG_2PI, require_mask, require_shape
 
@@ -153,7 +153,7 @@ class GaussianPredictive(JointGaussianPredictive):
             return self.location + draws @ output_covariance.mT
         self._require_room()
         if self._is_noisy:
-            rows = cholesky(self.covariance(), "predictive covariance")
+            rows = cholesky_with_jitter(self.covariance(), "predictive covariance")
         else:  # R has the rank of the features: an eigenvector root also exists where it is singular
             values, vectors = torch.linalg.eigh(self.latent_covariance())
             rows = vectors * values.clamp(min=0.0).sqrt()[..., None, :]

@@ -7,8 +7,11 @@ from bayesmeta.training.architectures.spaces import Architecture, ConvSpace, Den
 from bayesmeta.training.architectures.surrogate import Surrogate
 from bayesmeta.training.architectures.trials import Trial
 from bayesmeta.training.averaging import Averaged, average
+from bayesmeta.training.callbacks import Callback, CSVLog, StepRecord, TensorBoardLog
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.cuda_graphs import CudaGraphStep
+from bayesmeta.training.distributed import Processes, alone
 from bayesmeta.training.objectives import (
     Evidence,
     EvidenceProblem,
@@ -22,6 +25,7 @@ from bayesmeta.training.objectives import (
 )
 from bayesmeta.training.quasi_newton import Halving
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import CheckpointWarning
 from bayesmeta.training.starts import HyperpriorStarts, Starts
 from bayesmeta.training.theta_posterior import nuts_hyper_posterior, svgd_hyper_posterior, vi_hyper_posterior
 
@@ -30,9 +34,13 @@ __all__ = [
     "ArchitectureSearch",
     "Averaged",
     "Budget",
+    "CSVLog",
+    "Callback",
     "Chaser",
+    "CheckpointWarning",
     "CompiledStep",
     "ConvSpace",
+    "CudaGraphStep",
     "DenseSpace",
     "Evidence",
     "EvidenceProblem",
@@ -43,16 +51,20 @@ __all__ = [
     "MarginalPredictive",
     "MaximumLikelihood",
     "Objective",
+    "Processes",
     "RestrictedMaximumLikelihood",
     "SearchResult",
     "Seconds",
     "Space",
     "SquaredMatchError",
     "Starts",
+    "StepRecord",
     "Steps",
     "Surrogate",
+    "TensorBoardLog",
     "Trial",
     "VariationalBound",
+    "alone",
     "average",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",

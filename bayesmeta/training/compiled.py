@@ -21,8 +21,12 @@ PLAIN = {bool, int, float, str, type(None)}
 MAX_STATES = 8  # switches are few
 
 
+Program = Callable[..., Sequence[Tensor]]
+"""A compiled step: parameters, buffers and points -> the losses, their mean and the gradients."""
+
+
 class _Program(NamedTuple):
-    run: Callable[..., Any]
+    run: Program
     reached: list[int]  # positions of the parameters that have a gradient
     shared: list[int]  # positions of gradients whose memory is another's as well
 
@@ -108,8 +112,16 @@ class CompiledStep(InShort):
                 self._programs[key] = program
                 self.compilations += 1
             else:
-                outputs = program.run(*inputs)
+                outputs = list(program.run(*inputs))
             return self._given(outputs, program.reached, program.shared)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sizes that batches are padded to, on which rounding may depend: a part of a run."""
+        return {"widths": self._widths}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with these sizes."""
+        self._widths = state_dict["widths"]
 
     def record(self, tasks: TaskBatch) -> tuple[Tensor, Tensor]:
         """The same as a call, by the recorded operations one after the other: nothing is compiled or kept.
@@ -177,7 +189,16 @@ class CompiledStep(InShort):
                 "inductor does not know: use compile=False"
             ) from error
         outputs = list(run(*inputs))
-        return _Program(run, reached, _shared(inputs, outputs)), outputs
+        return _Program(self.executable(run, inputs), reached, _shared(inputs, outputs)), outputs
+
+    def executable(self, run: Program, inputs: Sequence[Tensor]) -> Program:
+        """What is kept of a program and called for all inputs of these shapes: the program itself.
+
+        Args:
+            run: the program.
+            inputs: it has run once on these.
+        """
+        return run
 
     def _recorded(self, inputs: list[Tensor]) -> tuple[torch.fx.GraphModule, list[int]]:
         """The step as a graph of inputs that holds nothing wrong, and which parameters have a gradient."""

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from bayesmeta.annotations import said
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.outputs import sync_folder
 
 if sys.platform != "win32":
     import fcntl
@@ -57,6 +58,7 @@ def write_model(folder: Path, weights: bytes, manifest: dict[str, Any]) -> None:
                     replaced = _named(folder)
                     _write(journal, as_json(manifest | {"weights": name, "replaces": replaced[:1]}))
                     os.replace(journal, folder / MANIFEST)  # from here on the folder is the new model
+                    sync_folder(folder)
                     _tidy(folder, name, replaced)
             except BaseException:
                 if journal.exists():  # otherwise what has failed is tidying

@@ -36,8 +36,8 @@ from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.one_line import several
 from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.predictives.predictive import require_mask, require_shape
-from bayesmeta.summaries import Coefficients, Columns, MixedModelSummary, Summary
 from bayesmeta.snapshot import own_tree
+from bayesmeta.summaries import Coefficients, Columns, MixedModelSummary, Summary
 from bayesmeta.swapped import swapped
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.base import Untrainable

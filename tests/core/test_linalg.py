@@ -1,14 +1,19 @@
 """Gram matrices and the square-root update against explicit inverses."""
 
+import re
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bayesmeta.errors import InferenceError
+from bayesmeta.errors import InferenceError, PrecisionWarning
 from bayesmeta.linalg import (
     cholesky,
+    cholesky_with_jitter,
     conjugate_gradient,
+    counting_jitter,
     logdet,
     lower_root,
     lower_whitening,
@@ -137,3 +142,55 @@ def test_bases_of_designs() -> None:
         torch.testing.assert_close(white @ solution, column[:, None], rtol=1e-8, atol=1e-8)
     assert lower_whitening(design).isfinite().all()
     assert spanning_basis(design[:0]).isfinite().all()
+
+
+def _nearly_singular(points: int = 12) -> torch.Tensor:
+    """A squared exponential kernel so wide that its eigenvalues fall below rounding, and one that is not."""
+    x = torch.linspace(0.0, 1.0, points, dtype=torch.float64)[:, None]
+    return torch.stack([(-0.5 * (torch.cdist(x, x) / scale).square()).exp() for scale in (10.0, 0.01)])
+
+
+def test_jitter_goes_to_the_matrices_that_need_it() -> None:
+    kernels = _nearly_singular()
+    with pytest.raises(InferenceError, match=r"kernel, got one that is not in task 0, size 12, eigenvalues from"):
+        cholesky(kernels, "kernel")
+    kernels.requires_grad_()
+    with pytest.warns(PrecisionWarning, match=r"kernel, got some .* added to 1;"):
+        factor = cholesky_with_jitter(kernels, "kernel")
+    assert torch.equal(factor[1], torch.linalg.cholesky(kernels[1]))  # bit for bit
+    torch.testing.assert_close(factor @ factor.mT, kernels, rtol=0.0, atol=1e-8)
+    (slope,) = torch.autograd.grad(logdet(factor).sum(), kernels)
+    assert bool(slope.isfinite().all())
+    torch.testing.assert_close(slope[1], torch.linalg.inv(kernels[1]))
+
+
+def test_matrices_with_factors_are_left_alone() -> None:
+    rows = torch.randn(3, 4, 6, dtype=torch.float64)
+    assert torch.equal(cholesky_with_jitter(unit_gram(rows)), cholesky(unit_gram(rows)))
+    assert cholesky_with_jitter(torch.zeros(2, 0, 0)).shape == (2, 0, 0)
+
+
+def test_an_indefinite_matrix_stays_an_error() -> None:
+    matrices = torch.eye(3, dtype=torch.float64).repeat(3, 1, 1)
+    matrices[2, 1, 1] = -1e-3
+    message = (
+        r"definite thing, got one that is not in task 2, size 3, eigenvalues from -1.0e-03 to 1.0e\+00, "
+        r"condition number 1e\+03, also with 2.2e-09 of its diagonal added"
+    )
+    with pytest.raises(InferenceError, match=message) as caught:
+        cholesky_with_jitter(matrices, "thing")
+    assert caught.value.task == 2
+    matrices[1, 0, 2] = matrices[1, 2, 0] = torch.nan
+    with pytest.raises(InferenceError, match=r"in task 1, size 3, 2 of its values not finite. Likely"):
+        cholesky_with_jitter(matrices, "thing")
+
+
+def test_jitter_is_counted_over_a_block() -> None:
+    kernels = _nearly_singular()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with counting_jitter():
+            for _ in range(5):
+                cholesky_with_jitter(kernels, "kernel")
+    assert len(caught) == 1
+    assert re.search(r"added to 5;", str(caught[0].message))

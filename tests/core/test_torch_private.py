@@ -19,6 +19,7 @@ from bayesmeta.torch_private import (
     Growing,
     Unrounded,
     compile_graph,
+    copy_each,
     is_mapped,
     record_graph,
     tables,
@@ -47,6 +48,14 @@ def test_layers_of_the_kinds_say_what_they_do() -> None:
     assert not nn.InstanceNorm1d(2).track_running_stats
     assert nn.InstanceNorm1d(2, track_running_stats=True).track_running_stats
     assert all(layer(p=0.25).p == 0.25 for layer in DROPPING)
+
+
+def test_values_are_copied_in_groups_of_one_precision() -> None:
+    values = [torch.ones(2), torch.tensor([True]), torch.full((1, 3), 2.0), torch.tensor(5), torch.empty(0)]
+    targets = [torch.zeros_like(value) for value in values]
+    copy_each(targets, [value.requires_grad_() if value.is_floating_point() else value for value in values])
+    assert all(map(torch.equal, targets, values))
+    assert not any(target.requires_grad for target in targets)
 
 
 def test_tables_are_where_a_module_keeps_its_own_tensors() -> None:

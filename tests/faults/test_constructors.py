@@ -359,6 +359,11 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.Spline: (_features, {"knots": lambda: [0.0, 1.0], "degree": 3}),
     bm.networks.CosineOutput: (_features, {"features": lambda: bm.networks.Cosine(_network()), "num_outputs": 2}),
     bm.networks.Cosine: (_features, {"features": _network, "scale": 10.0}),
+    bm.networks.LowPrecision: (_features, {"features": _network}),
+    bm.networks.LowPrecisionOutput: (
+        _features,
+        {"features": lambda: bm.networks.LowPrecision(_network()), "num_outputs": 2},
+    ),
     bm.networks.Concatenated: (_features, {"parts": lambda: [_network(), bm.networks.Inputs(1)]}),
     bm.networks.Inputs: (_features, {"num_inputs": 1}),
     bm.networks.FourierFeatures: (_features, {"num_inputs": 1, "num_frequencies": 3, "bounds": (0.5, 10.0)}),

@@ -10,6 +10,7 @@ from torch import Tensor
 import bayesmeta as bm
 from bayesmeta.errors import InferenceError
 from bayesmeta.training.loop import Batches, Step, Validation, losses_of, restoring, train
+from bayesmeta.training.runs.parts import Parts, TensorState
 
 
 @dataclass
@@ -28,6 +29,12 @@ class _Slope(Step):
 
     def anneal(self, progress: float) -> None:
         self.progress.append(progress)
+
+    def moved(self) -> dict[str, Tensor]:
+        return {"value": self.value}
+
+    def parts(self) -> Parts:
+        return {"value": TensorState(self.moved())}
 
 
 def _sgd(step: _Slope) -> torch.optim.Optimizer:

@@ -18,7 +18,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, exceeds, is_symbolic
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import InShort
@@ -89,14 +89,14 @@ class LinearTheta(InShort):
 
         A power of two, so that chunks of different sizes nest.
         """
-        if not self.factor.is_cpu:
+        if not self.factor.is_cpu or is_symbolic(num_points):
             return 2**30
         return 1 << max(0, (CHUNK_NUMBERS // max(num_points * self.factor.shape[0], 1)).bit_length() - 1)
 
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
-        if data.num_tasks <= size:
+        if is_symbolic(data.num_tasks) or data.num_tasks <= size:
             return [function(*self.whitened(data), data.mask)]
         for first in range(0, data.num_tasks, size):
             part = data.select(slice(first, first + size))
@@ -262,7 +262,7 @@ class LinearPosterior(TaskPosterior):
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[-1] else None,
+            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[-1]) else None,
         )
 
     @override
@@ -284,6 +284,8 @@ class LinearPosterior(TaskPosterior):
         return replace(self, spec=spec, beliefs=(belief,), seen=self.seen[tasks], scale=scale)
 
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
+        if is_symbolic(self.spec.num_tasks):
+            return list(self.beliefs), [self.spec.num_tasks]
         size = self.theta.chunk(num_points)
         if len(self.beliefs) == 1 and self.spec.num_tasks <= size:
             return [*self.beliefs], [self.spec.num_tasks]
@@ -300,7 +302,7 @@ def _split(value: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
     return value.split(counts) if len(counts) != 1 else [value]
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 

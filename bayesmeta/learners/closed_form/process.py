@@ -23,7 +23,7 @@ from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.learners.closed_form.linear_posterior import noise_root, relative_noise
 from bayesmeta.learners.closed_form.scale import is_untouched, noise_over, start_noise, two_speeds
 from bayesmeta.likelihoods import Gaussian
-from bayesmeta.linalg import cholesky, logdet
+from bayesmeta.linalg import cholesky, cholesky_with_jitter, logdet
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_pointwise
 from bayesmeta.noise import Noise
@@ -155,7 +155,8 @@ class ProcessLearner(Learner):
     def condition(self, support: Data) -> "ProcessPosterior":
         theta = once(self, self.theta)
         rows = _zero_padding(theta.rows(support.x), support.mask)
-        belief = gaussian_process.condition(theta.gram_of(rows, support), theta.residual(support, rows), support.mask)
+        kernel, residual = theta.gram_of(rows, support), theta.residual(support, rows)
+        belief = gaussian_process.condition(kernel, residual, support.mask, cholesky_with_jitter)
         scale = None if self.scale is None else self.scale.belief(support.num_tasks)
         return ProcessPosterior(spec=support.spec, theta=theta, rows=rows, belief=belief, prior_scale=scale)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky_with_jitter
 from bayesmeta.tasks.oracles.gp import GaussianProcessOracle
 from bayesmeta.tasks.simulators.simulator import FunctionSimulator, nonnegative
 
@@ -130,6 +130,6 @@ class GPFunctions(FunctionSimulator):
         points = x.double()
         nugget = max(self.noise**2, 1e-8)  # without noise the covariance is singular in floating point
         eye = torch.eye(x.shape[-2], dtype=torch.float64)
-        factor = cholesky(self.kernel(points, points) + nugget * eye, "prior covariance")
+        factor = cholesky_with_jitter(self.kernel(points, points) + nugget * eye, "prior covariance")
         draw = factor @ torch.randn(*x.shape[:-1], 1, dtype=torch.float64, generator=generator)
         return (self.mean(points)[..., None] + draw).to(x.dtype)
