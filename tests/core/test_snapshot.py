@@ -110,7 +110,7 @@ def _turned(learner: bm.Learner) -> dict[str, nn.Module]:
     return dict(reversed(learner.features.layers._modules.items()))
 
 
-@pytest.mark.parametrize("name, change", _changes(), ids=[name for name, _ in _changes()])
+@pytest.mark.parametrize(("name", "change"), _changes(), ids=[name for name, _ in _changes()])
 def test_a_shared_snapshot_is_what_the_learner_is_now(name: str, change: Callable[[bm.Learner], object]) -> None:
     learner = bm.ALPaCA(bm.MLP(1, [4, 4]))
     before = shared(learner)
