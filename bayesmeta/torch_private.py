@@ -63,7 +63,7 @@ def tables(module: nn.Module) -> Tables:
     return Tables(module._parameters, module._buffers)
 
 
-def first_parameter(module: nn.Module) -> nn.Parameter | None:
+def first_parameter(module: nn.Module) -> Tensor | None:
     """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
     found = next((value for value in module._parameters.values() if value is not None), None)
     if found is not None:
