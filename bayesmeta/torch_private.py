@@ -59,7 +59,8 @@ def is_mapped(tensor: Tensor) -> bool:
 
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` or forward differentiation is going on: then a function of ours that has a
-    backward pass alone will not do. Publicly one learns it from the error that it raises."""
+    backward pass alone will not do. Publicly one learns it from the error that it raises.
+    """
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 

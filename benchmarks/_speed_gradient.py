@@ -1,7 +1,7 @@
 """The bars of gradient-based learners: MAML's meta-step against the per-task loop, and what surrounds it.
 
-The meta-steps are those of `maml_meta_step_is_fast`: sinusoids of 25 tasks of 10 + 10 points on an MLP 1-40-40-1, second
-order, and Conv4; all methods give the same loss and meta-gradient there. Here each ratio is a bar.
+The meta-steps are those of `maml_meta_step_is_fast`: sinusoids of 25 tasks of 10 + 10 points on an MLP 1-40-40-1,
+second order, and Conv4; all methods give the same loss and meta-gradient there. Here each ratio is a bar.
 
     generic     a network that says nothing of its layers: derivatives by autograd, the likelihood's score as cotangent
     dense       the same network with the derivatives of dense layers written out
@@ -137,7 +137,7 @@ def _times(methods: Mapping[str, Callable[[], object]], budget: float) -> dict[s
 def first_call() -> float:
     """Seconds of the first call of a compiled step, with the recording of it; torch's compiler is imported before."""
     import torch._dynamo
-    import torch._inductor.compile_fx  # noqa: F401
+    import torch._inductor.compile_fx
 
     torch.set_num_threads(1)
     step = Bayesmeta(FIVE, torch.float32, compiled=True)

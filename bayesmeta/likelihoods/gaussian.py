@@ -18,7 +18,6 @@ from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
 from bayesmeta.outcomes import Numbers
 
-
 LOG_2PI = math.log(2.0 * math.pi)
 
 

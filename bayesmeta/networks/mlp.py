@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from bayesmeta.errors import DataError
-from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
 from bayesmeta.networks.dense_layers import DenseLayer, activation_of, affine
+from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
 from bayesmeta.networks.jacobian import Factor
 from bayesmeta.typing import Params
 

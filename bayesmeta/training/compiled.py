@@ -40,9 +40,10 @@ class CompiledStep(InShort):
     The step is recorded once as a graph of tensor operations, in which the derivatives of an inner loop
     (`torch.autograd.grad` with `create_graph=True`) and the meta-gradient are operations like any other, and compiled:
     seconds to a minute, for every new number of tasks, precision, device, number of threads and set of trained
-    parameters. With torch 2.8 or later the code is kept, so that another process has it in a second: in the folder that
-    the environment's TORCHINDUCTOR_CACHE_DIR names, or else in `~/.cache/bayesmeta/compiled`. What is compiled for N support and M query points serves fewer as well: batches are padded, which by
-    contract changes nothing, and where they outgrow the padding it grows by at least a quarter.
+    parameters. With torch 2.8 or later the code is kept, so that another process has it in a second or two: in the
+    folder that the environment's TORCHINDUCTOR_CACHE_DIR names, or else in `~/.cache/bayesmeta/compiled`. What is
+    compiled for N support and M query points serves fewer as well: batches are padded, which by contract changes
+    nothing, and where they outgrow the padding it grows by at least a quarter.
 
     A recording knows no values, so a loss must not depend on them other than through tensor operations: `bool(tensor)`,
     `.item()`, `x[mask]` and `.numpy()` raise. While a loss is recorded `torch.compiler.is_compiling()` is true, for

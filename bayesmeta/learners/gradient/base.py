@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
-from bayesmeta.inference.ascent import dense_likelihood_ascent, likelihood_ascent
 from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
+from bayesmeta.inference.ascent import dense_likelihood_ascent, likelihood_ascent
 from bayesmeta.inference.gauss_newton import distance_to_mode
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
 from bayesmeta.inference.laplace import Belief, Curvature, DiagonalBelief, EarlyStopping, ExplicitPrior, Shrinkage
@@ -495,7 +495,7 @@ class AscentLearner(WeightLearner):
         layers = self.network.layers_of() if speaks_for(kind, "quick_mode", "forward") else None
         if layers is None:
             return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
-        shared = {name: value for name, value in self.network.named_parameters() if name not in start}
+        shared: Params = {name: value for name, value in self.network.named_parameters() if name not in start}
         f_of = partial(_of_network, self.network, support.x)
         return dense_likelihood_ascent(layers, f_of, support.x, score, start, shared, steps=self.steps)
 
