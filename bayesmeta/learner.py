@@ -37,6 +37,7 @@ from bayesmeta.snapshot import require_precision, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
 from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
+from bayesmeta.torch_private import first_parameter
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
@@ -733,7 +734,7 @@ class Learner(Described, nn.Module, ABC):
 
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         """The precision and device that data are converted to; None leaves them as they are."""
-        parameter = next(self.parameters(), None)
+        parameter = first_parameter(self)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
 
@@ -823,7 +824,7 @@ def require_differentiable(learner: Learner) -> None:
         ...     print(str(error).split(":")[0])
         expected parameters that were made outside of torch.inference_mode, got those of ALPaCA
     """
-    parameter = next(learner.parameters(), None)
+    parameter = first_parameter(learner)
     if parameter is not None and parameter.is_inference():
         raise UnsupportedError(
             f"expected parameters that were made outside of torch.inference_mode, got those of "

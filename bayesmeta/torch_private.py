@@ -49,6 +49,18 @@ def tables(module: nn.Module) -> Tables:
     return Tables(module._parameters, module._buffers)
 
 
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """What `next(module.parameters(), None)` gives, at a tenth of its price: it says precision and device at every call."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else first_parameter(child)
+        if found is not None:
+            return found
+    return None
+
+
 def is_mapped(tensor: Tensor) -> bool:
     """Whether `torch.vmap` maps over this tensor: then Python cannot decide by its values.
 
