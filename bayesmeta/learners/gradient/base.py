@@ -529,7 +529,7 @@ class AscentLearner(WeightLearner):
         layers = self.network.layers_of() if speaks_for(kind, "quick_mode", "forward") else None
         if layers is None:
             return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
-        shared = {name: value for name, value in self.network.named_parameters() if name not in start}
+        shared: Params = {name: value for name, value in self.network.named_parameters() if name not in start}
         f_of = partial(_of_network, self.network, support.x)
         return dense_likelihood_ascent(layers, f_of, support.x, score, start, shared, steps=self.steps)
 
