@@ -98,6 +98,7 @@ from .reporting.report import report as report
 from .selection.comparison import compare as compare
 from .selection.stack import stack as stack
 from .tasks.dataset import TaskDataset as TaskDataset
+from .streaming.stream import stream as stream
 from .training.checkpoint import load as load, save as save
 from .training.evidence import fit_evidence as fit_evidence
 from .training.fit import fit as fit

@@ -35,6 +35,18 @@ DROPOUT = nn.modules.dropout._DropoutNd
 base."""
 
 
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""Attributes of every module: tables of functions that run when it is called. Publicly one can only add to them."""
+
+OTHER_HOOKS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set"),
+)
+"""Attributes of every module that no result depends on: of hooks that are in `FORWARD_HOOKS`, too, and of those for
+gradients, saving and loading."""
+
+
 class Tables(NamedTuple):
     """The dictionaries in which a module itself, without its submodules, holds tensors by name."""
 
@@ -51,12 +63,54 @@ def tables(module: nn.Module) -> Tables:
     return Tables(module._parameters, module._buffers)
 
 
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
+    found = next((value for value in module._parameters.values() if value is not None), None)
+    if found is not None:
+        return found
+    children = (first_parameter(child) for child in module._modules.values() if child is not None)
+    return next((value for value in children if value is not None), None)
+
+
 def is_mapped(tensor: Tensor) -> bool:
     """Whether `torch.vmap` maps over this tensor: then Python cannot decide by its values.
 
     They differ from call to call. Publicly one learns it only from the error that looking at the values raises.
     """
     return torch._C._functorch.is_batchedtensor(tensor)
+
+
+def is_intercepted() -> bool:
+    """Whether operations of torch are recorded, mapped or watched: then Python should decide nothing by values.
+
+    `torch.compiler.is_compiling` knows of torch's own compiler alone, and not of transformations of functions
+    (`torch.func`) and of modes in which tensors have no values.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.compiler.is_compiling()
+    )
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward differentiation is going on: then a function of ours that has a
+    backward pass alone will not do. Publicly one learns it from the error that it raises.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each value and its other, all by one call where torch has it.
+
+    Optimisers are made of `torch._foreach_add`, which has no public name.
+    """
+    return list(torch._foreach_add(list(values), list(others)))
+
+
+def norms(values: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each value, all by one call: as for `added`."""
+    return list(torch._foreach_norm(list(values), 2))
 
 
 class Unrounded(nn.Module):

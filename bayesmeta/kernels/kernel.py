@@ -12,6 +12,7 @@ from torch.func import functional_call
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.linalg import is_symbolic, require_matrix
+from bayesmeta.snapshot import own_tree
 
 if TYPE_CHECKING:
     import gpytorch
@@ -79,7 +80,7 @@ class Gram:
 
         parameters = {name: value.double() for name, value in self.kernel.named_parameters()}
         with gpytorch.settings.lazily_evaluate_kernels(False):  # now, while the parameters are replaced
-            return to_dense(functional_call(self.kernel, parameters, (a, b), arguments))
+            return to_dense(functional_call(own_tree(self.kernel), parameters, (a, b), arguments))
 
 
 def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
