@@ -345,7 +345,7 @@ def talking_to_itself() -> Iterator[None]:
 
     The names of its loggers are those of its private modules.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch._inductor")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
