@@ -24,7 +24,12 @@ QUICK = (
 )
 # what float32 itself does to features (of kernels of many parts) and to phi (of weights that are large): it is told
 # from the solving, as it is there in `features(x)` alone
-COARSER = {"deep-kernel": 3e-3, "deep-kernel-composite": 3e-3, "deep-kernel-spectral-mixture": 5e-3, "fine-tuned-exact": 5e-3}
+COARSER = {
+    "deep-kernel": 3e-3,
+    "deep-kernel-composite": 3e-3,
+    "deep-kernel-spectral-mixture": 5e-3,
+    "fine-tuned-exact": 5e-3,
+}
 OTHERS = tuple(case.name for case in CASES if not case.num_classes and case.name not in QUICK)
 
 

@@ -1,4 +1,4 @@
-"""A thousand calls in a loop leave memory as it was: of adapting, predicting and updating, for each form of a posterior."""
+"""A thousand calls in a loop leave memory as it was: adapting, predicting and updating, by each form of a posterior."""
 
 import gc
 import resource
@@ -38,7 +38,14 @@ def _leaves_memory(work: Callable[[], object], calls: int) -> None:
 # one of each family; those that search or draw take their time, and fewer calls show a leak of a tensor a call
 @pytest.mark.parametrize(
     ("name", "calls"),
-    [("alpaca", CALLS), ("r2d2", 200), ("deep-kernel", 100), ("conditional-mean", 100), ("maml", 30), ("prototypical", 100)],
+    [
+        ("alpaca", CALLS),
+        ("r2d2", 200),
+        ("deep-kernel", 100),
+        ("conditional-mean", 100),
+        ("maml", 30),
+        ("prototypical", 100),
+    ],
 )
 def test_calls_in_a_loop(name: str, calls: int) -> None:
     case: Case = BY_NAME[name]
