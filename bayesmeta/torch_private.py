@@ -64,7 +64,7 @@ def tables(module: nn.Module) -> Tables:
 
 
 def first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """What `next(module.parameters(), None)` gives, at a tenth of its price: every call asks for precision and device."""
+    """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
     for parameter in module._parameters.values():
         if parameter is not None:
             return parameter
