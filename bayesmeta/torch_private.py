@@ -63,7 +63,7 @@ def tables(module: nn.Module) -> Tables:
     return Tables(module._parameters, module._buffers)
 
 
-def first_parameter(module: nn.Module) -> nn.Parameter | None:
+def first_parameter(module: nn.Module) -> Tensor | None:
     """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
     for parameter in module._parameters.values():
         if parameter is not None:
