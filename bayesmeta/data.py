@@ -547,7 +547,11 @@ class Data:
 
     def _is_in(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
         """Whether all tensors have this precision and device, and gradients may pass them."""
-        floats = [self.x, *([self.y] if self.y.is_floating_point() else []), *([] if self.noise is None else [self.noise])]
+        floats = [
+            self.x,
+            *([self.y] if self.y.is_floating_point() else []),
+            *([] if self.noise is None else [self.noise]),
+        ]
         return (
             all(value.dtype is (dtype or value.dtype) for value in floats)
             and all(value.device == (device or value.device) for value in (*floats, self.y, self.mask))

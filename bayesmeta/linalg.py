@@ -94,7 +94,7 @@ def cholesky_with_jitter(matrix: Float[Tensor, "*b N N"], what: str = "matrix") 
 
 @contextlib.contextmanager
 def counting_jitter() -> Iterator[None]:
-    """In this block the jitter of `cholesky_with_jitter` is counted, and warned of once, at the end of the outermost one.
+    """In this block jitter of `cholesky_with_jitter` is counted, and warned of once, at the end of the outermost one.
 
     Example:
         >>> import warnings

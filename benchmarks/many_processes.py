@@ -92,7 +92,9 @@ def main() -> None:
     load, lines = os.getloadavg()[0], []
     if here.is_first:
         print(f"{here.count} processes, gloo; load {load:.1f} at the start")
-        print("                                  tasks/s, 1   tasks/s, all   faster (min to max)   work / all that is done")
+        print(
+            "                                 tasks/s, 1   tasks/s, all   faster (min to max)   work / all that is done"
+        )
     for training in TRAININGS:
         ones, severals, shares = rounds(training, arguments.rounds, arguments.seed, here)
         if here.is_first:

@@ -32,7 +32,7 @@ from bayesmeta.cli.options import (
     given,
 )
 from bayesmeta.cli.speaking import warn
-from bayesmeta.cli.tables import training_table
+from bayesmeta.cli.tables import SAMPLE, training_table
 from bayesmeta.errors import DataError
 from bayesmeta.outputs import write
 
@@ -61,6 +61,9 @@ def fit(
     device: Device = "cpu",
     seed: Seed = 0,
     sep: Separator = None,
+    sample: Annotated[
+        int, typer.Option(help="Tasks that are drawn from a large parquet TABLE (a folder, or over 2 million rows).")
+    ] = SAMPLE,
     checkpoint: Checkpoint = None,
     every: Every = None,
     resume: Resume = None,
@@ -73,6 +76,10 @@ def fit(
     outcome of text is predicted as classes, one of numbers as numbers, unless --outcome says otherwise: positive (its
     logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how
     precise they are; predict and evaluate read the column, too, of rows that have an outcome.
+
+    TABLE may be a parquet file or a folder of them of any size, whose rows of a task stand one after another. From two
+    million rows on, and of a folder always, --sample tasks are drawn at random: a prior is learned from some thousand
+    tasks. (In Python, bm.fit learns from all of a bm.tasks.ParquetTasks.)
 
     The model folder holds all options that were used: fit --config MODEL/options.toml -o OTHER repeats the run.
 
@@ -97,7 +104,7 @@ def fit(
     asked = given(lr=lr, validation=validation)
     kept_in: dict[str, Any] = {"checkpoint": checkpoint, "every": every, "resume": resume}
     training = Training(steps=steps, seed=seed, device=device_of(device), **kept_in, **asked)
-    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
+    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random, sample, seed)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     require_uses(method, schema.outcome_kind, asked)
     tasks = TaskDataset.from_schema(frame, schema)

@@ -104,7 +104,7 @@ def fit(
             The learner is moved there, and stays. None trains where it is. Tasks are drawn on the CPU, so that they are
             the same everywhere.
         callbacks: who is told of every step: `bm.training.CSVLog`, `bm.training.TensorBoardLog`, or a
-            `bm.training.Callback` of your own.
+            `bm.training.Callback` of your own. Of several processes the first one's are called.
 
     Returns:
         The history.
@@ -145,7 +145,7 @@ def fit(
             raise DataError(f"expected callbacks that inherit bayesmeta.training.Callback, got {type(each).__name__}")
     processes = Processes.here().connect()
     if device is not None:
-        learner.to(device_of(device))
+        learner.to(processes.device if device == "auto" and processes.count > 1 else device_of(device))
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     split = RandomSplit() if split is None else split

@@ -1,6 +1,9 @@
 """Tasks whose loss or gradient is not finite: left out and named, up to a limit."""
 
 import copy
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,7 +77,9 @@ def test_broken_tasks_are_left_out_and_named(how: str) -> None:
 def test_above_the_limit_it_is_an_error(how: str) -> None:
     one = learner(how)
     theta = [p.detach().clone() for p in one.parameters()]
-    with pytest.raises(InferenceError, match=r"tasks that fail are 'robot \d', 'robot \d', after 0, and max_skipped=1"):
+    with pytest.raises(
+        InferenceError, match=r"tasks that fail are 'robot \d', 'robot \d', after 0 before, and max_skipped=1"
+    ):
         bm.fit(one, tasks((1, 4)), 2, batch_size=6, max_skipped=1, progress=False)
     assert all(map(torch.equal, theta, one.parameters()))
     with pytest.raises(InferenceError, match="all of its tasks fail"):
@@ -99,7 +104,39 @@ def test_what_was_skipped_is_kept_with_a_run(tmp_path: Path) -> None:
     assert result.losses == whole.losses
 
 
+def in_two_processes(folder: Path) -> None:
+    """What each of two processes, or one, ends with: a task of each part is broken, or a whole part."""
+    here, found = bm.training.Processes.here(), []
+    for broken, most in (((1, 4), 4), ((3, 4, 5), 6), ((1, 4), 3)):
+        one = learner("gradient").double()
+        try:
+            result = bm.fit(one, tasks(broken), 2, batch_size=6, max_skipped=most, progress=False)
+            theta = torch.cat([p.detach().flatten() for p in one.parameters()])
+            found.append([sorted(result.skipped), theta.tolist(), result.losses])
+        except InferenceError as error:
+            found.append([f"max_skipped={most}" in str(error)])
+    (folder / f"{here.rank} of {here.count}.json").write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_several_processes_skip_as_one_does(tmp_path: Path) -> None:
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+    for each in ([], launcher):
+        command = [sys.executable, "-m", *each, "tests.training.test_skipping", str(tmp_path)]
+        subprocess.run(command, check=True, timeout=600)
+    one, *both = (json.loads((tmp_path / name).read_text()) for name in ("0 of 1.json", "0 of 2.json", "1 of 2.json"))
+    for two in both:
+        assert [each[0] for each in two] == [each[0] for each in one]
+        for ours, theirs in zip(two[:2], one[:2], strict=True):
+            assert ours[1] == pytest.approx(theirs[1], abs=1e-9)
+            assert ours[2] == pytest.approx(theirs[2], rel=1e-9)
+
+
 def test_nothing_changes_without_a_failure() -> None:
     results = [bm.fit(learner("loss"), tasks(()), 3, max_skipped=most, progress=False) for most in (0, 5)]
     assert results[0].losses == results[1].losses
     assert results[1].skipped == ()
+
+
+if __name__ == "__main__":
+    in_two_processes(Path(sys.argv[1]))
