@@ -1,4 +1,4 @@
-"""Two processes take more meta-training tasks a second than one, on a machine with two cores that are free.
+"""Two processes take more meta-training tasks a second than one where steps are long, on two cores that are free.
 
 `torchrun --nproc-per-node 2 -m benchmarks.many_processes`; more processes, or more machines, as torchrun has it. Every
 round trains in the first process alone, while the others wait, and then in all of them, so that a busy machine slows
@@ -103,7 +103,8 @@ def main() -> None:
             spread = f"{middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
             print(
                 f"{training.name:32s}  {statistics.median(ones):10,.0f}   {statistics.median(severals):12,.0f}   "
-                f"{spread:>19s}   {share:.2f}"
+                f"{spread:>19s}   {share:.2f}",
+                flush=True,
             )
             lines.append(f"{training.name} {middle:.2f} times one (work is {share:.2f} of all that is done)")
     if here.is_first:

@@ -128,7 +128,12 @@ class Processes:
             has_gpu = torch.cuda.is_available() and distributed.is_nccl_available()
             if has_gpu:
                 torch.cuda.set_device(self.device)
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo")
+            store, rank, count = next(distributed.rendezvous("env://"))  # type: ignore[attr-defined]
+            # torchrun may keep its store when it starts workers again, with the addresses of those that are gone
+            sitting = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = distributed.PrefixStore(f"sitting {sitting}", store)  # type: ignore[attr-defined]
+            backend = "cpu:gloo,cuda:nccl" if has_gpu else "gloo"
+            distributed.init_process_group(backend, store=store, rank=rank, world_size=count)
             atexit.register(_disconnect)
         return self
 

@@ -8,8 +8,10 @@ def main(steps: int = 2_000, folder: str = "runs/sinusoids") -> None:
     here = bm.training.Processes.here()
     tasks = bm.tasks.Sinusoid().dataset(num_tasks=1_000, num_points=20, seed=0)  # all tasks, in every process
     held_out = bm.tasks.Sinusoid().dataset(num_tasks=100, num_points=20, seed=1)
-    learner = bm.Standardized(bm.MAML(bm.MLP(1, [40, 40]), steps=5)).to(here.device)
-    result = bm.fit(learner, tasks, steps, batch_size=64, validation=held_out, checkpoint=folder, resume="auto")
+    learner = bm.Standardized(bm.MAML(bm.MLP(1, [40, 40]), steps=5))
+    result = bm.fit(
+        learner, tasks, steps, batch_size=64, validation=held_out, checkpoint=folder, resume="auto", device="auto"
+    )
     if here.is_first:
         print(result)
         print(bm.evaluate(learner, held_out, shots=[0, 5, 10]))

@@ -181,7 +181,7 @@ def _check_same(found: dict[str, Any], count: int, tolerance: float) -> None:
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return _tried(tmp_path_factory.mktemp("together"), [1, 2], steps=20)
+    return _tried(tmp_path_factory.mktemp("together"), [1, 2], steps=12)
 
 
 def test_two_processes_train_as_one(together: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 import bayesmeta as bm
 
-STEPS = int(os.environ.get("STEPS", "20"))
+STEPS = int(os.environ.get("STEPS", "12"))
 SINUSOIDS = bm.tasks.Sinusoid().dataset(30, 12, seed=1)
 UNEQUAL = bm.TaskDataset.from_list(
     [(SINUSOIDS.data.x[t, : 4 + t % 8], SINUSOIDS.data.y[t, : 4 + t % 8]) for t in range(30)]
@@ -69,7 +69,7 @@ def evidence() -> Result:
 def latent() -> Result:
     """Latents that are drawn from torch's global generator, as the first process has it; and one without tasks."""
     torch.manual_seed(bm.training.Processes.here().rank)  # theta is the first one's, too
-    return _fitted(bm.LatentNeuralProcess(bm.Identity(1)), SINUSOIDS, STEPS // 10, batch_size=3)
+    return _fitted(bm.LatentNeuralProcess(bm.Identity(1)), SINUSOIDS, STEPS // 6, batch_size=3)
 
 
 def skipping() -> Result:
@@ -197,7 +197,7 @@ def searched(folder: Path) -> list[float]:
     """What is not divided: each process computes the same, and the first one writes."""
     learner = bm.ALPaCA(bm.Identity(1)).double()
     bm.fit_evidence(learner, SINUSOIDS, checkpoint=folder)
-    return [*learner.prior.location.flatten().tolist(), *learner.noise.covariance().flatten().tolist()]
+    return [number for value in learner.state_dict().values() for number in value.flatten().tolist()]
 
 
 def _port() -> int:
