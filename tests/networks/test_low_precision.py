@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import bayesmeta as bm
+from bayesmeta.interop.exporting.programs import adapt_predict
 from bayesmeta.networks import LowPrecision
 from bayesmeta.training import CompiledStep
 
@@ -143,3 +144,14 @@ def test_what_is_solved_for_is_not_rounded() -> None:
     for learner in (bm.IMAML(LowPrecision(mlp())), bm.LLAMA(LowPrecision(mlp()))):
         with pytest.raises(bm.UnsupportedError, match=r"'features.features.layers.0.weight' of features in bfloat16"):
             learner.adapt(curves().support)
+
+
+@pytest.mark.slow
+def test_an_exported_program_rounds_as_the_learner_does() -> None:
+    torch.manual_seed(0)
+    learner, batch = bm.ALPaCA(LowPrecision(mlp())), curves()
+    run = adapt_predict(learner.frozen()).recorded().exported.module()
+    found = run(batch.support.x, batch.support.y, batch.support.mask, batch.query.x)
+    expected = learner.adapt(batch.support).predict(batch.query.x)
+    torch.testing.assert_close(found["mean"], expected.mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found["variance"], expected.variance, rtol=1e-6, atol=1e-6)
