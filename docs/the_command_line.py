@@ -45,6 +45,10 @@ which hold what they promise whatever the model says, by tasks of TABLE that wer
 as a task shows one value of each; `--random` names those whose effects differ. Columns that are named by `--x` have an effect of
 each task's own.
 
+**Large tables** are parquet files, or folders of them: `predict MODEL TABLE.parquet -o FOLDER` predicts the rows without an outcome
+from the others of their tasks, part by part, and `fit` and `evaluate` read some tasks at a time
+([a hundred million tasks](streaming.md)).
+
 **Where predictions are off**, `fit --recalibrate 0.2` keeps a fifth of the tasks to correct them by
 ([recalibration](calibration.md#recalibration)). These tasks teach nothing else, as those of `--holdout` are only judged.
 

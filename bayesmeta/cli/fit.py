@@ -62,8 +62,11 @@ def fit(
     seed: Seed = 0,
     sep: Separator = None,
     sample: Annotated[
-        int, typer.Option(help="Tasks that are drawn from a large parquet TABLE (a folder, or over 2 million rows).")
-    ] = SAMPLE,
+        int | None,
+        typer.Option(
+            help="Tasks that are drawn from a large parquet TABLE (a folder, or over 2 million rows); 20000 by default."
+        ),
+    ] = None,
     checkpoint: Checkpoint = None,
     every: Every = None,
     resume: Resume = None,
@@ -104,7 +107,20 @@ def fit(
     asked = given(lr=lr, validation=validation)
     kept_in: dict[str, Any] = {"checkpoint": checkpoint, "every": every, "resume": resume}
     training = Training(steps=steps, seed=seed, device=device_of(device), **kept_in, **asked)
-    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random, sample, seed)
+    schema, frame = training_table(
+        table,
+        sep,
+        task,
+        x,
+        y,
+        covariate,
+        categorical,
+        yerr,
+        outcome,
+        random,
+        SAMPLE if sample is None else sample,
+        seed,
+    )
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     require_uses(method, schema.outcome_kind, asked)
     tasks = TaskDataset.from_schema(frame, schema)

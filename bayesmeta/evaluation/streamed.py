@@ -84,6 +84,14 @@ class StreamedEvaluation:
         learner: the name of the learner's class.
         level: what `coverage` and `width` are about.
         outcomes: the names of the outcomes.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> simulator, sums = bm.tasks.GPFunctions.eq(), Sums()
+        >>> for seed in range(2):  # 40 tasks, of which 20 are held at a time
+        ...     sums.add(bm.evaluate(simulator.oracle, simulator.dataset(20, 9, seed=seed), [3], num_bootstrap=0).at(3))
+        >>> StreamedEvaluation({3: sums}, "oracle", 0.9, ("y",)).table()[["tasks", "points"]].values.tolist()
+        [[40, 240]]
     """
 
     sums: dict[int, Sums]
@@ -92,7 +100,7 @@ class StreamedEvaluation:
     outcomes: tuple[str, ...]
 
     def table(self) -> "pd.DataFrame":
-        """One row for each number of shots, with the columns of `Evaluation.table`.
+        """One row for each number of shots, with the columns of `Evaluation.table`, but for those of bins (`ece`).
 
         `<column>_low` and `<column>_high` bound the 95 % interval of a column, mean ± 1.96 standard errors over tasks.
         """

@@ -63,6 +63,8 @@ class ParquetSource:
         if isinstance(source, ParquetSource):
             return source
         pq = pyarrow_parquet()
+        from pyarrow import ArrowException
+
         paths = _files(source)
         schemas, groups, identities, rows = [], [], [], 0
         for place, path in enumerate(paths):
@@ -76,7 +78,7 @@ class ParquetSource:
                             groups.append((place, number, rows))
                             rows += count
                 identities.append({"name": path.name, "bytes": path.stat().st_size, "footer": _footer(path)})
-            except (OSError, ValueError) as error:  # pyarrow's own errors are both
+            except (OSError, ArrowException) as error:
                 raise DataError(f"expected a parquet table in {path}, got: {' '.join(str(error).split())}") from error
         schema = _together(schemas, paths)
         return cls(tuple(paths), schema, np.array(groups, dtype=np.int64).reshape(-1, 3), rows, tuple(identities))
@@ -138,7 +140,7 @@ class ParquetSource:
                             yield first + low, table if table.schema.equals(wanted) else table.cast(wanted)
                         if row >= stop:
                             break
-            except (OSError, ValueError) as error:
+            except (OSError, pa.ArrowException) as error:
                 raise DataError(f"expected to read {path}, got: {' '.join(str(error).split())}") from error
 
     def place(self, row: int) -> str:
