@@ -64,14 +64,15 @@ def tables(module: nn.Module) -> Tables:
 
 
 def first_parameter(module: nn.Module) -> Tensor | None:
-    """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
-    for parameter in module._parameters.values():
-        if parameter is not None:
-            return parameter
-    for child in module._modules.values():
-        found = None if child is None else first_parameter(child)
-        if found is not None:
-            return found
+    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes.
+
+    Where parameters are mapped (`torch.vmap`), it is what stands in the place of one.
+    """
+    for table in (module._parameters, module._modules):
+        for value in table.values():
+            found = first_parameter(value) if isinstance(value, nn.Module) else value
+            if found is not None:
+                return found
     return None
 
 
