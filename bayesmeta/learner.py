@@ -33,7 +33,7 @@ from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
-from bayesmeta.snapshot import require_precision, snapshot
+from bayesmeta.snapshot import require_precision, shared, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
 from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
@@ -471,7 +471,7 @@ class Learner(Described, nn.Module, ABC):
         """
         support = self.conform(support).clone()
         with torch.no_grad():
-            return self.frozen().condition(support)
+            return shared(self).condition(support)
 
     @final
     @settled
@@ -725,7 +725,7 @@ class Learner(Described, nn.Module, ABC):
         require_kind(expected.y_shape, spec.y_shape, self.title)
         data = expected.conform(data)
         if isinstance(self.outcomes, Numbers):
-            self.outcomes.require(data.y, data.known, self.title)
+            self.outcomes.require(data.y, lambda: data.known, self.title)
         return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
@@ -890,5 +890,5 @@ class ExplicitLearner(Learner):
 
     def joint(self, data: Data) -> LogJoint:
         """What `log_joint` returns, of data that are checked."""
-        given = self.likelihood.given(data)
-        return lambda phi: given(self.forward(phi, data.x)) + self.prior.log_prob(phi)
+        given, density = self.likelihood.given(data), self.prior.density()
+        return lambda phi: given(self.forward(phi, data.x)) + density(phi)

@@ -6,9 +6,11 @@ inductor takes longer to import than torch itself and is imported where it is us
 """
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +35,18 @@ DROPOUT = nn.modules.dropout._DropoutNd
 base."""
 
 
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""Attributes of every module: tables of functions that run when it is called. Publicly one can only add to them."""
+
+OTHER_HOOKS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set"),
+)
+"""Attributes of every module that no result depends on: of hooks that are in `FORWARD_HOOKS`, too, and of those for
+gradients, saving and loading."""
+
+
 class Tables(NamedTuple):
     """The dictionaries in which a module itself, without its submodules, holds tensors by name."""
 
@@ -50,15 +64,12 @@ def tables(module: nn.Module) -> Tables:
 
 
 def first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """What `next(module.parameters(), None)` gives, at a tenth of its price: it says precision and device at every call."""
-    for parameter in module._parameters.values():
-        if parameter is not None:
-            return parameter
-    for child in module._modules.values():
-        found = None if child is None else first_parameter(child)
-        if found is not None:
-            return found
-    return None
+    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
+    found = next((value for value in module._parameters.values() if value is not None), None)
+    if found is not None:
+        return found
+    children = (first_parameter(child) for child in module._modules.values() if child is not None)
+    return next((value for value in children if value is not None), None)
 
 
 def is_mapped(tensor: Tensor) -> bool:
@@ -67,6 +78,19 @@ def is_mapped(tensor: Tensor) -> bool:
     They differ from call to call. Publicly one learns it only from the error that looking at the values raises.
     """
     return torch._C._functorch.is_batchedtensor(tensor)
+
+
+def is_intercepted() -> bool:
+    """Whether operations of torch are recorded, mapped or watched: then Python should decide nothing by values.
+
+    `torch.compiler.is_compiling` knows of torch's own compiler alone, and not of transformations of functions
+    (`torch.func`) and of modes in which tensors have no values.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.compiler.is_compiling()
+    )
 
 
 def is_transformed() -> bool:
@@ -257,10 +281,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Call
     # random draws as without compilation; and code that is kept is for so many threads
     patches: dict[str, Any] = {"fallback_random": True, "cpp.threads": torch.get_num_threads()}
     run: Callable[..., Any]
-    with warnings.catch_warnings():
-        # inductor itself uses what torch has deprecated
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with talking_to_itself():
         if not hasattr(inductor, "standalone_compile"):
             run = inductor.compile(graph, [*inputs], patches)
             return run
@@ -287,14 +308,72 @@ def _standalone(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], patches: 
     return run
 
 
+def package_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    """A program of `torch.export` as compiled code in one file, which `torch._inductor.aoti_load_package` loads.
+
+    Compiling ahead of time has no public name yet.
+
+    Raises:
+        Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
+    """
+    from torch import _inductor as inductor
+
+    with talking_to_itself():
+        inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def without_asides(program: torch.export.ExportedProgram) -> None:
+    """Take out of a recorded program what computes nothing: results that nobody asks for, and checks of precisions.
+
+    Each takes its time when the program runs. The checks, which torch records with every conversion, are an operation
+    with a private name.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
 @contextlib.contextmanager
-def _compiling() -> Iterator[None]:
-    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
-    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
-    torch.compiler._is_compiling_flag = True
+def talking_to_itself() -> Iterator[None]:
+    """What torch says of its own code is not said: that it uses what it has deprecated, and what is not installed.
+
+    The names of its loggers are those of its private modules.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """torch.distributions does not look at the values of parameters, also where one makes another."""
+    validate = Distribution._validate_args
     Distribution.set_default_validate_args(False)
     try:
         yield
     finally:
-        torch.compiler._is_compiling_flag = flag
         Distribution.set_default_validate_args(validate)
+
+
+@contextlib.contextmanager
+def _compiling() -> Iterator[None]:
+    """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
+    flag = torch.compiler._is_compiling_flag
+    torch.compiler._is_compiling_flag = True
+    try:
+        with unvalidated():
+            yield
+    finally:
+        torch.compiler._is_compiling_flag = flag

@@ -12,21 +12,26 @@ nothing. What is drawn, and whether it is to be trusted, is in `chains`.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from bayesmeta.description import Described
-from bayesmeta.distributions import common_normals
 from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.inference.chains import Chains, warn_unless_converged
-from bayesmeta.inference.nuts_metric import DiagonalMetric, Metric, from_standard, to_standard, window_ends
+from bayesmeta.inference.compiled_function import compiled
+from bayesmeta.inference.nuts_metric import DiagonalMetric, Metric, times_root, window_ends
 from bayesmeta.modes import settled
 from bayesmeta.typing import LogJoint, Params
 
 MOST_ENERGY_LOST = 1000.0  # nats: beyond, the trajectory diverges
+LOOK_EVERY = 4  # leaves: whether all rows are done, and how long trajectories are, as a GPU waits where Python looks
+COMPILED_LEVELS, MOST_LEVELS = 5, 2**10  # trees of at most 31 leaves have a program of their own
+MOST_NORMALS = 2**20  # drawn at a time
 
 
 def nuts(
@@ -39,6 +44,7 @@ def nuts(
     metric: Metric | None = None,
     target_acceptance: float = 0.8,
     max_depth: int = 10,
+    compile: bool = False,
 ) -> Chains:
     """Draw from the density of phi of each task, by several chains of each: any batched log density will do.
 
@@ -76,27 +82,26 @@ def nuts(
     shapes = {name: value.shape[2:] for name, value in start.items()}
     flat = torch.cat([value.detach().reshape(*value.shape[:2], -1) for value in start.values()], 2)
     target = _Target(log_joint, shapes, torch.ones_like(flat[0]))
-    point = target.at(flat)
-    finite = point[..., -1].isfinite().all(0)
+    point = target.at(flat.permute(2, 0, 1))
+    finite = point[-1].isfinite().all(0)
     if not bool(finite.all()):
         task = int((~finite).nonzero()[0])
         raise InferenceError(f"expected a finite log joint where chains begin, got one of task {task} not", task=task)
-    sampler = _Sampler(max_depth, target_acceptance, generator)
+    sampler = _Sampler(max_depth, target_acceptance, generator, compile, flat.device)
     step = sampler.reasonable_step(target, point)
     begin, *ends = window_ends(num_warmup)
-    point, done = sampler.run(target, point, begin, step).last, begin
+    run, done = sampler.run(target, point, begin, step), begin
     for end in ends:
-        run = sampler.run(target, point, end - done, step)
-        phi = target.phi(run.points[..., : flat.shape[-1]])
-        target = _Target(log_joint, shapes, metric.root(phi.flatten(0, 1)))
-        point, done = target.at(to_standard(target.root, phi[-1])), end
-        step = sampler.reasonable_step(target, point)
-    point = sampler.run(target, point, num_warmup - done, step).last
-    step.settle()
-    run = sampler.run(target, point, num_draws, step)
-    draws = _unflatten(target.phi(run.points[..., : flat.shape[-1]]).transpose(0, 1), shapes)
-    value, divergent, acceptance, leapfrogs = (record.transpose(0, 1) for record in run.records)
-    chains = Chains(draws, value, divergent, acceptance, leapfrogs, step.current[0])
+        run = sampler.run(target, target.at(run.last), end - done, run.step)
+        draws = run.records[:, : target.size].permute(0, 2, 3, 1).flatten(0, 1)  # n B P
+        target = _Target(log_joint, shapes, metric.root(draws))
+        point, done = target.at(run.last), end
+        run = replace(run, step=sampler.reasonable_step(target, point))
+    run = sampler.run(target, target.at(run.last), num_warmup - done, run.step)
+    run = sampler.run(target, target.at(run.last), num_draws, run.step.settled(), learns=False)
+    numbers = run.records.permute(2, 0, 3, 1)  # chains S B P+4
+    draws, statistics = _unflatten(numbers[..., : target.size], shapes), numbers[..., target.size :].unbind(-1)
+    chains = Chains(draws, *statistics, run.step.current[0])
     warn_unless_converged(chains)
     return chains
 
@@ -133,11 +138,13 @@ class NUTS(Described):
         metric: Metric | None = None,
         target_acceptance: float = 0.8,
         max_depth: int = 10,
+        compile: bool = False,
     ) -> None:
         if num_chains < 2:
             raise DataError(f"expected at least two chains, to be compared with each other, got {num_chains}")
         self.num_chains, self.num_draws, self.num_warmup = num_chains, num_draws, num_warmup
         self.metric, self.target_acceptance, self.max_depth = metric, target_acceptance, max_depth
+        self.compile = compile
 
     @settled
     def chains(self, log_joint: LogJoint, start: Params, generator: torch.Generator | None = None) -> Chains:
@@ -151,48 +158,8 @@ class NUTS(Described):
             metric=self.metric,
             target_acceptance=self.target_acceptance,
             max_depth=self.max_depth,
+            compile=self.compile,
         )
-
-
-@dataclass(frozen=True, eq=False)
-class _Target:
-    """The log joint in the metric's coordinates.
-
-    A *point* is `chains B 2P+1`: z, the gradient, the value. With the momentum in front it is an *end* of a trajectory.
-    One tensor in place of four: what a step costs, for small tasks, is the number of operations.
-    """
-
-    log_joint: LogJoint
-    shapes: dict[str, torch.Size]
-    root: Tensor  # B P or B P P
-
-    def phi(self, z: Tensor) -> Tensor:
-        return from_standard(self.root, z)
-
-    def at(self, z: Tensor) -> Tensor:
-        with torch.enable_grad():
-            leaf = z.detach().requires_grad_()
-            value = self.log_joint(_unflatten(self.phi(leaf), self.shapes))
-            (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        return torch.cat([z, gradient, value.detach()[..., None]], -1)
-
-    def leapfrog(self, end: Tensor, step: Tensor) -> Tensor:
-        """One step of the Hamiltonian dynamics with unit mass; `step` is `chains B 1`, negative backwards in time."""
-        momentum, z, gradient, _ = self.parts(end)
-        half = torch.addcmul(momentum, gradient, 0.5 * step)
-        point = self.at(torch.addcmul(z, half, step))
-        size = z.shape[-1]
-        return torch.cat([torch.addcmul(half, point[..., size:-1], 0.5 * step), point], -1)
-
-    def parts(self, end: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Momentum, z, gradient, value."""
-        size = self.root.shape[1]
-        momentum, z, gradient, value = end.split([size, size, size, 1], -1)
-        return momentum, z, gradient, value[..., 0]
-
-    def energy(self, end: Tensor) -> Tensor:
-        """Log joint less kinetic energy, what a perfect step would leave as it is, `chains B`."""
-        return end[..., -1] - 0.5 * end[..., : self.root.shape[1]].square().sum(-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,65 +167,310 @@ class _Run:
     """Transitions of every row.
 
     Attributes:
-        points: `S chains B 2P+1`.
-        records: of each transition, `S chains B`: the log joint, divergence, mean acceptance, number of steps.
-        last: the points after the last.
+        records: of each transition, `S P+4 chains B`: phi, its log joint, divergence, mean acceptance, number of steps.
+        size: P.
+        step: step sizes after the last.
     """
 
-    points: Tensor
-    records: tuple[Tensor, ...]
+    records: Tensor
+    size: int
+    step: "_StepSize"
 
     @property
-    def last(self) -> Tensor:
-        return self.points[-1]
+    def last(self) -> Float[Tensor, "P chains B"]:
+        """phi after the last transition."""
+        return self.records[-1, : self.size]
 
 
-class _StepSize:
+class _Target:
+    """The log joint of every row, and the step of the Hamiltonian dynamics in the metric's coordinates.
+
+    Rows are the last axes, `chains B`, of all tensors here: a number of every row lies in one piece of memory, and one
+    operation serves all rows. A *point* is `2P+1 chains B`: phi, the gradient, the value. With the momentum in front
+    it is an *end* of a trajectory, `3P+1 chains B`. One tensor in place of four, as what a step costs for small tasks is
+    the number of operations. phi stands in its own units; momenta are those of z, phi = T z, and have unit mass.
+    """
+
+    def __init__(self, log_joint: LogJoint, shapes: dict[str, torch.Size], root: Tensor) -> None:
+        self.log_joint, self.shapes, self.root = log_joint, shapes, root
+        self.sizes = [shape.numel() for shape in shapes.values()]
+        self.size = sum(self.sizes)
+        self.scales = root.mT[:, None].contiguous() if root.ndim == 2 else None  # P 1 B
+
+    def at(self, phi: Float[Tensor, "P chains B"]) -> Tensor:
+        """The point at phi."""
+        flat = phi.permute(1, 2, 0).contiguous().split(self.sizes, -1)
+        rows = phi.shape[1:]
+        with torch.enable_grad():
+            leaves = {
+                name: part.reshape(*rows, *shape).detach().requires_grad_()
+                for (name, shape), part in zip(self.shapes.items(), flat, strict=True)
+            }
+            value = self.log_joint(leaves)
+            ones, inputs = torch.ones_like(value), list(leaves.values())
+            # a value that phi does not reach has a gradient of zero
+            gradients = torch.autograd.grad(value, inputs, ones, materialize_grads=True)
+        columns = [each.reshape(*rows, -1).permute(2, 0, 1) for each in gradients]
+        return torch.cat([phi, *columns, value.detach()[None]])
+
+    def leapfrog(self, end: Tensor, step: Float[Tensor, "chains B"]) -> Tensor:
+        """One step of the dynamics, negative backwards in time, from an end to the next."""
+        momentum, phi, gradient, _ = end.split([self.size, self.size, self.size, 1])
+        if self.scales is not None:
+            scaled = self.scales * step
+            half = torch.addcmul(momentum, scaled, gradient, value=0.5)
+            point = self.at(torch.addcmul(phi, scaled, half))
+            return torch.cat([torch.addcmul(half, scaled, point[self.size : -1], value=0.5), point])
+        half = torch.addcmul(momentum, step, times_root(self.root.mT, gradient), value=0.5)
+        point = self.at(torch.addcmul(phi, step, times_root(self.root, half)))
+        turned = times_root(self.root.mT, point[self.size : -1])
+        return torch.cat([torch.addcmul(half, step, turned, value=0.5), point])
+
+    def energy(self, end: Tensor) -> Float[Tensor, "chains B"]:
+        """Log joint less kinetic energy, what a perfect step would leave as it is."""
+        momentum = end[: self.size]
+        return torch.add(end[-1], (momentum * momentum).sum(0), alpha=-0.5)
+
+
+class _StepSize(NamedTuple):
     """Dual averaging of the step size of each row (Hoffman & Gelman 2014, section 3.2), with the paper's constants.
 
     A step size for all chains of a task would learn from trajectories that were begun with an older one, and swing.
     """
 
-    def __init__(self, initial: Float[Tensor, "chains B"], target: float) -> None:
-        self.target, self.anchor, self.current = target, (10.0 * initial).log(), initial
-        self.error, self.average, self.count = (torch.zeros_like(initial) for _ in range(3))
-        self.is_settled = False
+    current: Float[Tensor, "chains B"]
+    anchor: Float[Tensor, "chains B"]  # what the logarithm is drawn to
+    error: Float[Tensor, "chains B"]
+    average: Float[Tensor, "chains B"]
+    count: Float[Tensor, "chains B"]
 
-    def learn(self, where: Bool[Tensor, "chains B"], acceptance: Float[Tensor, "chains B"]) -> None:
-        """One step in the rows whose trajectory has ended."""
-        if self.is_settled:
-            return
-        self.count = self.count + where
-        rate, weight = 1.0 / (self.count + 10.0), self.count.clamp(min=1.0) ** -0.75
-        self.error = torch.where(where, (1.0 - rate) * self.error + rate * (self.target - acceptance), self.error)
-        log_step = self.anchor - self.count.sqrt() / 0.05 * self.error
-        self.average = torch.where(where, weight * log_step + (1.0 - weight) * self.average, self.average)
-        self.current = torch.where(where, log_step.exp(), self.current)
+    @staticmethod
+    def of(initial: Float[Tensor, "chains B"]) -> "_StepSize":
+        """Nothing learned yet."""
+        none = torch.zeros_like(initial)
+        return _StepSize(initial, (10.0 * initial).log(), none, none, none)
 
-    def settle(self) -> None:
-        """Stay from now on at the average over time and, geometrically, over the chains of a task."""
-        self.current, self.is_settled = self.average.mean(0).exp().expand_as(self.average), True
+    def learned(
+        self, where: Bool[Tensor, "chains B"], acceptance: Float[Tensor, "chains B"], target: float
+    ) -> "_StepSize":
+        """After one step in the rows whose trajectory has ended."""
+        count = self.count + where
+        error = self.error.lerp(target - acceptance, where / (count + 10.0))
+        log_step = torch.addcmul(self.anchor, count.sqrt(), error, value=-20.0)
+        average = self.average.lerp(log_step, where * count.clamp(min=1.0) ** -0.75)
+        return _StepSize(torch.where(where, log_step.exp(), self.current), self.anchor, error, average, count)
+
+    def settled(self) -> "_StepSize":
+        """At the average over time and, geometrically, over the chains of a task."""
+        return self._replace(current=self.average.mean(0).exp().expand_as(self.average).contiguous())
+
+
+class _Rows(NamedTuple):
+    """Where every row is in its tree: the trajectory so far, and the subtree that is being added to one of its ends.
+
+    A leaf is a leapfrog step. A subtree that is whole joins the trajectory, which is then twice as long; where it turns
+    or diverges the trajectory ends, and the row begins the next from what was drawn of it. While a subtree grows the
+    end that it grows from is needed no more, as without the subtree there is no longer trajectory: of ends, the tip of
+    the subtree and the far end of the trajectory are kept, and whoever grows at the other end changes the two over.
+    """
+
+    tip: Tensor
+    far: Tensor
+    proposal: Tensor  # what is drawn from the trajectory
+    candidate: Tensor  # and from the subtree
+    total: Float[Tensor, "P chains B"]  # momenta of the trajectory, summed
+    subtotal: Float[Tensor, "P chains B"]  # and of the subtree
+    log_weight: Float[Tensor, "chains B"]  # log Σ exp(-ΔH) over the trajectory
+    weight: Float[Tensor, "chains B"]  # and over the subtree
+    begin: Float[Tensor, "chains B"]  # the energy that ΔH is against
+    acceptance: Float[Tensor, "chains B"]  # summed over the leaves of the trajectory
+    sign: Float[Tensor, "chains B"]  # of time at the tip
+    leaf: Int[Tensor, "chains B"]  # leaves of the subtree so far
+    goal: Int[Tensor, "chains B"]  # leaves it is to have: as many as the trajectory
+    ends: Bool[Tensor, "chains B"]  # whether the trajectory has ended with this leaf
+    grown: Bool[Tensor, "chains B"]  # whether the subtree has
+    done: Int[Tensor, "chains B"]  # transitions so far
+
+    @staticmethod
+    def at(point: Tensor) -> "_Rows":
+        """Every row about to begin a trajectory."""
+        size, rows = len(point) // 2, point.shape[1:]
+        zero, zeros = point.new_zeros(rows), point.new_zeros(size, *rows)
+        yes, end = torch.ones(rows, dtype=torch.bool, device=point.device), torch.cat([zeros, point])
+        none = zero.long()
+        return _Rows(
+            end, end, point, point, zeros, zeros, zero, zero, zero, zero, zero + 1.0, none, none + 1, yes, yes, none
+        )
+
+
+class _Chance(NamedTuple):
+    """The randomness of one leaf of every row."""
+
+    momentum: Float[Tensor, "P chains B"]  # where a trajectory begins
+    kinetic: Float[Tensor, "chains B"]
+    other_end: Bool[Tensor, "chains B"]  # which end a subtree begins at
+    log_uniform: Float[Tensor, "chains B"]  # whether the leaf becomes what is drawn of its subtree
+    log_uniform_half: Float[Tensor, "chains B"]  # and that what is drawn of the trajectory
+
+
+class _Leaf(NamedTuple):
+    """The rows one leaf later.
+
+    Attributes:
+        rows: they.
+        step: their step sizes.
+        record: of each row's trajectory so far, `P+4 chains B`: what is drawn of it, its log joint, whether it has
+            diverged, its mean acceptance, its length.
+        place: where this leaf is to be kept in `saved`.
+        kept: what is to be kept of it, `2P chains B`.
+    """
+
+    rows: _Rows
+    step: _StepSize
+    record: Tensor
+    place: Int[Tensor, "chains B"]
+    kept: Tensor
+
+
+class _Trees:
+    """What a leaf does to the rows. It is tensor operations and no more, so that it can be recorded and compiled.
+
+    Whatever happens to some rows only, as the beginning of a trajectory, is computed for all and taken where it
+    happens: with dozens of rows it happens at every leaf.
+
+    Args:
+        max_depth: a trajectory has at most 2^max_depth - 1 leaves.
+        acceptance: what the step size is learned for.
+        device: of the rows.
+    """
+
+    def __init__(self, max_depth: int, acceptance: float, device: torch.device) -> None:
+        self.max_depth, self.acceptance = max_depth, acceptance
+        # of the leaf n of a subtree: where its momentum is kept, and which kept ones begin a subtree that ends with it
+        leaves = range(2 ** (max_depth - 1))
+        places = [(n >> 1).bit_count() if n % 2 == 0 else max_depth for n in leaves]
+        endings = [(~n & (n + 1)).bit_length() - 1 for n in leaves]
+        self.places = torch.tensor(places, device=device)
+        last, count = torch.tensor([[(n >> 1).bit_count() for n in leaves], endings], device=device)[:, None]
+        levels = torch.arange(max_depth, device=device)[:, None]
+        self.begins = (levels <= last) & (levels > last - count)  # max_depth, leaves
+
+    def leaf(
+        self,
+        target: _Target,
+        rows: _Rows,
+        saved: Tensor,
+        chance: _Chance,
+        step: _StepSize,
+        count: Int[Tensor, ""],
+        levels: int,
+    ) -> _Leaf:
+        """One leapfrog step of every row, in a new trajectory or subtree where the last has ended.
+
+        Args:
+            target: the density.
+            rows: they.
+            saved: `levels or more, 2P, chains B`: of leaves that later ones are checked against, the momentum, and half
+                of it with the sum of those before.
+            chance: the randomness.
+            step: step sizes.
+            count: step sizes are learned in rows that have done fewer transitions.
+            levels: how many of `saved` may be in use.
+
+        Returns:
+            the rows one leaf later.
+        """
+        size = target.size
+        begins, other = rows.ends, rows.grown & chance.other_end
+        fresh = torch.cat([chance.momentum, rows.proposal])
+        tip = torch.where(begins, fresh, torch.where(other, rows.far, rows.tip))
+        far = torch.where(begins, fresh, torch.where(other, rows.tip, rows.far))
+        sign = torch.where(other, -rows.sign, rows.sign)
+        begin = torch.where(begins, rows.proposal[-1] - chance.kinetic, rows.begin)
+        total = torch.where(begins, chance.momentum, rows.total)
+        log_weight, acceptance = rows.log_weight.masked_fill(begins, 0.0), rows.acceptance.masked_fill(begins, 0.0)
+        goal, index = rows.goal.masked_fill(begins, 1), rows.leaf.masked_fill(rows.grown, 0)
+
+        tip = target.leapfrog(tip, sign * step.current)
+        momentum = tip[:size]
+        gain = (target.energy(tip) - begin).nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
+        acceptance = acceptance + gain.clamp(max=0.0).exp()
+        weight = torch.logaddexp(rows.weight.masked_fill(rows.grown, -math.inf), gain)
+        candidate = torch.where(chance.log_uniform < gain - weight, tip[size:], rows.candidate)
+        broken = gain < -MOST_ENERGY_LOST
+
+        # keep the leaf to check later ones against; has a balanced subtree that ends with it begun to turn?
+        before = rows.subtotal.masked_fill(rows.grown, 0.0)
+        kept = torch.cat([momentum, torch.add(before, momentum, alpha=0.5)])
+        subtotal = before + momentum
+        firsts, offsets = saved[:levels, :size], saved[:levels, size:]
+        inner = torch.add(subtotal, momentum, alpha=-0.5) - offsets  # levels P chains B
+        turns = ((_least(firsts, momentum, inner, 1) <= 0.0) & self.begins[:levels, index]).any(0)
+        place = self.places[index]
+
+        # subtrees that are whole and sound become part of their trajectory: the new half is favoured to be drawn
+        failed, index = broken | turns, index + 1
+        whole = ~failed & (index == goal)
+        leapfrogs = (goal + index - 1).to(gain.dtype)
+        taken = whole & (chance.log_uniform_half < weight - log_weight)
+        proposal = torch.where(taken, candidate, rows.proposal)
+        log_weight = torch.where(whole, torch.logaddexp(log_weight, weight), log_weight)
+        total = torch.where(whole, total + subtotal, total)
+        goal = torch.where(whole, 2 * goal, goal)
+        outer = far[:size]
+        inner = torch.add(total, outer + momentum, alpha=-0.5)
+        comes_back = _least(outer, momentum, inner, 0) <= 0.0
+        ends = failed | (whole & (comes_back | (goal == 2**self.max_depth)))
+
+        mean = acceptance / leapfrogs
+        record = torch.cat([proposal[:size], torch.stack([proposal[-1], broken.to(mean.dtype), mean, leapfrogs])])
+        step = step.learned(ends & (rows.done < count), mean, self.acceptance)
+        after = _Rows(
+            tip,
+            far,
+            proposal,
+            candidate,
+            total,
+            subtotal,
+            log_weight,
+            weight,
+            begin,
+            acceptance,
+            sign,
+            index,
+            goal,
+            ends,
+            whole | ends,
+            rows.done + ends,
+        )
+        return _Leaf(after, step, record, place, kept)
+
+
+def _least(first: Tensor, last: Tensor, inner: Tensor, axis: int) -> Tensor:
+    """Not above zero where a trajectory has begun to come back.
+
+    `inner` is its sum of momenta, the ends counted by half; it then points against the momentum of an end.
+    """
+    return torch.minimum((first * inner).sum(axis), (last * inner).sum(axis))
 
 
 class _Sampler:
     """Runs the rows, each through trees of its own: none waits for another but at the end of a run."""
 
-    def __init__(self, max_depth: int, acceptance: float, generator: torch.Generator | None) -> None:
-        self.max_depth, self.acceptance, self.generator = max_depth, acceptance, generator
-        # of the leaf n of a subtree: where its momentum is kept, and how many balanced subtrees end with it
-        leaves = range(2 ** (max_depth - 1))
-        places = [(n >> 1).bit_count() if n % 2 == 0 else max_depth for n in leaves]
-        endings = [(~n & (n + 1)).bit_length() - 1 for n in leaves]
-        self.leaves = torch.tensor([places, [(n >> 1).bit_count() for n in leaves], endings], device="cpu")
+    def __init__(
+        self, max_depth: int, acceptance: float, generator: torch.Generator | None, compile: bool, device: torch.device
+    ) -> None:
+        self.generator, self.compile = generator, compile
+        self.trees = _Trees(max_depth, acceptance, device)
+        self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
 
     def reasonable_step(self, target: _Target, point: Tensor) -> _StepSize:
         """Doubled or halved from 1 until one step of a task's chains is accepted about half of the time."""
-        size = target.root.shape[1]
-        end = torch.cat([self._normal(point[..., :size]), point], -1)
+        end = torch.cat([self._normals(point[: target.size].shape, point), point])
         begin = target.energy(end)
 
         def accepted(step: Tensor) -> Tensor:
-            gain = target.energy(target.leapfrog(end, step[:, None].expand(*begin.shape, 1))) - begin
+            gain = target.energy(target.leapfrog(end, step.expand_as(begin))) - begin
             return torch.where(gain.isnan(), 0.0, gain.clamp(max=0.0).exp()).mean(0)
 
         step = torch.ones_like(begin[0])
@@ -269,141 +481,79 @@ class _Sampler:
             moving = moving & ((accepted(step) > 0.5) == grows)
             if not bool(moving.any()):
                 break
-        return _StepSize(step.expand_as(begin), self.acceptance)
+        return _StepSize.of(step.expand_as(begin).contiguous())
 
-    def run(self, target: _Target, start: Tensor, count: int, step: _StepSize) -> _Run:
+    def run(self, target: _Target, start: Tensor, count: int, step: _StepSize, learns: bool = True) -> _Run:
         """`count` transitions of every row."""
-        rows = start.shape[:2]
-        points, records = start.new_empty(count, *start.shape), tuple(start.new_zeros(count, *rows) for _ in range(4))
-        trees = _Trees(self, target, start)
-        done = torch.zeros(rows, dtype=torch.long, device=start.device)
+        rows, max_depth = _Rows.at(start), self.trees.max_depth
+        saved = start.new_zeros(max_depth + 1, 2 * target.size, *start.shape[1:])
+        # rows that are done go on, into the last place, until all are
+        records = start.new_zeros(count + 1, target.size + 4, *start.shape[1:])
+        learned = torch.tensor(count if learns else 0, device=start.device)
+        leaves = 0
+        for chance in self._chances(target.size, start):
+            if leaves % LOOK_EVERY == 0:
+                least, longest = torch.stack([rows.done.min(), rows.goal.max()]).tolist()
+                if least >= count:
+                    return _Run(records[:count], target.size, step)
+                # a subtree of 2^d leaves is checked against d of them, and within these leaves d grows by one at most
+                levels = min(max(longest.bit_length(), 3), max_depth)
+            index = rows.done.clamp(max=count)
+            rows, step, record, place, kept = self._leaf(target, rows, saved, chance, step, learned, levels)
+            records.scatter_(0, index.expand(1, *record.shape), record[None])
+            saved.scatter_(0, place.expand(1, *kept.shape), kept[None])
+            leaves += 1
+        raise AssertionError("chance does not end")
+
+    def _leaf(
+        self,
+        target: _Target,
+        rows: _Rows,
+        saved: Tensor,
+        chance: _Chance,
+        step: _StepSize,
+        count: Tensor,
+        levels: int,
+    ) -> _Leaf:
+        """As the trees have it, where it is wanted by code that is compiled."""
+        if not self.compile:
+            return self.trees.leaf(target, rows, saved, chance, step, count, levels)
+        # a program for trees of usual length, another for the longest
+        levels = min(COMPILED_LEVELS if levels <= COMPILED_LEVELS else MOST_LEVELS, self.trees.max_depth)
+        inputs = [target.root, saved, count, *rows, *chance, *step]
+        if levels not in self._programs:
+            split = len(rows), len(rows) + len(chance)
+
+            def leaf(root: Tensor, saved: Tensor, count: Tensor, *values: Tensor) -> list[Tensor]:
+                given = (_Rows(*values[: split[0]]), saved, _Chance(*values[split[0] : split[1]]))
+                here = _Target(target.log_joint, target.shapes, root)
+                after = self.trees.leaf(here, *given, _StepSize(*values[split[1] :]), count, levels)
+                return [*after.step._replace(anchor=after.step.error), *after.rows, *after[2:]]
+
+            self._programs[levels] = compiled(leaf, inputs, "a log joint")
+        *values, record, place, kept = self._programs[levels](*inputs)
+        size = len(step)
+        after = _StepSize(*values[:size])._replace(anchor=step.anchor)
+        return _Leaf(_Rows(*values[size:]), after, record, place, kept)
+
+    def _chances(self, size: int, like: Tensor) -> Iterator[_Chance]:
+        """The randomness of leaves without end, drawn for some at a time."""
+        rows = like.shape[1:]
+        block = max(1, min(16, MOST_NORMALS // max(size * rows.numel(), 1)))
         while True:
-            trees.add_leaf(step.current)
-            kept = trees.ends & (done < count)
-            if bool(kept.any()):
-                index = (done[kept], *kept.nonzero(as_tuple=True))
-                points[index] = trees.proposal[kept]
-                for record, value in zip(records, trees.records, strict=True):
-                    record[index] = value[kept]
-                step.learn(kept, trees.mean_acceptance)
-                done = done + kept
-                if bool((done == count).all()):
-                    return _Run(points, records)
+            momenta = self._normals((block, size, *rows), like)
+            kinetic = 0.5 * momenta.square().sum(1)
+            uniform = torch.rand(block, 3, *rows, dtype=like.dtype, device=like.device, generator=self.generator)
+            ends, logs = uniform[:, 0] < 0.5, uniform[:, 1:].log()
+            yield from map(_Chance, momenta, kinetic, ends, logs[:, 0], logs[:, 1])
 
-    def _normal(self, like: Tensor) -> Tensor:
-        return common_normals(like.shape, like, self.generator)
+    def _normals(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """Momenta: the same ones for every precision, drawn in float32, at a fifteenth of the cost of float64.
 
-
-class _Trees:
-    """Where every row is in its tree: the trajectory so far, and the subtree that is being added to one of its ends.
-
-    A leaf is a leapfrog step. A subtree that is whole joins the trajectory, which is then twice as long; where it turns
-    or diverges the trajectory ends, and the row begins the next from what was drawn of it.
-
-    Attributes:
-        proposal: what is drawn from each trajectory, a point.
-        ends: the rows whose trajectory has ended with this leaf.
-    """
-
-    def __init__(self, sampler: _Sampler, target: _Target, start: Tensor) -> None:
-        rows, self.size = start.shape[:2], target.root.shape[1]
-        self.target, self.max_depth, self.generator = target, sampler.max_depth, sampler.generator
-        self.leaves = sampler.leaves.to(start.device)
-        zero, zeros = start.new_zeros(rows), start.new_zeros(*rows, self.size)
-        no = torch.zeros(rows, dtype=torch.bool, device=start.device)
-        # the trajectory: where it began, its ends, log Σ exp(-ΔH) and Σ momenta over it, and what is drawn from it
-        self.proposal, self.begin, self.log_weight, self.total = start, zero, zero, zeros
-        self.left = self.right = torch.cat([zeros, start], -1)
-        self.acceptance, self.leapfrogs, self.depth = zero, zero, no.long()
-        # the subtree that is added to it: the same, its last leaf and number of leaves, and momenta to check against
-        self.forward, self.candidate, self.weight, self.subtotal = no, start, zero, zeros
-        self.tip, self.leaf = self.left, no.long()
-        self.saved = start.new_zeros(self.max_depth + 1, *rows, 2 * self.size)
-        self.broken, self.ends, self.grown = no, ~no, ~no
-
-    @property
-    def mean_acceptance(self) -> Tensor:
-        """Along each trajectory."""
-        return self.acceptance / self.leapfrogs
-
-    @property
-    def records(self) -> tuple[Tensor, ...]:
-        """Of each trajectory, as `_Run` has them."""
-        return self.proposal[..., -1], self.broken.to(self.acceptance.dtype), self.mean_acceptance, self.leapfrogs
-
-    def add_leaf(self, step: Float[Tensor, "chains B"]) -> None:
-        """One leapfrog step of every row, in a new trajectory or subtree where the last has ended."""
-        if bool(self.ends.any()):
-            self._begin_trajectories()
-        if bool(self.grown.any()):
-            self._begin_subtrees()
-        length = torch.where(self.forward, step, -step)[..., None]
-        self.tip = self.target.leapfrog(self.tip, length)
-        gain = self.target.energy(self.tip) - self.begin
-        gain = gain.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf)
-        self.acceptance, self.leapfrogs = self.acceptance + gain.clamp(max=0.0).exp(), self.leapfrogs + 1.0
-        self.weight = torch.logaddexp(self.weight, gain)
-        taken = self._uniform().log() < gain - self.weight
-        self.candidate = torch.where(taken[..., None], self.tip[..., self.size :], self.candidate)
-        self.broken = gain < -MOST_ENERGY_LOST
-        self._join(self.broken | self._subtree_turns())
-
-    def _begin_trajectories(self) -> None:
-        row, going = self.ends[..., None], ~self.ends
-        momentum = common_normals(self.total.shape, self.total, self.generator)
-        fresh = torch.cat([momentum, self.proposal], -1)
-        self.begin = torch.where(self.ends, self.target.energy(fresh), self.begin)
-        self.left, self.right = torch.where(row, fresh, self.left), torch.where(row, fresh, self.right)
-        self.total = torch.where(row, momentum, self.total)
-        self.log_weight, self.depth = self.log_weight * going, self.depth * going
-        self.acceptance, self.leapfrogs = self.acceptance * going, self.leapfrogs * going
-
-    def _begin_subtrees(self) -> None:
-        """At either end, which chance decides."""
-        row = self.grown[..., None]
-        self.forward = torch.where(self.grown, self._uniform() < 0.5, self.forward)
-        self.tip = torch.where(row, torch.where(self.forward[..., None], self.right, self.left), self.tip)
-        self.weight = torch.where(self.grown, -math.inf, self.weight)
-        self.subtotal, self.leaf = torch.where(row, 0.0, self.subtotal), self.leaf * ~self.grown
-
-    def _subtree_turns(self) -> Tensor:
-        """Keep the leaf to check later ones against; whether a balanced subtree that ends with it has begun to turn."""
-        momentum = self.tip[..., : self.size]
-        slot, place, balanced = self.leaves[:, self.leaf]
-        both = torch.cat([momentum, self.subtotal], -1)
-        self.saved = self.saved.scatter(0, slot[None, ..., None].expand(1, *both.shape), both[None])
-        self.subtotal = self.subtotal + momentum
-        turns = torch.zeros_like(self.ends)
-        for back in range(int(balanced.max())):
-            index = (place - back).clamp(min=0)[None, ..., None].expand(1, *both.shape)
-            first, before = self.saved.gather(0, index)[0].split(self.size, -1)
-            turns = turns | ((back < balanced) & _turns(first, momentum, self.subtotal - before))
-        return turns
-
-    def _join(self, failed: Tensor) -> None:
-        """Subtrees that are whole and sound become part of their trajectory: the new half is favoured to be drawn."""
-        self.leaf = self.leaf + 1
-        whole = ~failed & (self.leaf == 2**self.depth)
-        taken = whole & (self._uniform().log() < self.weight - self.log_weight)
-        self.proposal = torch.where(taken[..., None], self.candidate, self.proposal)
-        self.log_weight = torch.where(whole, torch.logaddexp(self.log_weight, self.weight), self.log_weight)
-        self.total = torch.where(whole[..., None], self.total + self.subtotal, self.total)
-        self.right = torch.where((whole & self.forward)[..., None], self.tip, self.right)
-        self.left = torch.where((whole & ~self.forward)[..., None], self.tip, self.left)
-        self.depth = self.depth + whole
-        comes_back = _turns(self.left[..., : self.size], self.right[..., : self.size], self.total)
-        self.ends = failed | (whole & (comes_back | (self.depth == self.max_depth)))
-        self.grown = whole | self.ends
-
-    def _uniform(self) -> Tensor:
-        like = self.acceptance
-        return torch.rand(like.shape, dtype=like.dtype, device=like.device, generator=self.generator)
-
-
-def _turns(first: Tensor, last: Tensor, total: Tensor) -> Tensor:
-    """Whether a trajectory has begun to come back: its sum of momenta, ends counted by half, points against an end."""
-    inner = total - 0.5 * (first + last)
-    return ((first * inner).sum(-1) <= 0.0) | ((last * inner).sum(-1) <= 0.0)
+        A momentum that is off by 1e-7 of itself moves phi's density by as little: no number of draws would show it.
+        """
+        drawn = torch.randn(tuple(shape), dtype=torch.float32, device=like.device, generator=self.generator)
+        return drawn.to(like.dtype)
 
 
 def _unflatten(flat: Tensor, shapes: dict[str, torch.Size]) -> Params:

@@ -94,30 +94,18 @@ class DenseMetric(Metric):
         return cholesky(weight * covariance + diagonal, "covariance of the warm-up's draws")
 
 
-def from_standard(root: Tensor, z: Float[Tensor, "*n B P"]) -> Float[Tensor, "*n B P"]:
-    """phi = T z, in the units of the log joint.
+def times_root(root: Float[Tensor, "B P P"], v: Float[Tensor, "P chains B"]) -> Float[Tensor, "P chains B"]:
+    """T v for each row, which are the last axes: z in the units of the log joint; with Tᵀ in place of T, a gradient in z.
 
     Args:
-        root: T as a `Metric` gives it: `B P` or `B P P`.
-        z: of about unit covariance.
+        root: T of each task, or its transpose.
+        v: of each chain of each task.
 
     Example:
-        >>> from_standard(torch.tensor([[2.0, 10.0]]), torch.tensor([[1.0, 1.0]]))
-        tensor([[ 2., 10.]])
+        >>> times_root(torch.tensor([[[2.0, 0.0], [1.0, 1.0]]]), torch.tensor([1.0, 3.0])[:, None, None]).flatten()
+        tensor([2., 4.])
     """
-    return root * z if root.ndim == 2 else (root @ z[..., None])[..., 0]
-
-
-def to_standard(root: Tensor, phi: Float[Tensor, "*n B P"]) -> Float[Tensor, "*n B P"]:
-    """z = T⁻¹ phi, the inverse of `from_standard`; the same arguments.
-
-    Example:
-        >>> to_standard(torch.tensor([[2.0, 10.0]]), torch.tensor([[2.0, 10.0]]))
-        tensor([[1., 1.]])
-    """
-    if root.ndim == 2:
-        return phi / root
-    return torch.linalg.solve_triangular(root, phi[..., None], upper=False)[..., 0]
+    return (root @ v.permute(2, 0, 1)).permute(1, 2, 0)
 
 
 def window_ends(num_warmup: int) -> list[int]:

@@ -79,7 +79,7 @@ class DenseNetworkOutput(DenseOutput, DenseNetwork):
 
     def pullback(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N K"], Back]:
         """Through the output layer, then through the features."""
-        own, weight, bias = self.parts(phi, len(x))
+        own, weight, bias = self.parts(phi, x.shape[0])
         features, features_back = self.features.pullback(own, x)
 
         # axes in this annotation, `B N K O`, would be parsed at every call of the method

@@ -87,7 +87,7 @@ class MLP(DenseNetwork):
 
     def stacked(self, phi: Params, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
         """The last layer at every point, each task with weights of its own: one batched product a layer."""
-        for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
+        for index, (weight, bias, activation) in enumerate(self._steps(phi, x.shape[0])):
             seen = _normalised(x)[0] if index and self.norm else x
             out = activation(affine(bias, seen, weight))
             x = x + out if index and self.skip else out
@@ -99,7 +99,7 @@ class MLP(DenseNetwork):
         With z_l = W_l u_l + b_l and δ_l = ∂f/∂z_l, the derivative is δ_l u_lᵀ in W_l and δ_l in b_l.
         """
         inputs, scales, slopes, weights = [], [], [], []
-        for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
+        for index, (weight, bias, activation) in enumerate(self._steps(phi, x.shape[0])):
             seen, scale = _normalised(x) if index and self.norm else (x, None)
             out, slope = _with_slope(activation, affine(bias, seen, weight))
             inputs.append(seen)

@@ -23,6 +23,7 @@ from bayesmeta.networks.dense_layers import DenseLayer, affine, renamed
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.terms import Quantities, Terms
 from bayesmeta.overriding import speaks_for
+from bayesmeta.snapshot import own_tree
 from bayesmeta.typing import Params
 
 PREFIX = "features."  # of the names of the parameters beneath an output layer
@@ -146,7 +147,7 @@ class Network(Described, nn.Module, ABC):
 
     def one_task(self, weights: Params, x: Tensor) -> Tensor:
         """The features of one task's points, `M *x` to `M P`, with weights of its own."""
-        out: Tensor = functional_call(self, weights, (x[None],))
+        out: Tensor = functional_call(own_tree(self), weights, (x[None],))  # which puts them in the place of its own
         return out[0]
 
 
@@ -232,7 +233,7 @@ class DenseOutput(WholeNetwork):
             phi: as for `stacked`; of the output layer alone it matters.
             rows: the features.
         """
-        weight, bias = self._output(phi, len(rows))
+        weight, bias = self._output(phi, rows.shape[0])
         return affine(bias, rows, weight)
 
     @override

@@ -4,6 +4,7 @@ Where tasks have a scale λ each (`TaskScale`), the noise of a task is λ Σ, an
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -130,14 +131,38 @@ class MatrixNormal(LastLayerPrior):
     def weight_log_prob(
         self, weight: Float[Tensor, "*s F C"], log_scale: Float[Tensor, "*s"] | None
     ) -> Float[Tensor, "*s"]:
-        factor = self.covariance.invertible_factor()  # raises where V is singular
-        difference = weight - self.location
-        factor = factor.to(difference.dtype)  # draws of an exact posterior are in float64
-        noise = cholesky(self.noise.covariance().to(difference.dtype), "noise covariance")
-        white = solve_lower(noise, solve_lower(factor, difference).mT)
+        return self._weight_density(weight.dtype)(weight, log_scale)
+
+    @override
+    def density(self) -> Callable[[Params], Tensor]:
+        given = self._weight_density(self.location.dtype)
+
+        def log_prob(phi: Params) -> Tensor:
+            weight = value_of(phi, "weight", self.location)
+            if weight.dtype != self.location.dtype:
+                return self.log_prob(phi)
+            if self.scale is None:
+                return given(weight, None)
+            return self.scale.log_prob(phi) + given(weight, phi["log_scale"])
+
+        return log_prob
+
+    def _weight_density(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor | None], Tensor]:
+        """W, log λ -> log p(W | λ) for W in this precision."""
+        # raises where V is singular; draws of an exact posterior are in float64
+        factor = self.covariance.invertible_factor().to(dtype)
+        noise = cholesky(self.noise.covariance().to(dtype), "noise covariance")
         size_f, size_c = self.location.shape
         determinant = size_c * logdet(factor) + size_f * logdet(noise)
-        return _log_normal(white.square().sum((-1, -2)), determinant, size_f * size_c, log_scale)
+
+        def log_prob(weight: Tensor, log_scale: Tensor | None) -> Tensor:
+            # all weights are columns of one right side, as a batch would copy the factors for each
+            difference = (weight - self.location).movedim((-2, -1), (0, 1))  # F C *s
+            white = solve_lower(factor, difference.flatten(1)).unflatten(1, difference.shape[1:])
+            white = solve_lower(noise, white.transpose(0, 1).flatten(1)).reshape(size_c * size_f, *weight.shape[:-2])
+            return _log_normal(white.square().sum(0), determinant, size_f * size_c, log_scale)
+
+        return log_prob
 
     @override
     def draw_weight(

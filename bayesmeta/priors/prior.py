@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -44,6 +45,10 @@ class Prior(Described, nn.Module, ABC):
     @abstractmethod
     def log_prob(self, phi: Params) -> Float[Tensor, "*s B"]:
         """log p(phi | theta) of each task (and draw), in nats."""
+
+    def density(self) -> Callable[[Params], Tensor]:
+        """phi -> log p(phi | theta), as `log_prob`: for loops, as what depends on theta alone is done once."""
+        return self.log_prob
 
     @abstractmethod
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:

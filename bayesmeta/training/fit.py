@@ -1,23 +1,29 @@
 """Meta-training by stochastic gradients: max_theta of an objective over batches of tasks."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.arguments import seed_of, whole
-from bayesmeta.errors import DataError
+from bayesmeta.data import TaskBatch
+from bayesmeta.devices import device_of
+from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.learner import Learner
 from bayesmeta.modes import trained
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
+from bayesmeta.training.callbacks import Callback
 from bayesmeta.training.compiled import CompiledStep
+from bayesmeta.training.distributed import Processes
+from bayesmeta.training.divided import copy_theta, divided, meet
 from bayesmeta.training.loop import (
     Batches,
+    BatchStep,
     LossOf,
     Step,
     Validation,
@@ -30,8 +36,9 @@ from bayesmeta.training.loop import (
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import EVERY, Resume, keeping
-from bayesmeta.training.runs.parts import ModuleState, Parts
-from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.runs.parts import Parts
+from bayesmeta.training.runs.settings import Settings, plain
+from bayesmeta.training.shared_run import SharedRun
 from bayesmeta.wrappers.base import require_trainable
 
 
@@ -55,7 +62,9 @@ def fit(
     checkpoint: str | Path | None = None,
     every: int = EVERY,
     resume: Resume | None = None,
-    compile: bool = False,
+    compile: bool | type[CompiledStep] = False,
+    device: str | torch.device | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Meta-train theta in place, with the learner's optimizer (Adam) and a cosine learning rate that ends at zero.
 
@@ -83,7 +92,12 @@ def fit(
             anew, too, but refuses to replace a run that has not come to its end.
         compile: compile the step with inductor: 2 to 9 times as fast for small networks, after a minute or so for the
             first step and for every larger number of points. It needs a C++ compiler and a loss that is nothing but
-            tensor operations (`CompiledStep`).
+            tensor operations (`CompiledStep`). A kind of `CompiledStep` is taken in its place: `CudaGraphStep`.
+        device: where to train: `"auto"` (the accelerator where there is one), `"cpu"`, `"cuda"`, or a `torch.device`.
+            The learner is moved there, and stays. None trains where it is. Tasks are drawn on the CPU, so that they are
+            the same everywhere.
+        callbacks: who is told of every step: `bm.training.CSVLog`, `bm.training.TensorBoardLog`, or a
+            `bm.training.Callback` of your own.
 
     Returns:
         The history.
@@ -94,12 +108,14 @@ def fit(
             named, and theta goes back to where its loss was last finite. KeyboardInterrupt: without a checkpoint; theta
             is then that of the best validation, or where its loss was last finite. UnsupportedError: a learner whose
             theta is final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss
-            that cannot be compiled.
+            that cannot be compiled. And what a callback raises: theta is then that of the best validation, or of the
+            last step.
 
     Warns:
         PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
             named, once. CheckpointWarning: a state is damaged, and the one before it serves; or one cannot be written,
-            as on a full disk, and the training goes on. (The model of the end is an error.)
+            as on a full disk, and the training goes on. (The model of the end is an error.) PrecisionWarning, too:
+            matrices of tasks were singular to rounding, and got jitter; how many, at the end.
 
     Example:
         >>> import bayesmeta as bm
@@ -116,6 +132,11 @@ def fit(
     validate_every = whole(validate_every, "validate_every", 1)
     if not 0.0 < lr < math.inf or not grad_clip > 0.0 or (patience is not None and patience < 1):
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
+    for each in callbacks:
+        if not isinstance(each, Callback):
+            raise DataError(f"expected callbacks that inherit bayesmeta.training.Callback, got {type(each).__name__}")
+    if device is not None:
+        learner.to(device_of(device))
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     split = RandomSplit() if split is None else split
@@ -136,10 +157,12 @@ def fit(
             "patience": patience,
             "grad_clip": float(grad_clip),
             "seed": batches.seed,
-            "compile": compile,
+            "compile": compile if isinstance(compile, bool) else compile.__name__,
         }
 
-    with keeping(checkpoint, every, resume, learner, settings, follow=validation is None) as run:
+    processes = Processes.here().connect()
+    own = partial(keeping, checkpoint, every, resume, learner, settings, follow=validation is None)
+    with own() if processes.count == 1 else SharedRun(processes, own) as run:
         loss_of = losses_of(learner, objective)
         prepare(learner, batches.pooled())
         watched = None
@@ -147,72 +170,66 @@ def fit(
             held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
             better = partial(run.offer, learner)
             watched = Validation(learner, loss_of, held_out, validate_every, patience, better)
-        step: Step = _Eager(learner, batches, loss_of)
+        step: BatchStep = _Eager(learner, batches, loss_of)
         if compile:
-            step = _Compiled(CompiledStep(learner, loss_of, batches.total_points), batches)
+            kind = CompiledStep if compile is True else compile
+            step = _Compiled(kind(learner, loss_of, batches.total_points), batches)
+        training: Step = step
+        if isinstance(run, SharedRun):
+            meet(processes, learner, batches, plain({k: v for k, v in settings().items() if k != "learner"}))
+            training, watched = divided(step, watched, run, objective)
         optimizer = learner.configure_optimizer(lr)
         try:
-            result = train(step, optimizer, steps, max_norm=grad_clip, validation=watched, run=run, progress=progress)
-        except KeyboardInterrupt:
+            result = train(
+                training,
+                optimizer,
+                steps,
+                max_norm=grad_clip,
+                validation=watched,
+                run=run,
+                callbacks=callbacks if processes.is_first else (),
+                progress=progress,
+            )
+        except InferenceError:
+            raise  # theta is where its loss was last finite
+        except BaseException:  # an interrupt, or a callback's own
             step.anneal(1.0)
             if watched is not None:
                 watched.restore()
             raise
         run.finish(learner)
-    return result
+        copy_theta(processes, learner)
+    return processes.of_first(result)
 
 
-@dataclass(frozen=True)
-class _Eager(Step):
+class _Eager(BatchStep):
     """The gradient in theta, by PyTorch as it comes."""
 
-    learner: Learner
-    batches: Batches
-    loss_of: LossOf
+    def __init__(self, learner: Learner, batches: Batches, loss_of: LossOf) -> None:
+        super().__init__(learner, batches)
+        self.loss_of = loss_of
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each = guarded(self.loss_of, batch, step)
         loss = each.mean() - self.learner.log_hyperprior() / self.batches.total_points
         loss.backward()
         return loss.detach()
 
-    @override
-    def anneal(self, progress: float) -> None:
-        self.learner.anneal(progress)
 
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.learner.named_parameters())
-
-    @override
-    def parts(self) -> Parts:
-        return {"learner": ModuleState(self.learner)}
-
-
-@dataclass(frozen=True)
-class _Compiled(Step):
+class _Compiled(BatchStep):
     """The gradient in theta, by compiled code."""
 
-    compiled: CompiledStep
-    batches: Batches
+    def __init__(self, compiled: CompiledStep, batches: Batches) -> None:
+        super().__init__(compiled.learner, batches)
+        self.compiled = compiled
 
     @override
-    def gradient(self, step: int) -> Tensor:
-        batch = self.compiled.learner.conform_tasks(self.batches.draw(step))
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
         each, loss = self.compiled(batch)
         require_finite(each, batch, step)
         return loss
 
     @override
-    def anneal(self, progress: float) -> None:
-        self.compiled.learner.anneal(progress)
-
-    @override
-    def moved(self) -> Mapping[str, Tensor]:
-        return dict(self.compiled.learner.named_parameters())
-
-    @override
     def parts(self) -> Parts:
-        return {"learner": ModuleState(self.compiled.learner), "compiled": self.compiled}
+        return {**super().parts(), "compiled": self.compiled}

@@ -62,7 +62,8 @@ def test_moments_of_correlated_gaussians(metric: Metric) -> None:
 def test_a_dense_metric_needs_shorter_trajectories() -> None:
     log_joint, _, _ = _gaussians(2, 3, seed=3)  # correlations up to .9
     dense, diagonal = (_draw(log_joint, 2, metric=metric) for metric in (DenseMetric(), DiagonalMetric()))
-    assert dense.leapfrogs.mean() < 0.7 * diagonal.leapfrogs.mean()
+    # .66 to .73 for eight seeds
+    assert dense.leapfrogs.mean() < 0.8 * diagonal.leapfrogs.mean()
 
 
 def test_tails_and_skewness_are_right() -> None:

@@ -23,7 +23,8 @@ from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.priors import Prior, TaskScale
-from bayesmeta.typing import Params
+from bayesmeta.snapshot import once
+from bayesmeta.typing import LogJoint, Params
 
 
 class LastLayerRegression(ExplicitLearner):
@@ -78,20 +79,35 @@ class LastLayerRegression(ExplicitLearner):
 
     def forward(self, phi: Params, x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_K"]:
         """The mean of y at every point, and where tasks have scales log λ as a further column."""
-        mean = self.mean_given(phi["weight"], x)
+        return self._outputs(phi, self.features(x))
+
+    @override
+    def joint(self, data: Data) -> LogJoint:
+        # samplers call it thousands of times with the same features
+        given, density, features = self.likelihood.given(data), self.prior.density(), self.features(data.x)
+        return lambda phi: given(self._outputs(phi, features)) + density(phi)
+
+    def _outputs(self, phi: Params, features: Float[Tensor, "B M F"]) -> Float[Tensor, "*s_B_M_K"]:
+        mean = self.mean_given(phi["weight"], features)
         if self.scale is None:
             return mean
         log_scale = phi["log_scale"][..., None, None].to(mean.dtype)
         return torch.cat([mean, log_scale.expand(*mean.shape[:-1], 1)], -1)
 
-    def mean_given(self, weight: Float[Tensor, "*s B F C"], x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
+    def mean_given(
+        self, weight: Float[Tensor, "*s B F C"], features: Float[Tensor, "B M F"]
+    ) -> Float[Tensor, "*s_B_M_C"]:
         """h(x) W.
 
         Args:
             weight: W.
-            x: inputs.
+            features: h(x).
         """
-        return self.features(x).to(weight.dtype) @ weight
+        features = features.to(weight.dtype)
+        if weight.ndim == 3:
+            return features @ weight
+        # all draws of a task in one product, in place of a copy of its features for each
+        return torch.einsum("bmf,...bfc->...bmc", features, weight)
 
     @override
     def prepare(self, tasks: Data) -> None:
@@ -156,7 +172,7 @@ class LinearLearner(LastLayerRegression):
 
     @override
     def condition(self, support: Data) -> LinearPosterior:
-        theta = self.theta()
+        theta = once(self, self.theta)
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
         scale = None
         if self.scale is not None:

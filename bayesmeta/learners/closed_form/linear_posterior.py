@@ -1,6 +1,6 @@
 """W | D, theta of a Bayesian linear head: exact, in float64, a chunk of the tasks at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -18,7 +18,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, exceeds, is_symbolic
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import InShort
@@ -86,13 +86,15 @@ class LinearTheta(InShort):
 
         A power of two, so that chunks of different sizes nest.
         """
-        if self.factor.device.type != "cpu":
+        if not self.factor.is_cpu or is_symbolic(num_points):
             return 2**30
-        return int(2 ** max(4, (CHUNK_NUMBERS // max(num_points * len(self.factor), 1)).bit_length() - 1))
+        return 1 << max(0, (CHUNK_NUMBERS // max(num_points * self.factor.shape[0], 1)).bit_length() - 1)
 
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
+        if is_symbolic(data.num_tasks) or data.num_tasks <= size:
+            return [function(*self.whitened(data), data.mask)]
         for first in range(0, data.num_tasks, size):
             part = data.select(slice(first, first + size))
             with retelling(lambda task, first=first: first + task):  # type: ignore[misc]
@@ -243,7 +245,7 @@ class LinearPosterior(TaskPosterior):
         """
         beliefs, counts = self._chunks(x.shape[1])
         rows, means, variances = [], [], []
-        for belief, part in zip(beliefs, x.split(counts), strict=True):
+        for belief, part in zip(beliefs, _split(x, counts), strict=True):
             design = self.theta.design(part)
             rows.append(self.theta.rows(design))
             mean, variance = belief.predict(rows[-1])
@@ -251,18 +253,18 @@ class LinearPosterior(TaskPosterior):
             variances.append(variance)
         relative = relative_noise(x, self.theta.noise)
         return GaussianPredictive(
-            location=torch.cat(means),
-            latent_variance=torch.cat(variances),
+            location=_joined(means),
+            latent_variance=_joined(variances),
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[1] else None,
+            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[1]) else None,
         )
 
     @override
     def extended(self, data: Data) -> "LinearPosterior":
         beliefs, counts = self._chunks(self.theta.factor.shape[1])
-        parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
+        parts = [_split(value, counts) for value in (*self.theta.whitened(data), data.mask)]
         beliefs = [belief.update(*part) for belief, *part in zip(beliefs, *parts, strict=True)]
         scale = self.scale
         if scale is not None:
@@ -278,13 +280,26 @@ class LinearPosterior(TaskPosterior):
         return replace(self, spec=spec, beliefs=(belief,), seen=self.seen[tasks], scale=scale)
 
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
+        if is_symbolic(self.spec.num_tasks):
+            return list(self.beliefs), [self.spec.num_tasks]
         size = self.theta.chunk(num_points)
+        if len(self.beliefs) == 1 and self.spec.num_tasks <= size:
+            return [*self.beliefs], [self.spec.num_tasks]
         beliefs = [part for belief in self.beliefs for part in belief.split(size)]
         return beliefs, [belief.num_tasks for belief in beliefs]
 
     def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
         means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
         return torch.cat(means), torch.cat(roots)
+
+
+def _split(value: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    """The parts of each chunk of tasks; one is what it is, as of one task every operation counts."""
+    return value.split(counts) if len(counts) != 1 else [value]
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 
 def _root(beliefs: list[LinearGaussian], rows: list[Tensor]) -> Float[Tensor, "B M R"]:

@@ -68,8 +68,10 @@ class R2D2Regressor(LinearLearner):
         self.intercept = nn.Parameter(torch.zeros(num_outputs))
 
     @override
-    def mean_given(self, weight: Float[Tensor, "*s B F C"], x: Float[Tensor, "B M *x"]) -> Float[Tensor, "*s_B_M_C"]:
-        out = super().mean_given(weight, x)
+    def mean_given(
+        self, weight: Float[Tensor, "*s B F C"], features: Float[Tensor, "B M F"]
+    ) -> Float[Tensor, "*s_B_M_C"]:
+        out = super().mean_given(weight, features)
         return out + self.intercept.to(out.dtype)
 
     @override

@@ -35,13 +35,15 @@ from bayesmeta.networks.low_precision import require_unrounded
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
-from bayesmeta.outcomes import Labels
+from bayesmeta.outcomes import Labels, Numbers
 from bayesmeta.overriding import speaks_for
 from bayesmeta.priors import IndependentGaussian
-from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION, norms
+from bayesmeta.snapshot import once, snapshot
+from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION, is_intercepted, norms
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
+COARSE = 1e-2  # deviation of the noise, over the largest outcome, below which a mode is searched for in float64
 LARGE = 1e2  # above it phi is looked at more closely, in training, too
 # layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -232,7 +234,7 @@ class GradientLearner(LinearizableLearner):
                 task. Where no gradients are wanted, as in `adapt`, a ConvergenceWarning tells of less (`inspect`).
         """
         with self.naming_failures():
-            phi = self.quick_mode(support)
+            phi = self._mode_in_double(support) if self.is_fine(support) else self.quick_mode(support)
             # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
             large = phi is None or self.is_large(phi)
             if phi is None or (large and not all(bool(value.isfinite().all()) for value in phi.values())):
@@ -243,6 +245,24 @@ class GradientLearner(LinearizableLearner):
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.inspect(support, phi)
         return phi
+
+    @torch.no_grad()
+    def is_fine(self, support: Data) -> bool:
+        """Whether float32 is too coarse for a search: the noise is small next to the outcomes, and a log joint that is
+        N |y - f|² / 2σ² drowns in rounding before the mode. Not where phi is to be differentiated: training is in the
+        learner's precision.
+        """
+        is_asked = isinstance(self, ExplicitLearner) and isinstance(self.outcomes, Numbers)
+        is_free = not torch.is_grad_enabled() and not is_intercepted()
+        if not is_asked or not is_free or support.x.dtype != torch.float32 or not support.y.numel():
+            return False
+        largest = torch.where(support.mask[..., None], support.y, 0.0).abs().amax()
+        return bool(self.likelihood.unit().sqrt() < COARSE * largest)
+
+    def _mode_in_double(self, support: Data) -> Params:
+        twin = once(self, lambda: snapshot(self).double())
+        found = twin.mode(support.to(torch.float64))
+        return {name: value.to(support.x.dtype) for name, value in found.items()}
 
     def objective(self, support: Data) -> LogJoint:
         """What adaptation climbs, in nats: the log joint where there is an explicit prior, or the log likelihood."""

@@ -27,10 +27,12 @@ from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.outputs import write
 from bayesmeta.training.checkpoint import require_savable, save
+from bayesmeta.training.runs.answers import Answer, Answers, recalled
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings, plain, require_same, versions
 from bayesmeta.training.runs.signals import Stop
+from bayesmeta.typing import LogJoint
 
 if sys.platform != "win32":
     import fcntl
@@ -61,11 +63,15 @@ class CheckpointWarning(UserWarning):
         ...     _ = newest.write_bytes(newest.read_bytes()[:100])
         ...     with warnings.catch_warnings(record=True) as seen:
         ...         again = bm.fit(learner, tasks, 4, checkpoint=folder, every=2, resume="auto")
-        >>> print(str(seen[0].message)[:62])
-        expected a whole state of step 4, got a damaged one; going on
+        >>> print(str(seen[0].message)[:51])
+        expected whole states, got a damaged one of step 4
         >>> again.losses == result.losses
         True
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was told to stop, and its state is kept."""
 
 
 class Run(ABC):
@@ -99,6 +105,32 @@ class Run(ABC):
         """
 
     @abstractmethod
+    def ask(self, compute: Callable[[], Answer]) -> Answer:
+        """What a function returns, or has returned in an earlier sitting.
+
+        For a search that is run again from its start: states are kept as questions are answered, and a question counts
+        as a step.
+
+        Args:
+            compute: the function.
+
+        Raises:
+            Stopped: the run was told to stop; its state is kept.
+        """
+
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """A log joint that is asked for: its values and first derivatives are those of an earlier sitting, if known.
+
+        Args:
+            log_joint: phi -> log density of each row, which depends on that row of phi alone.
+        """
+        return recalled(log_joint, self.ask)
+
+    @abstractmethod
+    def conclude(self) -> None:
+        """Keep the answers of a run that has no more questions."""
+
+    @abstractmethod
     def offer(self, learner: Learner) -> None:
         """Keep the learner as the best, or the last, so far."""
 
@@ -130,6 +162,17 @@ class Unkept(Run):
         return 0
 
     def keep(self, step: int, is_last: bool = False) -> None:
+        """Nothing."""
+
+    def ask(self, compute: Callable[[], Answer]) -> Answer:
+        """What the function returns."""
+        return compute()
+
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """The log joint itself."""
+        return log_joint
+
+    def conclude(self) -> None:
         """Nothing."""
 
     def offer(self, learner: Learner) -> None:
@@ -166,9 +209,10 @@ class RunFolder(Run):
         self.folder, self.settings, self.every, self.resume, self.model = folder, settings, every, resume, model
         self.states = folder / "states"
         self._stop, self._held = Stop(), contextlib.ExitStack()
+        self._answers = Answers()
         self._parts: Parts = {}
         self._kept: list[Path] = []
-        self._at = -1  # the step of the newest state
+        self._at = (-1, False)  # the step of the newest state, and whether it is the last
 
     def __enter__(self) -> "RunFolder":
         """Take the folder for oneself, and signals as a wish to stop."""
@@ -195,7 +239,7 @@ class RunFolder(Run):
         Warns:
             CheckpointWarning: the newest state is damaged; the run was computed by other versions.
         """
-        self._parts = parts
+        self._parts = {**parts, "answers": self._answers}
         found = [] if self.resume == "never" else self._states()
         state = self._newest(found) if found else None
         if state is not None and self.resume is None:
@@ -211,7 +255,7 @@ class RunFolder(Run):
             self.keep(0)
             return 0
         self._go_on(state)
-        return self._at
+        return self._at[0]
 
     def _go_on(self, state: dict[str, Any]) -> None:
         require_same(self.settings, state["settings"], str(self.folder))
@@ -223,7 +267,7 @@ class RunFolder(Run):
             )
         for name, part in self._parts.items():
             part.load_state_dict(state["parts"][name])
-        self._at = state["step"]
+        self._at = state["step"], state["is_last"]
 
     def keep(self, step: int, is_last: bool = False) -> None:
         """Write a state, and remove those that are no longer needed.
@@ -232,7 +276,7 @@ class RunFolder(Run):
             CheckpointWarning: it cannot be written, as on a full disk. The states before it stay, and the training goes
                 on: what it has in memory is worth more than what would be on the disk.
         """
-        if step == self._at:
+        if (step, is_last) == self._at:
             return
         try:
             content = packed(
@@ -249,10 +293,25 @@ class RunFolder(Run):
         except DataError as error:
             _warn(f"expected to keep the state of step {step}, got an error; the training goes on: {error}")
         else:
-            self._kept, self._at = [*self._kept, path][-KEPT:], step
+            self._kept, self._at = [*self._kept, path][-KEPT:], (step, is_last)
             self._tidy()
         if self.model is not None and step > 0:
             self.offer(self.model)
+
+    def ask(self, compute: Callable[[], Answer]) -> Answer:
+        """What the function returns, or has returned."""
+        is_known = self._answers.is_known
+        answer = self._answers.next(compute)
+        if self.is_stopped:
+            self.keep(len(self._answers))
+            raise Stopped
+        if not is_known and len(self._answers) % self.every == 0:
+            self.keep(len(self._answers))
+        return answer
+
+    def conclude(self) -> None:
+        """Keep all answers as the last state."""
+        self.keep(len(self._answers), is_last=True)
 
     def offer(self, learner: Learner) -> None:
         """Write the model.
@@ -276,22 +335,21 @@ class RunFolder(Run):
     def _states(self) -> list[Path]:
         """Those that are there, the newest first."""
         found = [each for each in self.states.iterdir() if NAME.fullmatch(each.name)]
-        return sorted(found, key=lambda each: (int(each.name.split("-")[0]), each.stat().st_mtime_ns), reverse=True)
+        return sorted(found, key=lambda each: (_step(each), each.stat().st_mtime_ns), reverse=True)
 
     def _newest(self, found: list[Path]) -> dict[str, Any]:
         """The first state that is whole; the ones before it are warned of."""
-        for place, path in enumerate(found):
+        damaged: list[str] = []
+        for path in found:
             try:
                 state = _read(path)
             except (DataError, OSError) as error:
-                step = int(path.name.split("-")[0])
-                if place + 1 < len(found):
-                    before = int(found[place + 1].name.split("-")[0])
-                    _warn(
-                        f"expected a whole state of step {step}, got a damaged one; going on from step {before}: "
-                        f"{error}"
-                    )
+                damaged.append(f"step {_step(path)} ({error})")
                 continue
+            if damaged:
+                _warn(
+                    f"expected whole states, got a damaged one of {', '.join(damaged)}; going on from {state['step']}"
+                )
             self._kept = [path]
             return state
         raise DataError(
@@ -338,6 +396,10 @@ def keeping(
         return Unkept()
     require_savable(learner, checkpoint)  # now, rather than after hours of training
     return RunFolder(Path(checkpoint), plain(settings()), every, resume, learner if follow else None)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[0])
 
 
 def _read(path: Path) -> dict[str, Any]:
