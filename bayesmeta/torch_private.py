@@ -64,12 +64,15 @@ def tables(module: nn.Module) -> Tables:
 
 
 def first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
-    found = next((value for value in module._parameters.values() if value is not None), None)
-    if found is not None:
-        return found
-    children = (first_parameter(child) for child in module._modules.values() if child is not None)
-    return next((value for value in children if value is not None), None)
+    """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else first_parameter(child)
+        if found is not None:
+            return found
+    return None
 
 
 def is_mapped(tensor: Tensor) -> bool:
@@ -342,7 +345,7 @@ def talking_to_itself() -> Iterator[None]:
 
     The names of its loggers are those of its private modules.
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch._inductor")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
