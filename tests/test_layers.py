@@ -15,7 +15,7 @@ LAYERS = [
         "foundations",
         [
             *("errors", "typing", "version", "torch_private", "annotations", "arguments", "description", "one_line"),
-            *("modes", "rounding", "task_names", "outputs", "devices", "frame_kinds"),
+            *("modes", "rounding", "task_names", "outputs", "devices", "frame_kinds", "overriding"),
         ],
     ),
     (

@@ -25,7 +25,7 @@ from typing_extensions import override
 from bayesmeta.distributions import common_normals
 from bayesmeta.linalg import cholesky, flattened, logdet, matrix_function, require_matrix, solve_lower
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal, written_out
-from bayesmeta.torch_private import is_mapped
+from bayesmeta.torch_private import is_intercepted
 from bayesmeta.typing import Params
 
 MOST_FACTORS = 16  # of a polynomial of matrices: more cost as much as a spectrum
@@ -376,7 +376,7 @@ class EarlyStopping(Shrinkage):
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """s(l): the sum of (1 - l)^i over i < k up to l = 1, and 1 / l beyond."""
-        if torch.compiler.is_compiling() or is_mapped(information) or not bool((information.detach() <= 1.0).all()):
+        if is_intercepted() or not bool((information.detach() <= 1.0).all()):
             return self.steps + information * variance_excess(information, self.steps)
         left, one = 1.0 - information, information.new_ones(())
         total = one.expand_as(information)
@@ -390,7 +390,7 @@ def _is_below_one(kernel: Float[Tensor, "B NK NK"]) -> bool:
 
     Recorded and mapped code decides nothing.
     """
-    if kernel.shape[-1] == 0 or torch.compiler.is_compiling() or is_mapped(kernel):
+    if kernel.shape[-1] == 0 or is_intercepted():
         return False
     eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
     return not bool(torch.linalg.cholesky_ex(eye - kernel.detach()).info.any())

@@ -337,12 +337,20 @@ class FactoredJacobian(Jacobian):
         if rows * columns * (size + width) >= (rows + columns) * size * width:
             return _dense_times(factor, value).flatten(1, 2) @ right.dense().flatten(1, 2).mT
         # Σ_oi δ_o δ'_o d_oi a_i a'_i: with few points pairs of rows are fewer numbers than rows times weights
-        scale = value.dense() if isinstance(value, OuterProduct) else value
+        scale = (value.dense() if isinstance(value, OuterProduct) else value).double()
         a = own.inputs.repeat_interleave(own.delta.shape[2], 1)
+        delta = own.delta.flatten(1, 2)
+        if right is own:  # each pair once
+            first, second = torch.triu_indices(rows, rows, device=a.device).unbind()
+            place = torch.zeros(rows, rows, dtype=torch.long, device=a.device)
+            place[first, second] = place[second, first] = torch.arange(len(first), device=a.device)
+            inner = (a.index_select(1, first) * a.index_select(1, second)) @ scale.mT
+            outer = delta.index_select(1, first) * delta.index_select(1, second)
+            return (outer * inner).sum(-1).index_select(1, place.flatten()).unflatten(1, (rows, rows))
         b = right.inputs.repeat_interleave(right.delta.shape[2], 1)
-        inner = (a[:, :, None] * b[:, None]).flatten(1, 2) @ scale.double().mT  # B NKMK O
-        pairs = own.delta.flatten(1, 2)[:, :, None] * right.delta.flatten(1, 2)[:, None]
-        return (pairs.flatten(1, 2) * inner).sum(-1).unflatten(1, (rows, columns))
+        inner = (a[:, :, None] * b[:, None]).flatten(1, 2) @ scale.mT  # B NKMK O
+        outer = delta[:, :, None] * right.delta.flatten(1, 2)[:, None]
+        return (outer.flatten(1, 2) * inner).sum(-1).unflatten(1, (rows, columns))
 
     @property
     def _num_outputs(self) -> int:

@@ -186,7 +186,7 @@ class CompiledStep(InShort):
         detached = [value.detach() for value in inputs]
         graph, reached = self._recorded(detached)
         try:
-            with _kept_code():
+            with kept_code():
                 run = compile_graph(graph, detached)
         except Exception as error:  # all of it is torch's own code, and its errors have no common base
             raise UnsupportedError(
@@ -257,7 +257,7 @@ class CompiledStep(InShort):
 
 
 @contextlib.contextmanager
-def _kept_code() -> Iterator[None]:
+def kept_code() -> Iterator[None]:
     """Where inductor keeps what it compiles: in the folder that TORCHINDUCTOR_CACHE_DIR names, or in the user's cache.
 
     torch's own choice is among temporary files, where it may be gone tomorrow.

@@ -1,7 +1,11 @@
 """Compiled meta-steps: equal to eager ones, compiled once, and refused where they would be wrong."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, UnsupportedError
 from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.outcomes import Numbers
-from bayesmeta.training.compiled import MAX_STATES, CompiledStep
+from bayesmeta.training.compiled import KEPT_IN, MAX_STATES, CompiledStep, kept_code
 
 
 class TinyMAML(Learner):
@@ -241,3 +245,48 @@ def test_a_simulator_has_no_end_of_points() -> None:
     assert CompiledStep(learner, learner.loss, math.inf).total_points == math.inf
     with pytest.raises(DataError, match="total_points to be a finite number, got -inf"):
         CompiledStep(learner, learner.loss, -math.inf)
+
+
+def test_code_is_kept_where_the_user_says_or_in_the_users_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(KEPT_IN, raising=False)
+    with kept_code():
+        assert Path(os.environ[KEPT_IN]) == tmp_path / "bayesmeta" / "compiled"
+        assert Path(os.environ[KEPT_IN]).is_dir()
+    assert KEPT_IN not in os.environ
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # where no folder can be made
+    with kept_code():
+        assert KEPT_IN not in os.environ
+    monkeypatch.setenv(KEPT_IN, "elsewhere")
+    with kept_code():
+        assert os.environ[KEPT_IN] == "elsewhere"
+
+
+ONE_STEP = """
+import torch
+torch.set_num_threads(1)
+import bayesmeta as bm
+from bayesmeta.training.compiled import CompiledStep
+from torch._dynamo.utils import counters
+torch.manual_seed(0)
+learner = bm.MAML(bm.MLP(1, [4]), steps=1, posterior=bm.PointEstimate())
+batch = bm.tasks.Sinusoid().dataset(3, 8, seed=0).divided(bm.tasks.RandomSplit.at(5))
+step = CompiledStep(learner, learner.loss)
+print(step(learner.conform_tasks(batch))[1].item(), counters["inductor"]["fxgraph_cache_hit"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 8), reason="torch before 2.8 keeps no code")
+def test_a_second_process_finds_the_code_of_the_first(tmp_path: Path) -> None:
+    environment = os.environ | {KEPT_IN: str(tmp_path)}
+    command = [sys.executable, "-c", ONE_STEP]
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert (first[1], second[1]) == ("0", "1")
+    assert first[0] == second[0]

@@ -29,7 +29,7 @@ from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
 from bayesmeta.likelihoods import Gaussian, Likelihood
-from bayesmeta.linalg import flattened, require_matrix
+from bayesmeta.linalg import MOST_ENTRIES, flattened
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
 from bayesmeta.networks.low_precision import require_unrounded
 from bayesmeta.networks.network import Network
@@ -429,17 +429,18 @@ class WeightLearner(GradientLearner):
         self, support: Data, phi: Params, x: Float[Tensor, "B M *x"], diagonal: bool = False
     ) -> tuple[Float[Tensor, "B M K"], Float[Tensor, "B MK MK"]]:
         parts = ("forward", "jacobian", "curvature", "belief", "diagonal_belief")
-        if not self.network.pointwise or not speaks_for(type(self), "covariance_at", *parts):
+        count = support.num_points
+        places = (count + x.shape[1]) * self.likelihood.network_outputs
+        own = speaks_for(type(self), "covariance_at", *parts) and places**2 <= MOST_ENTRIES
+        if not own or not self.network.pointwise:
             return super().covariance_at(support, phi, x, diagonal)
         # one pass over the points of support and query, and one Gram matrix of all of them
-        count = support.num_points
         f, rows = self.network.linearized(phi, torch.cat([support.x, x], 1))
         root = self.likelihood.curvature_of(f[:, :count], support)
         squares, shapes = self.squares(support), {name: value.shape[1:] for name, value in phi.items()}
         if diagonal:
             seen = Curvature.of(rows.points(slice(count)), root, support.mask, squares, shapes)
             return f[:, count:], self.shrinkage().diagonal(seen).covariance(rows.points(slice(count, None)))
-        require_matrix(rows.num_rows, rows.num_rows)
         gram, places = rows.gram(rows, squares), count * f.shape[-1]
         root = torch.where(support.mask[..., None, None], root, 0.0).double()
         seen_by = _rooted(root, gram[:, :places])  # Rᵀ of the support's rows
