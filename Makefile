@@ -7,10 +7,11 @@ PEERS := .venv-peers
 OLDEST := .venv-oldest
 NEWEST := .venv-newest
 WHEEL := .venv-wheel
+SLIM := .venv-slim
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
 
-.PHONY: help demo test learner test-slow test-oldest test-newest check docs dist try-wheel bench bench-peers clean
+.PHONY: help demo test learner test-slow test-oldest test-newest slim check docs dist try-wheel bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
@@ -18,6 +19,7 @@ help:
 	@echo "make test-slow  the tests that train to a published number"
 	@echo "make test-oldest  the tests of what may break, with the oldest versions that pyproject.toml allows"
 	@echo "make test-newest  the same with the newest"
+	@echo "make slim       load, adapt, predict and update where torch and little else is installed"
 	@echo "make learner NAME=maml  the contracts of one learner of the registry"
 	@echo "make check      lint, formatting and types"
 	@echo "make docs       build the documentation into site/"
@@ -87,6 +89,14 @@ test-newest: $(VENV)/.dev
 	$$python -c 'import torch, numpy; print("torch", torch.__version__, "numpy", numpy.__version__)' && \
 	$$python -m pytest $(VERSIONED) $(ARGS)
 
+# what a robot has: torch, and the six small packages that importing the library takes
+slim:
+	@$(SLIM)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(SLIM)
+	$(SLIM)/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+		torch numpy safetensors jaxtyping tqdm typing-extensions lazy-loader
+	$(SLIM)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall .
+	$(SLIM)/bin/python tests/slim.py
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -128,7 +138,7 @@ $(PEERS)/.done: pyproject.toml constraints.txt benchmarks/peers.txt
 	@touch $@
 
 bench-peers: $(PEERS)/.done
-	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers heads neural_process_throughput; do \
+	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers heads neural_process_throughput speed_bars; do \
 		echo "== $$file"; $(PEERS)/bin/python -m benchmarks.$$file || status=1; \
 	done; exit $$status
 

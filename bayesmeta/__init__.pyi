@@ -36,6 +36,7 @@ from .errors import (
 )
 from .evaluation.evaluate import evaluate as evaluate
 from .frames import predict_frame as predict_frame
+from .interop.exporting.export import export as export
 from .learner import (
     ExplicitLearner as ExplicitLearner,
     Learner as Learner,
@@ -97,6 +98,7 @@ from .reporting.report import report as report
 from .selection.comparison import compare as compare
 from .selection.stack import stack as stack
 from .tasks.dataset import TaskDataset as TaskDataset
+from .streaming.stream import stream as stream
 from .training.checkpoint import load as load, save as save
 from .training.evidence import fit_evidence as fit_evidence
 from .training.fit import fit as fit

@@ -535,6 +535,8 @@ class Data:
         Raises:
             DataError: a value is out of the range of the precision.
         """
+        if self._is_in(dtype, device):
+            return self
         decides = dtype not in (None, self.x.dtype) and not torch.compiler.is_compiling()
         real = None if decides and bool(self.mask.all()) else self.mask
         x, mask = _cast(self.x, dtype, device, "x", real), ordinary(self.mask.to(device=device))
@@ -542,6 +544,19 @@ class Data:
             noise = None if self.noise is None else _cast_noise(self.noise, dtype, device)
             return Data(x, _cast(self.y, dtype, device, "y", real), mask, noise)
         return Data(x, ordinary(self.y.to(device=device)), mask)
+
+    def _is_in(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
+        """Whether all tensors have this precision and device, and gradients may pass them."""
+        floats = [
+            self.x,
+            *([self.y] if self.y.is_floating_point() else []),
+            *([] if self.noise is None else [self.noise]),
+        ]
+        return (
+            all(value.dtype is (dtype or value.dtype) for value in floats)
+            and all(value.device == (device or value.device) for value in (*floats, self.y, self.mask))
+            and not any(value.is_inference() for value in (*floats, self.y, self.mask))
+        )
 
     def select(self, tasks: Any) -> "Data":
         """The tasks at these positions (a slice, a list of positions or an index tensor)."""
@@ -771,7 +786,9 @@ class TaskBatch:
         """The same tasks on a device and in a floating precision. Raises DataError where a value is out of range."""
         return replace(self, support=self.support.to(dtype, device), query=self.query.to(dtype, device))
 
-    def select(self, tasks: slice) -> "TaskBatch":
-        """The tasks in a slice."""
-        names = None if self.names is None else self.names[tasks]
+    def select(self, tasks: slice | Sequence[int]) -> "TaskBatch":
+        """The tasks in a slice, or at these positions."""
+        names = self.names
+        if names is not None:
+            names = names[tasks] if isinstance(tasks, slice) else tuple([names[place] for place in tasks])
         return TaskBatch(self.support.select(tasks), self.query.select(tasks), names)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,14 +132,24 @@ def univariate(distribution: Distribution) -> Distribution:
 def cdf(distribution: Distribution, y: Tensor) -> Tensor:
     """P(Y <= y), elementwise; also for Student's t, which torch leaves out, and for mixtures of what there is."""
     if isinstance(distribution, StudentT):  # torch has none
-        from scipy.stats import t
-
+        t = _scipys_t()
         loc, scale, df = (p.detach().cpu().numpy() for p in (distribution.loc, distribution.scale, distribution.df))
         return torch.as_tensor(t.cdf(y.detach().cpu().numpy(), df, loc, scale), dtype=y.dtype, device=y.device)
     if isinstance(distribution, MixtureSameFamily):
         weights = distribution.mixture_distribution.probs
         return (weights * cdf(distribution.component_distribution, y[..., None].expand(weights.shape))).sum(-1)
     return answered(distribution, lambda: distribution.cdf(y), "cdf")
+
+
+def _scipys_t() -> Any:
+    """Student's t of scipy, which an installation without dependencies may lack."""
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise UnsupportedError(
+            "expected scipy for quantiles and probabilities of Student's t, got none: pip install scipy"
+        ) from error
+    return t
 
 
 def answered(distribution: Distribution, question: Callable[[], Tensor], method: str) -> Tensor:
@@ -172,9 +183,7 @@ def quantile(distribution: Distribution, q: float) -> Tensor:
     if isinstance(distribution, LeftCensored):
         return distribution.icdf(torch.full_like(distribution.normal.loc, q))
     if isinstance(distribution, StudentT):  # torch has none
-        from scipy.stats import t
-
-        loc, df = distribution.loc, distribution.df.detach().cpu().numpy()
+        t, loc, df = _scipys_t(), distribution.loc, distribution.df.detach().cpu().numpy()
         return loc + distribution.scale * torch.as_tensor(t.ppf(q, df), dtype=loc.dtype, device=loc.device)
     if isinstance(distribution, SmoothedStudentT):
         below = _lower_quantile(distribution, min(q, 1.0 - q))  # where the distribution function is precise

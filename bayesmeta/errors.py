@@ -143,7 +143,8 @@ class ConvergenceWarning(UserWarning):
 class PrecisionWarning(UserWarning):
     """Numbers that differ became one number in a lower precision, such as times in seconds since 1970 in float32.
 
-    It also tells of a matrix that its precision takes for singular, and of the jitter that was added to its diagonal. It is a warning, and Python's own filters turn it off, or into an error.
+    It also tells of matrices that a precision takes for singular, and of the jitter that was added to their diagonals.
+    It is a warning, and Python's own filters turn it off, or into an error.
 
     Example:
         >>> import warnings

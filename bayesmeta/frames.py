@@ -2,9 +2,9 @@
 
 import contextlib
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from bayesmeta.arguments import probability
 from bayesmeta.checks.surprise import Surprise, shrinkage
 from bayesmeta.errors import DataError, UnsupportedError, retelling
 from bayesmeta.flat import FlatData, alike
+from bayesmeta.frame_kinds import Frame, as_pandas, with_columns
 from bayesmeta.learner import Learner
+from bayesmeta.learners.gradient.base import GradientLearner
 from bayesmeta.modes import settled
 from bayesmeta.outcomes import Labels, Numbers
 from bayesmeta.predictives import Predictive
@@ -27,7 +29,8 @@ from bayesmeta.tasks.table import Schema
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK = 256  # tasks at a time, at most
+CHUNK = 2048  # tasks at a time, at most: a call costs as much as a thousand tasks of a last layer
+CLIMBING = 256  # of learners that hold weights and their gradients of every task: with more they fall out of the cache
 POINTS = 2**16  # padded points at a time, at most (of one task, if it has more)
 RESULTS = ("mean", "sd", "lower", "upper")
 CLASS_RESULTS = ("predicted", "likely")
@@ -39,16 +42,16 @@ BINARY_RESULTS = ("predicted", "p")
 def predict_frame(
     learner: Learner,
     schema: Schema,
-    context: "pd.DataFrame | KnownPoints",
-    query: "pd.DataFrame",
+    context: "Any | KnownPoints",
+    query: Frame,
     level: float = 0.9,
     noiseless: bool = False,
-) -> "pd.DataFrame":
+) -> Frame:
     """The rows of the table `query`, with predictions from the points of the same tasks in the table `context`.
 
     Tasks are the same where their names are: 3, 3.0 and "3" are one (`bayesmeta.task_names`). It warns where the
     context has points but not one task of the query, since the prior predicts all of it then; give `context.head(0)`
-    where that is meant.
+    where that is meant. Tables are of pandas, polars or pyarrow, and what comes back is of the kind of `query`.
 
     Args:
         learner: adapted to each task in turn.
@@ -88,8 +91,10 @@ def predict_frame(
         >>> bool(prediction["sd"][0] < prediction["sd"][1])  # nothing is known of the new cell but the prior
         True
     """
-    matching = Matching.of(schema, context, query)
-    predicted = query.assign(**predictions(learner, schema, context, query, level, noiseless))
+    points = context if isinstance(context, KnownPoints) else as_pandas(context)
+    asked = as_pandas(query)
+    matching = Matching.of(schema, points, asked)
+    predicted = with_columns(query, predictions(learner, schema, points, asked, level, noiseless))
     if matching.warning:
         warnings.warn(matching.warning, stacklevel=2)
     return predicted
@@ -110,12 +115,46 @@ def predictions(
     asked = FlatData.grouped(inputs, torch.arange(len(query)), torch.from_numpy(rows), len(names))
     known, learner = points_of(schema, context, names), learner.frozen()
     require_kind_of(learner, schema)
-    level = probability(level, "a level")
-    values = np.full((len(query), len(schema.classes) or 4 * len(schema.y)), np.nan)
-    for chunk in chunks(known.counts + asked.counts):
+    return answers(learner, schema, known, asked, names, probability(level, "a level"), noiseless)
+
+
+def answers(
+    learner: Learner,
+    schema: Schema,
+    known: FlatData,
+    asked: FlatData,
+    names: Sequence[Hashable],
+    level: float,
+    noiseless: bool,
+) -> dict[str, np.ndarray]:
+    """The result columns of tasks whose cells have been read: what a table of any kind and size is predicted by.
+
+    Args:
+        learner: frozen, and of the kind of the schema.
+        schema: which outcomes there are.
+        known: the known points of each task.
+        asked: the points of the same tasks that are asked about; the outcome of each is its place in the result.
+        names: of the tasks, for messages.
+        level: as for `predict_frame`.
+        noiseless: as for `predict_frame`.
+
+    Raises:
+        UnsupportedError: as for `predict_frame`. InferenceError: the failure of a task, by its name.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> schema, learner = bm.tasks.Schema("cell", x=("t",), y=("volt",)), bm.ALPaCA(bm.Identity(1)).double()
+        >>> none = FlatData(torch.zeros(0, 1), torch.zeros(0, 1), torch.tensor([0, 0]))
+        >>> asked = FlatData(torch.zeros(2, 1), torch.tensor([1, 0]), torch.tensor([0, 2]))
+        >>> found = answers(learner.frozen(), schema, none, asked, ["a"], 0.9, False)
+        >>> {name: column.shape for name, column in found.items()}
+        {'mean': (2,), 'sd': (2,), 'lower': (2,), 'upper': (2,)}
+    """
+    values = np.full((len(asked.x), len(schema.classes) or 4 * len(schema.y)), np.nan)
+    for chunk in chunks(known.counts + asked.counts, tasks_at_once(learner)):
         wanted = asked.padded(chunk)
         step = max(POINTS // len(chunk), 1)
-        with retelling(names=[names[i] for i in chunk.tolist()]):
+        with retelling(lambda task, chunk=chunk: int(chunk[task]), names):  # type: ignore[misc]
             posterior = learner.adapt(known.padded(chunk))
             for start in range(0, wanted.num_points, step):
                 piece = wanted.points(slice(start, start + step))
@@ -248,7 +287,7 @@ def describe_tasks(
     rows, names = schema.tasks(query)
     known, learner = points_of(schema, context, names), learner.frozen()
     values = np.full((3, len(names)), np.nan)
-    for chunk in chunks(known.counts):
+    for chunk in chunks(known.counts, tasks_at_once(learner)):
         support, places = known.padded(chunk), chunk.numpy()
         with retelling(names=[names[i] for i in chunk.tolist()]):
             if surprise is not None:
@@ -359,15 +398,28 @@ def points_of(schema: Schema, context: "pd.DataFrame | KnownPoints", names: list
     return known.of_tasks(names)
 
 
-def chunks(counts: Int[Tensor, "T"]) -> Iterator[Tensor]:
-    """Positions of tasks to adapt to at once: alike in length, at most `CHUNK`, and at most `POINTS` padded points.
+def tasks_at_once(learner: Learner) -> int:
+    """How many tasks a learner is best asked about in one call.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> [tasks_at_once(kind(bm.MLP(1, [8]))) for kind in (bm.ALPaCA, bm.MAML)]
+        [2048, 256]
+    """
+    climbs = any(isinstance(module, GradientLearner) for module in learner.modules())
+    return min(CHUNK, CLIMBING) if climbs else CHUNK
+
+
+def chunks(counts: Int[Tensor, "T"], most: int) -> Iterator[Tensor]:
+    """Positions of tasks to adapt to at once: alike in length, and at most `POINTS` padded points.
 
     Args:
         counts: points of each task.
+        most: tasks at once.
 
     Example:
-        >>> [len(positions) for positions in chunks(torch.full((300,), 5))]
+        >>> [len(positions) for positions in chunks(torch.full((300,), 5), 256)]
         [256, 44]
     """
     for group in alike(counts, POINTS):
-        yield from group.split(CHUNK)
+        yield from group.split(most)

@@ -33,10 +33,11 @@ from bayesmeta.one_line import InShort, OneLine, several
 from bayesmeta.outcomes import Labels, Numbers, Outcomes, require_kind
 from bayesmeta.predictives import Predictive
 from bayesmeta.priors import FeatureCovariance, Prior
-from bayesmeta.snapshot import require_precision, snapshot
+from bayesmeta.snapshot import require_precision, shared, snapshot
 from bayesmeta.summaries import Coefficients, Columns, PlainSummary, PosteriorSummary, Summary, Tasks, plain
 from bayesmeta.summaries.columns import TableSchema
 from bayesmeta.summaries.summary import LEVEL
+from bayesmeta.torch_private import first_parameter
 from bayesmeta.typing import ArrayLike, LogJoint, Params
 
 MOST_SHOWN = 5  # numbers of points in the line that a posterior is printed as
@@ -470,7 +471,7 @@ class Learner(Described, nn.Module, ABC):
         """
         support = self.conform(support).clone()
         with torch.no_grad():
-            return self.frozen().condition(support)
+            return shared(self).condition(support)
 
     @final
     @settled
@@ -724,7 +725,7 @@ class Learner(Described, nn.Module, ABC):
         require_kind(expected.y_shape, spec.y_shape, self.title)
         data = expected.conform(data)
         if isinstance(self.outcomes, Numbers):
-            self.outcomes.require(data.y, data.known, self.title)
+            self.outcomes.require(data.y, lambda: data.known, self.title)
         return data
 
     def conform_tasks(self, tasks: TaskBatch) -> TaskBatch:
@@ -733,7 +734,7 @@ class Learner(Described, nn.Module, ABC):
 
     def placement(self) -> tuple[torch.dtype | None, torch.device | None]:
         """The precision and device that data are converted to; None leaves them as they are."""
-        parameter = next(self.parameters(), None)
+        parameter = first_parameter(self)
         return (None, None) if parameter is None else (parameter.dtype, parameter.device)
 
 
@@ -823,7 +824,7 @@ def require_differentiable(learner: Learner) -> None:
         ...     print(str(error).split(":")[0])
         expected parameters that were made outside of torch.inference_mode, got those of ALPaCA
     """
-    parameter = next(learner.parameters(), None)
+    parameter = first_parameter(learner)
     if parameter is not None and parameter.is_inference():
         raise UnsupportedError(
             f"expected parameters that were made outside of torch.inference_mode, got those of "

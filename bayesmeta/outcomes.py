@@ -1,5 +1,6 @@
 """What a learner predicts at a point: numbers (any, positive, or counts), or the label of one of several classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,18 +58,18 @@ class Numbers:
         """What outcomes have to be, for messages."""
         return "numbers"
 
-    def require(self, y: Tensor, real: Tensor, whose: str) -> None:
+    def require(self, y: Tensor, real: Callable[[], Tensor], whose: str) -> None:
         """Raise DataError for the first real outcome that is not of this kind.
 
         Args:
             y: outcomes, `B N C`.
-            real: which outcomes are there, `B N C`.
+            real: says which outcomes are there, `B N C`; asked for only where some could be wrong.
             whose: who expects them, for the message.
         """
         if torch.compiler.is_compiling():  # no decisions in recorded code
             return
         wrong = self.forbidden(y)
-        if wrong is None or not bool((wrong := wrong & real).any()):
+        if wrong is None or not bool((wrong := wrong & real()).any()):
             return
         task, point, output = (int(i) for i in wrong.nonzero()[0])
         raise DataError(

@@ -13,10 +13,11 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import stat
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -121,6 +122,57 @@ def write(path: Path, content: bytes) -> None:
             _replace(Path(os.path.realpath(path)), content)
     except OSError as error:
         raise DataError(f"expected a file that can be written, got {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole: what is in the block written to the folder it gives takes the place of `folder`.
+
+    A new folder appears in one step. One that is there already is moved aside first and removed afterwards, with
+    whatever is in it; where the block fails, or is killed, it stays.
+
+    Args:
+        folder: a new one, or one that may be removed.
+
+    Raises:
+        DataError: it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     with whole_folder(Path(home, "robot")) as part:
+        ...         _ = Path(part, "a.txt").write_text("text")
+        ...     sorted(path.name for path in Path(home).rglob("*"))
+        ['a.txt', 'robot']
+    """
+    try:
+        real = Path(os.path.realpath(folder))
+        part, old = (real.with_name(f".{uuid.uuid4().hex}.{end}") for end in ("part", "old"))
+        part.mkdir(parents=True)
+        try:
+            yield part
+            for path in part.iterdir():  # a name must not outlive a power failure that its content does not
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            _swap(part, real, old)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        raise DataError(f"expected a folder that can be written, got {folder}: {error}") from error
+
+
+def _swap(part: Path, folder: Path, old: Path) -> None:
+    """Put one folder in the place of another, which stays where that fails."""
+    if not folder.exists():
+        os.rename(part, folder)
+        return
+    os.rename(folder, old)
+    try:
+        os.rename(part, folder)
+    except BaseException:
+        os.rename(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_table(frame: "pd.DataFrame", path: Path, separator: str = ",", decimal_commas: bool = False) -> None:

@@ -6,9 +6,11 @@ inductor takes longer to import than torch itself and is imported where it is us
 """
 
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +35,18 @@ DROPOUT = nn.modules.dropout._DropoutNd
 base."""
 
 
+FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""Attributes of every module: tables of functions that run when it is called. Publicly one can only add to them."""
+
+OTHER_HOOKS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks"),
+    *("_load_state_dict_pre_hooks", "_load_state_dict_post_hooks", "_non_persistent_buffers_set"),
+)
+"""Attributes of every module that no result depends on: of hooks that are in `FORWARD_HOOKS`, too, and of those for
+gradients, saving and loading."""
+
+
 class Tables(NamedTuple):
     """The dictionaries in which a module itself, without its submodules, holds tensors by name."""
 
@@ -49,12 +63,57 @@ def tables(module: nn.Module) -> Tables:
     return Tables(module._parameters, module._buffers)
 
 
+def first_parameter(module: nn.Module) -> nn.Parameter | None:
+    """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else first_parameter(child)
+        if found is not None:
+            return found
+    return None
+
+
 def is_mapped(tensor: Tensor) -> bool:
     """Whether `torch.vmap` maps over this tensor: then Python cannot decide by its values.
 
     They differ from call to call. Publicly one learns it only from the error that looking at the values raises.
     """
     return torch._C._functorch.is_batchedtensor(tensor)
+
+
+def is_intercepted() -> bool:
+    """Whether operations of torch are recorded, mapped or watched: then Python should decide nothing by values.
+
+    `torch.compiler.is_compiling` knows of torch's own compiler alone, and not of transformations of functions
+    (`torch.func`) and of modes in which tensors have no values.
+    """
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.compiler.is_compiling()
+    )
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` or forward differentiation is going on: then a function of ours that has a
+    backward pass alone will not do. Publicly one learns it from the error that it raises.
+    """
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def added(values: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """The sum of each value and its other, all by one call where torch has it.
+
+    Optimisers are made of `torch._foreach_add`, which has no public name.
+    """
+    return list(torch._foreach_add(list(values), list(others)))
+
+
+def norms(values: Sequence[Tensor]) -> list[Tensor]:
+    """The Euclidean norm of each value, all by one call: as for `added`."""
+    return list(torch._foreach_norm(list(values), 2))
 
 
 class Unrounded(nn.Module):
@@ -213,30 +272,111 @@ def record_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torc
 def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """A recorded graph as code that inductor compiles for inputs of these shapes and strides; it draws as torch does.
 
-    `torch.compile` would record the graph once more, and anew where it finds that something has changed.
+    `torch.compile` would record the graph once more, and anew where it finds that something has changed. What has been
+    compiled is found again in inductor's folder (TORCHINDUCTOR_CACHE_DIR), also by another process, where torch has
+    `standalone_compile` (2.8); on a CPU all of it is C++ then, calls of kernels included.
 
     Raises:
         Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
     """
     from torch import _inductor as inductor
 
-    with warnings.catch_warnings():
-        # inductor itself uses what torch has deprecated
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        # random draws as without compilation
-        run: Callable[..., Any] = inductor.compile(graph, [*inputs], {"fallback_random": True})
+    # random draws as without compilation; and code that is kept is for so many threads
+    patches: dict[str, Any] = {"fallback_random": True, "cpp.threads": torch.get_num_threads()}
+    run: Callable[..., Any]
+    with talking_to_itself():
+        if not hasattr(inductor, "standalone_compile"):
+            run = inductor.compile(graph, [*inputs], patches)
+            return run
+        for node in graph.graph.nodes:
+            node.meta.pop("val", None)  # of the recording, which had no symbols for sizes: the cache refuses it
+        if all(value.device.type == "cpu" for value in inputs):
+            # Headers that are compiled beforehand save nothing where there is one file to compile; and what the
+            # processor says of itself need not be tried out by five more, unless the compiler is too old for it.
+            whole = {"cpp_wrapper": True, "cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}
+            with contextlib.suppress(Exception):  # any type: what is wrong with the graph is found once more below
+                run = _standalone(graph, inputs, patches | whole)
+                return run
+        run = _standalone(graph, inputs, patches)
     return run
+
+
+def _standalone(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], patches: dict[str, Any]) -> Callable[..., Any]:
+    from torch import _inductor as inductor
+
+    options = {"config_patches": patches}
+    run: Callable[..., Any] = inductor.standalone_compile(
+        graph, [*inputs], dynamic_shapes="from_example_inputs", options=options
+    )
+    return run
+
+
+def package_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    """A program of `torch.export` as compiled code in one file, which `torch._inductor.aoti_load_package` loads.
+
+    Compiling ahead of time has no public name yet.
+
+    Raises:
+        Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
+    """
+    from torch import _inductor as inductor
+
+    with talking_to_itself():
+        inductor.aoti_compile_and_package(program, package_path=str(path))
+
+
+def without_asides(program: torch.export.ExportedProgram) -> None:
+    """Take out of a recorded program what computes nothing: results that nobody asks for, and checks of precisions.
+
+    Each takes its time when the program runs. The checks, which torch records with every conversion, are an operation
+    with a private name.
+    """
+    graph = program.graph_module.graph
+    for node in list(graph.nodes):
+        if node.target is torch.ops.aten._assert_tensor_metadata.default:
+            graph.erase_node(node)
+    graph.eliminate_dead_code()
+    program.graph_module.recompile()
+
+
+@contextlib.contextmanager
+def talking_to_itself() -> Iterator[None]:
+    """What torch says of its own code is not said: that it uses what it has deprecated, and what is not installed.
+
+    The names of its loggers are those of its private modules.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "torch._inductor")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def unvalidated() -> Iterator[None]:
+    """torch.distributions does not look at the values of parameters, also where one makes another."""
+    validate = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(validate)
 
 
 @contextlib.contextmanager
 def _compiling() -> Iterator[None]:
     """`torch.compiler.is_compiling()` is true, as in torch.export, and torch.distributions does not look at values."""
-    flag, validate = torch.compiler._is_compiling_flag, Distribution._validate_args
+    flag = torch.compiler._is_compiling_flag
     torch.compiler._is_compiling_flag = True
-    Distribution.set_default_validate_args(False)
     try:
-        yield
+        with unvalidated():
+            yield
     finally:
         torch.compiler._is_compiling_flag = flag
-        Distribution.set_default_validate_args(validate)

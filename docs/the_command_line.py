@@ -117,7 +117,8 @@ def _kind(value: Any) -> str:
 
 def usage(name: str, found: list[Parameter]) -> str:
     """How a command is called, what must be given first."""
-    parts = [each.names[0] for each in found if not each.is_option]
+    places = [each for each in found if not each.is_option]
+    parts = [each.names[0] if each.is_required else f"[{each.names[0]}]" for each in places]
     parts += [f"{each.names[0]} {_word(each)}" for each in found if each.is_option and each.is_required]
     return " ".join(["bayesmeta", name, *parts, "[OPTIONS]"])
 

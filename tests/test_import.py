@@ -1,5 +1,6 @@
 """What importing bayesmeta costs and shows, in a fresh interpreter."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,19 @@ def test_all_names_stay_light() -> None:
     heavy += ["torch._inductor", "torch._dynamo"]  # only compiled steps need them
     out = _run(f"import sys; from bayesmeta import *; print([name for name in {heavy} if name in sys.modules])")
     assert out.strip() == "[]"
+
+
+def test_nothing_but_torch_is_needed_to_adapt_and_predict() -> None:
+    """A robot has no room for pandas, scipy, gpytorch and pyro: `pip install --no-deps` (docs/install.md)."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "tests/slim.py", "--pretend"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"PYTHONPATH": "."},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 7
 
 
 def test_the_check_would_see_a_heavy_import() -> None:

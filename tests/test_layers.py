@@ -15,7 +15,7 @@ LAYERS = [
         "foundations",
         [
             *("errors", "typing", "version", "torch_private", "annotations", "arguments", "description", "one_line"),
-            *("modes", "rounding", "task_names", "outputs", "devices"),
+            *("modes", "rounding", "task_names", "outputs", "devices", "frame_kinds"),
         ],
     ),
     (
@@ -44,6 +44,7 @@ LAYERS = [
         [
             *("recipes", "trainers", "default_stack", "selection", "frames", "csv_text", "table_files", "table_cells"),
             *("table_account", "unlike_tasks", "standing", "corrections", "conformal_frames", "separate_outcomes"),
+            "streaming",
         ],
     ),
     ("bridges", ["interop", "sklearn", "cli", "plotting", "reporting", "demo"]),

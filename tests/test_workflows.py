@@ -49,7 +49,7 @@ def test_tests_run_on_every_python_and_with_the_oldest_and_newest_dependencies()
     (path,) = [path for path in WORKFLOWS if path.stem == "tests"]
     classifiers = [line.rsplit(" :: ", 1)[1] for line in PROJECT["classifiers"] if "Python :: 3." in line]
     assert jobs(path)["test"]["strategy"]["matrix"]["python-version"] == classifiers
-    assert set(made(path)) == {"check", "test", "test-oldest", "test-newest", "dist", "try-wheel"}
+    assert set(made(path)) == {"check", "test", "test-oldest", "test-newest", "slim", "dist", "try-wheel"}
     oldest, newest = (jobs(path)[name]["steps"][1]["with"]["python-version"] for name in ("oldest", "newest"))
     assert (oldest, newest) == (classifiers[0], classifiers[-1])
 

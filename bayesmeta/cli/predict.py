@@ -8,6 +8,7 @@ import typer
 from bayesmeta.cli.model_folders import load_model, surprise_of, tasks_to_score
 from bayesmeta.cli.options import Device, Model, Separator
 from bayesmeta.cli.speaking import speaker, warn
+from bayesmeta.cli.streams import predict_stream
 from bayesmeta.cli.tables import cells
 from bayesmeta.errors import DataError
 from bayesmeta.outputs import require_outputs, write_table
@@ -21,11 +22,16 @@ def predict(
     context: Annotated[
         Path,
         typer.Argument(
-            help="Table with the points that are known, outcomes included; or a STATE, as written by update."
+            help="Table with the points that are known, outcomes included; or a STATE, as written by update. Without "
+            "QUERY a parquet file or folder of any size with both: rows without an outcome are predicted."
         ),
     ],
-    query: Annotated[Path, typer.Argument(help="Table with the points to predict; outcomes are not needed.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Table file to write.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Table file to write; without QUERY a folder of parquet files.")
+    ],
+    query: Annotated[
+        Path | None, typer.Argument(help="Table with the points to predict; outcomes are not needed.")
+    ] = None,
     level: Annotated[float, typer.Option(help="Probability of (lower, upper), or least of likely.")] = 0.9,
     noiseless: Annotated[
         bool,
@@ -47,6 +53,17 @@ def predict(
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(help="For --conformal: seed of the choice of support points.")] = 0,
     sep: Separator = None,
+    known: Annotated[
+        str | None,
+        typer.Option(
+            help="Without QUERY: a column of true and false that says which rows are known, or how many rows of each "
+            "task are, from its beginning. By default those with an outcome."
+        ),
+    ] = None,
+    processes: Annotated[int, typer.Option(help="Without QUERY: processes that work side by side.")] = 1,
+    part: Annotated[
+        str, typer.Option(metavar="K/N", help="Without QUERY: do the K-th of N shares, for N machines and one folder.")
+    ] = "1/1",
 ) -> None:
     """Predict the rows of QUERY from what CONTEXT says about their tasks; without any, from the prior.
 
@@ -56,7 +73,18 @@ def predict(
     predicted and p, the probability of the second class. Of counts lower and upper are whole numbers. It warns of
     tasks whose context is unlike the tasks that were learned from. Predictions are the same with a warning. Names of
     tasks are compared as they are written.
+
+    Without QUERY, CONTEXT is a parquet file or a folder of them of any size, whose rows of a task stand one after
+    another, and OUTPUT a folder of parquet files with the rows that were predicted. Memory does not grow with the
+    table. A run that was killed is gone on with by the same command.
     """
+    if query is None:
+        if conformal is not None or forecast or tasks is not None or sep is not None:
+            raise DataError("expected QUERY with --conformal, --forecast, --tasks or --sep, got CONTEXT alone")
+        predict_stream(model, context, output, level, noiseless, known, processes, part, device)
+        return
+    if known is not None or processes != 1 or part != "1/1":
+        raise DataError("expected --known, --processes and --part without QUERY, got them with it")
     from bayesmeta.conformal_frames import conformal_predictions
     from bayesmeta.frames import Matching, describe_tasks, predictions, require_free, result_columns
     from bayesmeta.table_cells import decimal_commas, number_columns

@@ -101,8 +101,8 @@ class ClassDensities(OpenScores):
 
     @override
     def log_none(self, rows: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
-        mean = self.location.expand(len(rows), 1, -1)
-        return log_density(rows, mean, (self.noise + self.prior_variance).expand(len(rows), 1))[..., 0]
+        mean = self.location.expand(rows.shape[0], 1, -1)
+        return log_density(rows, mean, (self.noise + self.prior_variance).expand(rows.shape[0], 1))[..., 0]
 
     @override
     def sample(self, num_draws: int, generator: torch.Generator | None = None) -> Params:

@@ -48,13 +48,13 @@ class Classes(InShort):
         """
         labels = torch.where(mask, labels, 0)
         if num_classes is not None and torch.compiler.is_compiling():  # recorded code decides nothing
-            return cls(mask.new_ones(len(mask), num_classes))
+            return cls(mask.new_ones(mask.shape[0], num_classes))
         low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, -1)
         if low < 0 or (num_classes is not None and high >= num_classes):
             expected = "from 0" if num_classes is None else f"from 0 to {num_classes - 1}"
             raise DataError(f"expected labels {expected}, got labels from {low} to {high}")
         if num_classes is not None:
-            return cls(mask.new_ones(len(mask), num_classes))
+            return cls(mask.new_ones(mask.shape[0], num_classes))
         counts = mask.sum(-1)
         if bool((counts == 0).any()):
             raise DataError(

@@ -129,7 +129,7 @@ class KernelCounts(LogScores):
         similarity = _unit(rows - self.center) @ self.units.mT  # B M N
         log_votes = (self.sharpness * (similarity - 1.0)).masked_fill(~self.examples.mask[:, None], -torch.inf)
         # the largest is taken out, so that votes of e^-10000 are still in proportion
-        highest = log_votes.detach().amax(-1, keepdim=True) if log_votes.shape[-1] else log_votes.new_zeros(1)
+        highest = nn.functional.pad(log_votes.detach(), (0, 1), value=-torch.inf).amax(-1, keepdim=True)
         highest = torch.where(highest.isfinite(), highest, 0.0)
         total = (log_votes - highest).exp() @ self.examples.targets
         has = total > 0.0

@@ -11,6 +11,7 @@ it n_c times. o takes out what is left of such a constant. And examples of one c
 says how far they repeat each other (0: a product, 1: a geometric mean). Nothing matches with log odds 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from typing_extensions import override
 
 from bayesmeta.errors import DataError
 from bayesmeta.heads.head import Examples, Head, OpenScores
+from bayesmeta.linalg import is_symbolic
 from bayesmeta.noise import Positive
 
 POWER_BOUNDS = (1e-3, 1e2)
@@ -66,11 +68,12 @@ class PairHead(Head):
             rows: features of the query points.
             support: of the examples.
         """
-        size = max(1, MOST_NUMBERS // max(len(support) * support.shape[1] * support.shape[2], 1))
-        return torch.cat(
-            [self.bias - (part[:, :, None] - support[:, None]).abs() @ self.weight for part in rows.split(size, 1)],
-            1,
-        )
+        tasks, points, features = support.shape
+        if is_symbolic(tasks) or is_symbolic(points):
+            parts: Sequence[Tensor] = [rows]
+        else:
+            parts = rows.split(max(1, MOST_NUMBERS // max(tasks * points * features, 1)), 1)
+        return torch.cat([self.bias - (part[:, :, None] - support[:, None]).abs() @ self.weight for part in parts], 1)
 
     def scores(self, pairs: Float[Tensor, "B M N"], examples: Examples) -> Float[Tensor, "B M C"]:
         """The scores of classes from the log odds of pairs; 0 for a class without an example.

@@ -20,11 +20,15 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from typing_extensions import override
 
 from bayesmeta.distributions import common_normals
-from bayesmeta.linalg import cholesky, logdet, matrix_function, require_matrix, solve_lower
-from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal
+from bayesmeta.linalg import cholesky, flattened, logdet, matrix_function, require_matrix, solve_lower
+from bayesmeta.networks.jacobian import Diagonal, Jacobian, flat_diagonal, written_out
+from bayesmeta.torch_private import is_mapped
 from bayesmeta.typing import Params
+
+MOST_FACTORS = 16  # of a polynomial of matrices: more cost as much as a spectrum
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +229,8 @@ class EarlyStoppedBelief(Belief):
     def covariance(self, jacobian: Jacobian) -> Float[Tensor, "B MK MK"]:
         """k J S² Jᵀ + (J S Aᵀ) g (J S Aᵀ)ᵀ."""
         cross = self.curvature.rows.gram(jacobian, self.curvature.squares)
-        return self.steps * jacobian.gram(jacobian, self.curvature.squares) + cross.mT @ self.inner @ cross
+        own = jacobian.gram(jacobian, self.curvature.squares)
+        return torch.baddbmm(own, cross.mT, self.inner @ cross, beta=self.steps)
 
     def _root_times(self, white: Tensor, normal: Tensor) -> Tensor:
         # T = √k I + Aᵀ m(AAᵀ) A with m(l) = (√s(l) - √k) / l
@@ -285,16 +290,38 @@ class Shrinkage(ABC):
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """The variance of a direction of this information, in units of S²."""
 
+    @abstractmethod
+    def covariance(
+        self,
+        kernel: Float[Tensor, "B NK NK"],
+        cross: Float[Tensor, "B NK MK"],
+        own: Float[Tensor, "B MK MK"],
+    ) -> Float[Tensor, "B MK MK"]:
+        """The covariance of f that `full(curvature).covariance(jacobian)` gives, from inner products that are known.
+
+        Args:
+            kernel: AAᵀ of the support.
+            cross: A S Jᵀ, of the support with the query.
+            own: J S² Jᵀ of the query.
+        """
+
     def diagonal(self, curvature: Curvature) -> DiagonalBelief:
         """The posterior that uses the diagonal of AᵀA alone.
 
         Args:
             curvature: of the support.
         """
-        variance = self.variance(curvature.white().square().sum(1)) * curvature.scale().square()
-        sizes = [shape.numel() for shape in curvature.shapes.values()]
-        parts = zip(curvature.shapes.items(), variance.split(sizes, 1), strict=True)
-        return DiagonalBelief(curvature, {name: part.reshape(-1, *shape) for (name, shape), part in parts})
+        information = curvature.rows.squares(curvature.squares)
+        variance = self.variance(torch.cat([flattened(value) for value in information.values()], 1))
+        parts = variance.split([shape.numel() for shape in curvature.shapes.values()], 1)
+        squares = written_out(curvature.squares)
+        return DiagonalBelief(
+            curvature,
+            {
+                name: part.reshape(-1, *shape) * squares[name].double()
+                for (name, shape), part in zip(curvature.shapes.items(), parts, strict=True)
+            },
+        )
 
 
 class ExplicitPrior(Shrinkage):
@@ -308,6 +335,11 @@ class ExplicitPrior(Shrinkage):
     def full(self, curvature: Curvature) -> LaplaceBelief:
         """By a Cholesky factor."""
         return LaplaceBelief(curvature, cholesky(_plus_identity(curvature.kernel()), "support covariance"))
+
+    @override
+    def covariance(self, kernel: Tensor, cross: Tensor, own: Tensor) -> Float[Tensor, "B MK MK"]:
+        white = solve_lower(cholesky(_plus_identity(kernel), "support covariance"), cross)
+        return own - white.mT @ white
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         """1 / (1 + l)."""
@@ -329,14 +361,51 @@ class EarlyStopping(Shrinkage):
     steps: int
 
     def full(self, curvature: Curvature) -> EarlyStoppedBelief:
-        """Through the spectrum of AAᵀ."""
+        """Through the spectrum of AAᵀ, or where no step overshoots by the polynomial that g is there."""
         kernel = curvature.kernel()
-        inner = matrix_function(kernel, lambda information: variance_excess(information, self.steps))
-        return EarlyStoppedBelief(curvature, self.steps, kernel, inner)
+        return EarlyStoppedBelief(curvature, self.steps, kernel, self._excess(kernel))
+
+    @override
+    def covariance(self, kernel: Tensor, cross: Tensor, own: Tensor) -> Float[Tensor, "B MK MK"]:
+        return torch.baddbmm(own, cross.mT, self._excess(kernel) @ cross, beta=self.steps)
+
+    def _excess(self, kernel: Float[Tensor, "B NK NK"]) -> Float[Tensor, "B NK NK"]:
+        if self.steps <= MOST_FACTORS and _is_below_one(kernel):
+            return _polynomial_excess(kernel, self.steps)
+        return matrix_function(kernel, lambda information: variance_excess(information, self.steps))
 
     def variance(self, information: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-        """s(l) = k + l g(l)."""
-        return self.steps + information * variance_excess(information, self.steps)
+        """s(l): the sum of (1 - l)^i over i < k up to l = 1, and 1 / l beyond."""
+        if torch.compiler.is_compiling() or is_mapped(information) or not bool((information.detach() <= 1.0).all()):
+            return self.steps + information * variance_excess(information, self.steps)
+        left, one = 1.0 - information, information.new_ones(())
+        total = one.expand_as(information)
+        for _ in range(self.steps - 1):
+            total = torch.addcmul(one, total, left)
+        return total
+
+
+def _is_below_one(kernel: Float[Tensor, "B NK NK"]) -> bool:
+    """Whether no eigenvalue is above 1, which a Cholesky factor says at a tenth of the price of a spectrum.
+
+    Recorded and mapped code decides nothing.
+    """
+    if kernel.shape[-1] == 0 or torch.compiler.is_compiling() or is_mapped(kernel):
+        return False
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    return not bool(torch.linalg.cholesky_ex(eye - kernel.detach()).info.any())
+
+
+def _polynomial_excess(kernel: Float[Tensor, "B NK NK"], steps: int) -> Float[Tensor, "B NK NK"]:
+    """g(AAᵀ) where no eigenvalue is above 1: -Σ_{i=0}^{k-2} (k - 1 - i) (I - AAᵀ)^i."""
+    eye = torch.eye(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device)
+    if steps < 3:
+        return (float(1 - steps) * eye).expand_as(kernel)
+    left = eye - kernel
+    total = -left - 2.0 * eye
+    for i in reversed(range(steps - 3)):
+        total = torch.baddbmm(float(i + 1 - steps) * eye, total, left)
+    return total
 
 
 def variance_excess(information: Float[Tensor, "*b"], steps: int) -> Float[Tensor, "*b"]:

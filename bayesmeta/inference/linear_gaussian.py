@@ -17,11 +17,14 @@ from dataclasses import dataclass, fields
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
+from typing_extensions import override
 
-from bayesmeta.linalg import cholesky, logdet, solve_lower, squared_norms, unit_gram, update_root
+from bayesmeta.linalg import cholesky, is_symbolic, logdet, solve_lower, squared_norms, unit_gram, update_root
 from bayesmeta.one_line import InShort
 
 LOG_2PI = math.log(2.0 * math.pi)
+MOST_FEATURES = 256  # in whose space is worked where the number of points may be any
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +72,8 @@ class LinearGaussian(InShort, ABC):
     @property
     def num_tasks(self) -> int:
         """B."""
-        return len(getattr(self, fields(self)[0].name))
+        first: Tensor = next(iter(vars(self).values()))
+        return first.shape[0]
 
     def split(self, size: int) -> "list[LinearGaussian]":
         """The same posterior, at most `size` tasks at a time."""
@@ -142,36 +146,53 @@ class PointSpace(LinearGaussian):
     Attributes:
         rows: Φ of the support, zero where padded.
         factor: C.
-        weights: S⁻¹ R.
+        white: C⁻¹ R.
     """
 
     rows: Float[Tensor, "B N R"]
     factor: Float[Tensor, "B N N"]
-    weights: Float[Tensor, "B N C"]
+    white: Float[Tensor, "B N C"]
 
     def moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
         """Φᵀ S⁻¹ R, and the prior root I conditioned on all points at once."""
         eye = torch.eye(self.rows.shape[-1], dtype=self.rows.dtype, device=self.rows.device)
         root, _ = update_root(eye.expand(self.rows.shape[0], -1, -1), self.rows)
-        return self.rows.mT @ self.weights, root
+        return solve_lower(self.factor, self.rows).mT @ self.white, root
 
     def predict(self, rows: Float[Tensor, "B M R"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
         """K S⁻¹ R and k - |C⁻¹ Kᵀ|², with K the Gram matrix between queries and support."""
-        cross = self.rows @ rows.mT
-        explained = solve_lower(self.factor, cross).square().sum(-2)
+        cross = solve_lower(self.factor, self.rows @ rows.mT)
         # the difference is at least |h|² / (1 + Σ_n |h_n|²) > 0; the clamp only removes rounding below zero
-        return cross.mT @ self.weights, (squared_norms(rows) - explained).clamp(min=0.0)
+        return cross.mT @ self.white, (squared_norms(rows) - cross.square().sum(-2)).clamp(min=0.0)
 
     def covariance(self, rows: Float[Tensor, "B M R"]) -> Float[Tensor, "B M M"]:
         """K(queries) - (C⁻¹ Kᵀ)ᵀ (C⁻¹ Kᵀ)."""
         white = solve_lower(self.factor, self.rows @ rows.mT)
         return rows @ rows.mT - white.mT @ white
 
+    @override
+    def update(
+        self, rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
+    ) -> LinearGaussian:
+        """The same form with more rows of C, as long as there are fewer points than features: O(N (N + R)) a point."""
+        if self.rows.shape[1] + rows.shape[1] >= rows.shape[2]:
+            return super().update(rows, residual, mask)
+        rows, residual = _zero_padding(rows, residual, mask)
+        # [S   K ]   [C   0 ] [Cᵀ  V ]
+        # [Kᵀ  S*] = [Vᵀ  C*] [0   C*ᵀ],   V = C⁻¹ K,   C* C*ᵀ = S* - VᵀV
+        across = solve_lower(self.factor, self.rows @ rows.mT)
+        corner = cholesky(torch.baddbmm(unit_gram(rows), across.mT, across, alpha=-1.0), "innovation covariance")
+        white = solve_lower(corner, residual - across.mT @ self.white)
+        factor = torch.cat([pad(self.factor, (0, rows.shape[1])), torch.cat([across.mT, corner], -1)], -2)
+        return PointSpace(torch.cat([self.rows, rows], 1), factor, torch.cat([self.white, white], 1))
+
 
 def condition(
     rows: Float[Tensor, "B N R"], residual: Float[Tensor, "B N C"], mask: Bool[Tensor, "B N"]
 ) -> LinearGaussian:
     """The exact posterior of Z given the real points, in the smaller of the two spaces.
+
+    What is exported for any number of points cannot choose: it takes that of features, up to 256 of them.
 
     Args:
         rows: Φ, features times the root of the prior covariance over features.
@@ -187,7 +208,7 @@ def condition(
         >>> belief.predict(rows)[0].flatten().round(decimals=3).tolist()
         [2.0, 0.0]
     """
-    if rows.shape[1] < rows.shape[2]:
+    if _is_smaller(rows.shape[1], rows.shape[2]):
         return condition_point_space(rows, residual, mask)
     return condition_feature_space(rows, residual, mask)
 
@@ -206,7 +227,7 @@ def condition_point_space(
     """
     rows, residual = _zero_padding(rows, residual, mask)
     factor = cholesky(unit_gram(rows), "support covariance")
-    return PointSpace(rows, factor, torch.cholesky_solve(residual, factor))
+    return PointSpace(rows, factor, solve_lower(factor, residual))
 
 
 def condition_feature_space(
@@ -314,7 +335,7 @@ def quadratic_form(
     """
     num_outputs = output_covariance.shape[-1]
     count = mask.sum(-1).to(rows.dtype)
-    if rows.shape[1] < rows.shape[2]:
+    if _is_smaller(rows.shape[1], rows.shape[2]):
         white, spread = _innovations(rows, residual, mask, output_covariance)
         determinant = torch.where(mask, spread, 0.0).sum(-1)
         return count * num_outputs, white.square().sum((-1, -2)), determinant
@@ -362,6 +383,11 @@ def information(
     solved = both - rows @ torch.cholesky_solve(rows.mT @ both, factor)
     products = (design.mT @ solved).sum(0)
     return products[:, : design.shape[-1]], products[:, design.shape[-1] :]
+
+
+def _is_smaller(points: int, features: int) -> bool:
+    """Whether the space of points is the one to work in."""
+    return features > MOST_FEATURES if is_symbolic(points) else points < features
 
 
 def _zero_padding(rows: Tensor, residual: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

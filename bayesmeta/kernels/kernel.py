@@ -11,7 +11,8 @@ from torch.func import functional_call
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
-from bayesmeta.linalg import require_matrix
+from bayesmeta.linalg import is_symbolic, require_matrix
+from bayesmeta.snapshot import own_tree
 
 if TYPE_CHECKING:
     import gpytorch
@@ -56,6 +57,8 @@ class Gram:
     def __call__(self, a: Float[Tensor, "B N F"], b: Float[Tensor, "B M F"]) -> Float[Tensor, "B N M"]:
         """k(a_n, b_m)."""
         size_n, size_m = a.shape[1], b.shape[1]
+        if is_symbolic(size_n) or is_symbolic(size_m):  # any number of points, so that none is left out
+            return self._evaluate(a, b)
         if size_n == 0 or size_m == 0:
             return a.new_zeros(a.shape[0], size_n, size_m)
         require_matrix(size_n, size_m)
@@ -67,7 +70,9 @@ class Gram:
 
     def diagonal(self, a: Float[Tensor, "B M F"]) -> Float[Tensor, "B M"]:
         """k(x, x) of each point."""
-        return self._evaluate(a, a, diag=True) if a.shape[1] else a.new_zeros(a.shape[:2])
+        if not is_symbolic(a.shape[1]) and not a.shape[1]:
+            return a.new_zeros(a.shape[:2])
+        return self._evaluate(a, a, diag=True)
 
     def _evaluate(self, a: Tensor, b: Tensor, **arguments: bool) -> Tensor:
         import gpytorch
@@ -75,7 +80,7 @@ class Gram:
 
         parameters = {name: value.double() for name, value in self.kernel.named_parameters()}
         with gpytorch.settings.lazily_evaluate_kernels(False):  # now, while the parameters are replaced
-            return to_dense(functional_call(self.kernel, parameters, (a, b), arguments))
+            return to_dense(functional_call(own_tree(self.kernel), parameters, (a, b), arguments))
 
 
 def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
@@ -87,10 +92,12 @@ def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
 
     Raises:
         ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
-            points, or has batch axes.
+            points, or has batch axes; gpytorch is not installed.
     """
-    import gpytorch
-
+    try:
+        import gpytorch
+    except ImportError as error:  # an installation without dependencies
+        raise UnsupportedError("expected gpytorch for kernels, got none: pip install gpytorch") from error
     made = kernel.make(num_features) if isinstance(kernel, Kernel) else kernel
     if not isinstance(made, gpytorch.kernels.Kernel):
         raise UnsupportedError(

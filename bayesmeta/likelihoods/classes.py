@@ -6,11 +6,13 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Categorical as CategoricalDistribution
 from torch.distributions import Distribution
+from typing_extensions import override
 
 from bayesmeta.data import Data
 from bayesmeta.distributions import contrasts, normal_nodes
 from bayesmeta.likelihoods.hermite import HERMITE_NODES, HERMITE_WEIGHTS, positive_root
 from bayesmeta.likelihoods.likelihood import Likelihood
+from bayesmeta.likelihoods.score import Probabilities, Probability, Score
 from bayesmeta.linalg import cholesky
 from bayesmeta.outcomes import Labels
 
@@ -49,6 +51,11 @@ class Bernoulli(Likelihood):
         """√(p (1 - p)), accurate until it is too small for the format (|f| = 170 in float32)."""
         logs = nn.functional.logsigmoid
         return (0.5 * (logs(f) + logs(-f))).exp()[..., None]  # the root itself has no gradient at p = 0 or 1
+
+    @override
+    def score(self, data: Data) -> Score:
+        labels = self.labels_of(data, 2)[..., None].to(data.x.dtype)
+        return Score(data.mask[..., None].to(labels.dtype), labels, Probability())
 
     def pooled(self, data: Data) -> Float[Tensor, "K"]:
         """The log odds of class 1 among all points, with half a point of each class more."""
@@ -115,6 +122,12 @@ class Categorical(Likelihood):
         """diag(√p) - p √pᵀ, so that R Rᵀ = diag(p) - p pᵀ; of rank K - 1, as a constant added to f changes nothing."""
         root = (0.5 * f.log_softmax(-1)).exp()  # √p, with a finite gradient also where p is 0
         return torch.diag_embed(root) - root.square()[..., :, None] * root[..., None, :]
+
+    @override
+    def score(self, data: Data) -> Score:
+        classes = torch.arange(self.network_outputs, device=data.y.device)
+        labels = (self.labels_of(data, self.network_outputs)[..., None] == classes).to(data.x.dtype)
+        return Score(data.mask[..., None].to(labels.dtype), labels, Probabilities())
 
     def pooled(self, data: Data) -> Float[Tensor, "K"]:
         """The log frequencies of the classes among all points, with half a point of each more; they sum to zero."""

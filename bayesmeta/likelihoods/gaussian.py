@@ -13,9 +13,12 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import noisier
 from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.likelihoods.likelihood import Likelihood
+from bayesmeta.likelihoods.score import Score
 from bayesmeta.linalg import cholesky, solve_lower
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Noise
 from bayesmeta.outcomes import Numbers
+
+LOG_2PI = math.log(2.0 * math.pi)
 
 
 class Gaussian(Likelihood):
@@ -54,10 +57,14 @@ class Gaussian(Likelihood):
         if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
             return super().given(data)  # also of noise that depends on x
         variance, real = self.noise.variance(), data.mask[..., None]
-        variance = variance if data.noise is None else variance + torch.where(real, data.noise, 0.0)
-        y, weight = torch.where(real, data.y, 0.0), torch.where(real, -0.5 / variance, 0.0)
-        each = (variance.log() + math.log(2.0 * math.pi)).expand(y.shape)
-        constant = -0.5 * torch.where(real, each, 0.0).sum((-1, -2))
+        y = torch.where(real, data.y, 0.0)
+        if data.noise is None:
+            weight, each = real * (-0.5 / variance), (variance.log() + LOG_2PI).sum()
+            constant = data.mask.sum(-1) * (-0.5 * each)
+        else:
+            variance = variance + torch.where(real, data.noise, 0.0)
+            weight = torch.where(real, -0.5 / variance, 0.0)
+            constant = -0.5 * torch.where(real, variance.log() + LOG_2PI, 0.0).sum((-1, -2))
 
         def log_prob(f: Tensor) -> Tensor:
             if f.shape[-1] != self.network_outputs:
@@ -65,6 +72,18 @@ class Gaussian(Likelihood):
             return constant + (weight * (y - f).square()).sum((-1, -2))
 
         return log_prob
+
+    @override
+    def score(self, data: Data) -> Score | None:
+        if not isinstance(self.noise, DiagonalNoise) or not data.y.is_floating_point():
+            return None
+        real = data.mask[..., None]
+        y = torch.where(real, data.y, 0.0)
+        if data.noise is None and self.network_outputs == 1:  # σ² is the variance itself
+            return Score(real.to(y.dtype), y)
+        variance = self.noise.variance()
+        precision = variance.log().mean().exp() / (variance if data.noise is None else variance + data.noise)
+        return Score(torch.where(real, precision, 0.0), y)
 
     def marginal(self, mean: Float[Tensor, "*b K"], variance: Float[Tensor, "*b K"]) -> Distribution:
         """N(mean, diag(variance) + Σ). Raises UnsupportedError where Σ depends on x."""

@@ -74,7 +74,7 @@ class Attention(nn.Module):
 
     def of(self, rows: Float[Tensor, "B N F"]) -> Keys:
         """The keys of rows, which any number of queries can read."""
-        rows = torch.cat([self.nothing.expand(len(rows), 1, -1), self.norm(rows)], 1)
+        rows = torch.cat([self.nothing.expand(rows.shape[0], 1, -1), self.norm(rows)], 1)
         return Keys(self._by_head(self.key(rows)), self._by_head(self.value(rows)))
 
     def read(
@@ -145,5 +145,5 @@ def hiding(mask: Bool[Tensor, "B N"], dtype: torch.dtype) -> Float[Tensor, "B 1 
         >>> hiding(torch.tensor([[True, False]]), torch.float32)[0, 0]
         tensor([[0., 0., -inf]])
     """
-    real = torch.cat([mask.new_ones(len(mask), 1), mask], 1)[:, None, None]
+    real = torch.cat([mask.new_ones(mask.shape[0], 1), mask], 1)[:, None, None]
     return torch.zeros(real.shape, dtype=dtype, device=mask.device).masked_fill(~real, -torch.inf)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from typing_extensions import override
 
-from bayesmeta.networks.jacobian import Factor, FactoredJacobian
+from bayesmeta.networks.dense_layers import affine
+from bayesmeta.networks.jacobian import Factor, FactoredJacobian, Jacobian
 from bayesmeta.networks.network import PREFIX, DenseOutput, Network
+from bayesmeta.overriding import speaks_for
 from bayesmeta.typing import Params
 
 Back = Callable[[Float[Tensor, "B N K F"]], dict[str, Factor]]
@@ -42,10 +45,19 @@ class DenseNetwork(Network):
 
     def jacobian(self, phi: Params, x: Float[Tensor, "B N *x"]) -> FactoredJacobian:
         """The derivative of every output in the P numbers of phi, by the chain rule written out (backpropagation)."""
+        return self._pulled(phi, x)[1]
+
+    @override
+    def linearized(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N F"], Jacobian]:
+        if not speaks_for(type(self), "pullback", "stacked", "jacobian"):
+            return super().linearized(phi, x)
+        return self._pulled(phi, x)  # in one pass
+
+    def _pulled(self, phi: Params, x: Tensor) -> tuple[Tensor, FactoredJacobian]:
         out, back = self.pullback(phi, x)
         eye = torch.eye(out.shape[-1], dtype=out.dtype, device=out.device)
         factors = back(eye.expand(*out.shape[:2], -1, -1))
-        return FactoredJacobian({name: factors[name] for name in phi})
+        return out, FactoredJacobian({name: factors[name] for name in phi})
 
     def with_outputs(self, num_outputs: int) -> Network:
         """This network followed by a dense layer named `output`: a network of dense layers, too."""
@@ -67,7 +79,7 @@ class DenseNetworkOutput(DenseOutput, DenseNetwork):
 
     def pullback(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N K"], Back]:
         """Through the output layer, then through the features."""
-        own, weight, bias = self.parts(phi, len(x))
+        own, weight, bias = self.parts(phi, x.shape[0])
         features, features_back = self.features.pullback(own, x)
 
         # axes in this annotation, `B N K O`, would be parsed at every call of the method
@@ -76,7 +88,7 @@ class DenseNetworkOutput(DenseOutput, DenseNetwork):
             factors = {PREFIX + name: factor for name, factor in beneath.items()}
             return factors | {"output.weight": Factor(delta, features), "output.bias": Factor(delta)}
 
-        return torch.baddbmm(bias[:, None], features, weight.mT), back
+        return affine(bias, features, weight), back
 
 
 def delta_times(delta: Float[Tensor, "B N K O"], weight: Float[Tensor, "B O I"]) -> Float[Tensor, "B N K I"]:

@@ -6,6 +6,7 @@ products cost the width of a layer, not its weights. So they do with a D of one 
 for each layer, (δ·(r δ'))(a·(c a')); a D that differs freely within a layer has no factors.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -68,10 +69,22 @@ class Jacobian(ABC):
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "Jacobian":
         """Rᵀ J at real points, and zero at padding."""
 
+    @abstractmethod
+    def points(self, which: slice) -> "Jacobian":
+        """J of some of the points.
+
+        Args:
+            which: their positions.
+        """
+
     @property
     @abstractmethod
     def num_rows(self) -> int:
         """N K."""
+
+    @abstractmethod
+    def squares(self, diagonal: Diagonal) -> Params:
+        """The diagonal of JᵀJ D by the names of phi, in float64: squares of entries, added up over rows."""
 
     @abstractmethod
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
@@ -118,10 +131,20 @@ class DenseJacobian(Jacobian):
         """The rows multiplied by Rᵀ."""
         return replace(self, rows=torch.where(mask[..., None, None], root.mT @ self.rows, 0.0))
 
+    def points(self, which: slice) -> "DenseJacobian":
+        """Their rows."""
+        return replace(self, rows=self.rows[:, which])
+
     @property
     def num_rows(self) -> int:
         """N K."""
         return self.rows.shape[1] * self.rows.shape[2]
+
+    def squares(self, diagonal: Diagonal) -> Params:
+        """The squares of all rows, added up."""
+        flat = self.rows.double().flatten(1, 2).square().sum(1) * flat_diagonal(diagonal, self.shapes)
+        parts = flat.split([shape.numel() for shape in self.shapes.values()], 1)
+        return {n: part.reshape(-1, *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def times(self, vector: Float[Tensor, "B P"]) -> Float[Tensor, "B NK"]:
         """J v as one product over all of phi."""
@@ -152,6 +175,11 @@ class Factor:
     delta: Float[Tensor, "B N K O"]
     inputs: Float[Tensor, "B N I"] | None = None
 
+    @functools.cached_property
+    def wide(self) -> "Factor":
+        """The same in float64."""
+        return Factor(self.delta.double(), None if self.inputs is None else self.inputs.double())
+
     def dense(self) -> Float[Tensor, "B N K Q"]:
         """The part written out, each row flattened."""
         if self.inputs is None:
@@ -178,22 +206,26 @@ class FactoredJacobian(Jacobian):
         """J D J'ᵀ as a sum over layers."""
         if not isinstance(other, FactoredJacobian):
             return other.gram(self, diagonal).mT
-        count, other_count = self._num_outputs, other._num_outputs
-        total: Tensor | float = 0.0
-        for name, factor in self.factors.items():
-            right, left = other.factors[name], _times_diagonal(factor, diagonal[name])
-            if left is None:
-                rows = _dense_times(factor, diagonal[name])
-                product = rows.flatten(1, 2) @ right.dense().double().flatten(1, 2).mT
-            else:
-                product = left.delta.flatten(1, 2) @ right.delta.double().flatten(1, 2).mT
-                if left.inputs is not None and right.inputs is not None:
-                    inner = left.inputs @ right.inputs.double().mT
-                    if count * other_count > 1:
-                        inner = inner.repeat_interleave(count, 1).repeat_interleave(other_count, 2)
-                    product = product * inner
-            total = total + product
-        assert isinstance(total, Tensor)
+        total: Tensor | None = None
+        for names in self._layers():
+            # δ·δ', which weight and bias of a layer have in common, times the sum of what each of them has of its own
+            common: Tensor | None = None
+            for name in names:
+                own, right, value = self.factors[name].wide, other.factors[name].wide, diagonal[name]
+                scale = _common(own, value)
+                if scale is None:
+                    product = self._unequal(name, value, right)
+                    total = product if total is None else total + product
+                elif own.inputs is None:
+                    common = scale if common is None else common + scale
+                else:
+                    inner = self._inner(own, right)
+                    common = scale * inner if common is None else torch.addcmul(common, scale, inner)
+            if common is not None:
+                deltas = (each.factors[names[0]].wide.delta.flatten(1, 2) for each in (self, other))
+                shared = next(deltas) @ next(deltas).mT
+                total = common * shared if total is None else torch.addcmul(total, common, shared)
+        assert total is not None
         return total
 
     def blocks(self, diagonal: Diagonal) -> Float[Tensor, "B N K K"]:
@@ -204,22 +236,44 @@ class FactoredJacobian(Jacobian):
             if left is None:
                 product = _dense_times(factor, diagonal[name]) @ factor.dense().double().mT
             else:
-                product = left.delta @ factor.delta.double().mT
-                if left.inputs is not None and factor.inputs is not None:
-                    product = product * (left.inputs * factor.inputs.double()).sum(-1)[..., None, None]
+                product = _of_points(left.delta, factor.wide.delta)
+                if left.inputs is not None and factor.wide.inputs is not None:
+                    product = product * (left.inputs * factor.wide.inputs).sum(-1)[..., None, None]
             total = total + product
         assert isinstance(total, Tensor)
         return total
 
     def weighted(self, root: Float[Tensor, "B N K K"], mask: Bool[Tensor, "B N"]) -> "FactoredJacobian":
         """The factors, with Rᵀ δ in place of δ."""
-        real = mask[..., None, None]
+        root = torch.where(mask[..., None, None], root.mT, 0.0)
+        return self._changed(lambda delta: root * delta if root.shape[-1] == 1 else root @ delta, lambda inputs: inputs)
+
+    def points(self, which: slice) -> "FactoredJacobian":
+        """Their factors."""
+        return self._changed(lambda delta: delta[:, which], lambda inputs: inputs[:, which])
+
+    def _changed(
+        self, delta_of: Callable[[Tensor], Tensor], inputs_of: Callable[[Tensor], Tensor]
+    ) -> "FactoredJacobian":
+        """The same of other factors; weight and bias of a layer go on having one δ."""
+        deltas = {id(factor.delta): factor.delta for factor in self.factors.values()}
+        deltas = {key: delta_of(delta) for key, delta in deltas.items()}
         return FactoredJacobian(
             {
-                name: replace(factor, delta=torch.where(real, root.mT @ factor.delta, 0.0))
-                for name, factor in self.factors.items()
+                name: Factor(deltas[id(each.delta)], None if each.inputs is None else inputs_of(each.inputs))
+                for name, each in self.factors.items()
             }
         )
+
+    def squares(self, diagonal: Diagonal) -> Params:
+        """Σ_n δ² a²ᵀ, layer by layer."""
+        deltas = {id(factor.delta): factor.wide.delta.square().sum(2) for factor in self.factors.values()}  # B N O
+        found = {}
+        for name, factor in self.factors.items():
+            delta, inputs, value = deltas[id(factor.delta)], factor.wide.inputs, diagonal[name]
+            total = delta.sum(1) if inputs is None else delta.mT @ inputs.square()
+            found[name] = total * (value.dense() if isinstance(value, OuterProduct) else value).double()
+        return found
 
     @property
     def num_rows(self) -> int:
@@ -252,26 +306,78 @@ class FactoredJacobian(Jacobian):
         """All parts written out, side by side."""
         return torch.cat([factor.dense() for factor in self.factors.values()], -1)
 
+    def _layers(self) -> list[list[str]]:
+        """Names by the δ that they share, biases first."""
+        found: dict[int, list[str]] = {}
+        for name in sorted(self.factors, key=lambda name: self.factors[name].inputs is not None):
+            found.setdefault(id(self.factors[name].delta), []).append(name)
+        return list(found.values())
+
+    def _inner(self, left: Factor, right: Factor) -> Tensor:
+        """a·a' of all pairs of rows."""
+        assert left.inputs is not None
+        assert right.inputs is not None
+        inner = left.inputs @ right.inputs.mT
+        counts = left.delta.shape[2], right.delta.shape[2]
+        if max(counts) > 1:
+            inner = inner.repeat_interleave(counts[0], 1).repeat_interleave(counts[1], 2)
+        return inner
+
+    def _unequal(self, name: str, value: Tensor | OuterProduct, right: Factor) -> Float[Tensor, "B NK MK"]:
+        """The part of a parameter whose numbers differ in D."""
+        factor = self.factors[name]
+        left = _times_diagonal(factor, value)
+        if left is not None:
+            product = left.delta.flatten(1, 2) @ right.delta.flatten(1, 2).mT
+            return product if left.inputs is None else product * self._inner(left, right)
+        own, (rows, columns) = factor.wide, (factor.delta.shape[1:3].numel(), right.delta.shape[1:3].numel())
+        assert own.inputs is not None
+        assert right.inputs is not None
+        size, width = own.delta.shape[-1], own.inputs.shape[-1]
+        if rows * columns * (size + width) >= (rows + columns) * size * width:
+            return _dense_times(factor, value).flatten(1, 2) @ right.dense().flatten(1, 2).mT
+        # Σ_oi δ_o δ'_o d_oi a_i a'_i: with few points pairs of rows are fewer numbers than rows times weights
+        scale = value.dense() if isinstance(value, OuterProduct) else value
+        a = own.inputs.repeat_interleave(own.delta.shape[2], 1)
+        b = right.inputs.repeat_interleave(right.delta.shape[2], 1)
+        inner = (a[:, :, None] * b[:, None]).flatten(1, 2) @ scale.double().mT  # B NKMK O
+        pairs = own.delta.flatten(1, 2)[:, :, None] * right.delta.flatten(1, 2)[:, None]
+        return (pairs.flatten(1, 2) * inner).sum(-1).unflatten(1, (rows, columns))
+
     @property
     def _num_outputs(self) -> int:
         return next(iter(self.factors.values())).delta.shape[2]
 
 
+def _of_points(left: Float[Tensor, "B N K O"], right: Float[Tensor, "B N K O"]) -> Float[Tensor, "B N K K"]:
+    """δ·δ' of the outputs of each point."""
+    if left.shape[2] == 1:  # a matrix product a point is slower
+        return (left * right).sum(-1, keepdim=True)
+    return left @ right.mT
+
+
+def _common(factor: Factor, value: Tensor | OuterProduct) -> Tensor | None:
+    """D where it is one number for all of a parameter: `()` or `B 1 1`, in float64; else None."""
+    if isinstance(value, OuterProduct):
+        return None
+    dims = 1 if factor.inputs is None else 2
+    if value.ndim <= dims:  # no axis of tasks
+        return value.double().reshape(()) if value.numel() == 1 else None
+    return value.double().reshape(-1, 1, 1) if value.shape[1:].numel() == 1 else None
+
+
 def _times_diagonal(factor: Factor, value: Tensor | OuterProduct) -> Factor | None:
     """δ aᵀ with each entry multiplied by D's, in float64; None where D has no factors."""
-    inputs = None if factor.inputs is None else factor.inputs.double()
+    wide = factor.wide
     if isinstance(value, OuterProduct):
-        assert inputs is not None  # an outer product is of a weight
-        return Factor(factor.delta.double() * value.rows.double(), inputs * value.columns.double())
-    dims = 1 if inputs is None else 2
-    value = value.double()
-    if value.ndim <= dims:  # no axis of tasks
-        if value.numel() == 1:
-            return Factor(factor.delta.double() * value.reshape(()), inputs)
-    elif value.shape[1:].numel() == 1:
-        return Factor(factor.delta.double() * value.reshape(-1, 1, 1, 1), inputs)
-    if inputs is None:  # a bias of its own number each
-        return Factor(factor.delta.double() * (value if value.ndim == 1 else value[:, None, None]))
+        assert wide.inputs is not None  # an outer product is of a weight
+        return Factor(wide.delta * value.rows.double(), wide.inputs * value.columns.double())
+    common = _common(factor, value)
+    if common is not None:
+        return Factor(wide.delta * (common[..., None] if common.ndim else common), wide.inputs)
+    if wide.inputs is None:  # a bias of its own number each
+        value = value.double()
+        return Factor(wide.delta * (value if value.ndim == 1 else value[:, None, None]))
     return None
 
 

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from bayesmeta.errors import DataError
+from bayesmeta.networks.dense_layers import DenseLayer, activation_of, affine
 from bayesmeta.networks.dense_network import Back, DenseNetwork, delta_times
 from bayesmeta.networks.jacobian import Factor
 from bayesmeta.typing import Params
@@ -85,9 +87,9 @@ class MLP(DenseNetwork):
 
     def stacked(self, phi: Params, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N F"]:
         """The last layer at every point, each task with weights of its own: one batched product a layer."""
-        for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
+        for index, (weight, bias, activation) in enumerate(self._steps(phi, x.shape[0])):
             seen = _normalised(x)[0] if index and self.norm else x
-            out = activation(torch.baddbmm(bias[:, None], seen, weight.mT))
+            out = activation(affine(bias, seen, weight))
             x = x + out if index and self.skip else out
         return x
 
@@ -97,9 +99,9 @@ class MLP(DenseNetwork):
         With z_l = W_l u_l + b_l and δ_l = ∂f/∂z_l, the derivative is δ_l u_lᵀ in W_l and δ_l in b_l.
         """
         inputs, scales, slopes, weights = [], [], [], []
-        for index, (weight, bias, activation) in enumerate(self._steps(phi, len(x))):
+        for index, (weight, bias, activation) in enumerate(self._steps(phi, x.shape[0])):
             seen, scale = _normalised(x) if index and self.norm else (x, None)
-            out, slope = _with_slope(activation, torch.baddbmm(bias[:, None], seen, weight.mT))
+            out, slope = _with_slope(activation, affine(bias, seen, weight))
             inputs.append(seen)
             scales.append(scale)
             slopes.append(slope[:, :, None])
@@ -122,10 +124,20 @@ class MLP(DenseNetwork):
 
         return x, back
 
+    @override
+    def dense_layers(self) -> list[DenseLayer] | None:
+        if self.norm is not None or self.skip:
+            return None
+        activations = [activation_of(self.layers[index + 1]) for index in range(0, len(self.layers), 2)]
+        if None in activations:
+            return None
+        return [DenseLayer(f"layers.{2 * i}.weight", f"layers.{2 * i}.bias", a) for i, a in enumerate(activations)]
+
     def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor, nn.Module]]:
         """Weights and bias of each dense layer, `B O I` and `B O`, and its activation."""
-        for index in range(0, len(self.layers), 2):
-            layer, activation = self.layers[index], self.layers[index + 1]
+        layers = list(self.layers)
+        for index in range(0, len(layers), 2):
+            layer, activation = layers[index], layers[index + 1]
             assert isinstance(layer, nn.Linear)
             weight, bias = phi.get(f"layers.{index}.weight"), phi.get(f"layers.{index}.bias")
             yield (
@@ -156,6 +168,11 @@ def _through_norm(
 def _with_slope(activation: nn.Module, z: Tensor) -> tuple[Tensor, Tensor]:
     """The activation and its derivative, elementwise."""
     keep = torch.is_grad_enabled() and z.requires_grad
+    known = activation_of(activation)
+    if known is not None:
+        out = known.value(z)
+        with torch.set_grad_enabled(keep and known.bend is not None):
+            return out, known.slope(z, out)
     with torch.enable_grad():
         leaf = z if keep else z.detach().requires_grad_()
         a: Tensor = activation(leaf)

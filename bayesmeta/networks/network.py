@@ -7,18 +7,23 @@ WholeNetwork    a network that is all of f already, and takes no further layer
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing_extensions import override
 
 from bayesmeta.description import Described
 from bayesmeta.errors import DataError, ShapeError, UnsupportedError
+from bayesmeta.networks.dense_layers import DenseLayer, affine, renamed
 from bayesmeta.networks.jacobian import Jacobian, jacobian
 from bayesmeta.networks.terms import Quantities, Terms
+from bayesmeta.overriding import speaks_for
+from bayesmeta.snapshot import own_tree
 from bayesmeta.typing import Params
 
 PREFIX = "features."  # of the names of the parameters beneath an output layer
@@ -80,6 +85,28 @@ class Network(Described, nn.Module, ABC):
         """The derivative of every output in the P numbers of phi."""
         return jacobian(self.stacked, phi, x, theta=self.parameters(), pointwise=self.pointwise)
 
+    def linearized(self, phi: Params, x: Float[Tensor, "B N *x"]) -> tuple[Float[Tensor, "B N F"], Jacobian]:
+        """The output at every point, and its derivative: `stacked` and `jacobian` of the same points.
+
+        Args:
+            phi: as for `stacked`.
+            x: inputs.
+        """
+        return self.stacked(phi, x), self.jacobian(phi, x)
+
+    def dense_layers(self) -> Sequence[DenseLayer] | None:
+        """The layers whose composition this network is, with all of its parameters; None for another network.
+
+        Inner loops are faster by them. `layers_of` asks for them.
+        """
+        return None
+
+    @final
+    def layers_of(self) -> Sequence[DenseLayer] | None:
+        """`dense_layers`, where no subclass has changed what the network computes without them."""
+        others = ("forward", "stacked", "of_features", "parts")
+        return self.dense_layers() if speaks_for(type(self), "dense_layers", *others) else None
+
     def with_outputs(self, num_outputs: int) -> "Network":
         """This network followed by a dense layer named `output`.
 
@@ -120,7 +147,7 @@ class Network(Described, nn.Module, ABC):
 
     def one_task(self, weights: Params, x: Tensor) -> Tensor:
         """The features of one task's points, `M *x` to `M P`, with weights of its own."""
-        out: Tensor = functional_call(self, weights, (x[None],))
+        out: Tensor = functional_call(own_tree(self), weights, (x[None],))  # which puts them in the place of its own
         return out[0]
 
 
@@ -206,8 +233,15 @@ class DenseOutput(WholeNetwork):
             phi: as for `stacked`; of the output layer alone it matters.
             rows: the features.
         """
-        _, weight, bias = self.parts(phi, len(rows))
-        return torch.baddbmm(bias[:, None], rows, weight.mT)
+        weight, bias = self._output(phi, rows.shape[0])
+        return affine(bias, rows, weight)
+
+    @override
+    def dense_layers(self) -> Sequence[DenseLayer] | None:
+        layers = self.features.layers_of()
+        if layers is None:
+            return None
+        return [*renamed(layers, PREFIX), DenseLayer("output.weight", "output.bias", None)]
 
     def with_context(self, size: int) -> Network:
         """Freshly initialised features that have the context among their inputs, and a layer of as many outputs."""
@@ -215,9 +249,11 @@ class DenseOutput(WholeNetwork):
 
     def parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
         """phi of the features by their own names; weight and bias of the output, `B K F` and `B K`."""
+        return beneath(phi), *self._output(phi, size)
+
+    def _output(self, phi: Params, size: int) -> tuple[Tensor, Tensor]:
         weight, bias = phi.get("output.weight"), phi.get("output.bias")
         return (
-            beneath(phi),
             self.output.weight.expand(size, -1, -1) if weight is None else weight,
             self.output.bias.expand(size, -1) if bias is None else bias,
         )

@@ -1,5 +1,6 @@
 """Jointly Gaussian points with any covariance across points and outputs: what a linearised network gives."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,7 +31,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     Attributes:
         location: the mean, `B M C`, units of y.
-        blocks: the covariance of f at each point over outputs, `B M C C`, squared units of y.
+        point_covariance: the covariance of f at each point over outputs, `B M C C`, squared units of y; or what
+            computes it, which is called where `blocks` is asked for, as the joint density does not need it.
         latent_covariance: computes the covariance of f over all points, `B MC MC`, squared units of y; called only
             where the joint distribution is asked for.
         noise_covariance: Σ, the noise covariance, `C C`, squared units of y.
@@ -49,11 +51,17 @@ class DenseGaussianPredictive(JointGaussianPredictive):
         True
     """
 
-    blocks: Float[Tensor, "B M C C"]
+    point_covariance: Float[Tensor, "B M C C"] | Callable[[], Tensor]
     latent_covariance: Callable[[], Tensor]
     noise_covariance: Float[Tensor, "C C"]
     noise: float = 1.0
     known_noise: Float[Tensor, "B M C"] | None = None
+
+    @functools.cached_property
+    def blocks(self) -> Float[Tensor, "B M C C"]:
+        """The covariance of f at each point over outputs, squared units of y."""
+        found = self.point_covariance
+        return found if isinstance(found, Tensor) else found()
 
     @property
     def variance(self) -> Float[Tensor, "B M C"]:
@@ -135,9 +143,13 @@ class DenseGaussianPredictive(JointGaussianPredictive):
     @override
     def with_noise(self, noise: Float[Tensor, "B M C"]) -> "DenseGaussianPredictive":
         noise = noise.to(self.location.dtype)
-        return replace(self, known_noise=noise if self.known_noise is None else self.known_noise + noise)
+        return replace(self._computed(), known_noise=noise if self.known_noise is None else self.known_noise + noise)
 
     @property
     def noiseless(self) -> "DenseGaussianPredictive":
         """The predictive of f."""
-        return replace(self, noise=0.0, known_noise=None)
+        return replace(self._computed(), noise=0.0, known_noise=None)
+
+    def _computed(self) -> "DenseGaussianPredictive":
+        """The same, with what has been computed in the place of what computes it."""
+        return replace(self, point_covariance=self.blocks) if "blocks" in vars(self) else self

@@ -63,7 +63,7 @@ class GaussianPredictive(JointGaussianPredictive):
     @property
     def point_variance(self) -> Float[Tensor, "B M"]:
         """The diagonal of R, and the noise of each point."""
-        return self.latent_variance + self.point_noise
+        return self.latent_variance + self.noise
 
     @property
     def marginals(self) -> Distribution:

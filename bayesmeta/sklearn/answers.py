@@ -16,7 +16,7 @@ from bayesmeta.data import Data
 from bayesmeta.distributions import seeded
 from bayesmeta.errors import DataError, retelling
 from bayesmeta.flat import FlatData
-from bayesmeta.frames import POINTS, chunks
+from bayesmeta.frames import POINTS, chunks, tasks_at_once
 from bayesmeta.learner import Learner
 from bayesmeta.predictives import Predictive
 from bayesmeta.recipes import recipe, recipes
@@ -162,7 +162,7 @@ def predictions(
     asked = FlatData.grouped(
         torch.from_numpy(table.x), torch.arange(len(codes)), torch.from_numpy(places.reshape(-1)), len(wanted)
     )
-    for chunk in chunks(supports.counts + asked.counts):
+    for chunk in chunks(supports.counts + asked.counts, tasks_at_once(learner)):
         points = asked.padded(chunk)
         step = points.num_points if jointly else max(POINTS // len(chunk), 1)
         with retelling(names=[names[wanted[i]] for i in chunk.tolist()]):

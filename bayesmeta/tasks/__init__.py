@@ -18,6 +18,7 @@ from bayesmeta.tasks.images.one_shot_runs import OneShotRuns
 from bayesmeta.tasks.images.super_classes import SuperClassEpisodes
 from bayesmeta.tasks.known_points import KnownPoints
 from bayesmeta.tasks.oracles.oracle import Oracle
+from bayesmeta.tasks.parquet_tasks import ParquetTasks
 from bayesmeta.tasks.seedlings import example_table
 from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
@@ -60,6 +61,7 @@ __all__ = [
     "OneShotRuns",
     "Oracle",
     "OrderedSplit",
+    "ParquetTasks",
     "Pendulum",
     "PixelNoise",
     "Play",

@@ -16,7 +16,9 @@ from bayesmeta.arguments import generator_of, probability
 from bayesmeta.data import Data, TaskBatch, require_paddable, tensors_of
 from bayesmeta.errors import DataError, OutcomeWarning, ShapeError
 from bayesmeta.flat import FlatData, alike
+from bayesmeta.frame_kinds import as_pandas
 from bayesmeta.learner import Learner
+from bayesmeta.linalg import counting_jitter
 from bayesmeta.one_line import several
 from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
@@ -108,7 +110,7 @@ class TaskDataset(TaskSource):
         are then the places of the classes in `schema.classes`.
 
         Args:
-            frame: the table; its index is used to name rows in messages.
+            frame: the table, of pandas, polars or pyarrow; the index of one of pandas names rows in messages.
             task: the column with the task's name; or several of nested groupings, the outermost first: with
                 `["school", "class"]` a class of a school is a task, and its name a tuple.
             x: input columns; text and category columns are one-hot encoded. May be empty.
@@ -138,11 +140,13 @@ class TaskDataset(TaskSource):
             >>> tasks.schema.classes, tasks.task("a").y.tolist()
             (('mild', 'none'), [[0, 1]])
         """
+        frame = as_pandas(frame)
         return cls.from_schema(frame, Schema.of(frame, task, x, y, covariates, outcomes, groups=groups, yerr=yerr))
 
     @classmethod
     def from_schema(cls, frame: "pd.DataFrame", schema: Schema) -> "TaskDataset":
         """Read tasks from a table in the way in which an earlier one was read. Raises DataError like `from_frame`."""
+        frame = as_pandas(frame)
         if len(frame) == 0:
             raise DataError("expected at least one row, got an empty table")
         rows, names = schema.tasks(frame)
@@ -373,7 +377,7 @@ class TaskDataset(TaskSource):
 
 
 def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, in which each column is warned of once, by its name where an argument knows it.
+    """The function, in which each column is warned of once, by its name where an argument knows it; so is jitter.
 
     Example:
         >>> import warnings
@@ -393,7 +397,7 @@ def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         known = (getattr(value, "schema", value) for value in (*args, *kwargs.values()))
         schema = next((value for value in known if isinstance(value, Schema)), None)
-        with columns() if schema is None else columns(schema.x_names, schema.y):
+        with counting_jitter(), columns() if schema is None else columns(schema.x_names, schema.y):
             return function(*args, **kwargs)
 
     return call

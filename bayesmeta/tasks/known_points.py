@@ -15,6 +15,7 @@ from torch import Tensor
 from bayesmeta.description import describe
 from bayesmeta.errors import DataError, ShapeError
 from bayesmeta.flat import FlatData
+from bayesmeta.frame_kinds import as_pandas
 from bayesmeta.learner import Learner
 from bayesmeta.outputs import write
 from bayesmeta.task_names import texts
@@ -80,6 +81,7 @@ class KnownPoints:
         Raises:
             DataError: a column or cell cannot be read as the schema says.
         """
+        frame = as_pandas(frame)
         frame = frame[schema.has_outcome(frame)]
         rows, names = schema.tasks(frame)
         data = schema.points(frame)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bayesmeta.data import Data, as_tensor
 from bayesmeta.errors import DataError, ShapeError
+from bayesmeta.frame_kinds import as_pandas
 from bayesmeta.outcomes import Counts, Labels, Numbers, Outcomes, Positives
 from bayesmeta.task_names import factorized, name_text, place
 from bayesmeta.task_names import texts as text_of
@@ -88,7 +89,7 @@ class Schema:
         A single outcome column of text, categories or truths is one of classes (`bayesmeta.tasks.class_columns`).
 
         Args:
-            frame: the table.
+            frame: the table, of pandas, polars or pyarrow.
             task: the column with the task's name, or several of nested groupings, the task's last.
             x: input columns.
             y: an outcome column, or several of numbers.
@@ -107,7 +108,7 @@ class Schema:
         """
         from pandas.api.types import is_numeric_dtype
 
-        _require_frame(frame)
+        frame = as_pandas(frame)
         y = [y] if isinstance(y, str) else y
         yerr = [yerr] if isinstance(yerr, str) else yerr
         for name, given in (("x", x), ("covariates", covariates), ("groups", groups)):
@@ -186,6 +187,7 @@ class Schema:
             DataError: an unknown column or level, a missing or infinite cell, a cell that is not a number, or a
                 covariate that changes within a task; column and row are named.
         """
+        frame = as_pandas(frame)
         _require_columns(frame, self.columns)
         if self.covariates:
             self._require_constant(frame)
@@ -215,6 +217,7 @@ class Schema:
         Raises:
             DataError: like `inputs`; a class that is not one of `classes`, a number that is not of the outcome's kind.
         """
+        frame = as_pandas(frame)
         _require_columns(frame, self.y)
         if self.classes:
             return labels(frame[self.y[0]], self.classes)
@@ -251,6 +254,7 @@ class Schema:
         """
         if not self.yerr:
             return None
+        frame = as_pandas(frame)
         _require_columns(frame, [*self.yerr, *self.y])
         columns = []
         for name, outcome in zip(self.yerr, self.y, strict=True):
@@ -289,6 +293,7 @@ class Schema:
             >>> schema.points(frame).known.tolist()
             [[[True, True], [True, False]]]
         """
+        frame = as_pandas(frame)
         x, y = self.inputs(frame), self.outcomes(frame)
         return Data.from_labels(x, y) if self.classes else Data.partly_known(x, y, self.deviations(frame))
 
@@ -319,6 +324,7 @@ class Schema:
         Raises:
             DataError: a task is missing, or its column is one of floats that may have merged large whole numbers.
         """
+        frame = as_pandas(frame)
         _require_columns(frame, [*self.within, self.task])
         return _tasks(frame, [*self.within, self.task])
 
@@ -426,15 +432,7 @@ def _numbers(column: "pd.Series[Any]") -> np.ndarray:
         raise DataError(f"{error}. If these are classes, say {ASK_CLASSES}") from error
 
 
-def _require_frame(frame: Any) -> None:
-    import pandas as pd
-
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"expected a pandas DataFrame, got {type(frame).__name__}")
-
-
 def _require_columns(frame: "pd.DataFrame", names: Sequence[str]) -> None:
-    _require_frame(frame)
     for name in names:
         if name not in frame.columns:
             raise DataError(f"expected a column {name!r}, got the columns {[str(c) for c in frame.columns]}")

@@ -11,6 +11,7 @@ from bayesmeta.training.callbacks import Callback, CSVLog, StepRecord, TensorBoa
 from bayesmeta.training.chaser import Chaser
 from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.training.cuda_graphs import CudaGraphStep
+from bayesmeta.training.distributed import Processes, alone
 from bayesmeta.training.objectives import (
     Evidence,
     EvidenceProblem,
@@ -50,6 +51,7 @@ __all__ = [
     "MarginalPredictive",
     "MaximumLikelihood",
     "Objective",
+    "Processes",
     "RestrictedMaximumLikelihood",
     "SearchResult",
     "Seconds",
@@ -62,6 +64,7 @@ __all__ = [
     "TensorBoardLog",
     "Trial",
     "VariationalBound",
+    "alone",
     "average",
     "nuts_hyper_posterior",
     "svgd_hyper_posterior",

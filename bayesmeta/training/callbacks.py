@@ -86,7 +86,7 @@ class CSVLog(Callback):
 
     Every row is in the file once its step is done, so that a training can be followed, and plotted after a kill. One
     that goes on with what was kept goes on in the file, too: rows of steps that are done anew are replaced. One that
-    begins anew replaces the file.
+    begins anew replaces the file. A file of something else is never replaced.
 
     Args:
         path: the file; its folder is made.
@@ -136,11 +136,11 @@ class CSVLog(Callback):
 
     def _rows(self, step: int) -> list[list[str]]:
         """The rows of the first steps; one that was cut off in the middle is none."""
-        if not step or not self.path.is_file():
+        if not self.path.is_file():
             return []
         with self.path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(line for line in file if line.endswith("\n")))
-        if not rows or rows[0] != COLUMNS:
+        if rows and rows[0] != COLUMNS:
             raise DataError(f"expected a file of an earlier CSVLog, got {self.path}: name another file")
         return [row for row in rows[1:] if int(row[0]) <= step]
 

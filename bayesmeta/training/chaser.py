@@ -47,7 +47,7 @@ class Chaser(Objective):
         """Squared distance of each task; not nats."""
         if not isinstance(learner, BMAML):
             raise UnsupportedError(f"expected a BMAML learner for the chaser loss, got {type(learner).__name__}")
-        chaser = learner.mode(tasks.support)
+        chaser = learner.find_mode(tasks.support)
         with torch.no_grad():
             leader = learner.climb(tasks.joined(), chaser, self.lead)
         parts = [flattened((chaser[name] - leader[name]).square(), 2).sum((0, 2)) for name in chaser]

@@ -1,9 +1,10 @@
 """Meta-training by full-batch quasi-Newton steps: for evidence problems that are deterministic functions of theta."""
 
+import contextlib
 import math
-import time
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +16,15 @@ from bayesmeta.modes import trained
 from bayesmeta.noise import Noise, Positive
 from bayesmeta.rounding import silently
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
-from bayesmeta.training.loop import prepare, restoring
+from bayesmeta.training.loop import History, prepare, restoring
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.quasi_newton import Minimum, minimise
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.answers import Ask
+from bayesmeta.training.runs.folder import Resume, keeping
+from bayesmeta.training.runs.parts import AtStart, ModuleState
+from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.runs.signals import Stopped
 from bayesmeta.training.starts import Starts, search_all
 from bayesmeta.training.theta_map import FAILURES, ThetaMap
 from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel
@@ -38,6 +44,9 @@ def fit_evidence(
     starts: Starts | None = None,
     max_iterations: int = 500,
     tolerance: float = 1e-9,
+    checkpoint: str | Path | None = None,
+    every: int = 50,
+    resume: Resume | None = None,
 ) -> FitResult:
     """Maximise the evidence of all tasks over theta, in place, by L-BFGS with a line search that survives failures.
 
@@ -60,6 +69,10 @@ def fit_evidence(
             computed is passed over.
         max_iterations: largest number of L-BFGS iterations.
         tolerance: stop when no gradient entry of the loss (nats per point), in scaled coordinates, is larger.
+        checkpoint: the folder of the run, as for `fit`; it holds all values and gradients so far, and in the end the
+            model. A search that goes on does again what it did, without computing these anew.
+        every: evaluations of the evidence between two states.
+        resume: what to do with a run that is in the folder: "auto", "never" or None, as for `fit`.
 
     Returns:
         The history; `stopped_early` says that nothing more was to be gained before `max_iterations`. An evaluation that
@@ -69,8 +82,9 @@ def fit_evidence(
         ConvergenceWarning: the gradient is not small where the search ended, or a noise is at a bound.
 
     Raises:
-        DataError: arguments out of range. InferenceError: the loss is not finite where the search starts.
-        UnsupportedError: the learner has no closed form of the evidence, or its theta is final (`Untrainable`).
+        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: the loss is not finite
+            where the search starts. UnsupportedError: the learner has no closed form of the evidence, or its theta is
+            final (`Untrainable`).
 
     Example:
         >>> import bayesmeta as bm
@@ -87,31 +101,53 @@ def fit_evidence(
     if max_iterations < 1 or not tolerance > 0.0:
         raise DataError(f"expected positive max_iterations and tolerance, got {max_iterations} and {tolerance}")
     problem = MaximumLikelihood() if problem is None else problem
-    start = time.perf_counter()
-    prepare(learner, tasks.flat.folded())
-    groups = tasks.by_length()
-    data = [learner.conform(part.data) for _, part in groups]
-    learner.remember(*data)
-    parameters = [p for p in learner.parameters() if p.requires_grad]
-    if not parameters:
-        raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
-    with (
-        silently(),
-        retelling(names=[name for _, part in groups for name in part.names]),
-        restoring(parameters) as keep,
-    ):
-        search = _Search(learner, problem, data, max_iterations, tolerance, keep)
-        ends = () if starts is None else search.from_many(starts)
-        found = search.run(parameters)
-    problem.finish(learner, *data)
-    learner.remember(*data)
-    with torch.no_grad():
-        problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
+    history = History()
+
+    def settings() -> Settings:
+        return {
+            "training": "fit_evidence",
+            "learner": learner,
+            "tasks": tasks,
+            "problem": problem,
+            "starts": starts,
+            "max_iterations": max_iterations,
+            "tolerance": float(tolerance),
+        }
+
+    with keeping(checkpoint, every, resume, learner, settings) as run:
+        prepare(learner, tasks.flat.folded())
+        groups = tasks.by_length()
+        data = [learner.conform(part.data) for _, part in groups]
+        learner.remember(*data)
+        parameters = [p for p in learner.parameters() if p.requires_grad]
+        if not parameters:
+            name = type(learner).__name__
+            raise DataError(f"expected parameters to train, got none that requires gradients in {name}")
+        run.begin({"history": history, "start": AtStart(ModuleState(learner))})
+        found: Minimum | None = None
+        ends: tuple[float, ...] = ()
+        with (
+            contextlib.suppress(Stopped),
+            silently(),
+            retelling(names=[name for _, part in groups for name in part.names]),
+            restoring(parameters) as keep,
+        ):
+            search = _Search(learner, problem, data, max_iterations, tolerance, keep, run.ask)
+            ends = () if starts is None else search.from_many(starts)
+            found = search.run(parameters)
+            run.conclude()
+        problem.finish(learner, *data)
+        learner.remember(*data)
+        with torch.no_grad():
+            problem(learner, *data)  # an approximation that is wrong at this theta warns (LLAMA short of the mode)
+        run.finish(learner)
+    losses, seconds = tuple(search.losses), history.seconds
+    if found is None:
+        return FitResult(losses, (), len(losses), False, seconds, ends=ends, converged=False, interrupted=True)
     names = None if tasks.schema is None else tasks.schema.x_names
     notes = () if search.model is None else search.model.boundary(names)
     bounds = _at_bounds(learner)
     converged = _warn(found, bounds, learner)
-    losses, seconds = tuple(search.losses), time.perf_counter() - start
     return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds, ends, converged)
 
 
@@ -126,8 +162,9 @@ class _Search:
         max_iterations: int,
         tolerance: float,
         keep: Callable[[], None],
+        ask: Ask,
     ) -> None:
-        self.learner, self.problem, self.data = learner, problem, data
+        self.learner, self.problem, self.data, self.ask = learner, problem, data, ask
         self.keep, self.best = keep, -math.inf
         self.steps, self.tolerance = max_iterations, tolerance
         self.points = max(sum(int(each.counts.sum()) for each in data), 1)
@@ -159,6 +196,7 @@ class _Search:
             tolerance=max(self.tolerance, COARSE),
             points=self.points,
             halving=starts.halving,
+            ask=self.ask,
         )
         total.place(ends.points[ends.best])
         return tuple(ends.values.tolist())
@@ -168,26 +206,32 @@ class _Search:
 
     def _descend(self, parameters: list[nn.Parameter]) -> Minimum:
         coordinates = Coordinates(parameters, {} if self.model is None else self.model.maps())
-        total = self._total()
-        if not bool(torch.isfinite(total)):
-            raise InferenceError(f"expected a finite evidence, got {total.item()} where the search starts")
+        if not math.isfinite(total := self._value()):
+            raise InferenceError(f"expected a finite evidence, got {total} where the search starts")
+
+        def computed() -> tuple[Tensor, Tensor]:
+            for parameter in parameters:
+                parameter.grad = None
+            loss = -self._total() / self.points
+            loss.backward()
+            return loss.detach(), coordinates.pull_back()
 
         def evaluate(u: Tensor) -> tuple[float, Tensor]:
             coordinates.place(u)
-            for parameter in parameters:
-                parameter.grad = None
-            try:
-                loss = -self._total() / self.points
-                loss.backward()
-            except FAILURES:  # a step too far
-                self.losses.append(math.inf)
-                return math.inf, u
-            gradient = coordinates.pull_back()
-            is_finite = math.isfinite(loss.item()) and bool(torch.isfinite(gradient).all())
+
+            def answer() -> tuple[Tensor, Tensor]:
+                try:
+                    return computed()
+                except FAILURES:  # a step too far
+                    return torch.tensor(math.inf), u
+
+            value, gradient = self.ask(answer)
+            loss = value.item()
+            is_finite = math.isfinite(loss) and bool(torch.isfinite(gradient).all())
             if is_finite:
-                self._seen(-loss.item() * self.points)
-            self.losses.append(loss.item() if is_finite else math.inf)
-            return self.losses[-1], gradient
+                self._seen(-loss * self.points)
+            self.losses.append(loss if is_finite else math.inf)
+            return self.losses[-1], gradient.to(u)
 
         found = minimise(evaluate, coordinates.zero, steps=self.steps, tolerance=self.tolerance)
         coordinates.place(found.point)
@@ -196,11 +240,15 @@ class _Search:
     def _total(self) -> Tensor:
         return self.problem(self.learner, *self.data) + self.learner.log_hyperprior()
 
+    def _value(self) -> float:
+        (value,) = self.ask(lambda: (self._total().detach(),))
+        return value.item()
+
     @torch.no_grad()
     def score(self) -> float:
         """Total nats; -inf where they cannot be computed."""
         try:
-            value = self._total().item()
+            value = self._value()
         except FAILURES:
             return -math.inf
         if not math.isfinite(value):

@@ -8,13 +8,14 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
 from bayesmeta.data import Data, TaskBatch
@@ -24,10 +25,13 @@ from bayesmeta.learner import Learner, require_differentiable
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
+from bayesmeta.training.callbacks import Callback, StepRecord, telling
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
-from bayesmeta.training.runs.parts import OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.parts import ModuleState, OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.signals import Stopped
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -99,6 +103,11 @@ class Batches:
 class Step(ABC):
     """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories."""
 
+    @property
+    def skipped(self) -> tuple[tuple[int, Hashable], ...]:
+        """(step, task) of every task that was left out so far (`SkippingStep`)."""
+        return ()
+
     @abstractmethod
     def gradient(self, step: int) -> Tensor:
         """Set `.grad` of what the optimizer moves (it is None before), and return the loss.
@@ -121,6 +130,48 @@ class Step(ABC):
     @abstractmethod
     def parts(self) -> Parts:
         """All that the next gradient depends on beside the number of the step: what a run keeps, by name."""
+
+
+class BatchStep(Step):
+    """A step whose gradient is that of the mean loss of a batch of tasks, in a learner's theta.
+
+    A subclass gives `gradient_of`.
+
+    Args:
+        learner: what is trained.
+        batches: what it is trained on.
+    """
+
+    def __init__(self, learner: Learner, batches: Batches) -> None:
+        self.learner, self.batches = learner, batches
+
+    @abstractmethod
+    def gradient_of(self, batch: TaskBatch, step: int) -> Tensor:
+        """Set `.grad` of theta, and return the loss.
+
+        Args:
+            batch: checked tasks.
+            step: the number of the step, from 1, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+
+    @override
+    def gradient(self, step: int) -> Tensor:
+        return self.gradient_of(self.learner.conform_tasks(self.batches.draw(step)), step)
+
+    @override
+    def anneal(self, progress: float) -> None:
+        self.learner.anneal(progress)
+
+    @override
+    def moved(self) -> Mapping[str, Tensor]:
+        return dict(self.learner.named_parameters())
+
+    @override
+    def parts(self) -> Parts:
+        return {"learner": ModuleState(self.learner)}
 
 
 class Validation:
@@ -162,12 +213,27 @@ class Validation:
         Raises:
             InferenceError: the loss of a task is not finite.
         """
-        score = float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+        score = self.mean_loss(step)
         self.scores.append((step, score))
         if score < self._lowest:
             self._lowest, self.best_step = score, step
             self._best = {key: value.clone() for key, value in self.learner.state_dict().items()}
             self.save()
+
+    def mean_loss(self, step: int) -> float:
+        """The loss, without a gradient.
+
+        Args:
+            step: the number of the step, for messages.
+
+        Raises:
+            InferenceError: the loss of a task is not finite.
+        """
+        return float(torch.cat([guarded(self.loss_of, part, step) for part in self.parts]).mean())
+
+    def at(self, step: int) -> float | None:
+        """The loss that the last look found, if it was at this step."""
+        return self.scores[-1][1] if self.scores and self.scores[-1][0] == step else None
 
     @property
     def is_exhausted(self) -> bool:
@@ -192,10 +258,12 @@ class Validation:
 
 
 class History:
-    """The losses of all steps so far, and how long they took, in all sittings: a part of a run."""
+    """Losses, norms and rates of all steps so far, and how long they took, in all sittings: a part of a run."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
+        self.gradient_norms: list[float] = []
+        self.lrs: list[float] = []
         self._before, self._start = 0.0, time.perf_counter()
 
     @property
@@ -205,11 +273,14 @@ class History:
 
     def state_dict(self) -> State:
         """What it is now."""
-        return {"losses": torch.tensor(self.losses, dtype=torch.float64), "seconds": self.seconds}
+        lists = {"losses": self.losses, "gradient_norms": self.gradient_norms, "lrs": self.lrs}
+        return {n: torch.tensor(v, dtype=torch.float64) for n, v in lists.items()} | {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: State) -> None:
         """Go on from there."""
-        self.losses, self._before = state_dict["losses"].tolist(), state_dict["seconds"]
+        names = ("losses", "gradient_norms", "lrs")
+        self.losses, self.gradient_norms, self.lrs = (state_dict[name].tolist() for name in names)
+        self._before = state_dict["seconds"]
         self._start = time.perf_counter()
 
 
@@ -221,6 +292,7 @@ def train(
     max_norm: float = math.inf,
     validation: Validation | None = None,
     run: Run | None = None,
+    callbacks: Sequence[Callback] = (),
     progress: bool | None = None,
     title: str = "fit",
 ) -> FitResult:
@@ -233,6 +305,7 @@ def train(
         max_norm: longer gradients are shortened to this norm; infinite leaves all as they are.
         validation: what to follow meanwhile; its best theta is what the learner has in the end.
         run: where the training is kept, and goes on from; None keeps nothing.
+        callbacks: who is told of every step.
         progress: whether to show a progress bar; None shows it on a terminal only.
         title: what the progress bar is called.
 
@@ -249,28 +322,34 @@ def train(
     parts: dict[str, Stateful] = {"optimizer": OptimizerState(optimizer, step.moved()), "history": history}
     parts |= {} if validation is None else {"validation": validation}
     number = run.begin({**parts, **step.parts(), "random": RandomState()})
-    bar = tqdm(total=steps, initial=number, disable=None if progress is None else not progress, desc=title, leave=False)
-    with bar, silently(), restoring(parameters) as keep:
+    hidden = True if not Processes.here().is_first else None if progress is None else not progress
+    bar = tqdm(total=steps, initial=number, disable=hidden, desc=title, leave=False)
+    with bar, silently(), restoring(parameters) as keep, telling(callbacks, number) as tell:
         while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
             number += 1
             step.anneal((number - 1) / steps)
             optimizer.zero_grad(set_to_none=True)
+            before = len(step.skipped)
             loss = step.gradient(number).item()
             if not math.isfinite(loss):
                 raise InferenceError(f"expected a finite loss, got {loss} at step {number}: lower lr")
             history.losses.append(loss)
             keep()
-            norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-            if not bool(torch.isfinite(norm)):
-                raise InferenceError(f"expected a finite gradient, got norm {norm.item()} at step {number}: lower lr")
+            norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm).item()
+            if not math.isfinite(norm):
+                raise InferenceError(f"expected a finite gradient, got norm {norm} at step {number}: lower lr")
             _set_rates(optimizer, 0.5 * (1.0 + math.cos(math.pi * (number - 1) / steps)))
+            history.gradient_norms.append(norm)
+            history.lrs.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             bar.update()
             if number % 50 == 0:
-                seen = validation.scores if validation is not None else []
-                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
+                scores = validation.scores if validation is not None else []
+                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{scores[-1][1]:.3f}" if scores else "-")
             if validation is not None and (number % validation.every == 0 or number == steps):
                 validation.look(number)
+            seen = None if validation is None else validation.at(number)
+            tell(StepRecord(number, loss, norm, history.lrs[-1], seen, len(step.skipped) - before))
             if number % run.every == 0 and number < steps:
                 run.keep(number)
     is_exhausted = validation is not None and validation.is_exhausted
@@ -288,7 +367,16 @@ def train(
         stopped_early=is_exhausted,
         seconds=history.seconds,
         interrupted=not is_done,
+        gradient_norms=tuple(history.gradient_norms),
+        lrs=tuple(history.lrs),
+        skipped=step.skipped,
     )
+
+
+def require_done(result: FitResult) -> None:
+    """Raise `Stopped` where a training was told to stop before it was done: for whoever has no use for a part of it."""
+    if result.interrupted:
+        raise Stopped
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:

@@ -55,6 +55,18 @@ class Objective(InShort, ABC):
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         """Nats per point, of tasks that are checked (`learner.conform_tasks`): what `fit` calls."""
 
+    def share(self, part: TaskBatch, whole: TaskBatch) -> float:
+        """The share of a part of a batch in the loss of the whole, whose mean is Σ share x mean over its parts.
+
+        Several processes compute a part each. By default it is the part's share of the tasks, which is right where the
+        loss of a task does not depend on the others.
+
+        Args:
+            part: some tasks of the batch.
+            whole: the batch.
+        """
+        return part.num_tasks / whole.num_tasks
+
 
 class JointPredictive(Objective):
     """-log p(query | support, theta) / M: all query points of a task at once, in nats per query point.
@@ -143,6 +155,12 @@ class Evidence(Objective):
     def loss(self, learner: Learner, tasks: TaskBatch) -> Float[Tensor, "B"]:
         counts = tasks.support.counts + tasks.query.counts
         return -each_part(lambda part: learner.evidence(part.joined()), tasks) / counts.double().mean()
+
+    @override
+    def share(self, part: TaskBatch, whole: TaskBatch) -> float:
+        """Its share of the points, as losses are divided by the mean number of points."""
+        points = [int(each.support.counts.sum() + each.query.counts.sum()) for each in (part, whole)]
+        return points[0] / max(points[1], 1)
 
 
 class VariationalBound(Objective):

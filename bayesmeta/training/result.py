@@ -1,6 +1,7 @@
 """What a meta-training leaves behind, besides theta."""
 
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,10 @@ class FitResult:
         converged: whether a full-batch fit ended at a maximum; None for stochastic steps, which cannot say.
         interrupted: whether Ctrl-C or SIGTERM ended a training that is kept in a folder before it was done; it goes on
             with `resume="auto"`.
+        gradient_norms: of theta in every step, before it was clipped. Empty for a full-batch fit.
+        lrs: the learning rate of every step. Empty for a full-batch fit.
+        skipped: (step, task) of every task that was left out of a step, as its loss or gradient was not finite
+            (`fit(max_skipped=...)`): a task by its name, or by its position in the batch where it has none.
 
     Example:
         >>> result = FitResult((1.5, 1.2, 1.1), ((2, 1.3),), best_step=2, stopped_early=False, seconds=0.4)
@@ -47,6 +52,9 @@ class FitResult:
     ends: tuple[float, ...] = ()
     converged: bool | None = None
     interrupted: bool = False
+    gradient_norms: tuple[float, ...] = ()
+    lrs: tuple[float, ...] = ()
+    skipped: tuple[tuple[int, Hashable], ...] = ()
 
     @property
     def agreeing(self) -> int:
@@ -54,10 +62,15 @@ class FitResult:
         return sum(end >= max(self.ends) - AGREES for end in self.ends)
 
     def frame(self) -> "pd.DataFrame":
-        """The history as a table: step, loss, validation (NaN between validations)."""
+        """The history as a table: step, loss, validation (NaN between validations), and what else is known of steps.
+
+        That is `gradient_norm` and `lr`, where theta was trained by stochastic gradients.
+        """
         import pandas as pd
 
-        table = pd.DataFrame({"step": range(1, len(self.losses) + 1), "loss": self.losses})
+        columns: dict[str, Sequence[float]] = {"step": range(1, len(self.losses) + 1), "loss": self.losses}
+        columns |= {"gradient_norm": self.gradient_norms} if self.gradient_norms else {}
+        table = pd.DataFrame(columns | ({"lr": self.lrs} if self.lrs else {}))
         validation = pd.DataFrame(list(self.validation), columns=["step", "validation"])
         return table.merge(validation, on="step", how="left")
 
@@ -67,6 +80,8 @@ class FitResult:
         end = "".join(f"; {note}" for note in self.notes)
         if self.ends:
             end += f"; {self.agreeing} of {len(self.ends)} starts agree on the best end"
+        if self.skipped:
+            end += f"; {len(self.skipped)} tasks skipped"
         if self.interrupted:
             end += "; interrupted"
         return f"FitResult({len(self.losses)} steps in {self.seconds:.1f} s, last loss {last:.4f} nats per point{end})"

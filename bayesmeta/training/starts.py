@@ -21,6 +21,7 @@ from bayesmeta.hyperpriors import LogNormalHyperprior
 from bayesmeta.learner import Learner
 from bayesmeta.positive_numbers import positive_numbers
 from bayesmeta.training.quasi_newton import Halving, minimise_all
+from bayesmeta.training.runs.answers import Ask, computed
 from bayesmeta.training.theta_map import ThetaMap
 from bayesmeta.typing import Params
 
@@ -160,6 +161,7 @@ def search_all(
     tolerance: float,
     points: int,
     halving: Halving | None,
+    ask: Ask = computed,
 ) -> Ends:
     """Maximise from every start, all at once where theta can be mapped over, else one after another at every step.
 
@@ -170,13 +172,14 @@ def search_all(
         tolerance: stop when no gradient entry, in nats per point, is larger.
         points: of all tasks.
         halving: when the worst are given up.
+        ask: gives values and gradients that are known already, of a search that goes on.
 
     Raises:
         InferenceError: no start has a finite value.
     """
 
     def loss(u: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-        values, gradients = total.with_gradients(u)
+        values, gradients = (each.to(u) for each in ask(lambda: total.with_gradients(u)))
         return -values / points, -gradients / points
 
     found = minimise_all(loss, starts, steps=steps, tolerance=tolerance, halving=halving)

@@ -12,6 +12,7 @@ evidence counts in full, as Bayes' rule has it.
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,11 @@ from bayesmeta.rounding import silently
 from bayesmeta.swapped import swapped
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, train
+from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, require_done, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
-from bayesmeta.training.runs.parts import ModuleState, Parts, TensorState
+from bayesmeta.training.runs.folder import EVERY, Resume, Run, keeping
+from bayesmeta.training.runs.parts import AtStart, ModuleState, Parts, TensorState
+from bayesmeta.training.runs.settings import Settings
 from bayesmeta.typing import Params
 from bayesmeta.wrappers.hyper_posterior import HyperPosterior
 
@@ -48,6 +51,9 @@ def nuts_hyper_posterior(
     num_members: int = 200,
     spread: float = 0.1,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
+    every: int = EVERY,
+    resume: Resume | None = None,
 ) -> HyperPosterior:
     """Draws of theta by the no-U-turn sampler: for learners with a closed form of the evidence and few parameters.
 
@@ -61,6 +67,10 @@ def nuts_hyper_posterior(
         num_members: draws of theta that are kept, evenly from all chains.
         spread: deviation of the chains' first theta around the learner's.
         seed: of the randomness.
+        checkpoint: the folder of the run, as for `fit`; it holds all values and gradients so far, and in the end the
+            hyper-posterior. Chains that go on do again what they did, without computing these anew.
+        every: evaluations, of all chains at once, between two states.
+        resume: what to do with a run that is in the folder: "auto", "never" or None, as for `fit`.
 
     Returns:
         The learner with its theta averaged over; it has learnt the statistics of `tasks`, like a fitted one.
@@ -69,7 +79,9 @@ def nuts_hyper_posterior(
         ConvergenceWarning: chains that disagree.
 
     Raises:
-        DataError: nothing to draw, or fewer draws than members. UnsupportedError: the learner has no evidence.
+        DataError: nothing to draw, or fewer draws than members; a checkpoint folder, as for `fit`. UnsupportedError:
+            the learner has no evidence, or chains that are kept are to be compiled. KeyboardInterrupt: also of SIGTERM
+            where the run is kept.
 
     Example:
         >>> import warnings
@@ -85,42 +97,63 @@ def nuts_hyper_posterior(
         (5, torch.Size([3, 3, 1]))
     """
     learner = copy.deepcopy(learner)
-    data = prepare(learner, tasks.data)
     sampler = NUTS(num_chains=8, num_draws=200, num_warmup=300) if sampler is None else sampler
     total = sampler.num_chains * sampler.num_draws
     num_members = whole(num_members, "num_members", 1, total)  # as many as there are draws
     seed = seed_of(seed)
     problem = MaximumLikelihood() if problem is None else problem
-    learner.remember(data)
-    theta = _trained(learner)
+    if checkpoint is not None and sampler.compile:
+        raise UnsupportedError(
+            "expected a sampler that asks for one evaluation after the other where the run is kept, got one that is "
+            "compiled: use NUTS(compile=False), or no checkpoint"
+        )
 
-    def joint() -> Tensor:
-        return problem(learner, data) + learner.log_hyperprior()
+    def settings() -> Settings:
+        return {
+            "training": "nuts",
+            "learner": learner,
+            "tasks": tasks,
+            "problem": problem,
+            "sampler": sampler,
+            "num_members": num_members,
+            "spread": float(spread),
+            "seed": seed,
+        }
 
-    def at(values: Params) -> Tensor:
-        with swapped(learner, {theta[name]: value for name, value in values.items()}):
-            return joint()
+    with keeping(checkpoint, every, resume, learner, settings) as run:
+        data = prepare(learner, tasks.data)
+        learner.remember(data)
+        theta = _trained(learner)
+        run.begin({"start": AtStart(ModuleState(learner))})
 
-    with torch.no_grad():
-        joint()  # errors with their own messages, which the map would hide
-    each = vmap(at)
+        def joint() -> Tensor:
+            return problem(learner, data) + learner.log_hyperprior()
 
-    def log_joint(phi: Params) -> Tensor:
-        return each({name: value[:, 0] for name, value in phi.items()})[:, None]
+        def at(values: Params) -> Tensor:
+            with swapped(learner, {theta[name]: value for name, value in values.items()}):
+                return joint()
 
-    generator = generator_of(seed, next(iter(theta.values())).device)
-    start = {}
-    for name, value in theta.items():
-        shape = (sampler.num_chains, 1, *value.shape)
-        noise = common_normals(shape, value, generator)
-        start[name] = value.detach() + spread * noise
-    with silently():
-        draws = sampler.chains(log_joint, start, generator).merged
-    places = torch.linspace(0, total - 1, num_members).round().long().tolist()
-    members = [_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places]
-    for member in members:
-        member.remember(data)  # what tasks teach beside theta is another under each theta
-    return HyperPosterior(members)
+        with torch.no_grad():
+            joint()  # errors with their own messages, which the map would hide
+        each = vmap(at)
+
+        def log_joint(phi: Params) -> Tensor:
+            return each({name: value[:, 0] for name, value in phi.items()})[:, None]
+
+        generator = generator_of(seed, next(iter(theta.values())).device)
+        start = {}
+        for name, value in theta.items():
+            shape = (sampler.num_chains, 1, *value.shape)
+            noise = common_normals(shape, value, generator)
+            start[name] = value.detach() + spread * noise
+        with silently():
+            draws = sampler.chains(run.recalling(log_joint), start, generator).merged
+        run.conclude()
+        places = torch.linspace(0, total - 1, num_members).round().long().tolist()
+        members = [_at(learner, {name: value[i, 0] for name, value in draws.items()}) for i in places]
+        for member in members:
+            member.remember(data)  # what tasks teach beside theta is another under each theta
+        return _finished(members, run)
 
 
 @trained
@@ -136,6 +169,9 @@ def svgd_hyper_posterior(
     objective: Objective | None = None,
     seed: int = 0,
     progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = EVERY,
+    resume: Resume | None = None,
 ) -> HyperPosterior:
     """Particles of theta by Stein variational gradient descent, with Adam and a cosine learning rate.
 
@@ -150,13 +186,17 @@ def svgd_hyper_posterior(
         objective: the learners' own `meta_loss` by default; with `Evidence()` it is p(theta | tasks) in full.
         seed: of the choice of tasks and points.
         progress: show a progress bar; None shows it on a terminal only.
+        checkpoint: the folder of the run, as for `fit`; the model in it is the hyper-posterior, in the end.
+        every: steps between two states.
+        resume: what to do with a run that is in the folder: "auto", "never" or None, as for `fit`.
 
     Returns:
         The learners, averaged over; they have learnt the statistics of `tasks`, like fitted ones.
 
     Raises:
-        DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named.
+        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: a loss or gradient that is
+            not finite; step and task are named. KeyboardInterrupt: also of SIGTERM where the run is kept, as what has
+            not come to its end is no posterior.
 
     Example:
         >>> import bayesmeta as bm
@@ -175,12 +215,18 @@ def svgd_hyper_posterior(
     if len(members) < 2:
         raise DataError(f"expected at least two particles, got {len(members)}: one is what fit finds")
     joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), objective)
-    for member in members:
-        joint.prepare(member)
-    step = _Particles(members, joint)
-    train(step, torch.optim.Adam([step.particles], lr=lr), steps, progress=progress, title="svgd")
-    step.place()
-    return HyperPosterior(members)
+
+    def settings() -> Settings:
+        return {"training": "svgd", "learners": members, "steps": steps, "lr": float(lr), **joint.settings()}
+
+    with keeping(checkpoint, every, resume, HyperPosterior(members), settings) as run:
+        for member in members:
+            joint.prepare(member)
+        step = _Particles(members, joint)
+        optimizer = torch.optim.Adam([step.particles], lr=lr)
+        require_done(train(step, optimizer, steps, run=run, progress=progress, title="svgd"))
+        step.place()
+        return _finished(members, run)
 
 
 @trained
@@ -198,6 +244,9 @@ def vi_hyper_posterior(
     num_members: int = 20,
     seed: int = 0,
     progress: bool | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = EVERY,
+    resume: Resume | None = None,
 ) -> HyperPosterior:
     """Draws from the independent Gaussian that is nearest to p(theta | tasks), by the evidence lower bound.
 
@@ -214,13 +263,17 @@ def vi_hyper_posterior(
         num_members: draws of theta that are kept.
         seed: of the randomness.
         progress: show a progress bar; None shows it on a terminal only.
+        checkpoint: the folder of the run, as for `fit`; the model in it is the hyper-posterior, in the end.
+        every: steps between two states.
+        resume: what to do with a run that is in the folder: "auto", "never" or None, as for `fit`.
 
     Returns:
         The learner with its theta averaged over; it has learnt the statistics of `tasks`, like a fitted one.
 
     Raises:
-        DataError: arguments out of range. InferenceError: a loss or gradient that is not finite; step and task are
-            named.
+        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: a loss or gradient that is
+            not finite; step and task are named. KeyboardInterrupt: also of SIGTERM where the run is kept, as what has
+            not come to its end is no posterior.
 
     Example:
         >>> import bayesmeta as bm
@@ -238,15 +291,28 @@ def vi_hyper_posterior(
         raise DataError(f"expected a positive, finite initial_scale, got {initial_scale}")
     learner = copy.deepcopy(learner)
     joint = _ThetaJoint(_batches(tasks, batch_size, split, seed), objective)
-    joint.prepare(learner)
-    step = _Gaussian(learner, joint, initial_scale)
-    train(step, torch.optim.Adam([step.mean, step.log_scale], lr=lr), steps, progress=progress, title="vi")
-    members = []
-    with torch.no_grad():
-        for member in range(num_members):
-            _assign(learner, step.draw(0, 1 + member))
-            members.append(copy.deepcopy(learner))
-    return HyperPosterior(members)
+
+    def settings() -> Settings:
+        own = {"learner": learner, "initial_scale": float(initial_scale), "num_members": num_members}
+        return {"training": "vi", "steps": steps, "lr": float(lr), **own, **joint.settings()}
+
+    with keeping(checkpoint, every, resume, learner, settings) as run:
+        joint.prepare(learner)
+        step = _Gaussian(learner, joint, initial_scale)
+        optimizer = torch.optim.Adam([step.mean, step.log_scale], lr=lr)
+        require_done(train(step, optimizer, steps, run=run, progress=progress, title="vi"))
+        members = []
+        with torch.no_grad():
+            for member in range(num_members):
+                _assign(learner, step.draw(0, 1 + member))
+                members.append(copy.deepcopy(learner))
+        return _finished(members, run)
+
+
+def _finished(members: list[Learner], run: Run) -> HyperPosterior:
+    found = HyperPosterior(members)
+    run.finish(found)
+    return found
 
 
 def _require_uncoupled(learner: Learner) -> None:
@@ -263,6 +329,12 @@ class _ThetaJoint:
     def __init__(self, batches: Batches, objective: Objective | None) -> None:
         self.batches, self.objective = batches, objective
         self.total_points = batches.total_points
+
+    def settings(self) -> Settings:
+        """What the batches are, and what is asked of them."""
+        batches = self.batches
+        drawn = {"tasks": batches.source, "batch_size": batches.size, "split": batches.split, "seed": batches.seed}
+        return {**drawn, "objective": self.objective}
 
     def prepare(self, learner: Learner) -> None:
         """Take the statistics of the tasks."""

@@ -36,6 +36,7 @@ from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.one_line import several
 from bayesmeta.predictives import EnsemblePredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.predictives.predictive import require_mask, require_shape
+from bayesmeta.snapshot import own_tree
 from bayesmeta.summaries import Coefficients, Columns, MixedModelSummary, Summary
 from bayesmeta.swapped import swapped
 from bayesmeta.typing import Params
@@ -161,9 +162,11 @@ class HyperPosterior(Untrainable):
         names = [name for name, value in first.items() if not all(torch.equal(value, each[name]) for each in others)]
         stacked = {name: torch.stack([each[name] for each in (first, *others)]) for name in names}
 
+        learner = own_tree(self.learner)
+
         def at(theta: Params) -> Any:
-            with swapped(self.learner, {first[name]: value for name, value in theta.items()}):
-                return function(self.learner)
+            with swapped(learner, {first[name]: value for name, value in theta.items()}):
+                return function(learner)
 
         return vmap(at, chunk_size=max(1, MOST_ENTRIES // max(entries, 1)))(stacked)
 

@@ -1,5 +1,6 @@
 """What is private in torch does what the library relies on; where a release changes it, these tests see it first."""
 
+import logging
 import resource
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from bayesmeta.torch_private import (
     is_mapped,
     record_graph,
     tables,
+    talking_to_itself,
+    unvalidated,
+    without_asides,
 )
 
 BATCH = [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm]
@@ -274,3 +278,28 @@ def test_loading_gives_growing_buffers_their_length() -> None:
     for name, wrong in (("rows", torch.ones(3, 5)), ("fixed", torch.ones(3))):
         with pytest.raises(RuntimeError, match=f"size mismatch for {name}"):
             full.load_state_dict({**full.state_dict(), name: wrong})
+
+
+def test_a_recorded_program_without_asides_says_the_same() -> None:
+    class Program(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x.exp()  # nobody asks for it
+            return x.double() + 1.0
+
+    x = torch.ones(3)
+    with torch.no_grad(), talking_to_itself(), unvalidated():
+        exported = torch.export.export(Program(), (x,), strict=False)
+    without_asides(exported)
+    targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
+    assert not any("exp" in target or "assert" in target for target in targets)
+    assert exported.module()(x).tolist() == [2.0, 2.0, 2.0]
+
+
+def test_what_is_switched_off_is_on_again() -> None:
+    logger, level = logging.getLogger("torch.onnx"), logging.getLogger("torch.onnx").level
+    with talking_to_itself(), unvalidated():
+        assert logger.level == logging.ERROR
+        Normal(0.0, -1.0)  # not looked at
+    assert logger.level == level
+    with pytest.raises(ValueError, match="scale"):
+        Normal(0.0, -1.0)

@@ -31,7 +31,8 @@ def _learner(value: float) -> bm.Learner:
     return learner
 
 
-def _child(work: Callable[[], object]) -> int:
+def child(work: Callable[[], object]) -> int:
+    """A process that does the work and ends; its number."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -43,7 +44,8 @@ def _child(work: Callable[[], object]) -> int:
     return pid
 
 
-def _wait(pid: int) -> int:
+def wait(pid: int) -> int:
+    """The exit status of such a process."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -69,10 +71,10 @@ def two_writers(root: Path) -> dict[str, int]:
     for i in range(60):
         folder = root / f"two-{i}"
         bm.save(LEARNERS[0.0], folder)
-        writers = [_child(lambda to=folder, value=value: _again_and_again(to, [value], 4)) for value in (1.0, 2.0)]
+        writers = [child(lambda to=folder, value=value: _again_and_again(to, [value], 4)) for value in (1.0, 2.0)]
         for _ in range(4):
             unread += not _saved(folder, [0.0, 1.0, 2.0])
-        failed += sum(_wait(pid) != 0 for pid in writers)
+        failed += sum(wait(pid) != 0 for pid in writers)
         bad += not _saved(folder, [1.0, 2.0])
         left += len(list(folder.iterdir())) - 2
     return {"bad": bad, "failed": failed, "unread": unread, "left": left}
@@ -86,16 +88,16 @@ def killed(root: Path) -> dict[str, int]:
     bm.save(LEARNERS[0.0], folder)
     (folder / "weights-best.safetensors").write_bytes(b"the user's own")
     for _ in range(60):
-        writer = _child(lambda: _again_and_again(folder, [1.0, 2.0], 1_000))
+        writer = child(lambda: _again_and_again(folder, [1.0, 2.0], 1_000))
         time.sleep(random_.uniform(0.0, 0.02))
         os.kill(writer, signal.SIGKILL)
-        _wait(writer)
+        wait(writer)
         bad += not _saved(folder, [0.0, 1.0, 2.0])
         unfinished += len(list(folder.iterdir())) > 3
         bm.save(LEARNERS[0.0], folder)
         left += len(list(folder.iterdir())) - 3
     for step in STEPS:
-        _wait(_child(lambda step=step: _save_killed_at(step, folder)))
+        wait(child(lambda step=step: _save_killed_at(step, folder)))
         bad += not _saved(folder, [0.0, 1.0])
         unfinished += len(list(folder.iterdir())) > 3
         bm.save(LEARNERS[0.0], folder)
@@ -128,20 +130,20 @@ def stopped(root: Path) -> dict[str, int]:
 
     def stop_in_the_middle() -> None:
         def stop(descriptor: int) -> None:
-            os.fsync = _not_to_the_disk
+            os.fsync = not_to_the_disk
             os.kill(os.getpid(), signal.SIGSTOP)
 
         os.fsync = stop
         bm.save(LEARNERS[1.0], folder)
 
-    writer = _child(stop_in_the_middle)
+    writer = child(stop_in_the_middle)
     os.waitpid(writer, os.WUNTRACED)
     before = time.monotonic()
     bm.save(LEARNERS[2.0], folder)
     seconds = time.monotonic() - before
     meanwhile = _saved(folder, [2.0])
     os.kill(writer, signal.SIGCONT)
-    code = _wait(writer)
+    code = wait(writer)
     last = _saved(folder, [1.0])
     return {
         "held_up": int(seconds > 8.0),
@@ -166,7 +168,7 @@ def full_disk(root: Path) -> dict[str, int]:
             os._exit(3)
 
     for size in sizes:
-        own += _wait(_child(lambda size=size: save_within(size))) in (0, 3)
+        own += wait(child(lambda size=size: save_within(size))) in (0, 3)
         bad += not _saved(folder, [0.0, 2.0])
         left += len(list(folder.iterdir())) - 2
     return {"bad": bad, "not_own": len(sizes) - own, "left": left}
@@ -212,7 +214,7 @@ def hostile(root: Path) -> dict[str, int]:
     return counts
 
 
-def _not_to_the_disk(descriptor: int) -> None:
+def not_to_the_disk(descriptor: int) -> None:
     """No power failure is tried here, and waiting for disks would be most of the time."""
 
 
@@ -227,7 +229,7 @@ def _too_slow(*_: object) -> None:
 def main() -> None:
     """Try all of them."""
     torch.set_num_threads(1)
-    os.fsync = _not_to_the_disk
+    os.fsync = not_to_the_disk
     root = Path(sys.argv[1])
     LEARNERS.update({value: _learner(value) for value in (0.0, 1.0, 2.0)})
     found = {}

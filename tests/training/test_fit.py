@@ -72,10 +72,12 @@ def test_history() -> None:
     result = fit(_learner(), _tasks(), steps=25, validation=_tasks(4, seed=1), validate_every=10)
     assert [step for step, _ in result.validation] == [10, 20, 25]
     frame = result.frame()
-    assert frame.columns.tolist() == ["step", "loss", "validation"]
+    assert frame.columns.tolist() == ["step", "loss", "gradient_norm", "lr", "validation"]
     assert frame["step"].tolist() == list(range(1, 26))
     assert frame["validation"].notna().sum() == 3
     assert frame["loss"].tolist() == list(result.losses)
+    assert frame["gradient_norm"].gt(0.0).all()
+    assert frame["lr"].tolist() == pytest.approx([5e-4 * (1 + math.cos(math.pi * n / 25)) for n in range(25)])
     assert not result.stopped_early
     without = fit(_learner(), _tasks(), steps=3)
     assert (without.best_step, without.validation, len(without.frame())) == (3, (), 3)

@@ -121,5 +121,5 @@ class DistanceFunctions(nn.Module):
         nodes = torch.arange(self.cells + 1, dtype=slope.dtype, device=slope.device)
         value = self.perceptron(self.bumps.to(slope)).mT - slope[:, None] * nodes
         rise = torch.cat([value.diff(dim=-1), -(slope + STEEP / self.cells)[:, None]], -1)
-        constant = torch.tensor([0.0, -torch.inf], dtype=slope.dtype, device=slope.device).expand(len(slope), -1)
+        constant = torch.tensor([0.0, -torch.inf], dtype=slope.dtype, device=slope.device).expand(slope.shape[0], -1)
         return torch.stack([torch.cat([value, constant], -1), torch.cat([rise, torch.zeros_like(constant)], -1)])

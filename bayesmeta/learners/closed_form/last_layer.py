@@ -23,6 +23,7 @@ from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.priors import Prior, TaskScale
+from bayesmeta.snapshot import once
 from bayesmeta.typing import LogJoint, Params
 
 
@@ -144,12 +145,10 @@ class LinearLearner(LastLayerRegression):
         ...         super().__init__(features, 1, None, lambda noise: bm.priors.Ridge(features.num_outputs, noise))
         ...         self.prior.precision.requires_grad_(False)
         ...     def theta(self):
-        ...         scale = torch.ones(self.features.num_outputs, dtype=torch.float64)
         ...         return LinearTheta(
         ...             features=self.features,
         ...             location=self.prior.mean["weight"].double(),
-        ...             factor=torch.diag(scale),
-        ...             scale=scale,
+        ...             factor=torch.ones(self.features.num_outputs, dtype=torch.float64),  # the diagonal of I
         ...             output_covariance=self.prior.noise.covariance().double(),
         ...         )
         >>> posterior = UnitPrior(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))
@@ -171,7 +170,7 @@ class LinearLearner(LastLayerRegression):
 
     @override
     def condition(self, support: Data) -> LinearPosterior:
-        theta = self.theta()
+        theta = once(self, self.theta)
         beliefs = theta.in_chunks(linear_gaussian.condition, support)
         scale = None
         if self.scale is not None:

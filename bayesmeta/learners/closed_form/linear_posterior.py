@@ -1,6 +1,6 @@
 """W | D, theta of a Bayesian linear head: exact, in float64, a chunk of the tasks at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -18,7 +18,7 @@ from bayesmeta.inference import linear_gaussian
 from bayesmeta.inference.linear_gaussian import LinearGaussian
 from bayesmeta.inverse_gamma import InverseGamma
 from bayesmeta.learner import TaskPosterior
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, exceeds, is_symbolic
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.one_line import InShort
@@ -38,8 +38,8 @@ class LinearTheta(InShort):
     Attributes:
         features: h.
         location: K_0, the prior mean of W.
-        factor: L, with V = L Lᵀ the prior covariance over features, in units of Σ.
-        scale: the diagonal of a factor that is diagonal; None where it is not.
+        factor: L, with V = L Lᵀ the prior covariance over features, in units of Σ; of a diagonal L the diagonal alone,
+            as F x F numbers would be more than all else where features are many.
         output_covariance: Σ, squared units of y.
         intercept: b, a constant that is added to each output; None for none.
         noise: what says how Σ depends on x; None where it is the same everywhere.
@@ -47,8 +47,7 @@ class LinearTheta(InShort):
 
     features: Network
     location: Float[Tensor, "F C"]
-    factor: Float[Tensor, "F R"]
-    scale: Float[Tensor, "F"] | None
+    factor: Float[Tensor, "F R"] | Float[Tensor, "F"]
     output_covariance: Float[Tensor, "C C"]
     intercept: Float[Tensor, "C"] | None = None
     noise: Noise | None = None
@@ -59,7 +58,11 @@ class LinearTheta(InShort):
 
     def rows(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N R"]:
         """Whitened features Φ L."""
-        return design @ self.factor if self.scale is None else design * self.scale
+        return design * self.factor if self.factor.ndim == 1 else design @ self.factor
+
+    def unwhitened(self, right: Float[Tensor, "*s B R C"]) -> Float[Tensor, "*s B F C"]:
+        """L times whitened weights, or a root of their covariance."""
+        return self.factor[:, None] * right if self.factor.ndim == 1 else self.factor @ right
 
     def prior_mean(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N C"]:
         """Φ K_0, and the intercept where there is one."""
@@ -86,13 +89,15 @@ class LinearTheta(InShort):
 
         A power of two, so that chunks of different sizes nest.
         """
-        if self.factor.device.type != "cpu":
+        if not self.factor.is_cpu or is_symbolic(num_points):
             return 2**30
-        return int(2 ** max(4, (CHUNK_NUMBERS // max(num_points * len(self.factor), 1)).bit_length() - 1))
+        return 1 << max(0, (CHUNK_NUMBERS // max(num_points * self.factor.shape[0], 1)).bit_length() - 1)
 
     def in_chunks(self, function: Callable[[Tensor, Tensor, Tensor], T], data: Data) -> list[T]:
         """function(rows, residual, mask), a chunk of the tasks at a time."""
         size, results = self.chunk(data.num_points), []
+        if is_symbolic(data.num_tasks) or data.num_tasks <= size:
+            return [function(*self.whitened(data), data.mask)]
         for first in range(0, data.num_tasks, size):
             part = data.select(slice(first, first + size))
             with retelling(lambda task, first=first: first + task):  # type: ignore[misc]
@@ -180,13 +185,13 @@ class LinearPosterior(TaskPosterior):
     def mean(self) -> Params:
         """The posterior mean K_n of W, `B F C`."""
         mean, _ = self._moments()
-        return {"weight": self.theta.location + self.theta.factor @ mean}
+        return {"weight": self.theta.location + self.theta.unwhitened(mean)}
 
     @property
     def feature_covariance(self) -> Float[Tensor, "B F F"]:
         """The posterior covariance Lambda_n⁻¹ of W over features, in units of Σ (of λ Σ where tasks have scales)."""
         _, root = self._moments()
-        spread = self.theta.factor @ root
+        spread = self.theta.unwhitened(root)
         return spread @ spread.mT
 
     @override
@@ -199,7 +204,8 @@ class LinearPosterior(TaskPosterior):
             return Coefficients.of_weights(draws, theta.features, columns)
         units = theta.output_covariance.diagonal().sqrt().cpu() * columns.y_scale
         outcomes = columns.outcomes.names
-        after, prior = self.feature_covariance.cpu(), (theta.factor @ theta.factor.mT).cpu()
+        root = theta.factor.diag() if theta.factor.ndim == 1 else theta.factor
+        after, prior = self.feature_covariance.cpu(), (root @ root.mT).cpu()
         spread, before = (terms.covariance(each).diagonal(dim1=-2, dim2=-1) for each in (after, prior))
         return Coefficients(
             terms.names * len(outcomes),
@@ -226,9 +232,9 @@ class LinearPosterior(TaskPosterior):
         normal = common_normals(shape, mean, generator)
         deviation = root @ normal @ output_covariance.mT
         if scale is None:
-            return {"weight": self.theta.location + self.theta.factor @ (mean + deviation)}
+            return {"weight": self.theta.location + self.theta.unwhitened(mean + deviation)}
         draws = mean + scale.sqrt()[..., None, None] * deviation
-        return {"weight": self.theta.location + self.theta.factor @ draws, "log_scale": scale.log()}
+        return {"weight": self.theta.location + self.theta.unwhitened(draws), "log_scale": scale.log()}
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive | StudentTPredictive:
@@ -243,7 +249,7 @@ class LinearPosterior(TaskPosterior):
         """
         beliefs, counts = self._chunks(x.shape[1])
         rows, means, variances = [], [], []
-        for belief, part in zip(beliefs, x.split(counts), strict=True):
+        for belief, part in zip(beliefs, _split(x, counts), strict=True):
             design = self.theta.design(part)
             rows.append(self.theta.rows(design))
             mean, variance = belief.predict(rows[-1])
@@ -251,18 +257,18 @@ class LinearPosterior(TaskPosterior):
             variances.append(variance)
         relative = relative_noise(x, self.theta.noise)
         return GaussianPredictive(
-            location=torch.cat(means),
-            latent_variance=torch.cat(variances),
+            location=_joined(means),
+            latent_variance=_joined(variances),
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if x.shape[1] > self.theta.factor.shape[1] else None,
+            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[-1]) else None,
         )
 
     @override
     def extended(self, data: Data) -> "LinearPosterior":
-        beliefs, counts = self._chunks(self.theta.factor.shape[1])
-        parts = [value.split(counts) for value in (*self.theta.whitened(data), data.mask)]
+        beliefs, counts = self._chunks(self.theta.factor.shape[-1])
+        parts = [_split(value, counts) for value in (*self.theta.whitened(data), data.mask)]
         beliefs = [belief.update(*part) for belief, *part in zip(beliefs, *parts, strict=True)]
         scale = self.scale
         if scale is not None:
@@ -278,13 +284,26 @@ class LinearPosterior(TaskPosterior):
         return replace(self, spec=spec, beliefs=(belief,), seen=self.seen[tasks], scale=scale)
 
     def _chunks(self, num_points: int) -> tuple[list[LinearGaussian], list[int]]:
+        if is_symbolic(self.spec.num_tasks):
+            return list(self.beliefs), [self.spec.num_tasks]
         size = self.theta.chunk(num_points)
+        if len(self.beliefs) == 1 and self.spec.num_tasks <= size:
+            return [*self.beliefs], [self.spec.num_tasks]
         beliefs = [part for belief in self.beliefs for part in belief.split(size)]
         return beliefs, [belief.num_tasks for belief in beliefs]
 
     def _moments(self) -> tuple[Float[Tensor, "B R C"], Float[Tensor, "B R R"]]:
         means, roots = zip(*(belief.moments() for belief in self.beliefs), strict=True)
         return torch.cat(means), torch.cat(roots)
+
+
+def _split(value: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
+    """The parts of each chunk of tasks; one is what it is, as of one task every operation counts."""
+    return value.split(counts) if len(counts) != 1 else [value]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 
 def _root(beliefs: list[LinearGaussian], rows: list[Tensor]) -> Float[Tensor, "B M R"]:

@@ -38,7 +38,7 @@ from bayesmeta.learners.closed_form.linear_posterior import (
     noise_root,
     relative_noise,
 )
-from bayesmeta.linalg import cholesky
+from bayesmeta.linalg import cholesky, exceeds
 from bayesmeta.networks.network import Network
 from bayesmeta.noise import Noise
 from bayesmeta.predictives import GaussianPredictive, MixturePredictive, StudentTPredictive
@@ -283,7 +283,7 @@ class MixtureALPaCAPosterior(TaskPosterior):
             latent_covariance=partial(self.belief.covariance, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative.repeat_interleave(self.log_weights.shape[1], 0),
-            latent_root=partial(self.belief.spread, rows) if rows.shape[1] > rows.shape[2] else None,
+            latent_root=partial(self.belief.spread, rows) if exceeds(rows.shape[1], rows.shape[2]) else None,
         )
 
     @override

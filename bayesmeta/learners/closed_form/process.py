@@ -30,6 +30,7 @@ from bayesmeta.noise import Noise
 from bayesmeta.outcomes import Numbers
 from bayesmeta.predictives import GaussianPredictive, StudentTPredictive
 from bayesmeta.priors import TaskScale
+from bayesmeta.snapshot import once
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -152,7 +153,7 @@ class ProcessLearner(Learner):
 
     @override
     def condition(self, support: Data) -> "ProcessPosterior":
-        theta = self.theta()
+        theta = once(self, self.theta)
         rows = _zero_padding(theta.rows(support.x), support.mask)
         kernel, residual = theta.gram_of(rows, support), theta.residual(support, rows)
         belief = gaussian_process.condition(kernel, residual, support.mask, cholesky_with_jitter)

@@ -15,10 +15,12 @@ from functools import partial
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
-from bayesmeta.data import Data
+from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
 from bayesmeta.inference.arrival import FAR, require_near, warn_of_distance, warn_of_overshoot
+from bayesmeta.inference.ascent import dense_likelihood_ascent, likelihood_ascent
 from bayesmeta.inference.gauss_newton import distance_to_mode
 from bayesmeta.inference.implied_prior import ImpliedPrior, implied_prior
 from bayesmeta.inference.laplace import Belief, Curvature, DiagonalBelief, EarlyStopping, ExplicitPrior, Shrinkage
@@ -27,18 +29,21 @@ from bayesmeta.inference.solvers import FlatLogJoint, MapProblem, Solver
 from bayesmeta.learner import ExplicitLearner, TaskPosterior
 from bayesmeta.learners.gradient.posteriors import Approximation, LinearizableLearner, Linearized
 from bayesmeta.likelihoods import Gaussian, Likelihood
-from bayesmeta.linalg import flattened
+from bayesmeta.linalg import flattened, require_matrix
 from bayesmeta.networks.jacobian import Diagonal, Jacobian, jacobian, written_out
 from bayesmeta.networks.low_precision import require_unrounded
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import DiagonalNoise, HeteroscedasticNoise, Positive
-from bayesmeta.outcomes import Labels
+from bayesmeta.outcomes import Labels, Numbers
+from bayesmeta.overriding import speaks_for
 from bayesmeta.priors import IndependentGaussian
-from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION
+from bayesmeta.snapshot import once, snapshot
+from bayesmeta.torch_private import DROPOUT, INSTANCE_NORMALISATION, NORMALISATION, is_intercepted, norms
 from bayesmeta.typing import LogJoint, Params
 
 RATE_BOUNDS = (1e-8, 1e3)
+COARSE = 1e-2  # deviation of the noise, over the largest outcome, below which a mode is searched for in float64
 LARGE = 1e2  # above it phi is looked at more closely, in training, too
 # layers that keep a state, draw noise or cannot be differentiated twice under a map over tasks, and what to use instead
 UNSUPPORTED: tuple[tuple[type[nn.Module], str], ...] = (
@@ -156,6 +161,13 @@ class GradientLearner(LinearizableLearner):
     def mode(self, support: Data) -> Params:
         """phi_hat, where the ascent of every task ends: each value `B *shape`, differentiable in theta."""
 
+    def quick_mode(self, support: Data) -> Params | None:
+        """The same in a faster way, which looks at no value; None where there is none.
+
+        Where it does not end at finite numbers `mode` is asked, which says why.
+        """
+        return None
+
     @abstractmethod
     def shrinkage(self) -> Shrinkage:
         """How what the support says about a direction of phi shrinks its variance."""
@@ -194,13 +206,25 @@ class GradientLearner(LinearizableLearner):
         """
         unit = self.likelihood.unit()
         if support.noise is None:
-            return unit / support.counts.clamp(min=1).to(support.x.dtype)
+            return unit * _one_over(support)
         precision = torch.where(support.mask, (unit + support.noise.mean(-1)).reciprocal(), 0.0).sum(-1)
         return torch.where(support.counts > 0, precision, unit.reciprocal()).reciprocal()
+
+    def _unit_rate_share(self, support: Data) -> Float[Tensor, "B"]:
+        """`unit_rate` in units of σ²."""
+        return _one_over(support) if support.noise is None else self.unit_rate(support) / self.likelihood.unit()
 
     def condition(self, support: Data) -> TaskPosterior:
         """The posterior around phi_hat."""
         return self.posterior.of(self, support, self.find_mode(support))
+
+    def loss(self, tasks: TaskBatch) -> Float[Tensor, "B"]:
+        """-log p(query | support, theta) / M, in nats."""
+        if not speaks_for(type(self), "loss", "condition"):
+            return super().loss(tasks)
+        support, query = tasks.support, tasks.query
+        log_density = self.posterior.log_density(self, support, self.find_mode(support), query)
+        return -log_density / query.counts.clamp(min=1)
 
     def find_mode(self, support: Data) -> Params:
         """The mode of the support; a failure says which method's it is.
@@ -210,13 +234,49 @@ class GradientLearner(LinearizableLearner):
                 task. Where no gradients are wanted, as in `adapt`, a ConvergenceWarning tells of less (`inspect`).
         """
         with self.naming_failures():
-            phi = self.mode(support)
+            learner, data = self.precise(support)
+            if learner is self:
+                phi = self.quick_mode(support)
+            else:
+                phi = {name: value.to(support.x.dtype) for name, value in learner.mode(data).items()}
             # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
-            if not torch.is_grad_enabled() or self.is_large(phi):
+            large = phi is None or self.is_large(phi)
+            if phi is None or (large and not all(bool(value.isfinite().all()) for value in phi.values())):
+                phi = self.mode(support)  # which says where it went wrong
+                large = self.is_large(phi)
+            if large or not torch.is_grad_enabled():
                 self.require_near(support, phi)
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.inspect(support, phi)
         return phi
+
+    def precise(self, support: Data) -> tuple["GradientLearner", Data]:
+        """The learner and the support in the precision that a log joint is to be computed in.
+
+        It is float64 where there is an explicit prior and the noise is small next to the outcomes: N |y - f|² / 2σ²
+        drowns in the rounding of float32 before the mode is reached. Where phi is to be differentiated, as in training,
+        it is the learner's own.
+
+        Args:
+            support: the data of each task.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> learner = bm.IMAML(bm.MLP(1, [8]))
+            >>> support = bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]).to(torch.float32)
+            >>> learner.likelihood.noise.set_covariance(torch.tensor([[1e-6]]))
+            >>> with torch.no_grad():
+            ...     learner.precise(support)[1].x.dtype
+            torch.float64
+        """
+        is_asked = isinstance(self, ExplicitLearner) and isinstance(self.outcomes, Numbers)
+        is_free = not torch.is_grad_enabled() and not is_intercepted()
+        if not is_asked or not is_free or support.x.dtype != torch.float32 or not support.y.numel():
+            return self, support
+        largest = torch.where(support.mask[..., None], support.y, 0.0).abs().amax()
+        if not bool(self.likelihood.unit().sqrt() < COARSE * largest):
+            return self, support
+        return once(self, lambda: snapshot(self).double()), support.to(torch.float64)
 
     def objective(self, support: Data) -> LogJoint:
         """What adaptation climbs, in nats: the log joint where there is an explicit prior, or the log likelihood."""
@@ -230,8 +290,11 @@ class GradientLearner(LinearizableLearner):
         """Whether an entry of phi is so large that it may have exploded; recorded code does not ask."""
         if torch.compiler.is_compiling():
             return False
-        largest = [torch.linalg.vector_norm(value.detach(), math.inf) for value in phi.values() if value.numel()]
-        return not bool(torch.stack(largest).amax() < LARGE)
+        values = [value.detach() for value in phi.values() if value.numel()]
+        # no entry is above the norm of all, which is had in a tenth of the time
+        if all(norm < LARGE for norm in torch.stack(norms(values)).tolist()):
+            return False
+        return not all(bool(value.abs().amax() < LARGE) for value in values)
 
     @torch.no_grad()
     def is_worse(self, support: Data, phi: Params) -> Bool[Tensor, "B"]:
@@ -361,6 +424,28 @@ class WeightLearner(GradientLearner):
         """The derivative of f in the P numbers of phi, in the network's own way."""
         return self.network.jacobian(phi, x)
 
+    @override
+    def covariance_at(
+        self, support: Data, phi: Params, x: Float[Tensor, "B M *x"], diagonal: bool = False
+    ) -> tuple[Float[Tensor, "B M K"], Float[Tensor, "B MK MK"]]:
+        parts = ("forward", "jacobian", "curvature", "belief", "diagonal_belief")
+        if not self.network.pointwise or not speaks_for(type(self), "covariance_at", *parts):
+            return super().covariance_at(support, phi, x, diagonal)
+        # one pass over the points of support and query, and one Gram matrix of all of them
+        count = support.num_points
+        f, rows = self.network.linearized(phi, torch.cat([support.x, x], 1))
+        root = self.likelihood.curvature_of(f[:, :count], support)
+        squares, shapes = self.squares(support), {name: value.shape[1:] for name, value in phi.items()}
+        if diagonal:
+            seen = Curvature.of(rows.points(slice(count)), root, support.mask, squares, shapes)
+            return f[:, count:], self.shrinkage().diagonal(seen).covariance(rows.points(slice(count, None)))
+        require_matrix(rows.num_rows, rows.num_rows)
+        gram, places = rows.gram(rows, squares), count * f.shape[-1]
+        root = torch.where(support.mask[..., None, None], root, 0.0).double()
+        seen_by = _rooted(root, gram[:, :places])  # Rᵀ of the support's rows
+        kernel, cross = _rooted(root, seen_by[..., :places].mT), seen_by[..., places:]
+        return f[:, count:], self.shrinkage().covariance(kernel, cross, gram[:, places:, places:])
+
     def draw_shape(self, phi: Params) -> tuple[int, ...]:
         """The axes of phi before those of its tasks: none, or those of draws."""
         value = phi[self.adapted[0]]
@@ -421,6 +506,35 @@ class AscentLearner(WeightLearner):
             first_order=self.first_order,
             checkpoint=[p for p in self.parameters() if p.requires_grad] if self.checkpoint else None,
         )
+
+    @override
+    def quick_mode(self, support: Data) -> Params | None:
+        # by the likelihood's score, and by the layers of the network; not where a subclass climbs something else
+        kind = type(self)
+        if self.checkpoint or not speaks_for(kind, "quick_mode", "mode", "log_likelihood", "unit_rate", "summed"):
+            return None
+        score = self.likelihood.unit_score(support)
+        if score is None:
+            return None
+        start, rates = self.start(support.num_tasks), self.rates()
+        if self.first_order:  # the rates have gradients, and what they multiply has none
+            lr = self.summed({name: rate / self.likelihood.unit().detach() for name, rate in rates.items()}, support)
+            f_of = partial(self._at, support.x)
+            return likelihood_ascent(f_of, score, start, steps=self.steps, rates=lr, first_order=True)
+        score = score.times(self._unit_rate_share(support))
+        one = next(iter(rates.values()))
+        if one.numel() > 1 or any(rate is not one for rate in rates.values()):
+            return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps, rates=rates)
+        score = score.times(one)
+        layers = self.network.layers_of() if speaks_for(kind, "quick_mode", "forward") else None
+        if layers is None:
+            return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
+        shared: Params = {name: value for name, value in self.network.named_parameters() if name not in start}
+        f_of = partial(_of_network, self.network, support.x)
+        return dense_likelihood_ascent(layers, f_of, support.x, score, start, shared, steps=self.steps)
+
+    def _at(self, x: Tensor, phi: Params) -> Tensor:
+        return self.forward(phi, x)
 
     def shrinkage(self) -> Shrinkage:
         """That of the prior that the steps imply."""
@@ -568,6 +682,22 @@ def require_supported(network: Network) -> None:
                     f"expected layers whose output depends on weights and inputs alone, got {type(layer).__name__} "
                     f"as {name!r} in {type(network).__name__}: {remedy}"
                 )
+
+
+def _rooted(root: Float[Tensor, "B N K K"], rows: Float[Tensor, "B NK _"]) -> Float[Tensor, "B NK _"]:
+    """Rᵀ of each point times its rows."""
+    if root.shape[-1] == 1:
+        return root[..., 0] * rows
+    return (root.mT @ rows.unflatten(1, root.shape[1:3])).flatten(1, 2)
+
+
+def _one_over(support: Data) -> Float[Tensor, "B"]:
+    """1 / N, and 1 for no points."""
+    return support.counts.clamp(min=1).to(support.x.dtype).reciprocal()
+
+
+def _of_network(network: Network, x: Tensor, phi: Params) -> Tensor:
+    return network.stacked(phi, x)
 
 
 def _largest(value: Tensor, dims: int, num_tasks: int) -> Float[Tensor, "B"]:

@@ -129,8 +129,7 @@ class MAMLPlusPlus(AscentLearner):
             if self.is_large(path[-1]):
                 self.require_near(tasks.support, path[-1])
         query, count = tasks.query, tasks.query.counts.clamp(min=1)
-        predictive = self.posterior.of(self, tasks.support, path[-1]).predictive_of(query)
-        last = -predictive.log_prob(query.y, query.mask) / count
+        last = -self.posterior.log_density(self, tasks.support, path[-1], query) / count
         if self.steps == 1 or self.multi_step_share == 0.0:
             return last
         # every step has weight 1/k at first; those of earlier ones fall to zero, and the last step's grows by as much

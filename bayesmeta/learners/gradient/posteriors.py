@@ -1,6 +1,7 @@
 """The posterior around the phi that adaptation has found: a point, or a Gaussian with the network linearised."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +21,7 @@ from bayesmeta.learner import Learner, Refit, TaskPosterior
 from bayesmeta.likelihoods import Gaussian, Likelihood
 from bayesmeta.linalg import cholesky
 from bayesmeta.networks.jacobian import Jacobian
+from bayesmeta.overriding import speaks_for
 from bayesmeta.predictives import DenseGaussianPredictive, IndependentPredictive, MixturePredictive, Predictive
 from bayesmeta.summaries import Coefficients, Columns
 from bayesmeta.typing import Params
@@ -99,6 +101,20 @@ class LinearizableLearner(Learner):
     def diagonal_belief(self, support: Data, phi: Params) -> DiagonalBelief:
         """The same with the diagonal of the Gauss-Newton matrix alone."""
 
+    def covariance_at(
+        self, support: Data, phi: Params, x: Float[Tensor, "B M *x"], diagonal: bool = False
+    ) -> tuple[Float[Tensor, "B M K"], Float[Tensor, "B MK MK"]]:
+        """f at query points, and its covariance under the belief of the support, over all points and outputs.
+
+        Args:
+            support: the data that phi was found from.
+            phi: phi_hat.
+            x: query points.
+            diagonal: take the diagonal belief.
+        """
+        belief = self.diagonal_belief(support, phi) if diagonal else self.belief(support, phi)
+        return self.forward(phi, x), belief.covariance(self.jacobian(phi, x))
+
 
 class Approximation(Described, ABC):
     """How phi_hat of a learner becomes the posterior p(phi | D, theta). A subclass gives `of`.
@@ -123,6 +139,17 @@ class Approximation(Described, ABC):
             phi: phi_hat, each value `B *shape`.
         """
 
+    def log_density(self, learner: LinearizableLearner, support: Data, phi: Params, query: Data) -> Float[Tensor, "B"]:
+        """log p(y | x, D, theta) of query points, in nats: what `of` gives, for training, which asks for nothing else.
+
+        Args:
+            learner: whose phi it is.
+            support: the data that phi was found from.
+            phi: phi_hat, each value `B *shape`.
+            query: points of the same tasks.
+        """
+        return self.of(learner, support, phi).predictive_of(query).log_prob(query.y, query.mask)
+
 
 class PointEstimate(Approximation):
     """A point mass at phi_hat: the method of the papers, whose only uncertainty is the observation noise.
@@ -138,6 +165,13 @@ class PointEstimate(Approximation):
     def of(self, learner: LinearizableLearner, support: Data, phi: Params) -> "PointPosterior":
         """The point mass at phi."""
         return PointPosterior(spec=support.spec, learner=learner, support=support, phi=phi)
+
+    @override
+    def log_density(self, learner: LinearizableLearner, support: Data, phi: Params, query: Data) -> Float[Tensor, "B"]:
+        likelihood = learner.likelihood
+        if type(likelihood).observed is not Likelihood.observed or not speaks_for(type(self), "log_density", "of"):
+            return super().log_density(learner, support, phi, query)
+        return likelihood.given(query)(learner.forward(phi, query.x))  # the same without distributions
 
 
 class Linearized(Approximation):
@@ -175,6 +209,22 @@ class Linearized(Approximation):
             spec=support.spec, learner=learner, support=support, phi=phi, belief=belief, draws=self.draws
         )
 
+    @override
+    def log_density(self, learner: LinearizableLearner, support: Data, phi: Params, query: Data) -> Float[Tensor, "B"]:
+        likelihood = learner.likelihood
+        if not isinstance(likelihood, Gaussian) or not speaks_for(type(self), "log_density", "of"):
+            return super().log_density(learner, support, phi, query)
+        f, covariance = learner.covariance_at(support, phi, query.x, self._is_diagonal)
+        predictive = _gaussian(
+            likelihood, f, partial(_point_blocks, covariance, f.shape[-1]), partial(_as_it_is, covariance)
+        )
+        predictive = predictive if query.noise is None else predictive.with_noise(query.noise)
+        return predictive.log_prob(query.y, query.mask)
+
+    @property
+    def _is_diagonal(self) -> bool:
+        return False
+
     def _belief(self, learner: LinearizableLearner, support: Data, phi: Params) -> Belief:
         return learner.belief(support, phi)
 
@@ -191,6 +241,12 @@ class LinearizedDiagonal(Linearized):
         'DiagonalBelief'
     """
 
+    @property
+    @override
+    def _is_diagonal(self) -> bool:
+        return True
+
+    @override
     def _belief(self, learner: LinearizableLearner, support: Data, phi: Params) -> Belief:
         return learner.diagonal_belief(support, phi)
 
@@ -253,19 +309,35 @@ class LinearizedPosterior(GradientPosterior):
         likelihood = self.learner.likelihood
         f = self.learner.forward(self.phi, x).double()
         rows = self.learner.jacobian(self.phi, x)
-        blocks = self.belief.blocks(rows)
         if isinstance(likelihood, Gaussian):
-            return DenseGaussianPredictive(
-                location=f,
-                blocks=blocks,
-                latent_covariance=partial(self.belief.covariance, rows),
-                noise_covariance=likelihood.noise.covariance().double(),
-            )
+            return _gaussian(likelihood, f, partial(self.belief.blocks, rows), partial(self.belief.covariance, rows))
+        blocks = self.belief.blocks(rows)
         if self.draws:
             return _by_draws(likelihood, f, blocks, self.draws)
         variance = blocks.diagonal(dim1=-2, dim2=-1).clamp(min=0.0)
         latent = Independent(Normal(f, variance.clamp(min=1e-30).sqrt(), validate_args=False), 1)
         return IndependentPredictive(likelihood.correlated_marginal(f, blocks), latent)
+
+
+def _gaussian(
+    likelihood: Gaussian, f: Tensor, blocks: Callable[[], Tensor], covariance: Callable[[], Tensor]
+) -> DenseGaussianPredictive:
+    """The joint predictive of f and Gaussian noise, both computed when they are asked for."""
+    return DenseGaussianPredictive(
+        location=f.double(),
+        point_covariance=blocks,
+        latent_covariance=covariance,
+        noise_covariance=likelihood.noise.covariance().double(),
+    )
+
+
+def _as_it_is(covariance: Tensor) -> Tensor:
+    return covariance
+
+
+def _point_blocks(covariance: Float[Tensor, "B MK MK"], outputs: int) -> Float[Tensor, "B M K K"]:
+    each = covariance.unflatten(2, (-1, outputs)).unflatten(1, (-1, outputs))  # B M K M K
+    return each.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
 
 
 def _by_draws(likelihood: Likelihood, f: Tensor, blocks: Tensor, draws: int) -> MixturePredictive:

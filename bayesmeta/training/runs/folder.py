@@ -27,10 +27,13 @@ from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.outputs import write
 from bayesmeta.training.checkpoint import require_savable, save
+from bayesmeta.training.distributed import Processes
+from bayesmeta.training.runs.answers import Answer, Answers, recalled
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings, plain, require_same, versions
-from bayesmeta.training.runs.signals import Stop
+from bayesmeta.training.runs.signals import Stop, Stopped
+from bayesmeta.typing import LogJoint
 
 if sys.platform != "win32":
     import fcntl
@@ -61,8 +64,8 @@ class CheckpointWarning(UserWarning):
         ...     _ = newest.write_bytes(newest.read_bytes()[:100])
         ...     with warnings.catch_warnings(record=True) as seen:
         ...         again = bm.fit(learner, tasks, 4, checkpoint=folder, every=2, resume="auto")
-        >>> print(str(seen[0].message)[:62])
-        expected a whole state of step 4, got a damaged one; going on
+        >>> print(str(seen[0].message)[:51])
+        expected whole states, got a damaged one of step 4
         >>> again.losses == result.losses
         True
     """
@@ -97,6 +100,37 @@ class Run(ABC):
             step: how many steps were taken.
             is_last: whether the run has come to its end.
         """
+
+    def ask(self, compute: Callable[[], Answer]) -> Answer:
+        """What a function returns, or has returned in an earlier sitting.
+
+        For a search that is run again from its start: states are kept as questions are answered, and a question counts
+        as a step.
+
+        Args:
+            compute: the function.
+
+        Raises:
+            Stopped: the run was told to stop; its state is kept.
+        """
+        return compute()
+
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """A log joint that is asked for: its values and first derivatives are those of an earlier sitting, if known.
+
+        Args:
+            log_joint: phi -> log density of each row, which depends on that row of phi alone.
+        """
+        return log_joint
+
+    @property
+    def answered(self) -> int:
+        """How many questions have answers that are kept: the step that a search is at."""
+        return 0
+
+    def conclude(self) -> None:
+        """Keep the answers of a search that has no more questions."""
+        self.keep(self.answered, is_last=True)
 
     @abstractmethod
     def offer(self, learner: Learner) -> None:
@@ -156,8 +190,28 @@ class RunFolder(Run):
         resume: what to do with a run that is there; None refuses to begin anew where one has not come to its end.
         model: whose theta is the folder's model at every state; None where only `offer` and `finish` say so.
 
-    Raises:
-        DataError: the folder cannot be written, or another process (or thread) writes to it. When entered.
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from bayesmeta.training.runs.parts import TensorState
+        >>> value = torch.zeros(1)
+        >>> def count(folder, steps):  # a training of one's own
+        ...     with RunFolder(Path(folder), {"by": 1.0}, every=5, resume="auto", model=None) as run:
+        ...         step = run.begin({"value": TensorState({"value": value})})
+        ...         print("after step", step)
+        ...         while step < steps and not run.is_stopped:
+        ...             step += 1
+        ...             value.add_(1.0)
+        ...             if step % run.every == 0:
+        ...                 run.keep(step)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     count(folder, 7)  # and it is killed
+        ...     _ = value.zero_()
+        ...     count(folder, 10)
+        after step 0
+        after step 5
+        >>> value
+        tensor([10.])
     """
 
     def __init__(
@@ -166,14 +220,27 @@ class RunFolder(Run):
         self.folder, self.settings, self.every, self.resume, self.model = folder, settings, every, resume, model
         self.states = folder / "states"
         self._stop, self._held = Stop(), contextlib.ExitStack()
+        self._answers = Answers()
         self._parts: Parts = {}
         self._kept: list[Path] = []
-        self._at = -1  # the step of the newest state
+        self._at = (-1, False)  # the step of the newest state, and whether it is the last
+        self._found: dict[str, Any] | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Take the folder for oneself, and signals as a wish to stop."""
-        self._held.enter_context(_locked(self.states))
-        self._held.enter_context(self._stop)
+        """Take the folder for oneself, and signals as a wish to stop.
+
+        Raises:
+            DataError: another process (or thread) has it; its run has other settings; all of its states are damaged; or
+                it has not come to its end, and nothing was said of resuming.
+
+        Warns:
+            CheckpointWarning: the newest state is damaged; the run was computed by other versions.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(_locked(self.states))
+            self._found = self._to_go_on_with()
+            held.enter_context(self._stop)
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -186,34 +253,31 @@ class RunFolder(Run):
         return self._stop.is_asked
 
     def begin(self, parts: Parts) -> int:
-        """Go on where the newest whole state is, or keep the first.
-
-        Raises:
-            DataError: a run of other settings; all states are damaged; or an unfinished run, and nothing was said of
-                resuming.
-
-        Warns:
-            CheckpointWarning: the newest state is damaged; the run was computed by other versions.
-        """
-        self._parts = parts
-        found = [] if self.resume == "never" else self._states()
-        state = self._newest(found) if found else None
-        if state is not None and self.resume is None:
-            if not state["is_last"]:
-                raise DataError(
-                    f"expected a folder without an unfinished run, got one at step {state['step']} in {self.folder}: "
-                    "pass resume='auto' to go on with it, resume='never' to begin anew in its place"
-                )
-            state = None
-        if state is None:
-            self._kept = []
+        """Go on where the newest whole state is, or keep the first."""
+        self._parts = {**parts, "answers": self._answers}
+        if self._found is None:
             self._tidy()  # a state of another run would be taken for one of this
             self.keep(0)
             return 0
-        self._go_on(state)
-        return self._at
+        for name, part in self._parts.items():
+            part.load_state_dict(self._found["parts"][name])
+        self._at = self._found["step"], self._found["is_last"]
+        self._found = None
+        return self._at[0]
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _to_go_on_with(self) -> dict[str, Any] | None:
+        """The newest whole state, if the run goes on from it."""
+        found = [] if self.resume == "never" else self._states()
+        if not found:
+            return None
+        state, path = _newest(found)
+        if self.resume is None:
+            if state["is_last"]:
+                return None
+            raise DataError(
+                f"expected a folder without an unfinished run, got one at step {state['step']} in {self.folder}: "
+                "pass resume='auto' to go on with it, resume='never' to begin anew in its place"
+            )
         require_same(self.settings, state["settings"], str(self.folder))
         others = [f"{name} {each}" for name, each in state["versions"].items() if versions().get(name) != each]
         if others:
@@ -221,9 +285,8 @@ class RunFolder(Run):
                 f"expected the versions of the run in {self.folder}, {', '.join(others)}, got {versions()}: "
                 "its end may differ in the last digits from that of a run without a break"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state["parts"][name])
-        self._at = state["step"]
+        self._kept = [path]
+        return state
 
     def keep(self, step: int, is_last: bool = False) -> None:
         """Write a state, and remove those that are no longer needed.
@@ -232,7 +295,7 @@ class RunFolder(Run):
             CheckpointWarning: it cannot be written, as on a full disk. The states before it stay, and the training goes
                 on: what it has in memory is worth more than what would be on the disk.
         """
-        if step == self._at:
+        if (step, is_last) == self._at:
             return
         try:
             content = packed(
@@ -249,10 +312,30 @@ class RunFolder(Run):
         except DataError as error:
             _warn(f"expected to keep the state of step {step}, got an error; the training goes on: {error}")
         else:
-            self._kept, self._at = [*self._kept, path][-KEPT:], step
+            self._kept, self._at = [*self._kept, path][-KEPT:], (step, is_last)
             self._tidy()
         if self.model is not None and step > 0:
             self.offer(self.model)
+
+    def ask(self, compute: Callable[[], Answer]) -> Answer:
+        """What the function returns, or has returned."""
+        is_known = self._answers.is_known
+        answer = self._answers.next(compute)
+        if self.is_stopped:
+            self.keep(self.answered)
+            raise Stopped
+        if not is_known and self.answered % self.every == 0:
+            self.keep(self.answered)
+        return answer
+
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """The log joint, asked for."""
+        return recalled(log_joint, self.ask)
+
+    @property
+    def answered(self) -> int:
+        """How many answers there are."""
+        return len(self._answers)
 
     def offer(self, learner: Learner) -> None:
         """Write the model.
@@ -276,27 +359,7 @@ class RunFolder(Run):
     def _states(self) -> list[Path]:
         """Those that are there, the newest first."""
         found = [each for each in self.states.iterdir() if NAME.fullmatch(each.name)]
-        return sorted(found, key=lambda each: (int(each.name.split("-")[0]), each.stat().st_mtime_ns), reverse=True)
-
-    def _newest(self, found: list[Path]) -> dict[str, Any]:
-        """The first state that is whole; the ones before it are warned of."""
-        for place, path in enumerate(found):
-            try:
-                state = _read(path)
-            except (DataError, OSError) as error:
-                step = int(path.name.split("-")[0])
-                if place + 1 < len(found):
-                    before = int(found[place + 1].name.split("-")[0])
-                    _warn(
-                        f"expected a whole state of step {step}, got a damaged one; going on from step {before}: "
-                        f"{error}"
-                    )
-                continue
-            self._kept = [path]
-            return state
-        raise DataError(
-            f"expected a whole state in {self.states}, got {len(found)} damaged: pass resume='never' to begin anew"
-        )
+        return sorted(found, key=lambda each: (_step(each), each.stat().st_mtime_ns), reverse=True)
 
     def _tidy(self) -> None:
         """Remove states that this run does not keep, and what killed writes have left."""
@@ -334,10 +397,33 @@ def keeping(
         raise DataError(f"expected resume to be 'auto', 'never' or None, got {resume!r}")
     if checkpoint is None:
         if resume is not None:
-            raise DataError(f"expected a checkpoint folder for resume={resume!r}, got none")
+            raise DataError(f"expected a checkpoint, the folder of the run, for resume={resume!r}, got none")
         return Unkept()
+    if not Processes.here().is_first:
+        return Unkept()  # of several processes that compute the same the first one writes
     require_savable(learner, checkpoint)  # now, rather than after hours of training
     return RunFolder(Path(checkpoint), plain(settings()), every, resume, learner if follow else None)
+
+
+def _newest(found: list[Path]) -> tuple[dict[str, Any], Path]:
+    """The first state that is whole, and its file; those before it are warned of."""
+    damaged: list[str] = []
+    for path in found:
+        try:
+            state = _read(path)
+        except (DataError, OSError) as error:
+            damaged.append(f"step {_step(path)} ({error})")
+            continue
+        if damaged:
+            _warn(f"expected whole states, got a damaged one of {', '.join(damaged)}; going on from {state['step']}")
+        return state, path
+    raise DataError(
+        f"expected a whole state in {found[0].parent}, got {len(found)} damaged: pass resume='never' to begin anew"
+    )
+
+
+def _step(path: Path) -> int:
+    return int(path.name.split("-")[0])
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -359,7 +445,7 @@ def _locked(states: Path) -> Iterator[None]:
     """Hold the lock of a folder of states; DataError where another does."""
     try:
         states.mkdir(parents=True, exist_ok=True)
-        file: IO[str] = (states / "lock").open("a+")
+        file: IO[str] = (states / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise DataError(f"expected a folder that can be written, got {states}: {error}") from error
     with file:
@@ -373,9 +459,8 @@ def _locked(states: Path) -> Iterator[None]:
                 "wait for it, or name another folder"
             ) from error
         with contextlib.suppress(OSError):  # a full disk: the lock is held all the same
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

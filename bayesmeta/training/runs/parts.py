@@ -73,6 +73,33 @@ class ModuleState:
         return {name: value for name, value in self.module.named_buffers() if name not in kept}
 
 
+class AtStart:
+    """A part as it was when the run began: for a computation that is done again from there.
+
+    Args:
+        part: at its start.
+
+    Example:
+        >>> value = torch.zeros(1)
+        >>> start = AtStart(TensorState({"value": value}))
+        >>> _ = value.fill_(5.0)
+        >>> start.state_dict()
+        {'value': tensor([0.])}
+    """
+
+    def __init__(self, part: Stateful) -> None:
+        self.part, self._state = part, part.state_dict()
+
+    def state_dict(self) -> State:
+        """What it was."""
+        return self._state
+
+    def load_state_dict(self, state_dict: State) -> None:
+        """Begin from there."""
+        self.part.load_state_dict(state_dict)
+        self._state = state_dict
+
+
 class TensorState:
     """Tensors as a part.
 

@@ -56,7 +56,7 @@ def digest(tasks: TaskDataset) -> str:
     for value in (flat.x, flat.y, flat.counts, flat.noise):
         if value is not None:
             found.update(repr((value.shape, value.dtype)).encode())
-            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 
