@@ -58,7 +58,7 @@ def nuts(
         target_acceptance: the acceptance probability that the step size aims at; nearer to 1 for densities whose
             curvature varies, as of funnels: .95.
         max_depth: a trajectory has at most 2^max_depth - 1 leapfrog steps.
-        compile: whether a step of all rows is code that inductor compiles: about four times as fast for dozens of rows,
+        compile: whether a step of all rows is code that inductor compiles: three times as fast for hundreds of rows,
             after half a minute the first time. It is kept, in this process, for log joints of the same operations and
             shapes. The log joint must be tensor operations alone, and sees no values while it is recorded.
 
