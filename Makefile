@@ -138,7 +138,7 @@ $(PEERS)/.done: pyproject.toml constraints.txt benchmarks/peers.txt
 	@touch $@
 
 bench-peers: $(PEERS)/.done
-	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers heads neural_process_throughput; do \
+	@status=0; for file in maml_meta_step_is_fast laplace_agrees_with_peers heads neural_process_throughput speed_bars; do \
 		echo "== $$file"; $(PEERS)/bin/python -m benchmarks.$$file || status=1; \
 	done; exit $$status
 

@@ -547,7 +547,11 @@ class Data:
 
     def _is_in(self, dtype: torch.dtype | None, device: torch.device | str | None) -> bool:
         """Whether all tensors have this precision and device, and gradients may pass them."""
-        floats = [self.x, *([self.y] if self.y.is_floating_point() else []), *([] if self.noise is None else [self.noise])]
+        floats = [
+            self.x,
+            *([self.y] if self.y.is_floating_point() else []),
+            *([] if self.noise is None else [self.noise]),
+        ]
         return (
             all(value.dtype is (dtype or value.dtype) for value in floats)
             and all(value.device == (device or value.device) for value in (*floats, self.y, self.mask))
@@ -782,7 +786,9 @@ class TaskBatch:
         """The same tasks on a device and in a floating precision. Raises DataError where a value is out of range."""
         return replace(self, support=self.support.to(dtype, device), query=self.query.to(dtype, device))
 
-    def select(self, tasks: slice) -> "TaskBatch":
-        """The tasks in a slice."""
-        names = None if self.names is None else self.names[tasks]
+    def select(self, tasks: slice | Sequence[int]) -> "TaskBatch":
+        """The tasks in a slice, or at these positions."""
+        names = self.names
+        if names is not None:
+            names = names[tasks] if isinstance(tasks, slice) else tuple([names[place] for place in tasks])
         return TaskBatch(self.support.select(tasks), self.query.select(tasks), names)

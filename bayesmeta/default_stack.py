@@ -41,6 +41,7 @@ from bayesmeta.trainers import MANY, ByGradients, Trained, Trainer, Training
 from bayesmeta.training.averaging import average
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.objectives import Evidence
+from bayesmeta.training.runs.settings import digest
 from bayesmeta.training.starts import Starts
 from bayesmeta.wrappers.stacked import Stacked
 from bayesmeta.wrappers.standardized import Standardized
@@ -370,7 +371,9 @@ def _factories(sizes: Sizes, known_noise: bool, training: Training, ends: dict[s
 
 def _network_factory(sizes: Sizes, training: Training, ends: dict[str, str]) -> Factory:
     def trained(tasks: TaskDataset) -> Learner:
-        found = OF_NETWORK(on_network(MLP(sizes.num_inputs, HIDDEN), sizes.num_outputs), tasks, training)
+        # the one model that takes its time; it is trained on other tasks for each fold, and on all of them
+        own = training if training.checkpoint is None else training.part(f"network-{digest(tasks)}")
+        found = OF_NETWORK(on_network(MLP(sizes.num_inputs, HIDDEN), sizes.num_outputs), tasks, own)
         ends["network"] = found.convergence
         return found.learner
 

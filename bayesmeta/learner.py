@@ -824,7 +824,7 @@ def require_differentiable(learner: Learner) -> None:
         ...     print(str(error).split(":")[0])
         expected parameters that were made outside of torch.inference_mode, got those of ALPaCA
     """
-    parameter = next(learner.parameters(), None)
+    parameter = first_parameter(learner)
     if parameter is not None and parameter.is_inference():
         raise UnsupportedError(
             f"expected parameters that were made outside of torch.inference_mode, got those of "

@@ -45,7 +45,7 @@ class BySeparating(Trainer):
         if not isinstance(learner, Separately):
             raise DataError(f"expected Separately, got {learner.title}")
         found = {
-            name: self.train(each, tasks.of_outcome(place), training)
+            name: self.train(each, tasks.of_outcome(place), training.part(f"outcome-{place}"))
             for place, (name, each) in enumerate(zip(learner.names, learner.learners, strict=True))
         }
         account = "; ".join(f"{name}: {each.account}" for name, each in found.items())

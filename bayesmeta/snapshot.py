@@ -1,9 +1,9 @@
 """A module as it is now: a copy that no later training, loading or moving of the original changes.
 
-    snapshot    a copy for whoever asks
-    shared      the copy that was made last, as long as the module still says what it says: for those who only read it
-    once        what is computed of a shared copy, computed once
-    own_tree    the modules of a shared copy anew, for those who put other tensors in their places
+snapshot    a copy for whoever asks
+shared      the copy that was made last, as long as the module still says what it says: for those who only read it
+once        what is computed of a shared copy, computed once
+own_tree    the modules of a shared copy anew, for those who put other tensors in their places
 """
 
 import copy
@@ -281,7 +281,7 @@ def _is_constant(value: Any) -> bool:
         return value.__closure__ is None
     if kind is types.BuiltinFunctionType:
         return value.__self__ is None or isinstance(value.__self__, types.ModuleType)
-    if is_dataclass(kind) and kind.__dataclass_params__.frozen:  # what is predicted (`Numbers`)
+    if is_dataclass(kind) and vars(kind)["__dataclass_params__"].frozen:  # what is predicted (`Numbers`)
         return all(_is_constant(part) for part in _parts(value).values())
     return False
 
@@ -302,22 +302,25 @@ def _is_same(one: Any, other: Any, twins: dict[int, nn.Module], depth: int = 8) 
     kind = type(one)
     if kind is not type(other) or depth == 0:
         return False
-    again = lambda pairs: all(_is_same(a, b, twins, depth - 1) for a, b in pairs)
+
+    def again(mine: Iterable[Any], theirs: Iterable[Any]) -> bool:
+        return all(_is_same(a, b, twins, depth - 1) for a, b in zip(mine, theirs, strict=True))
+
     if isinstance(one, nn.Module):
         return twins.get(id(one)) is other
     if isinstance(one, Tensor):
         return _are_equal([(one, other)])
     if kind in (dict, OrderedDict):
-        return [*one] == [*other] and again(zip(one.values(), other.values(), strict=True))
+        return [*one] == [*other] and again(one.values(), other.values())
     if kind in (list, tuple):
-        return len(one) == len(other) and again(zip(one, other, strict=True))
+        return len(one) == len(other) and again(one, other)
     if _is_constant(one) or kind is slice:
         return bool(one is other or (kind not in (types.FunctionType, type) and one == other))
     if kind in (set, frozenset):
         return bool(one == other) and all(map(_is_constant, one))
     if all(_is_transparent(each) for each in kind.__mro__[:-1]):
-        mine, theirs = _parts(one), _parts(other)
-        return [*mine] == [*theirs] and again((mine[name], theirs[name]) for name in mine if name != DESCRIPTION)
+        mine, theirs = ({k: v for k, v in _parts(each).items() if k != DESCRIPTION} for each in (one, other))
+        return [*mine] == [*theirs] and again(mine.values(), theirs.values())
     return False
 
 

@@ -64,12 +64,15 @@ def tables(module: nn.Module) -> Tables:
 
 
 def first_parameter(module: nn.Module) -> nn.Parameter | None:
-    """What `next(module.parameters(), None)` gives, without the names of all modules, which that writes."""
-    found = next((value for value in module._parameters.values() if value is not None), None)
-    if found is not None:
-        return found
-    children = (first_parameter(child) for child in module._modules.values() if child is not None)
-    return next((value for value in children if value is not None), None)
+    """What `next(module.parameters(), None)` gives, at a tenth of its price: calls ask for precision and device."""
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            return parameter
+    for child in module._modules.values():
+        found = None if child is None else first_parameter(child)
+        if found is not None:
+            return found
+    return None
 
 
 def is_mapped(tensor: Tensor) -> bool:
@@ -269,16 +272,42 @@ def record_graph(function: Callable[..., Any], inputs: Sequence[Tensor]) -> torc
 def compile_graph(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """A recorded graph as code that inductor compiles for inputs of these shapes and strides; it draws as torch does.
 
-    `torch.compile` would record the graph once more, and anew where it finds that something has changed.
+    `torch.compile` would record the graph once more, and anew where it finds that something has changed. What has been
+    compiled is found again in inductor's folder (TORCHINDUCTOR_CACHE_DIR), also by another process, where torch has
+    `standalone_compile` (2.8); on a CPU all of it is C++ then, calls of kernels included.
 
     Raises:
         Exception: of any type. There is no C++ compiler, or inductor does not know an operation.
     """
     from torch import _inductor as inductor
 
+    # random draws as without compilation; and code that is kept is for so many threads
+    patches: dict[str, Any] = {"fallback_random": True, "cpp.threads": torch.get_num_threads()}
+    run: Callable[..., Any]
     with talking_to_itself():
-        # random draws as without compilation
-        run: Callable[..., Any] = inductor.compile(graph, [*inputs], {"fallback_random": True})
+        if not hasattr(inductor, "standalone_compile"):
+            run = inductor.compile(graph, [*inputs], patches)
+            return run
+        for node in graph.graph.nodes:
+            node.meta.pop("val", None)  # of the recording, which had no symbols for sizes: the cache refuses it
+        if all(value.device.type == "cpu" for value in inputs):
+            # Headers that are compiled beforehand save nothing where there is one file to compile; and what the
+            # processor says of itself need not be tried out by five more, unless the compiler is too old for it.
+            whole = {"cpp_wrapper": True, "cpp_cache_precompile_headers": False, "cpp.vec_isa_ok": True}
+            with contextlib.suppress(Exception):  # any type: what is wrong with the graph is found once more below
+                run = _standalone(graph, inputs, patches | whole)
+                return run
+        run = _standalone(graph, inputs, patches)
+    return run
+
+
+def _standalone(graph: torch.fx.GraphModule, inputs: Sequence[Tensor], patches: dict[str, Any]) -> Callable[..., Any]:
+    from torch import _inductor as inductor
+
+    options = {"config_patches": patches}
+    run: Callable[..., Any] = inductor.standalone_compile(
+        graph, [*inputs], dynamic_shapes="from_example_inputs", options=options
+    )
     return run
 
 

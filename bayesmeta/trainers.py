@@ -4,7 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,9 +17,10 @@ from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import Split
 from bayesmeta.training.evidence import fit_evidence
 from bayesmeta.training.fit import fit
-from bayesmeta.training.loop import prepare
+from bayesmeta.training.loop import prepare, require_done
 from bayesmeta.training.objectives import EvidenceProblem, Objective
 from bayesmeta.training.result import FitResult
+from bayesmeta.training.runs.folder import Resume
 from bayesmeta.wrappers.log_transformed import LogTransformed
 
 MANY = 100  # tasks: from here on a network is worth its time, and may learn what covariates do
@@ -40,6 +42,10 @@ class Training:
         progress: show a progress bar; None shows it on a terminal only.
         lr: first learning rate of gradient steps.
         device: where the learner is trained, and stays; None is where it is.
+        checkpoint: the folder that the run is kept in, as for `fit`; of several that take their time each has a folder
+            in it. None keeps nothing.
+        every: steps between two states of a run (evaluations, of a full-batch fit); None is what the training takes.
+        resume: what to do with a run that is there: "auto", "never" or None, as for `fit`.
 
     Raises:
         DataError: fewer than one step, a share outside [0, 1), a learning rate that is not positive.
@@ -55,6 +61,9 @@ class Training:
     progress: bool | None = None
     lr: float = 1e-3
     device: torch.device | None = None
+    checkpoint: Path | None = None
+    every: int | None = None
+    resume: Resume | None = None
 
     def __post_init__(self) -> None:
         """Check all of it, whether the method has a use for it or not."""
@@ -65,6 +74,19 @@ class Training:
             )
         if not 0.0 < self.lr < math.inf:
             raise DataError(f"expected a positive learning rate, got {self.lr}")
+
+    def part(self, name: str) -> "Training":
+        """The same of one of several trainings, which is kept in a folder of its own.
+
+        Args:
+            name: of the folder.
+        """
+        return self if self.checkpoint is None else replace(self, checkpoint=self.checkpoint / name)
+
+    def keeping(self) -> dict[str, Any]:
+        """The arguments of `fit` and `fit_evidence` that say where the run is kept."""
+        how_often = {} if self.every is None else {"every": self.every}
+        return {"checkpoint": self.checkpoint, "resume": self.resume, **how_often}
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,11 @@ class Trainer(ABC):
 
     @abstractmethod
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
-        """Train with the tasks as `purposes` says: in place, where what is trained is what was given."""
+        """Train with the tasks as `purposes` says: in place, where what is trained is what was given.
+
+        Raises:
+            KeyboardInterrupt: the training was stopped; where it has a checkpoint its state is kept.
+        """
 
 
 @dataclass(frozen=True)
@@ -153,7 +179,9 @@ class ByGradients(Trainer):
             validate_every=max(training.steps // LOOKS, 1),
             seed=training.seed,
             progress=training.progress,
+            **training.keeping(),
         )
+        require_done(result)
         linear = len(tasks) < MANY and any(isinstance(each, TaskCovariates) for each in learner.modules())
         remark = f"; effects of covariates are linear, as {len(tasks)} tasks do not tell curved ones" * linear
         return Trained(learner, repr(result) + remark, settling(result, training.steps))
@@ -225,7 +253,14 @@ class ByEvidence(Trainer):
     def __call__(self, learner: Learner, tasks: TaskDataset, training: Training) -> Trained:
         """Train in place."""
         most = min(training.steps, MOST_ITERATIONS)  # L-BFGS is done long before
-        result = fit_evidence(learner.to(training.device), tasks, self.problem, max_iterations=most)
+        result = fit_evidence(
+            learner.to(training.device),
+            tasks,
+            self.problem,
+            max_iterations=most,
+            **training.keeping(),
+        )
+        require_done(result)
         if result.converged:
             said = "converged: nothing more was to be gained"
         elif result.stopped_early:

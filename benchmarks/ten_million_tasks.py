@@ -184,7 +184,9 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=10_000_000)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--kills", type=int, default=3)
-    parser.add_argument("--longest", type=float, default=60.0, help="seconds after which a run is killed at the latest")
+    parser.add_argument(
+        "--longest", type=float, default=120.0, help="seconds after which a run is killed at the latest"
+    )
     parser.add_argument("--folder", type=Path, default=None, help="a disk with room for 150 bytes a task")
     parser.add_argument("--work", type=Path, default=None, help="the run itself; the benchmark starts it")
     options = parser.parse_args()

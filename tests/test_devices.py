@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 import bayesmeta as bm
+from bayesmeta.devices import device_of
 from bayesmeta.interop.arviz import to_arviz
 from bayesmeta.interop.pyro import hyper_nuts, hyper_svi, nuts, prior_predictive, svi
+from bayesmeta.linalg import cholesky_with_jitter
 from bayesmeta.predictives import Predictive
 from bayesmeta.reporting.report import report
 from tests.device import DEVICE
@@ -150,6 +152,47 @@ def test_fit_trains_where_theta_is(device: torch.device, tmp_path: Path) -> None
         learner, episodes, steps=1, batch_size=2, split=bm.tasks.ClassSplit((1, 1)), checkpoint=tmp_path / "model"
     )
     assert len(result.losses) == 1
+
+
+def test_fit_moves_the_learner_and_leaves_it_there(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    if device.type == DEVICE.type:  # torch does not know of it (which device is "auto": test_named_devices)
+        monkeypatch.setattr(
+            "bayesmeta.training.fit.device_of", lambda asked: device if asked == "auto" else device_of(asked)
+        )
+    reference = alpaca(torch.device("cpu"))
+    expected = bm.fit(reference, numbers(), steps=3, progress=False)
+    for asked in ("auto", device):
+        learner = alpaca(torch.device("cpu"))
+        result = bm.fit(learner, numbers(), steps=3, device=asked, max_skipped=1, progress=False)
+        assert result.losses == pytest.approx(expected.losses, rel=1e-5)
+        assert result.gradient_norms == pytest.approx(expected.gradient_norms, rel=1e-4)
+        same([p.detach() for p in learner.parameters()], [p.detach() for p in reference.parameters()], device)
+        on(learner.adapt(numbers().data).predict(numbers().data.x).mean, device)
+    bm.fit(learner, numbers(), steps=1, device="cpu", progress=False)
+    assert next(learner.parameters()).device.type == "cpu"
+
+
+def test_features_in_bfloat16(device: torch.device) -> None:
+    """Where the device has autocast they are those to rounding, and where it has none (as the pretended) the same."""
+    torch.manual_seed(0)
+    learner = bm.ALPaCA(bm.networks.LowPrecision(bm.MLP(1, [6, 4]))).to(device)
+    x = numbers().data.x.float()
+    features = on(learner.features(x.to(device)), device)
+    torch.testing.assert_close(features, on(learner.features.features(x.to(device)), device), rtol=0.02, atol=0.02)
+    found = losses(learner, numbers().divided(bm.tasks.PrefixSplit.at(3)))
+    assert all(bool(on(value, device).isfinite().all()) for value in found)
+
+
+def test_jitter_is_added_where_the_matrix_is(device: torch.device) -> None:
+    matrices = torch.stack([torch.ones(3, 3), torch.eye(3)]).double()
+    factors = []
+    for at in (torch.device("cpu"), device):
+        with pytest.warns(bm.PrecisionWarning, match="added to 1"):
+            factors.append(cholesky_with_jitter(matrices.to(at)))
+    same([factors[1][1]], [factors[0][1]], device)
+    torch.testing.assert_close(on(factors[1] @ factors[1].mT, device), matrices, rtol=0.0, atol=1e-7)
+    with pytest.raises(bm.InferenceError, match="in task 1, size 3, eigenvalues from -2"):
+        cholesky_with_jitter(torch.stack([torch.eye(3), torch.eye(3) - 1.0]).double().to(device))
 
 
 def images(device: torch.device) -> bm.tasks.ImageClasses:

@@ -10,7 +10,7 @@ import typer
 from bayesmeta.errors import DataError
 
 Value = str | int | float | bool | list[str]
-UNWRITTEN = ("config", "force")  # what is said of one run alone
+UNWRITTEN = ("config", "force", "checkpoint", "every", "resume")  # what is said of one run alone
 
 
 def given_by(context: typer.Context, config: Path | None) -> Path | None:

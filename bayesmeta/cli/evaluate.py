@@ -8,6 +8,8 @@ import typer
 from bayesmeta.cli.model_folders import load_model, surprise_of, tasks_to_score
 from bayesmeta.cli.options import Device, Forecast, IncludeTrained, Level, Model, Separator, Shots, TableFile, counts_of
 from bayesmeta.cli.speaking import speaker, warn
+from bayesmeta.cli.streams import evaluate_large
+from bayesmeta.cli.tables import is_large
 from bayesmeta.outputs import require_outputs, write_table
 
 
@@ -23,7 +25,11 @@ def evaluate(
     device: Device = "cpu",
     sep: Separator = None,
 ) -> None:
-    """Score a model on tasks it was not trained on, by number of support points."""
+    """Score a model on tasks it was not trained on, by number of support points.
+
+    TABLE may be a parquet file or a folder of them of any size, whose rows of a task stand one after another: from two
+    million rows on, and of a folder always, it is read some tasks at a time.
+    """
     import pandas as pd
 
     from bayesmeta.evaluation.evaluate import evaluate as evaluate_learner
@@ -33,6 +39,9 @@ def evaluate(
     from bayesmeta.unlike_tasks import unlike
 
     require_outputs({"--output": output}, {"TABLE": table}, {"MODEL": model})
+    if is_large(table):
+        evaluate_large(model, table, shots, forecast, include_trained, level, seed, output, device)
+        return
     learner, schema, extra = load_model(model, device)
     counts, (tasks, trained) = counts_of(shots), tasks_to_score(read_table(table, sep), schema, extra, include_trained)
     split = PrefixSplit if forecast else RandomSplit

@@ -1,7 +1,7 @@
 """`bayesmeta fit`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,13 +9,16 @@ from bayesmeta.cli.configuration import Config, options_of
 from bayesmeta.cli.model_folders import require_new_model, save_model, say_model
 from bayesmeta.cli.options import (
     Categorical,
+    Checkpoint,
     Covariate,
     Device,
+    Every,
     Holdout,
     LearningRate,
     Outcome,
     Random,
     Recalibrate,
+    Resume,
     Seed,
     Separator,
     Steps,
@@ -29,7 +32,7 @@ from bayesmeta.cli.options import (
     given,
 )
 from bayesmeta.cli.speaking import warn
-from bayesmeta.cli.tables import training_table
+from bayesmeta.cli.tables import SAMPLE, training_table
 from bayesmeta.errors import DataError
 from bayesmeta.outputs import write
 
@@ -58,6 +61,12 @@ def fit(
     device: Device = "cpu",
     seed: Seed = 0,
     sep: Separator = None,
+    sample: Annotated[
+        int, typer.Option(help="Tasks that are drawn from a large parquet TABLE (a folder, or over 2 million rows).")
+    ] = SAMPLE,
+    checkpoint: Checkpoint = None,
+    every: Every = None,
+    resume: Resume = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a model that is there already.")] = False,
     config: Config = None,
 ) -> None:
@@ -68,7 +77,14 @@ def fit(
     logarithm is learned), count, binary (the probability of the second of two classes). With --yerr, rows count by how
     precise they are; predict and evaluate read the column, too, of rows that have an outcome.
 
+    TABLE may be a parquet file or a folder of them of any size, whose rows of a task stand one after another. From two
+    million rows on, and of a folder always, --sample tasks are drawn at random: a prior is learned from some thousand
+    tasks. (In Python, bm.fit learns from all of a bm.tasks.ParquetTasks.)
+
     The model folder holds all options that were used: fit --config MODEL/options.toml -o OTHER repeats the run.
+
+    A training that takes hours is worth a --checkpoint: the same command with --resume auto goes on where it was
+    stopped, and ends with the model that it would have ended with.
     """
     require_new_model(output, force)
     import torch
@@ -83,10 +99,12 @@ def fit(
     from bayesmeta.tasks.dataset import TaskDataset
     from bayesmeta.trainers import Training
     from bayesmeta.training.checkpoint import require_savable
+    from bayesmeta.training.runs.signals import Stopped
 
     asked = given(lr=lr, validation=validation)
-    training = Training(steps=steps, seed=seed, device=device_of(device), **asked)
-    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random)
+    kept_in: dict[str, Any] = {"checkpoint": checkpoint, "every": every, "resume": resume}
+    training = Training(steps=steps, seed=seed, device=device_of(device), **kept_in, **asked)
+    schema, frame = training_table(table, sep, task, x, y, covariate, categorical, yerr, outcome, random, sample, seed)
     method = next(iter(recipes(schema.outcome_kind))) if method is None else method
     require_uses(method, schema.outcome_kind, asked)
     tasks = TaskDataset.from_schema(frame, schema)
@@ -106,7 +124,11 @@ def fit(
     purpose = purposes(train, chosen.train.purposes(train, training), held_out, correcting)
     for line in (*lines, purpose):
         typer.echo(line)
-    trained = chosen.train(learner, train, training)
+    try:
+        trained = chosen.train(learner, train, training)
+    except Stopped:
+        typer.echo(f"stopped: the run is in {checkpoint}, and goes on with --resume auto", err=True)
+        raise typer.Exit(130) from None
     learner, found = trained.learner, [f"{method} on {train!r}: {trained.account}"]
     if correcting is not None:
         learner, said = corrected(learner, correcting, schema, seed)

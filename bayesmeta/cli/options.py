@@ -54,6 +54,25 @@ Steps = Annotated[int, typer.Option(help="Gradient steps.")]
 LearningRate = Annotated[
     float | None, typer.Option(help="First learning rate of methods trained by gradients; .001 by default.")
 ]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder that keeps what is trained as it goes, so that it goes on after a kill, Ctrl-C or SIGTERM."
+    ),
+]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        help="Steps between two states in --checkpoint; 500 by default, and 50 of methods fitted by evidence."
+    ),
+]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        help="auto: go on with the run in --checkpoint, or begin where there is none. never: begin anew in its place. "
+        "By default one that has not come to its end is not replaced."
+    ),
+]
 Holdout = Annotated[float, typer.Option(help="Share of the tasks to leave for evaluate.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 Separator = Annotated[str | None, typer.Option(help="Between cells: a character, tab or space; found out by default.")]

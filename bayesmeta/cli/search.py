@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bayesmeta.cli.model_folders import save_model, say_model
-from bayesmeta.cli.options import Categorical, Holdout, Outcome, Seed, Separator, TableFile, Task, X, Y, whole_numbers
+from bayesmeta.cli.options import (
+    Categorical,
+    Checkpoint,
+    Every,
+    Holdout,
+    Outcome,
+    Seed,
+    Separator,
+    TableFile,
+    Task,
+    X,
+    Y,
+    given,
+    whole_numbers,
+)
 from bayesmeta.cli.tables import training_table
 from bayesmeta.outputs import require_outputs
 
@@ -45,12 +59,14 @@ def search(
     holdout: Holdout = 0.0,
     seed: Seed = 0,
     sep: Separator = None,
+    checkpoint: Checkpoint = None,
+    every: Every = None,
 ) -> None:
     """Look for the network with which a method predicts tasks best that it was not trained on.
 
     It starts with one layer and adds one to the best, round by round; a Gaussian process over networks says which are
-    worth a trial. A search that was stopped goes on where it was when it is run again. The report says which
-    differences are within noise.
+    worth a trial. A search that was stopped goes on where it was when it is run again: with the trial that it was at
+    or, with --checkpoint, in the middle of it. The report says which differences are within noise.
     """
     from bayesmeta.recipes import network_recipe, network_recipes
     from bayesmeta.tasks.dataset import TaskDataset
@@ -58,6 +74,7 @@ def search(
     from bayesmeta.training.architectures.search import ArchitectureSearch
     from bayesmeta.training.architectures.spaces import DenseSpace
     from bayesmeta.training.checkpoint import require_savable
+    from bayesmeta.training.runs.signals import Stopped
     from bayesmeta.wrappers.stacked import Stacked
 
     require_outputs({"--output": output}, {"TABLE": table}, {} if model is None else {"--model": model})
@@ -77,9 +94,15 @@ def search(
     if model is not None:
         require_savable(Stacked({"a": make(space.network(space.all()[0]))}, {"a": 1.0}), model)
     typer.echo(f"{len(train)} tasks to train on, {len(judged)} to score networks on, {len(space.all())} networks")
-    found = ArchitectureSearch(
+    looking = ArchitectureSearch(
         space, make, Steps(tuple(counts)), candidates=candidates, objective=chosen.train.objective, seed=seed
-    ).run(train, judged, output, progress=sys.stderr.isatty())
+    )
+    shown = sys.stderr.isatty()
+    try:
+        found = looking.run(train, judged, output, checkpoint=checkpoint, progress=shown, **given(every=every))
+    except Stopped:
+        typer.echo(f"stopped: the same command goes on in the middle of the trial in {checkpoint}", err=True)
+        raise typer.Exit(130) from None
     typer.echo(str(found))
     typer.echo(f"{len(found.trials)} trials written to {output}")
     if model is not None:

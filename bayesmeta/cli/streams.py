@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from bayesmeta.cli.model_folders import load_model
+from bayesmeta.cli.options import counts_of
 from bayesmeta.cli.speaking import speaker
 from bayesmeta.errors import DataError
+from bayesmeta.outputs import write_table
 
 
 def predict_stream(
@@ -54,3 +56,34 @@ def share_of(part: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
         raise DataError(f"expected --part k/n, such as 2/8 for the second of eight shares, got {part!r}")
     return int(found[1]), int(found[2])
+
+
+def evaluate_large(
+    model: Path,
+    table: Path,
+    shots: str,
+    forecast: bool,
+    include_trained: bool,
+    level: float,
+    seed: int,
+    output: Path | None,
+    device: str,
+) -> None:
+    """Score a model on the tasks of a parquet table that is larger than memory.
+
+    The arguments are those of evaluate. Raises DataError where all tasks are of the training.
+    """
+    from bayesmeta.evaluation.streamed import evaluate_stream
+    from bayesmeta.tasks.parquet_tasks import ParquetTasks
+    from bayesmeta.tasks.source import PrefixSplit, RandomSplit
+
+    learner, schema, extra = load_model(model, device)
+    trained = frozenset(() if include_trained else extra.get("trained_on", ()))
+    split = PrefixSplit if forecast else RandomSplit
+    tasks = ParquetTasks(table, schema)
+    result = evaluate_stream(learner, tasks, counts_of(shots), split=split, level=level, seed=seed, without=trained)
+    say = speaker(output)
+    say(str(result))
+    if output is not None:
+        write_table(result.table().reset_index(), output)
+        say(f"table written to {output}")

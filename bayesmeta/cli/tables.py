@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from bayesmeta.table_files import Table
     from bayesmeta.tasks.table import Schema
 
+LARGE = 2_000_000  # rows of a parquet file from which on it is read some tasks at a time
+SAMPLE = 20_000  # tasks of such a table that a model is learned from
+
 
 def asked_outcomes(outcome: str | None, count: int) -> "Outcomes | None":
     """What a user says that outcomes are.
@@ -33,6 +36,36 @@ def asked_outcomes(outcome: str | None, count: int) -> "Outcomes | None":
     return None if outcome is None else kinds[outcome]
 
 
+def is_large(table: Path) -> bool:
+    """Whether a table is parquet that is not read at once: a folder, or a file of more than two million rows."""
+    from bayesmeta.tasks.parquet_source import ParquetSource, is_parquet
+
+    return is_parquet(table) and (table.is_dir() or ParquetSource.of(table).rows > LARGE)
+
+
+def sampled(table: Path, task: str, y: list[str], tasks: int, seed: int) -> "Table":
+    """Tasks of a large table, drawn at random, with all of their rows; what they are is said.
+
+    Args:
+        table: parquet files.
+        task: the column with the task's name.
+        y: outcome columns.
+        tasks: how many are drawn.
+        seed: of the choice.
+
+    Raises:
+        DataError: an unknown column, or a task whose rows do not stand one after another.
+    """
+    from bayesmeta.table_files import Table
+    from bayesmeta.tasks.parquet_tasks import ParquetTasks
+    from bayesmeta.tasks.table import Schema
+
+    every = ParquetTasks(table, Schema(task, x=(), y=tuple(y)))
+    if len(every) > tasks:
+        note(f"{tasks:,} of the {len(every):,} tasks of {table.name} are drawn to learn from: --sample says how many")
+    return Table(every.frame(tasks, seed), table.name, None, ())
+
+
 def training_table(
     table: Path,
     sep: str | None,
@@ -44,10 +77,15 @@ def training_table(
     yerr: list[str] | None,
     outcome: str | None,
     random: list[str] | None = None,
+    sample: int = SAMPLE,
+    seed: int = 0,
 ) -> "tuple[Schema, pd.DataFrame]":
     """What the columns of a table to learn from are, and its cells; what is unusual in the file is said.
 
-    The arguments are the options of fit. Raises DataError where the table is not what they say.
+    The arguments are the options of fit; of a large table some tasks are drawn.
+
+    Raises:
+        DataError: the table is not what they say.
     """
     from bayesmeta.outcomes import Labels, Numbers
     from bayesmeta.table_account import hint_of_counts
@@ -56,7 +94,7 @@ def training_table(
     from bayesmeta.tasks.table import Schema
 
     asked = asked_outcomes(outcome, len(y))
-    read = read_table(table, sep)
+    read = sampled(table, task, y, sample, seed) if is_large(table) else read_table(table, sep)
     varying = [name for name in random or () if name not in (covariate or ())]
     if varying:
         raise DataError(f"expected --random to name a column that --covariate names, too, got {varying[0]!r}")

@@ -83,7 +83,8 @@ class Examples(InShort):
         """
         classes = Classes.of(labels, mask, num_classes)
         targets = one_hot(labels, classes.num_classes, mask).to(rows.dtype)
-        return cls(torch.where(mask[..., None], rows, 0.0), targets, mask, classes)
+        is_full = not torch.compiler.is_compiling() and bool(mask.all())  # recorded code decides nothing
+        return cls(rows if is_full else torch.where(mask[..., None], rows, 0.0), targets, mask, classes)
 
 
 class Scores(InShort, ABC):

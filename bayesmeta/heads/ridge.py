@@ -49,7 +49,8 @@ class RidgeHead(Head):
     def solve(self, examples: Examples) -> "RidgeScores":
         deviation = self.ridge().to(examples.rows.dtype).rsqrt()
         root = examples.weights.sqrt()[..., None]
-        belief = linear_gaussian.condition(root * examples.rows * deviation, root * examples.targets, examples.mask)
+        # numbers of points before numbers of features: each copy of many features is as dear as all else
+        belief = linear_gaussian.condition(root * deviation * examples.rows, root * examples.targets, examples.mask)
         return RidgeScores(belief, deviation)
 
 
@@ -67,5 +68,5 @@ class RidgeScores(Scores):
 
     @override
     def at(self, rows: Float[Tensor, "B M F"]) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M 1"]]:
-        mean, variance = self.belief.predict(rows * self.deviation)
-        return mean, variance[..., None]
+        mean, variance = self.belief.predict(rows)  # linear and quadratic in the rows, which are not whitened here
+        return mean * self.deviation, variance[..., None] * self.deviation.square()

@@ -13,6 +13,7 @@ from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
 from bayesmeta.typing import Params
 
 LARGEST_R_HAT, MOST_DIVERGENT = 1.1, 0.05  # what is not warned of yet
+CAREFUL = 0.95  # the target acceptance that is advised
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,11 +69,12 @@ class Chains:
         return torch.stack([value.reshape(len(value), -1).amax(1) for value in self.r_hat.values()]).amax(0)
 
 
-def warn_unless_converged(chains: Chains) -> None:
-    """Warn, on behalf of the function that calls it, of chains that are not to be trusted.
+def warn_unless_converged(chains: Chains, target_acceptance: float) -> None:
+    """Warn, on behalf of the function that calls it, of chains that are not to be trusted, and say what helps.
 
     Args:
         chains: of all tasks.
+        target_acceptance: what their step size aimed at.
 
     Warns:
         ConvergenceWarning: the chains of a task disagree (R-hat above 1.1, or none), or more than 1 in 20 of its
@@ -84,17 +86,28 @@ def warn_unless_converged(chains: Chains) -> None:
         >>> chains = Chains({"u": torch.randn(2, 100, 1) + modes}, none, none, none, none, torch.ones(1))
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
-        ...     warn_unless_converged(chains)
-        >>> str(caught[0].message).split(" (")[0]
-        'the chains of 1 of 1 tasks disagree'
+        ...     warn_unless_converged(chains, target_acceptance=0.8)
+        >>> message = str(caught[0].message)
+        >>> message.split(" (")[0], "target_acceptance=0.95" in message
+        ('the chains of 1 of 1 tasks disagree', True)
     """
+    if target_acceptance < CAREFUL:
+        shorter = f"target_acceptance={CAREFUL} in place of {target_acceptance:g} (shorter steps enter a funnel's neck)"
+    else:
+        shorter = f"a target_acceptance above {target_acceptance:g}"
+    other = (
+        "phi in a form nearer to a Gaussian (non-centred: location + scale z, with z drawn in its place; logarithms of "
+        "scales), or what is linear and Gaussian integrated out (a closed form, the evidence)"
+    )
     worst = chains.worst_r_hat
     agree = worst <= LARGEST_R_HAT  # false for NaN
     if not bool(agree.all()):
         count, task = int((~agree).sum()), int(worst.nan_to_num(nan=math.inf).argmax())
+        least = min(float(each[task].min()) for each in chains.effective_draws.values())
         warnings.warn(
-            f"the chains of {count} of {len(worst)} tasks disagree (R-hat {worst[task]:.2f} in task {task}): "
-            "draw more, warm up longer, or write phi so that its density is nearer to a Gaussian",
+            f"the chains of {count} of {len(worst)} tasks disagree (R-hat {worst[task]:.2f} in task {task}, whose "
+            f"draws are worth {least:.0f} independent ones): try {shorter}; more draws and more warm-up (num_draws, "
+            f"num_warmup); {other}",
             ConvergenceWarning,
             stacklevel=3,
         )
@@ -103,7 +116,7 @@ def warn_unless_converged(chains: Chains) -> None:
         task = int(share.argmax())
         warnings.warn(
             f"{share[task]:.0%} of the trajectories of task {task} diverge: parts of its density may be left out; "
-            "raise target_acceptance, or write phi so that its density is nearer to a Gaussian",
+            f"try {shorter}; {other}",
             ConvergenceWarning,
             stacklevel=3,
         )

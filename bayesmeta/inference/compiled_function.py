@@ -1,8 +1,8 @@
 """A function of tensors as compiled code that is kept: for loops that call it thousands of times.
 
 Whatever the function takes from elsewhere (theta, data) becomes an input of the recording, and what follows from that
-alone is computed once. So two recordings that differ in the values of these alone are the same program, which is compiled
-once in a process: adapting to other tasks of the same shape compiles nothing.
+alone is computed once. So two recordings that differ in the values of these alone are the same program, which is
+compiled once in a process: adapting to other tasks of the same shape compiles nothing.
 """
 
 from collections import OrderedDict
@@ -67,6 +67,14 @@ def compiled(
 
     Raises:
         UnsupportedError: it cannot be recorded, or not compiled.
+
+    Example:
+        A log joint is compiled with the sampler's own step, as compiling takes too long for an example:
+
+        >>> import bayesmeta as bm
+        >>> quick = bm.inference.NUTS(num_chains=4, num_draws=1000, num_warmup=1000, compile=True)
+        >>> quick.compile
+        True
     """
     graph, values = recorded(function, inputs, name)
     given = [*inputs, *values]
@@ -87,13 +95,25 @@ def compiled(
     return lambda *tensors: program(*tensors, *values)
 
 
+def num_programs() -> int:
+    """How many compiled programs are kept in this process.
+
+    Example:
+        >>> num_programs() <= 16
+        True
+    """
+    return len(_programs)
+
+
 def _lifted(graph: fx.GraphModule) -> list[Tensor]:
     """Make inputs of what does not depend on the inputs, and return its values."""
     known: dict[fx.Node, Any] = {}
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             known[node] = getattr(graph, node.target)
-        elif node.op == "call_function" and node.all_input_nodes and all(each in known for each in node.all_input_nodes):
+        elif (
+            node.op == "call_function" and node.all_input_nodes and all(each in known for each in node.all_input_nodes)
+        ):
             schema = getattr(node.target, "_schema", None)
             if schema is None or not (schema.is_mutable or torch.Tag.nondeterministic_seeded in node.target.tags):
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)

@@ -92,8 +92,10 @@ class _Kept(NamedTuple):
     def of(cls, flat: Sequence[Any], count: int, layers: int) -> "_Kept":
         """The opposite of `flat`, for so many parameters and layers."""
         ends = [count + i * layers for i in range(5)]
-        parts = [flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-        return cls(*parts, *flat[ends[-1] :])
+        parameters, inputs, slopes, bends, deltas = (
+            flat[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)
+        )
+        return cls(parameters, inputs, slopes, bends, deltas, flat[-2], flat[-1])
 
 
 class _Steps(torch.autograd.Function):
@@ -224,18 +226,14 @@ def _sum(total: Tensor | None, value: Tensor) -> Tensor:
     return value if total is None else total + value
 
 
-def _times(
-    total: Tensor | None, left: Float[Tensor, "B N I"], right: Float[Tensor, "B I O"]
-) -> Float[Tensor, "B N O"]:
+def _times(total: Tensor | None, left: Float[Tensor, "B N I"], right: Float[Tensor, "B I O"]) -> Float[Tensor, "B N O"]:
     """total + left right. Products of one column are elementwise ones, which are faster."""
     if left.shape[-1] == 1:
         return left * right if total is None else torch.addcmul(total, left, right)
     return left @ right if total is None else torch.baddbmm(total, left, right)
 
 
-def _outer(
-    total: Tensor | None, left: Float[Tensor, "B N O"], right: Float[Tensor, "B N I"]
-) -> Float[Tensor, "B O I"]:
+def _outer(total: Tensor | None, left: Float[Tensor, "B N O"], right: Float[Tensor, "B N I"]) -> Float[Tensor, "B O I"]:
     """total + Σ_n left_n right_nᵀ."""
     if right.shape[-1] == 1:
         return _sum(total, (left * right).sum(1)[..., None])

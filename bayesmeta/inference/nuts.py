@@ -56,15 +56,20 @@ def nuts(
         generator: of the randomness; the global one when None.
         metric: how the scales of phi are learned; `DiagonalMetric()` by default.
         target_acceptance: the acceptance probability that the step size aims at; nearer to 1 for densities whose
-            curvature varies.
+            curvature varies, as of funnels: .95.
         max_depth: a trajectory has at most 2^max_depth - 1 leapfrog steps.
+        compile: whether a step of all rows is code that inductor compiles: about four times as fast for dozens of rows,
+            after half a minute the first time. It is kept, in this process, for log joints of the same operations and
+            shapes. The log joint must be tensor operations alone, and sees no values while it is recorded.
 
     Warns:
-        ConvergenceWarning: chains that disagree (R-hat above 1.1), or more than 1 in 20 divergent trajectories.
+        ConvergenceWarning: chains that disagree (R-hat above 1.1), or more than 1 in 20 divergent trajectories. It says
+            what to try.
 
     Raises:
         DataError: fewer than 4 draws or 20 transitions of warm-up, a target outside (0, 1), a depth below 1.
-            InferenceError: a start without a finite log joint; the error's `task` is its position.
+            InferenceError: a start without a finite log joint; the error's `task` is its position. UnsupportedError:
+            the log joint cannot be compiled.
 
     Example:
         >>> mean = torch.tensor([3.0, -1.0], dtype=torch.float64)  # two tasks, whose phi is N(mean, 1)
@@ -100,9 +105,10 @@ def nuts(
     run = sampler.run(target, target.at(run.last), num_warmup - done, run.step)
     run = sampler.run(target, target.at(run.last), num_draws, run.step.settled(), learns=False)
     numbers = run.records.permute(2, 0, 3, 1)  # chains S B P+4
-    draws, statistics = _unflatten(numbers[..., : target.size], shapes), numbers[..., target.size :].unbind(-1)
-    chains = Chains(draws, *statistics, run.step.current[0])
-    warn_unless_converged(chains)
+    value, divergent, acceptance, leapfrogs = numbers[..., target.size :].unbind(-1)
+    phi = _unflatten(numbers[..., : target.size], shapes)
+    chains = Chains(phi, value, divergent, acceptance, leapfrogs, run.step.current[0])
+    warn_unless_converged(chains, target_acceptance)
     return chains
 
 
@@ -118,6 +124,8 @@ class NUTS(Described):
         metric: how the scales of phi are learned; `DiagonalMetric()` by default.
         target_acceptance: the acceptance probability that the step size aims at.
         max_depth: a trajectory has at most 2^max_depth - 1 leapfrog steps.
+        compile: whether a step of all chains is compiled, as `nuts` says: worth it for thousands of transitions, or for
+            many batches of tasks of the same shape.
 
     Raises:
         DataError: fewer than two chains, which could not be compared.
@@ -187,8 +195,8 @@ class _Target:
 
     Rows are the last axes, `chains B`, of all tensors here: a number of every row lies in one piece of memory, and one
     operation serves all rows. A *point* is `2P+1 chains B`: phi, the gradient, the value. With the momentum in front
-    it is an *end* of a trajectory, `3P+1 chains B`. One tensor in place of four, as what a step costs for small tasks is
-    the number of operations. phi stands in its own units; momenta are those of z, phi = T z, and have unit mass.
+    it is an *end* of a trajectory, `3P+1 chains B`. One tensor in place of four, as what a step costs for small tasks
+    is the number of operations. phi stands in its own units; momenta are those of z, phi = T z, and have unit mass.
     """
 
     def __init__(self, log_joint: LogJoint, shapes: dict[str, torch.Size], root: Tensor) -> None:
@@ -242,7 +250,7 @@ class _StepSize(NamedTuple):
     anchor: Float[Tensor, "chains B"]  # what the logarithm is drawn to
     error: Float[Tensor, "chains B"]
     average: Float[Tensor, "chains B"]
-    count: Float[Tensor, "chains B"]
+    learnings: Float[Tensor, "chains B"]  # how many steps so far
 
     @staticmethod
     def of(initial: Float[Tensor, "chains B"]) -> "_StepSize":
@@ -254,7 +262,7 @@ class _StepSize(NamedTuple):
         self, where: Bool[Tensor, "chains B"], acceptance: Float[Tensor, "chains B"], target: float
     ) -> "_StepSize":
         """After one step in the rows whose trajectory has ended."""
-        count = self.count + where
+        count = self.learnings + where
         error = self.error.lerp(target - acceptance, where / (count + 10.0))
         log_step = torch.addcmul(self.anchor, count.sqrt(), error, value=-20.0)
         average = self.average.lerp(log_step, where * count.clamp(min=1.0) ** -0.75)
@@ -462,7 +470,7 @@ class _Sampler:
     ) -> None:
         self.generator, self.compile = generator, compile
         self.trees = _Trees(max_depth, acceptance, device)
-        self._programs: dict[int, Callable[..., Sequence[Tensor]]] = {}
+        self._programs: dict[tuple[int, int], Callable[..., Sequence[Tensor]]] = {}
 
     def reasonable_step(self, target: _Target, point: Tensor) -> _StepSize:
         """Doubled or halved from 1 until one step of a task's chains is accepted about half of the time."""
@@ -490,8 +498,8 @@ class _Sampler:
         # rows that are done go on, into the last place, until all are
         records = start.new_zeros(count + 1, target.size + 4, *start.shape[1:])
         learned = torch.tensor(count if learns else 0, device=start.device)
-        leaves = 0
-        for chance in self._chances(target.size, start):
+        levels = max_depth
+        for leaves, chance in enumerate(self._chances(target.size, start)):
             if leaves % LOOK_EVERY == 0:
                 least, longest = torch.stack([rows.done.min(), rows.goal.max()]).tolist()
                 if least >= count:
@@ -502,7 +510,6 @@ class _Sampler:
             rows, step, record, place, kept = self._leaf(target, rows, saved, chance, step, learned, levels)
             records.scatter_(0, index.expand(1, *record.shape), record[None])
             saved.scatter_(0, place.expand(1, *kept.shape), kept[None])
-            leaves += 1
         raise AssertionError("chance does not end")
 
     def _leaf(
@@ -520,8 +527,9 @@ class _Sampler:
             return self.trees.leaf(target, rows, saved, chance, step, count, levels)
         # a program for trees of usual length, another for the longest
         levels = min(COMPILED_LEVELS if levels <= COMPILED_LEVELS else MOST_LEVELS, self.trees.max_depth)
+        key = levels, target.root.ndim
         inputs = [target.root, saved, count, *rows, *chance, *step]
-        if levels not in self._programs:
+        if key not in self._programs:
             split = len(rows), len(rows) + len(chance)
 
             def leaf(root: Tensor, saved: Tensor, count: Tensor, *values: Tensor) -> list[Tensor]:
@@ -530,8 +538,8 @@ class _Sampler:
                 after = self.trees.leaf(here, *given, _StepSize(*values[split[1] :]), count, levels)
                 return [*after.step._replace(anchor=after.step.error), *after.rows, *after[2:]]
 
-            self._programs[levels] = compiled(leaf, inputs, "a log joint")
-        *values, record, place, kept = self._programs[levels](*inputs)
+            self._programs[key] = compiled(leaf, inputs, "a log joint")
+        *values, record, place, kept = self._programs[key](*inputs)
         size = len(step)
         after = _StepSize(*values[:size])._replace(anchor=step.anchor)
         return _Leaf(_Rows(*values[size:]), after, record, place, kept)

@@ -95,7 +95,7 @@ class DenseMetric(Metric):
 
 
 def times_root(root: Float[Tensor, "B P P"], v: Float[Tensor, "P chains B"]) -> Float[Tensor, "P chains B"]:
-    """T v for each row, which are the last axes: z in the units of the log joint; with Tᵀ in place of T, a gradient in z.
+    """T v for each row, which are the last axes: z in the units of the log joint. With Tᵀ, a gradient in those of z.
 
     Args:
         root: T of each task, or its transpose.

@@ -34,6 +34,10 @@ class Mean:
         return tangent
 
 
+ITSELF = Mean()
+"""m(f) = f."""
+
+
 class Probability(Mean):
     """m(f) = sigmoid(f): the probability of class 1, output by output.
 
@@ -90,7 +94,7 @@ class Score:
 
     weight: Float[Tensor, "B N #K"]
     y: Float[Tensor, "B N K"]
-    mean: Mean = Mean()
+    mean: Mean = ITSELF
 
     def __call__(self, f: Float[Tensor, "B N K"]) -> Float[Tensor, "B N K"]:
         """The derivative at f.

@@ -315,7 +315,8 @@ class FactoredJacobian(Jacobian):
 
     def _inner(self, left: Factor, right: Factor) -> Tensor:
         """a·a' of all pairs of rows."""
-        assert left.inputs is not None and right.inputs is not None
+        assert left.inputs is not None
+        assert right.inputs is not None
         inner = left.inputs @ right.inputs.mT
         counts = left.delta.shape[2], right.delta.shape[2]
         if max(counts) > 1:
@@ -330,13 +331,15 @@ class FactoredJacobian(Jacobian):
             product = left.delta.flatten(1, 2) @ right.delta.flatten(1, 2).mT
             return product if left.inputs is None else product * self._inner(left, right)
         own, (rows, columns) = factor.wide, (factor.delta.shape[1:3].numel(), right.delta.shape[1:3].numel())
-        assert own.inputs is not None and right.inputs is not None
+        assert own.inputs is not None
+        assert right.inputs is not None
         size, width = own.delta.shape[-1], own.inputs.shape[-1]
         if rows * columns * (size + width) >= (rows + columns) * size * width:
             return _dense_times(factor, value).flatten(1, 2) @ right.dense().flatten(1, 2).mT
         # Σ_oi δ_o δ'_o d_oi a_i a'_i: with few points pairs of rows are fewer numbers than rows times weights
         scale = value.dense() if isinstance(value, OuterProduct) else value
-        a, b = (each.inputs.repeat_interleave(each.delta.shape[2], 1) for each in (own, right))
+        a = own.inputs.repeat_interleave(own.delta.shape[2], 1)
+        b = right.inputs.repeat_interleave(right.delta.shape[2], 1)
         inner = (a[:, :, None] * b[:, None]).flatten(1, 2) @ scale.double().mT  # B NKMK O
         pairs = own.delta.flatten(1, 2)[:, :, None] * right.delta.flatten(1, 2)[:, None]
         return (pairs.flatten(1, 2) * inner).sum(-1).unflatten(1, (rows, columns))

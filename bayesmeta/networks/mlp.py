@@ -135,8 +135,9 @@ class MLP(DenseNetwork):
 
     def _steps(self, phi: Params, size: int) -> Iterator[tuple[Tensor, Tensor, nn.Module]]:
         """Weights and bias of each dense layer, `B O I` and `B O`, and its activation."""
-        for index in range(0, len(self.layers), 2):
-            layer, activation = self.layers[index], self.layers[index + 1]
+        layers = list(self.layers)
+        for index in range(0, len(layers), 2):
+            layer, activation = layers[index], layers[index + 1]
             assert isinstance(layer, nn.Linear)
             weight, bias = phi.get(f"layers.{index}.weight"), phi.get(f"layers.{index}.bias")
             yield (

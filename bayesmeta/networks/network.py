@@ -233,7 +233,7 @@ class DenseOutput(WholeNetwork):
             phi: as for `stacked`; of the output layer alone it matters.
             rows: the features.
         """
-        _, weight, bias = self.parts(phi, rows.shape[0])
+        weight, bias = self._output(phi, rows.shape[0])
         return affine(bias, rows, weight)
 
     @override
@@ -249,9 +249,11 @@ class DenseOutput(WholeNetwork):
 
     def parts(self, phi: Params, size: int) -> tuple[Params, Tensor, Tensor]:
         """phi of the features by their own names; weight and bias of the output, `B K F` and `B K`."""
+        return beneath(phi), *self._output(phi, size)
+
+    def _output(self, phi: Params, size: int) -> tuple[Tensor, Tensor]:
         weight, bias = phi.get("output.weight"), phi.get("output.bias")
         return (
-            beneath(phi),
             self.output.weight.expand(size, -1, -1) if weight is None else weight,
             self.output.bias.expand(size, -1) if bias is None else bias,
         )

@@ -31,8 +31,8 @@ class DenseGaussianPredictive(JointGaussianPredictive):
 
     Attributes:
         location: the mean, `B M C`, units of y.
-        point_covariance: the covariance of f at each point over outputs, `B M C C`, squared units of y, or what computes
-            it: called where it is asked for (`blocks`), as the joint density does not need it.
+        point_covariance: the covariance of f at each point over outputs, `B M C C`, squared units of y; or what
+            computes it, which is called where `blocks` is asked for, as the joint density does not need it.
         latent_covariance: computes the covariance of f over all points, `B MC MC`, squared units of y; called only
             where the joint distribution is asked for.
         noise_covariance: Σ, the noise covariance, `C C`, squared units of y.

@@ -108,7 +108,9 @@ def write_part(job: Job, number: int) -> Account:
     columns = list(dict.fromkeys([*job.names, *columns_of(job.schema, job.known), *job.columns]))
     learner, schema = job.learner.frozen(), out_schema(job)
     chunks = whole_tasks(job.source, job.names, piece, columns, job.rows)
-    with job.folder.writing(number) as file, pyarrow_parquet().ParquetWriter(file, schema) as writer:
+    texts = [each.name for each in schema if not pa.types.is_primitive(each.type)]  # of numbers few are there twice
+    pq = pyarrow_parquet()
+    with job.folder.writing(number) as file, pq.ParquetWriter(file, schema, use_dictionary=texts or False) as writer:
         while True:
             with account.timed("reading"):
                 chunk = next(chunks, None)

@@ -18,6 +18,7 @@ from bayesmeta.errors import DataError, OutcomeWarning, ShapeError
 from bayesmeta.flat import FlatData, alike
 from bayesmeta.frame_kinds import as_pandas
 from bayesmeta.learner import Learner
+from bayesmeta.linalg import counting_jitter
 from bayesmeta.one_line import several
 from bayesmeta.outcomes import Outcomes
 from bayesmeta.rounding import columns
@@ -376,7 +377,7 @@ class TaskDataset(TaskSource):
 
 
 def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, in which each column is warned of once, by its name where an argument knows it.
+    """The function, in which each column is warned of once, by its name where an argument knows it; so is jitter.
 
     Example:
         >>> import warnings
@@ -396,7 +397,7 @@ def naming_columns(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         known = (getattr(value, "schema", value) for value in (*args, *kwargs.values()))
         schema = next((value for value in known if isinstance(value, Schema)), None)
-        with columns() if schema is None else columns(schema.x_names, schema.y):
+        with counting_jitter(), columns() if schema is None else columns(schema.x_names, schema.y):
             return function(*args, **kwargs)
 
     return call

@@ -2,10 +2,10 @@
 
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +24,16 @@ from bayesmeta.tasks.parquet_schema import schema_of
 from bayesmeta.tasks.parquet_source import ParquetSource
 from bayesmeta.tasks.source import Split, TaskSource
 from bayesmeta.tasks.table import Schema, observed
-from bayesmeta.tasks.task_runs import Runs, each_once
+from bayesmeta.tasks.task_runs import Piece, Runs, each_once, whole_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEMORY = 2**30  # bytes of row groups that are kept decoded
 ANCHOR = 2**10  # tasks whose first row is found by adding up
 POOLED = 20_000  # tasks whose points statistics are taken of
 NEAR = 16  # row groups that they are from
+PART = 2**20  # rows that are looked at at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +261,46 @@ class ParquetTasks(TaskSource):
         positions = self._drawn(some(num_tasks, "num_tasks", "task"), generator_of(seed), None)
         flat, names = self._read(np.sort(positions))
         return TaskDataset(flat, names, self.schema)
+
+    def frame(self, num_tasks: int, seed: int = 0) -> "pd.DataFrame":
+        """All rows and columns of tasks drawn at random, in the order of the table, whose rows are the index.
+
+        Args:
+            num_tasks: how many tasks; all, where there are no more.
+            seed: of the choice.
+        """
+        import pandas as pd
+
+        chosen = np.zeros(len(self.index.counts), dtype=bool)
+        chosen[self._drawn(some(num_tasks, "num_tasks", "task"), generator_of(seed), None)] = True
+        return pd.concat(list(self._frames(self.source.schema.names, lambda tasks: chosen[tasks], PART)))
+
+    def parts(self, rows: int = PART) -> "Iterator[TaskDataset]":
+        """All tasks in the order of the table, some at a time, each of them whole.
+
+        Args:
+            rows: of the table at a time, about.
+        """
+        columns = list(dict.fromkeys([*self.schema.columns, *self.schema.y, *self.schema.yerr]))
+        for frame in self._frames(columns, self._has, some(rows, "rows", "row")):
+            if self.schema.has_outcome(frame).any():
+                yield TaskDataset.from_schema(frame, self.schema)
+
+    def _frames(
+        self, columns: Sequence[str], chosen: Callable[[np.ndarray], np.ndarray], rows: int
+    ) -> "Iterator[pd.DataFrame]":
+        """The rows of chosen tasks, some tasks at a time."""
+        import pandas as pd
+
+        whole, seen = Piece(0, self.source.rows, len(self.index.counts)), 0
+        names = (*self.schema.within, self.schema.task)
+        for row, table, starts in whole_tasks(self.source, names, whole, columns, rows):
+            tasks = np.arange(seen, seen + len(starts) - 1)
+            seen += len(tasks)
+            places = np.flatnonzero(np.repeat(chosen(tasks), np.diff(starts)))
+            frame = table.take(places).to_pandas(split_blocks=True)
+            frame.index = pd.RangeIndex(row, row + table.num_rows)[places]
+            yield frame
 
     @override
     def draw(self, num_tasks: int, split: Split, generator: torch.Generator) -> TaskBatch:

@@ -1,8 +1,10 @@
 """The whole meta-step as compiled code: losses of a batch of tasks and their gradient in theta, inner loop included."""
 
+import contextlib
 import math
+import os
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,7 @@ from bayesmeta.torch_private import compile_graph, record_graph, tables
 
 PLAIN = {bool, int, float, str, type(None)}
 MAX_STATES = 8  # switches are few
+KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
 
 
 Program = Callable[..., Sequence[Tensor]]
@@ -37,8 +40,10 @@ class CompiledStep(InShort):
     The step is recorded once as a graph of tensor operations, in which the derivatives of an inner loop
     (`torch.autograd.grad` with `create_graph=True`) and the meta-gradient are operations like any other, and compiled:
     seconds to a minute, for every new number of tasks, precision, device, number of threads and set of trained
-    parameters. What is compiled for N support and M query points serves fewer as well: batches are padded, which by
-    contract changes nothing, and where they outgrow the padding it grows by at least a quarter.
+    parameters. With torch 2.8 or later the code is kept, so that another process has it in a second or two: in the
+    folder that the environment's TORCHINDUCTOR_CACHE_DIR names, or else in `~/.cache/bayesmeta/compiled`. What is
+    compiled for N support and M query points serves fewer as well: batches are padded, which by contract changes
+    nothing, and where they outgrow the padding it grows by at least a quarter.
 
     A recording knows no values, so a loss must not depend on them other than through tensor operations: `bool(tensor)`,
     `.item()`, `x[mask]` and `.numpy()` raise. While a loss is recorded `torch.compiler.is_compiling()` is true, for
@@ -181,7 +186,8 @@ class CompiledStep(InShort):
         detached = [value.detach() for value in inputs]
         graph, reached = self._recorded(detached)
         try:
-            run = compile_graph(graph, detached)
+            with _kept_code():
+                run = compile_graph(graph, detached)
         except Exception as error:  # all of it is torch's own code, and its errors have no common base
             raise UnsupportedError(
                 f"expected to compile the loss of {type(self.learner).__name__} with inductor, got "
@@ -248,6 +254,31 @@ class CompiledStep(InShort):
             return each.detach(), loss.detach(), *gradients
 
         return record_graph(step, inputs), reached
+
+
+@contextlib.contextmanager
+def _kept_code() -> Iterator[None]:
+    """Where inductor keeps what it compiles: in the folder that TORCHINDUCTOR_CACHE_DIR names, or in the user's cache.
+
+    torch's own choice is among temporary files, where it may be gone tomorrow.
+    """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "bayesmeta" / "compiled"
+    if KEPT_IN in os.environ or not _can_be_made(folder):
+        yield
+        return
+    os.environ[KEPT_IN] = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(KEPT_IN, None)
+
+
+def _can_be_made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def _shared(inputs: list[Tensor], outputs: list[Tensor]) -> list[int]:

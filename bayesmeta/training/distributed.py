@@ -195,13 +195,13 @@ class Processes:
             BayesMetaError: something did, as this process has it. An error that is not of bayesmeta is an
                 InferenceError in the other processes.
         """
-        if self.count == 1:
-            found = [error]
-        else:
-            found = self.gathered(None if error is None else _portable(error, self.rank))
-        if error is not None and not isinstance(error, BayesMetaError):
+        failed = torch.tensor(float(error is not None), device="cpu")
+        if not bool(self.add(failed)):  # one small number, where all went well
+            return
+        if error is not None and (self.count == 1 or not isinstance(error, BayesMetaError)):
+            self.gathered(_portable(error, self.rank))
             raise error  # with its own traceback
-        for rank, each in enumerate(found):
+        for rank, each in enumerate(self.gathered(None if error is None else _portable(error, self.rank))):
             if each is not None:
                 raise error if error is not None and rank == self.rank else each
 

@@ -6,8 +6,9 @@ The sum is one vector that is added up once a step, with the loss and whatever w
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,14 +16,16 @@ from typing_extensions import override
 
 from bayesmeta.arguments import generator_at
 from bayesmeta.data import TaskBatch, tensors_of
-from bayesmeta.errors import UnsupportedError
+from bayesmeta.errors import InferenceError, UnsupportedError
 from bayesmeta.learner import Learner
+from bayesmeta.training.callbacks import Callback, StepRecord
 from bayesmeta.training.distributed import Processes, fingerprint
 from bayesmeta.training.loop import Batches, BatchStep, LossOf, Step, Validation, guarded, losses_of
 from bayesmeta.training.objectives import Objective
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings
 from bayesmeta.training.shared_run import SharedRun
+from bayesmeta.training.skipping import SkippingStep
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # of what prints as no more than an object
 SEPARATE = 1e-3  # relative: by more than rounding, a loss depends on who else is in the batch
@@ -77,9 +80,50 @@ def divided(
     return both, None if validation is None else DividedValidation(validation, run.processes, share_of)
 
 
+class SharedCallbacks(Callback):
+    """The first process's callbacks: it alone tells them, and what one of them raises ends the training in all.
+
+    Args:
+        callbacks: of the first process.
+        processes: all of them.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback], processes: Processes) -> None:
+        self.callbacks, self.processes = callbacks, processes
+
+    @override
+    def on_start(self, step: int) -> None:
+        self._tell(lambda each: each.on_start(step))
+
+    @override
+    def on_step(self, record: StepRecord) -> None:
+        self._tell(lambda each: each.on_step(record))
+
+    @override
+    def on_end(self) -> None:  # also where a process has failed: nobody waits
+        for each in self.callbacks if self.processes.is_first else ():
+            each.on_end()
+
+    def _tell(self, what: Callable[[Callback], None]) -> None:
+        def all_of_them() -> None:
+            for each in self.callbacks:
+                what(each)
+
+        self.processes.first_does(all_of_them)
+
+
 def copy_theta(processes: Processes, learner: Learner) -> None:
     """Give all processes the first one's parameters and buffers."""
     processes.copy_from_first([*learner.parameters(), *learner.buffers()])
+
+
+class _Part(NamedTuple):
+    """What one process has found of a step: the mean loss of its tasks, their share, and what was left out."""
+
+    loss: Tensor | None = None
+    share: float = 0.0
+    failed: tuple[Hashable, ...] = ()
+    error: InferenceError | None = None
 
 
 class DividedStep(Step):
@@ -105,18 +149,17 @@ class DividedStep(Step):
 
     @override
     def gradient(self, step: int) -> Tensor:
-        loss, share, error = None, 0.0, None
+        part, error = _Part(), None
         try:
             whole = _named(self.step.batches.draw(step))
-            part = whole.select(self.processes.share(whole.num_tasks))
-            if part.num_tasks:  # there may be fewer tasks than processes
-                share = self.share_of(part, whole)
+            own = whole.select(self.processes.share(whole.num_tasks))
+            if own.num_tasks:  # there may be fewer tasks than processes
                 with self._own_draws(step):
-                    loss = self.step.gradient_of(self.step.learner.conform_tasks(part), step)
+                    part = self._part(own, whole, step)
                     self._require_separate(whole)
         except Exception as caught:  # also what is not ours: the others must not wait
             error = caught
-        return self._summed(loss, share, error)
+        return self._summed(part, error, step)
 
     @override
     def anneal(self, progress: float) -> None:
@@ -130,30 +173,53 @@ class DividedStep(Step):
     def parts(self) -> Parts:
         return self.step.parts()
 
-    def _summed(self, loss: Tensor | None, share: float, error: Exception | None) -> Tensor:
+    @property
+    @override
+    def skipped(self) -> tuple[tuple[int, Hashable], ...]:
+        return self.step.skipped
+
+    def _part(self, own: TaskBatch, whole: TaskBatch, step: int) -> "_Part":
+        own = self.step.learner.conform_tasks(own)
+        if not isinstance(self.step, SkippingStep):
+            return _Part(self.step.gradient_of(own, step), self.share_of(own, whole))
+        loss, kept, failed, error = self.step.tried(own, step)
+        return _Part(loss, 0.0 if loss is None else self.share_of(kept, whole), failed, error)
+
+    def _summed(self, part: "_Part", error: Exception | None, step: int) -> Tensor:
         """Add gradients, losses and failures of all processes in one vector. Raises in all where one has failed."""
         theta, dtype = self._theta, max((value.dtype for value in self._theta), key=lambda each: each.itemsize)
-        reached = [float(value.grad is not None) for value in theta]
-        flags = [float(error is not None), float(self.run.is_asked)]
-        tail = torch.tensor([0.0, *flags, *reached], dtype=dtype, device="cpu")
+        flags = [error is not None, self.run.is_asked, part.error is not None]
+        reached = [value.grad is not None for value in theta]
+        tail = torch.tensor([0.0, part.share, *map(float, (*flags, *reached))], dtype=dtype, device="cpu")
         sizes = [value.numel() for value in theta]
         flat = torch.zeros(sum(sizes) + len(tail), dtype=dtype, device=theta[0].device)
         *slots, end = flat.split([*sizes, len(tail)])
         end.copy_(tail)
-        if loss is not None and error is None:
-            end[0] = share * loss
+        if part.loss is not None and error is None:
+            end[0] = part.share * part.loss
             for slot, value in zip(slots, theta, strict=True):
                 if value.grad is not None:
-                    slot.copy_(value.grad.flatten()).mul_(share)
-        *slots, end = self.processes.add(flat).split([*sizes, len(tail)])
-        failed, asked, *counts = end[1:].tolist()
-        if failed:
+                    slot.copy_(value.grad.flatten()).mul_(part.share)
+        flat = self.processes.add(flat)
+        *slots, end = flat.split([*sizes, len(tail)])
+        total, has_failed, is_asked, has_skipped, *counts = end[1:].tolist()
+        if has_failed:
             self.processes.fail_together(error)
-        self.run.tell(bool(asked))
+        if has_skipped:
+            self._leave_out(part, step, are_all=total == 0.0)
+            flat /= total  # the mean is that of the other tasks
+        self.run.tell(bool(is_asked))
         for slot, value, count in zip(slots, theta, counts, strict=True):
             # where no process has a gradient the optimizer skips the parameter, as one process would
             value.grad = slot.view_as(value).to(value.dtype) if count else None
         return end[0]
+
+    def _leave_out(self, part: "_Part", step: int, *, are_all: bool) -> None:
+        """Count what was left out in all processes. Raises in all where it is too much."""
+        assert isinstance(self.step, SkippingStep)
+        found = self.processes.gathered((part.failed, None if part.error is None else str(part.error)))
+        first = next(message for _, message in found if message is not None)
+        self.step.leave_out(step, [name for each, _ in found for name in each], InferenceError(first), are_all=are_all)
 
     @contextlib.contextmanager
     def _own_draws(self, step: int) -> Iterator[None]:

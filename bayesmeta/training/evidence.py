@@ -21,9 +21,10 @@ from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood
 from bayesmeta.training.quasi_newton import Minimum, minimise
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.answers import Ask
-from bayesmeta.training.runs.folder import Resume, Stopped, keeping
+from bayesmeta.training.runs.folder import Resume, keeping
 from bayesmeta.training.runs.parts import AtStart, ModuleState
 from bayesmeta.training.runs.settings import Settings
+from bayesmeta.training.runs.signals import Stopped
 from bayesmeta.training.starts import Starts, search_all
 from bayesmeta.training.theta_map import FAILURES, ThetaMap
 from bayesmeta.training.unit_coordinates import Coordinates, UnitMixedModel

@@ -20,7 +20,7 @@ from bayesmeta.tasks.source import RandomSplit, Split, TaskSource
 from bayesmeta.training.callbacks import Callback
 from bayesmeta.training.compiled import CompiledStep
 from bayesmeta.training.distributed import Processes
-from bayesmeta.training.divided import copy_theta, divided, meet
+from bayesmeta.training.divided import SharedCallbacks, copy_theta, divided, meet
 from bayesmeta.training.loop import (
     Batches,
     BatchStep,
@@ -39,6 +39,7 @@ from bayesmeta.training.runs.folder import EVERY, Resume, keeping
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings, plain
 from bayesmeta.training.shared_run import SharedRun
+from bayesmeta.training.skipping import SkippingStep
 from bayesmeta.wrappers.base import require_trainable
 
 
@@ -63,16 +64,20 @@ def fit(
     every: int = EVERY,
     resume: Resume | None = None,
     compile: bool | type[CompiledStep] = False,
+    max_skipped: int = 0,
     device: str | torch.device | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Meta-train theta in place, with the learner's optimizer (Adam) and a cosine learning rate that ends at zero.
 
+    Several processes, as `torchrun` starts them, divide the tasks of every step among them, and all end with the same
+    theta and result; the first one writes (`bayesmeta.training.distributed`).
+
     Args:
         learner: what to train; it ends with the theta of the best validation, or of the last step without validation.
         tasks: a `TaskDataset` or a simulator.
         steps: number of gradient steps.
-        batch_size: tasks a step.
+        batch_size: tasks a step, of all processes together.
         lr: first learning rate.
         split: how points are divided into support and query, anew at every step; `RandomSplit()` by default.
         objective: what to maximise; the learner's own `meta_loss` by default.
@@ -93,23 +98,26 @@ def fit(
         compile: compile the step with inductor: 2 to 9 times as fast for small networks, after a minute or so for the
             first step and for every larger number of points. It needs a C++ compiler and a loss that is nothing but
             tensor operations (`CompiledStep`). A kind of `CompiledStep` is taken in its place: `CudaGraphStep`.
+        max_skipped: how many tasks may be left out of a step, over all steps, as their loss or gradient is not finite.
+            They are found one by one, and named in the result; one more is an error, as is the first one by default.
         device: where to train: `"auto"` (the accelerator where there is one), `"cpu"`, `"cuda"`, or a `torch.device`.
             The learner is moved there, and stays. None trains where it is. Tasks are drawn on the CPU, so that they are
             the same everywhere.
         callbacks: who is told of every step: `bm.training.CSVLog`, `bm.training.TensorBoardLog`, or a
-            `bm.training.Callback` of your own.
+            `bm.training.Callback` of your own. Of several processes the first one's are called.
 
     Returns:
         The history.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder that cannot be written, that another process trains in,
-            or whose run has other settings. InferenceError: a loss or gradient that is not finite; step and task are
-            named, and theta goes back to where its loss was last finite. KeyboardInterrupt: without a checkpoint; theta
-            is then that of the best validation, or where its loss was last finite. UnsupportedError: a learner whose
-            theta is final (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss
-            that cannot be compiled. And what a callback raises: theta is then that of the best validation, or of the
-            last step.
+        DataError: arguments out of range, or others in another process of this training; a checkpoint folder that
+            cannot be written, that another training writes to, or whose run has other settings. InferenceError: a loss
+            or gradient that is not finite; step and task are named, and theta goes back to where its loss was last
+            finite; or another process has ended. KeyboardInterrupt: without a checkpoint; theta is then that of the
+            best validation, or where its loss was last finite. UnsupportedError: a learner whose theta is final
+            (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that cannot be
+            compiled, or divided among processes. And what a callback raises: theta is then that of the best validation,
+            or of the last step.
 
     Warns:
         PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
@@ -129,14 +137,15 @@ def fit(
     if not isinstance(tasks, TaskSource):
         raise DataError(f"expected a TaskDataset or a simulator, got {type(tasks).__name__}: see TaskDataset")
     steps, batch_size = whole(steps, "steps", 1), whole(batch_size, "batch_size", 1)
-    validate_every = whole(validate_every, "validate_every", 1)
+    validate_every, max_skipped = whole(validate_every, "validate_every", 1), whole(max_skipped, "max_skipped", 0)
     if not 0.0 < lr < math.inf or not grad_clip > 0.0 or (patience is not None and patience < 1):
         raise DataError(f"expected positive lr, grad_clip and patience, got {lr}, {grad_clip} and {patience}")
     for each in callbacks:
         if not isinstance(each, Callback):
             raise DataError(f"expected callbacks that inherit bayesmeta.training.Callback, got {type(each).__name__}")
+    processes = Processes.here().connect()
     if device is not None:
-        learner.to(device_of(device))
+        learner.to(processes.device if device == "auto" and processes.count > 1 else device_of(device))
     if not any(parameter.requires_grad for parameter in learner.parameters()):
         raise DataError(f"expected parameters to train, got none that requires gradients in {type(learner).__name__}")
     split = RandomSplit() if split is None else split
@@ -160,7 +169,6 @@ def fit(
             "compile": compile if isinstance(compile, bool) else compile.__name__,
         }
 
-    processes = Processes.here().connect()
     own = partial(keeping, checkpoint, every, resume, learner, settings, follow=validation is None)
     with own() if processes.count == 1 else SharedRun(processes, own) as run:
         loss_of = losses_of(learner, objective)
@@ -170,14 +178,19 @@ def fit(
             held_out = [learner.conform_tasks(part.divided(split, seed)) for _, part in validation.by_length()]
             better = partial(run.offer, learner)
             watched = Validation(learner, loss_of, held_out, validate_every, patience, better)
-        step: BatchStep = _Eager(learner, batches, loss_of)
+        eager = _Eager(learner, batches, loss_of)
+        step: BatchStep = eager
         if compile:
             kind = CompiledStep if compile is True else compile
             step = _Compiled(kind(learner, loss_of, batches.total_points), batches)
+        if max_skipped:
+            step = SkippingStep(step, eager, max_skipped)
         training: Step = step
         if isinstance(run, SharedRun):
-            meet(processes, learner, batches, plain({k: v for k, v in settings().items() if k != "learner"}))
+            same = {name: value for name, value in settings().items() if name != "learner"}
+            meet(processes, learner, batches, plain(same | {"max_skipped": max_skipped}))
             training, watched = divided(step, watched, run, objective)
+            callbacks = [SharedCallbacks(callbacks, processes)] if processes.of_first(len(callbacks)) else ()
         optimizer = learner.configure_optimizer(lr)
         try:
             result = train(
@@ -187,7 +200,7 @@ def fit(
                 max_norm=grad_clip,
                 validation=watched,
                 run=run,
-                callbacks=callbacks if processes.is_first else (),
+                callbacks=callbacks,
                 progress=progress,
             )
         except InferenceError:

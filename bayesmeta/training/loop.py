@@ -8,7 +8,7 @@ import contextlib
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,6 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import InferenceError
 from bayesmeta.flat import each_part
 from bayesmeta.learner import Learner, require_differentiable
-from bayesmeta.linalg import counting_jitter
 from bayesmeta.rounding import silently
 from bayesmeta.snapshot import require_precision
 from bayesmeta.tasks.source import Split, TaskSource
@@ -32,6 +31,7 @@ from bayesmeta.training.objectives import Objective
 from bayesmeta.training.result import FitResult
 from bayesmeta.training.runs.folder import Run, Unkept
 from bayesmeta.training.runs.parts import ModuleState, OptimizerState, Parts, RandomState, State, Stateful
+from bayesmeta.training.runs.signals import Stopped
 
 CHUNK = 256  # validation tasks at a time: nothing is gained above, and memory grows
 
@@ -102,6 +102,11 @@ class Batches:
 
 class Step(ABC):
     """What is trained: it computes one gradient at a time, and knows nothing of schedules, failures or histories."""
+
+    @property
+    def skipped(self) -> tuple[tuple[int, Hashable], ...]:
+        """(step, task) of every task that was left out so far (`SkippingStep`)."""
+        return ()
 
     @abstractmethod
     def gradient(self, step: int) -> Tensor:
@@ -319,11 +324,12 @@ def train(
     number = run.begin({**parts, **step.parts(), "random": RandomState()})
     hidden = True if not Processes.here().is_first else None if progress is None else not progress
     bar = tqdm(total=steps, initial=number, disable=hidden, desc=title, leave=False)
-    with bar, silently(), counting_jitter(), restoring(parameters) as keep, telling(callbacks, number) as tell:
+    with bar, silently(), restoring(parameters) as keep, telling(callbacks, number) as tell:
         while number < steps and not (validation is not None and validation.is_exhausted) and not run.is_stopped:
             number += 1
             step.anneal((number - 1) / steps)
             optimizer.zero_grad(set_to_none=True)
+            before = len(step.skipped)
             loss = step.gradient(number).item()
             if not math.isfinite(loss):
                 raise InferenceError(f"expected a finite loss, got {loss} at step {number}: lower lr")
@@ -338,11 +344,12 @@ def train(
             optimizer.step()
             bar.update()
             if number % 50 == 0:
-                seen = validation.scores if validation is not None else []
-                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{seen[-1][1]:.3f}" if seen else "-")
+                scores = validation.scores if validation is not None else []
+                bar.set_postfix(loss=f"{loss:.3f}", validation=f"{scores[-1][1]:.3f}" if scores else "-")
             if validation is not None and (number % validation.every == 0 or number == steps):
                 validation.look(number)
-            tell(StepRecord(number, loss, norm, history.lrs[-1], validation.at(number) if validation else None))
+            seen = None if validation is None else validation.at(number)
+            tell(StepRecord(number, loss, norm, history.lrs[-1], seen, len(step.skipped) - before))
             if number % run.every == 0 and number < steps:
                 run.keep(number)
     is_exhausted = validation is not None and validation.is_exhausted
@@ -362,7 +369,14 @@ def train(
         interrupted=not is_done,
         gradient_norms=tuple(history.gradient_norms),
         lrs=tuple(history.lrs),
+        skipped=step.skipped,
     )
+
+
+def require_done(result: FitResult) -> None:
+    """Raise `Stopped` where a training was told to stop before it was done: for whoever has no use for a part of it."""
+    if result.interrupted:
+        raise Stopped
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:

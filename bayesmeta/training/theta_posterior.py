@@ -31,10 +31,9 @@ from bayesmeta.rounding import silently
 from bayesmeta.swapped import swapped
 from bayesmeta.tasks.dataset import TaskDataset, naming_columns
 from bayesmeta.tasks.source import RandomSplit, Split
-from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, train
+from bayesmeta.training.loop import Batches, Step, guarded, losses_of, prepare, require_done, train
 from bayesmeta.training.objectives import EvidenceProblem, MaximumLikelihood, Objective
-from bayesmeta.training.result import FitResult
-from bayesmeta.training.runs.folder import EVERY, Resume, Run, Stopped, keeping
+from bayesmeta.training.runs.folder import EVERY, Resume, Run, keeping
 from bayesmeta.training.runs.parts import AtStart, ModuleState, Parts, TensorState
 from bayesmeta.training.runs.settings import Settings
 from bayesmeta.typing import Params
@@ -81,7 +80,8 @@ def nuts_hyper_posterior(
 
     Raises:
         DataError: nothing to draw, or fewer draws than members; a checkpoint folder, as for `fit`. UnsupportedError:
-            the learner has no evidence. KeyboardInterrupt: also of SIGTERM where the run is kept.
+            the learner has no evidence, or chains that are kept are to be compiled. KeyboardInterrupt: also of SIGTERM
+            where the run is kept.
 
     Example:
         >>> import warnings
@@ -102,6 +102,11 @@ def nuts_hyper_posterior(
     num_members = whole(num_members, "num_members", 1, total)  # as many as there are draws
     seed = seed_of(seed)
     problem = MaximumLikelihood() if problem is None else problem
+    if checkpoint is not None and sampler.compile:
+        raise UnsupportedError(
+            "expected a sampler that asks for one evaluation after the other where the run is kept, got one that is "
+            "compiled: use NUTS(compile=False), or no checkpoint"
+        )
 
     def settings() -> Settings:
         return {
@@ -219,7 +224,7 @@ def svgd_hyper_posterior(
             joint.prepare(member)
         step = _Particles(members, joint)
         optimizer = torch.optim.Adam([step.particles], lr=lr)
-        _require_done(train(step, optimizer, steps, run=run, progress=progress, title="svgd"))
+        require_done(train(step, optimizer, steps, run=run, progress=progress, title="svgd"))
         step.place()
         return _finished(members, run)
 
@@ -295,18 +300,13 @@ def vi_hyper_posterior(
         joint.prepare(learner)
         step = _Gaussian(learner, joint, initial_scale)
         optimizer = torch.optim.Adam([step.mean, step.log_scale], lr=lr)
-        _require_done(train(step, optimizer, steps, run=run, progress=progress, title="vi"))
+        require_done(train(step, optimizer, steps, run=run, progress=progress, title="vi"))
         members = []
         with torch.no_grad():
             for member in range(num_members):
                 _assign(learner, step.draw(0, 1 + member))
                 members.append(copy.deepcopy(learner))
         return _finished(members, run)
-
-
-def _require_done(result: FitResult) -> None:
-    if result.interrupted:
-        raise Stopped
 
 
 def _finished(members: list[Learner], run: Run) -> HyperPosterior:

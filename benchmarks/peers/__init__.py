@@ -13,6 +13,8 @@ which leaves ∂loss/∂theta in `.grad` of the network's parameters. A `*_lapla
 
     f ~ N(f(x, w), J(x) (precision I + JᵀJ / noise)⁻¹ J(x)ᵀ),   J at the support inside, w the given weights
 
+`jax_maml` has `prepared(network, batch, inner_steps, lr)`, which gives the step itself, and `flat` for its gradient.
+
 `neuralprocesses_models` has models to train on, their `loss(model, batch)` and `predict(model, batch)`.
 
 Each library is used the way its own documentation shows; where that shows several, the fastest.
@@ -32,6 +34,7 @@ PACKAGES = {
     "higher_maml": "higher",
     "torchopt_maml": "torchopt",
     "learn2learn_maml": "learn2learn",
+    "jax_maml": "jax",
     "laplace_torch": "laplace-torch",
     "posteriors_laplace": "posteriors",
     "neuralprocesses_models": "neuralprocesses",

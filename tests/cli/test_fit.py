@@ -1,12 +1,16 @@
 """`bayesmeta fit`: what it echoes, where it says that the model stands, what it keeps and what it never replaces."""
 
 import json
+import os
+import signal
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import bayesmeta as bm
 from bayesmeta.cli import options
@@ -306,3 +310,28 @@ def test_where_many_outcomes_stand(table: pd.DataFrame, command: Run) -> None:
     lines = [line for line in out.splitlines() if "noise" in line]
     assert [line.split(":")[0] for line in lines] == ["time", "errors"]
     assert "errors: noise 1." in lines[1]  # Poisson with mean 3 scatters by 1.7
+
+
+def test_a_stopped_run_goes_on(table: pd.DataFrame, command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ("fit", "t.csv", *COLUMNS, "--method", "alpaca", "--steps", "12")
+    assert command(*network, "-o", "whole")[0] == 0
+    inner, draws = bm.TaskDataset.draw, []
+
+    def draw(self: bm.TaskDataset, *arguments: Any) -> bm.TaskBatch:
+        draws.append(1)
+        if len(draws) == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(bm.TaskDataset, "draw", draw)
+    run = ("--checkpoint", "run", "--every", "5")
+    code, _, err = command(*network, "-o", "m", *run)
+    assert (code, err) == (130, "stopped: the run is in run, and goes on with --resume auto\n")
+    code, _, err = command(*network, "-o", "m", *run)
+    assert (code, "expected a folder without an unfinished run" in err) == (2, True)
+    code, _, err = command(*network, "-o", "m", *run, "--resume", "auto", "--steps", "13")
+    assert (code, "expected steps=12" in err) == (2, True)
+    assert command(*network, "-o", "m", *run, "--resume", "auto")[0] == 0
+    for a, b in zip(bm.load("m").state_dict().values(), bm.load("whole").state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert "checkpoint" not in Path("m/options.toml").read_text()

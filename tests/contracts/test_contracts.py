@@ -250,6 +250,8 @@ def test_constant_memory_and_no_graph(case: Case) -> None:
                 before, peak = tensors(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
                 for _ in range(calls):
                     learner.condition(learner.conform(tasks.support)).predict(tasks.query.x).log_prob(tasks.query.y)
+                for _ in range(calls // 5):  # what `adapt` keeps of a learner is one snapshot of it
+                    posterior = learner.adapt(tasks.support)
         after = tensors()
     finally:
         gc.unfreeze()

@@ -95,7 +95,10 @@ def _changes() -> list[tuple[str, Callable[[bm.Learner], object]]]:
         ("attribute gone", lambda learner: delattr(learner.features, "skip")),
         ("outcomes", lambda learner: setattr(learner, "outcomes", bm.outcomes.Positives(1))),
         ("module", lambda learner: setattr(learner.features.layers, "1", nn.ReLU())),
-        ("modules in another order", lambda learner: learner.features.layers.__dict__.update(_modules=_turned(learner))),
+        (
+            "modules in another order",
+            lambda learner: learner.features.layers.__dict__.update(_modules=_turned(learner)),
+        ),
         ("module gone", lambda learner: learner.features.layers.__delitem__(3)),
         ("hook", lambda learner: learner.features.register_forward_hook(lambda module, args, out: out + 1.0)),
         ("parametrised", lambda learner: orthogonal(learner.features.layers[2])),
@@ -107,7 +110,7 @@ def _turned(learner: bm.Learner) -> dict[str, nn.Module]:
     return dict(reversed(learner.features.layers._modules.items()))
 
 
-@pytest.mark.parametrize("name, change", _changes(), ids=[name for name, _ in _changes()])
+@pytest.mark.parametrize(("name", "change"), _changes(), ids=[name for name, _ in _changes()])
 def test_a_shared_snapshot_is_what_the_learner_is_now(name: str, change: Callable[[bm.Learner], object]) -> None:
     learner = bm.ALPaCA(bm.MLP(1, [4, 4]))
     before = shared(learner)

@@ -442,6 +442,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
             "num_warmup": 20,
             "metric": bm.inference.DiagonalMetric,
             "target_acceptance": 0.8,
+            "compile": False,
             "max_depth": 3,
         },
     ),

@@ -14,6 +14,7 @@ import bayesmeta as bm
 from bayesmeta.errors import InferenceError
 from bayesmeta.inference import gaussian_process as gp
 from bayesmeta.inference import linear_gaussian as lg
+from bayesmeta.linalg import cholesky_with_jitter
 
 # float64, kernel matrices of size 1 to 10: the condition of K + I stays below 1e3
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
@@ -181,3 +182,19 @@ def test_a_matrix_that_is_no_kernel() -> None:
     with pytest.raises(InferenceError, match=r"kernel of task 1 has values that are not finite.*lower lr"):
         gp.condition(broken, residual, mask)
     gp.condition(broken, residual, torch.tensor([[True, True], [False, True]]))  # NaN in padding is no harm
+
+
+def test_a_kernel_that_drowns_the_noise_predicts_with_jitter_and_has_no_evidence() -> None:
+    """A constant of variance 1e17, in units of the noise: float64 does not see the noise, and the mean is that of r."""
+    kernel, mask = torch.full((2, 3, 3), 1e17, dtype=D), torch.ones(2, 3, dtype=torch.bool)
+    kernel[1] = 2.0
+    residual = torch.tensor([1.0, 2.0, 6.0], dtype=D)[None, :, None].expand(2, -1, -1)
+    with pytest.warns(bm.PrecisionWarning, match=r"kernel matrix plus noise, got some .* added to 1;"):
+        belief = gp.condition(kernel, residual, mask, cholesky_with_jitter)
+    mean, variance = belief.predict(kernel[..., :1], kernel[:, :1, 0])
+    torch.testing.assert_close(mean[0], torch.full((1, 1), 3.0, dtype=D), rtol=1e-3, atol=0.0)
+    assert bool((variance[0] < 1e-10 * 1e17).all())
+    alone = gp.condition(kernel[1:], residual[1:], mask[1:])
+    assert torch.equal(belief.factor[1:], alone.factor)
+    with pytest.raises(InferenceError, match=r"in task 0, size 3, eigenvalues from .*its variance is above 1e15"):
+        gp.log_evidence(kernel, residual, mask, torch.eye(1, dtype=D))

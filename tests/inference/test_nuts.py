@@ -1,13 +1,15 @@
 """The no-U-turn sampler against densities whose moments are known, and its diagnostics against ArviZ."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import bayesmeta as bm
-from bayesmeta.inference.chains import Chains
+from bayesmeta.inference.chains import Chains, warn_unless_converged
+from bayesmeta.inference.compiled_function import num_programs, recorded
 from bayesmeta.inference.diagnostics import effective_draws, split_r_hat
 from bayesmeta.inference.nuts import NUTS, nuts
 from bayesmeta.inference.nuts_metric import DenseMetric, DiagonalMetric, Metric
@@ -96,7 +98,9 @@ def test_chains_that_disagree_are_reported() -> None:
         -0.5 * (phi["u"] - 30.0).square(), -0.5 * (phi["u"] + 30.0).square()
     )
     start = {"u": torch.tensor([[30.0], [-30.0]], dtype=torch.float64)}
-    with pytest.warns(bm.ConvergenceWarning, match="disagree"):
+    with pytest.warns(
+        bm.ConvergenceWarning, match=r"1 of 1 tasks disagree .* try target_acceptance=0\.95.*non-centred"
+    ):
         nuts(log_joint, start, num_draws=20, num_warmup=20, generator=torch.Generator().manual_seed(0))
 
 
@@ -110,11 +114,59 @@ def test_divergent_trajectories_are_reported() -> None:
         ).sum(-1)
 
     start = {"u": torch.randn(16, 1, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
-    with pytest.warns(bm.ConvergenceWarning):
+    with pytest.warns(bm.ConvergenceWarning, match=r"try target_acceptance=0\.95"):
         chains = nuts(
             log_joint, start, num_draws=20, num_warmup=30, generator=torch.Generator().manual_seed(0), max_depth=6
         )
     assert chains.divergent.mean() > 0.0 or chains.worst_r_hat.max() > 1.1
+
+
+def test_who_follows_the_advice_is_told_to_go_further() -> None:
+    draws = torch.randn(2, 100, 1, generator=torch.Generator().manual_seed(0))
+    often = torch.full_like(draws, 0.2)
+    with pytest.warns(bm.ConvergenceWarning, match=r"20% .* diverge: .* try a target_acceptance above 0\.95"):
+        warn_unless_converged(Chains({"u": draws}, often, often, often, often, torch.ones(1)), 0.95)
+
+
+def test_the_recording_of_a_step_is_that_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled, without compiling it; of a dense metric, and trees of both programs."""
+    log_joint, _, _ = _gaussians(2, 3)
+    calls = []
+
+    def interpreted(function: Any, inputs: Any, name: str) -> Any:
+        graph, values = recorded(function, inputs, name)
+        calls.append(len(values))
+        return lambda *tensors: graph(*tensors, *values)
+
+    monkeypatch.setattr("bayesmeta.inference.nuts.compiled", interpreted)
+    settings = {"num_draws": 5, "num_warmup": 20, "metric": DenseMetric()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", bm.ConvergenceWarning)  # ten draws are no sample
+        plain, run = (_draw(log_joint, 2, 2, compile=compile, **settings) for compile in (False, True))
+    assert calls[0] > 0  # means and precisions are inputs of the recording
+    assert (plain.draws["a"] - run.draws["a"]).abs().max() < 1e-9
+    assert torch.equal(plain.leapfrogs, run.leapfrogs)
+
+
+def test_what_looks_at_values_cannot_be_compiled() -> None:
+    log_joint: LogJoint = lambda phi: -0.5 * phi["u"].square() * (1.0 if bool((phi["u"] > -1e9).all()) else 2.0)
+    start = {"u": torch.randn(4, 2, dtype=torch.float64)}
+    with pytest.raises(bm.UnsupportedError, match=r"log joint of nothing but tensor operations.*compile=False"):
+        nuts(log_joint, start, num_draws=4, num_warmup=20, compile=True)
+
+
+@pytest.mark.slow  # it compiles
+def test_a_compiled_step_draws_from_the_density_and_serves_other_tasks() -> None:
+    for seed in (0, 1):
+        log_joint, mean, covariance = _gaussians(2, 3, seed)
+        before = num_programs()
+        chains = _draw(log_joint, compile=True)
+        assert seed == 0 or num_programs() == before  # other values, the same program
+        draws = torch.cat([value.flatten(2) for value in chains.merged.values()], -1)
+        deviation = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+        worth = torch.cat([value.flatten(1) for value in chains.effective_draws.values()], -1)
+        # as eager: means within 4 of their own Monte Carlo errors
+        assert (((draws.mean(0) - mean) / deviation).abs() < 4.0 / worth.sqrt()).all()
 
 
 def test_bad_input() -> None:

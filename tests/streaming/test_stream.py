@@ -2,9 +2,12 @@
 
 import itertools
 import json
+import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ import pandas as pd
 import pytest
 
 import bayesmeta as bm
-from bayesmeta.errors import DataError
+from bayesmeta.errors import DataError, InferenceError
 from bayesmeta.streaming import part as part_module
 from bayesmeta.streaming import stream as stream_module
 
@@ -273,11 +276,38 @@ def test_classes_counts_and_several_outcomes(tmp_path: Path) -> None:
             require_same(found, wanted)
 
 
+@pytest.mark.slow  # each of them imports torch
 def test_two_processes_write_what_one_writes(model: Model, tmp_path: Path) -> None:
     frame = table()
     source = written(frame, tmp_path / "table")
     done = bm.stream(*model, source, tmp_path / "out", rows_per_part=60, processes=2)
     assert done.missing == 0
+    require_same(pd.read_parquet(tmp_path / "out"), direct(model, frame))
+
+
+class Here:
+    """The interface of a pool of processes, in this one: what is sent to others is pickled all the same."""
+
+    def __init__(self, workers: int, context: object, begin: Callable[..., None], arguments: object) -> None:
+        assert workers == 2
+        begin(*pickle.loads(pickle.dumps(arguments)))
+
+    def submit(self, work: Callable[[int], object], number: int) -> Future:
+        done: Future = Future()
+        done.set_result(pickle.loads(pickle.dumps(work(number))))
+        return done
+
+    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
+        """Nothing was started."""
+
+
+def test_what_is_done_can_be_sent_to_other_processes(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "ProcessPoolExecutor", Here)
+    frame = table()
+    done = bm.stream(*model, written(frame, tmp_path / "table"), tmp_path / "out", rows_per_part=60, processes=2)
+    assert (done.missing, done.account.tasks) == (0, 30)
     require_same(pd.read_parquet(tmp_path / "out"), direct(model, frame))
 
 
@@ -309,3 +339,22 @@ def test_no_row_that_is_known_is_warned_of(model: Model, tmp_path: Path) -> None
         bm.stream(*model, written(frame.assign(volt=np.nan), tmp_path / "a"), tmp_path / "out a")
     with pytest.warns(UserWarning, match="no row is asked about"):
         bm.stream(*model, written(frame.fillna({"volt": 1.0}), tmp_path / "b"), tmp_path / "out b")
+
+
+class Deadly(bm.ALPaCA):
+    """A learner whose process is killed, as one is that takes too much memory."""
+
+    def condition(self, support: bm.Data) -> bm.TaskPosterior:
+        if multiprocessing.parent_process() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().condition(support)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_said(tmp_path: Path) -> None:
+    """Rather than waited for."""
+    source = written(table(), tmp_path / "table")
+    learner, schema = Deadly(bm.Identity(1)).double(), bm.tasks.Schema("cell", x=("day",), y=("volt",))
+    with pytest.raises(InferenceError, match=r"got one that was ended from outside .* call it again to go on"):
+        bm.stream(learner, schema, source, tmp_path / "out", rows_per_part=60, processes=2)
+    assert bm.stream(learner, schema, source, tmp_path / "out", rows_per_part=60).missing == 0

@@ -3,8 +3,11 @@
 import itertools
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +112,29 @@ def test_a_search_that_is_killed_ends_with_the_same_table(
         _untimed(line) for line in file.read_text().splitlines()
     ]
     assert count[0] == 7 + len(whole.trials) - 6  # and nothing was trained twice
+
+
+def test_a_search_goes_on_in_the_middle_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = DenseSpace(1, depths=(1,), widths=(2, 4), activations=("relu",), norms=(None,))
+    search = ArchitectureSearch(space, bm.ALPaCA, Steps((6,)), batch_size=2, survivors=1)
+    source = bm.tasks.Sinusoid()
+    whole = search.run(source, VALIDATION)
+    inner, draws = bm.tasks.Sinusoid.draw, []
+
+    def draw(self: bm.tasks.Sinusoid, *arguments: Any) -> bm.TaskBatch:
+        draws.append(1)
+        if len(draws) == 6 + 5:  # of the second trial
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(bm.tasks.Sinusoid, "draw", draw)
+    where: dict[str, Any] = {"trials": tmp_path / "trials.jsonl", "checkpoint": tmp_path / "run", "every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        search.run(source, VALIDATION, **where)
+    again = search.run(source, VALIDATION, **where)
+    assert len(draws) == 2 * 6  # no step was taken twice
+    assert [t.untimed for t in again.trials] == [t.untimed for t in whole.trials]
+    assert not list((tmp_path / "run").iterdir())  # a trial that is done needs no states
 
 
 def _untimed(line: str) -> object:

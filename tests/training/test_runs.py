@@ -206,6 +206,14 @@ def test_hyper_posteriors_go_on_too(kind: str, calls: int, tmp_path: Path) -> No
     _require_loaded(tmp_path, expected)
 
 
+def test_compiled_chains_cannot_be_kept(tmp_path: Path) -> None:
+    sampler = bm.inference.NUTS(num_chains=2, num_draws=4, num_warmup=20, compile=True)
+    with pytest.raises(UnsupportedError, match=r"use NUTS\(compile=False\), or no checkpoint"):
+        bm.training.nuts_hyper_posterior(
+            bm.ALPaCA(bm.Identity(1)), TASKS, sampler=sampler, num_members=2, checkpoint=tmp_path
+        )
+
+
 # ------------------------------------------------------------------------------------------------- what a folder says
 
 
@@ -263,8 +271,10 @@ def test_a_run_goes_on_with_its_own_settings_only(tmp_path: Path) -> None:
     for name, value in others.items():
         with pytest.raises(DataError, match=rf"expected (the )?{name}\b.*resume='never'"):
             _fit(_made("standardized"), tmp_path, TASKS, resume="auto", **{"steps": 3, name: value})
+    untouched = _made("standardized")
     with pytest.raises(DataError, match="expected the tasks of the run"):
-        _fit(_made("standardized"), tmp_path, HELD_OUT, steps=3, resume="auto")
+        _fit(untouched, tmp_path, HELD_OUT, steps=3, resume="auto")
+    _require_same(untouched, _made("standardized"))  # it is refused before anything is done
     with pytest.raises(DataError, match="expected the learner of the run"):
         _fit(_made("standardized").double(), tmp_path, TASKS, steps=3, resume="auto")
     with pytest.raises(DataError, match=r"expected training='fit', as .* got 'fit_evidence'"):
@@ -280,7 +290,7 @@ def test_what_becomes_of_a_run_that_is_there(tmp_path: Path) -> None:
     again = _fit(_made("standardized"), tmp_path, resume="auto")  # it has come to its end: nothing is left to do
     assert again.losses == anew.losses
     assert len(_fit(_made("standardized"), tmp_path, steps=3).losses) == 3  # a run that is done may be replaced
-    with pytest.raises(DataError, match="expected a checkpoint folder for resume='auto', got none"):
+    with pytest.raises(DataError, match=r"expected a checkpoint, .* for resume='auto', got none"):
         _fit(_made("standardized"), None, resume="auto")
     with pytest.raises(DataError, match="whole number every >= 1, got 0"):
         _fit(_made("standardized"), tmp_path, every=0)

@@ -66,13 +66,13 @@ class StreamTheta(nn.Module):
 
     def __init__(self, theta: LinearTheta, dtype: torch.dtype) -> None:
         super().__init__()
-        self.features, self.noise, self.is_diagonal = theta.features, theta.noise, theta.scale is not None
+        self.features, self.noise, self.is_diagonal = theta.features, theta.noise, theta.factor.ndim == 1
         intercept = torch.zeros_like(theta.location[0]) if theta.intercept is None else theta.intercept
         outputs = cholesky(theta.output_covariance, "noise covariance")
         numbers = {
             "location": theta.location,
             "intercept": intercept,
-            "factor": theta.factor if theta.scale is None else theta.scale,
+            "factor": theta.factor,
             "output_covariance": theta.output_covariance,
             "whitening": torch.linalg.inv(outputs).mT,  # rows r Lc⁻ᵀ have the covariance I
         }

@@ -115,7 +115,7 @@ def nuts(
         each(lambda chain: chain.leapfrogs),
         each(lambda chain: chain.step_size).log().mean(0).exp(),
     )
-    warn_unless_converged(chains)
+    warn_unless_converged(chains, sampler.target_acceptance)
     return NUTSPosterior(
         spec=support.spec,
         learner=learner,

@@ -203,8 +203,7 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         return LinearTheta(
             features=self.features,
             location=self.prior.location.double(),
-            factor=factor,
-            scale=factor.diagonal() if is_diagonal else None,
+            factor=factor.diagonal() if is_diagonal else factor,
             output_covariance=self.prior.noise.covariance().double(),
             noise=self.prior.noise,
         )

@@ -145,12 +145,10 @@ class LinearLearner(LastLayerRegression):
         ...         super().__init__(features, 1, None, lambda noise: bm.priors.Ridge(features.num_outputs, noise))
         ...         self.prior.precision.requires_grad_(False)
         ...     def theta(self):
-        ...         scale = torch.ones(self.features.num_outputs, dtype=torch.float64)
         ...         return LinearTheta(
         ...             features=self.features,
         ...             location=self.prior.mean["weight"].double(),
-        ...             factor=torch.diag(scale),
-        ...             scale=scale,
+        ...             factor=torch.ones(self.features.num_outputs, dtype=torch.float64),  # the diagonal of I
         ...             output_covariance=self.prior.noise.covariance().double(),
         ...         )
         >>> posterior = UnitPrior(bm.Identity(1)).adapt(bm.Data.from_arrays([0.0, 1.0, 2.0], [0.0, 1.0, 2.0]))

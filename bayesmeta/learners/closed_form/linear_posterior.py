@@ -38,8 +38,8 @@ class LinearTheta(InShort):
     Attributes:
         features: h.
         location: K_0, the prior mean of W.
-        factor: L, with V = L Lᵀ the prior covariance over features, in units of Σ.
-        scale: the diagonal of a factor that is diagonal; None where it is not.
+        factor: L, with V = L Lᵀ the prior covariance over features, in units of Σ; of a diagonal L the diagonal alone,
+            as F x F numbers would be more than all else where features are many.
         output_covariance: Σ, squared units of y.
         intercept: b, a constant that is added to each output; None for none.
         noise: what says how Σ depends on x; None where it is the same everywhere.
@@ -47,8 +47,7 @@ class LinearTheta(InShort):
 
     features: Network
     location: Float[Tensor, "F C"]
-    factor: Float[Tensor, "F R"]
-    scale: Float[Tensor, "F"] | None
+    factor: Float[Tensor, "F R"] | Float[Tensor, "F"]
     output_covariance: Float[Tensor, "C C"]
     intercept: Float[Tensor, "C"] | None = None
     noise: Noise | None = None
@@ -59,7 +58,11 @@ class LinearTheta(InShort):
 
     def rows(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N R"]:
         """Whitened features Φ L."""
-        return design @ self.factor if self.scale is None else design * self.scale
+        return design * self.factor if self.factor.ndim == 1 else design @ self.factor
+
+    def unwhitened(self, right: Float[Tensor, "*s B R C"]) -> Float[Tensor, "*s B F C"]:
+        """L times whitened weights, or a root of their covariance."""
+        return self.factor[:, None] * right if self.factor.ndim == 1 else self.factor @ right
 
     def prior_mean(self, design: Float[Tensor, "B N F"]) -> Float[Tensor, "B N C"]:
         """Φ K_0, and the intercept where there is one."""
@@ -182,13 +185,13 @@ class LinearPosterior(TaskPosterior):
     def mean(self) -> Params:
         """The posterior mean K_n of W, `B F C`."""
         mean, _ = self._moments()
-        return {"weight": self.theta.location + self.theta.factor @ mean}
+        return {"weight": self.theta.location + self.theta.unwhitened(mean)}
 
     @property
     def feature_covariance(self) -> Float[Tensor, "B F F"]:
         """The posterior covariance Lambda_n⁻¹ of W over features, in units of Σ (of λ Σ where tasks have scales)."""
         _, root = self._moments()
-        spread = self.theta.factor @ root
+        spread = self.theta.unwhitened(root)
         return spread @ spread.mT
 
     @override
@@ -201,7 +204,8 @@ class LinearPosterior(TaskPosterior):
             return Coefficients.of_weights(draws, theta.features, columns)
         units = theta.output_covariance.diagonal().sqrt().cpu() * columns.y_scale
         outcomes = columns.outcomes.names
-        after, prior = self.feature_covariance.cpu(), (theta.factor @ theta.factor.mT).cpu()
+        root = theta.factor.diag() if theta.factor.ndim == 1 else theta.factor
+        after, prior = self.feature_covariance.cpu(), (root @ root.mT).cpu()
         spread, before = (terms.covariance(each).diagonal(dim1=-2, dim2=-1) for each in (after, prior))
         return Coefficients(
             terms.names * len(outcomes),
@@ -228,9 +232,9 @@ class LinearPosterior(TaskPosterior):
         normal = common_normals(shape, mean, generator)
         deviation = root @ normal @ output_covariance.mT
         if scale is None:
-            return {"weight": self.theta.location + self.theta.factor @ (mean + deviation)}
+            return {"weight": self.theta.location + self.theta.unwhitened(mean + deviation)}
         draws = mean + scale.sqrt()[..., None, None] * deviation
-        return {"weight": self.theta.location + self.theta.factor @ draws, "log_scale": scale.log()}
+        return {"weight": self.theta.location + self.theta.unwhitened(draws), "log_scale": scale.log()}
 
     @override
     def at(self, x: Float[Tensor, "B M *x"]) -> GaussianPredictive | StudentTPredictive:
@@ -258,12 +262,12 @@ class LinearPosterior(TaskPosterior):
             latent_covariance=partial(_covariance, beliefs, rows),
             output_covariance=self.theta.output_covariance,
             noise=1.0 if relative is None else relative,
-            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[1]) else None,
+            latent_root=partial(_root, beliefs, rows) if exceeds(x.shape[1], self.theta.factor.shape[-1]) else None,
         )
 
     @override
     def extended(self, data: Data) -> "LinearPosterior":
-        beliefs, counts = self._chunks(self.theta.factor.shape[1])
+        beliefs, counts = self._chunks(self.theta.factor.shape[-1])
         parts = [_split(value, counts) for value in (*self.theta.whitened(data), data.mask)]
         beliefs = [belief.update(*part) for belief, *part in zip(beliefs, *parts, strict=True)]
         scale = self.scale
@@ -298,7 +302,7 @@ def _split(value: Tensor, counts: Sequence[int]) -> Sequence[Tensor]:
     return value.split(counts) if len(counts) != 1 else [value]
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     return torch.cat(parts) if len(parts) != 1 else parts[0]
 
 

@@ -278,7 +278,6 @@ class MixedEffects(LinearLearner, LinearMixedModel):
             features=self.features,
             location=self.prior.full_location(),
             factor=self.prior.full_factor(),
-            scale=None,
             output_covariance=self.prior.noise.covariance().double(),
         )
 

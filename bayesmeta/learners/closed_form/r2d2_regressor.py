@@ -76,12 +76,10 @@ class R2D2Regressor(LinearLearner):
 
     @override
     def theta(self) -> LinearTheta:
-        scale = self.prior.precision().double().rsqrt().expand(self.prior.num_features)
         return LinearTheta(
             features=self.features,
             location=self.prior.mean["weight"].double(),
-            factor=torch.diag(scale),
-            scale=scale,
+            factor=self.prior.precision().double().rsqrt().expand(self.prior.num_features),
             output_covariance=self.prior.noise.covariance().double(),
             intercept=self.intercept.double(),
             noise=self.prior.noise,

@@ -234,7 +234,11 @@ class GradientLearner(LinearizableLearner):
                 task. Where no gradients are wanted, as in `adapt`, a ConvergenceWarning tells of less (`inspect`).
         """
         with self.naming_failures():
-            phi = self._mode_in_double(support) if self.is_fine(support) else self.quick_mode(support)
+            learner, data = self.precise(support)
+            if learner is self:
+                phi = self.quick_mode(support)
+            else:
+                phi = {name: value.to(support.x.dtype) for name, value in learner.mode(data).items()}
             # training cannot afford to look at every step, and needs no more than a glance: phi of a network is near 1
             large = phi is None or self.is_large(phi)
             if phi is None or (large and not all(bool(value.isfinite().all()) for value in phi.values())):
@@ -246,23 +250,33 @@ class GradientLearner(LinearizableLearner):
             self.inspect(support, phi)
         return phi
 
-    @torch.no_grad()
-    def is_fine(self, support: Data) -> bool:
-        """Whether float32 is too coarse for a search: the noise is small next to the outcomes, and a log joint that is
-        N |y - f|² / 2σ² drowns in rounding before the mode. Not where phi is to be differentiated: training is in the
-        learner's precision.
+    def precise(self, support: Data) -> tuple["GradientLearner", Data]:
+        """The learner and the support in the precision that a log joint is to be computed in.
+
+        It is float64 where there is an explicit prior and the noise is small next to the outcomes: N |y - f|² / 2σ²
+        drowns in the rounding of float32 before the mode is reached. Where phi is to be differentiated, as in training,
+        it is the learner's own.
+
+        Args:
+            support: the data of each task.
+
+        Example:
+            >>> import bayesmeta as bm
+            >>> learner = bm.IMAML(bm.MLP(1, [8]))
+            >>> support = bm.Data.from_arrays([0.0, 1.0], [0.3, 0.7]).to(torch.float32)
+            >>> learner.likelihood.noise.set_covariance(torch.tensor([[1e-6]]))
+            >>> with torch.no_grad():
+            ...     learner.precise(support)[1].x.dtype
+            torch.float64
         """
         is_asked = isinstance(self, ExplicitLearner) and isinstance(self.outcomes, Numbers)
         is_free = not torch.is_grad_enabled() and not is_intercepted()
         if not is_asked or not is_free or support.x.dtype != torch.float32 or not support.y.numel():
-            return False
+            return self, support
         largest = torch.where(support.mask[..., None], support.y, 0.0).abs().amax()
-        return bool(self.likelihood.unit().sqrt() < COARSE * largest)
-
-    def _mode_in_double(self, support: Data) -> Params:
-        twin = once(self, lambda: snapshot(self).double())
-        found = twin.mode(support.to(torch.float64))
-        return {name: value.to(support.x.dtype) for name, value in found.items()}
+        if not bool(self.likelihood.unit().sqrt() < COARSE * largest):
+            return self, support
+        return once(self, lambda: snapshot(self).double()), support.to(torch.float64)
 
     def objective(self, support: Data) -> LogJoint:
         """What adaptation climbs, in nats: the log joint where there is an explicit prior, or the log likelihood."""
@@ -515,7 +529,7 @@ class AscentLearner(WeightLearner):
         layers = self.network.layers_of() if speaks_for(kind, "quick_mode", "forward") else None
         if layers is None:
             return likelihood_ascent(partial(self._at, support.x), score, start, steps=self.steps)
-        shared = {name: value for name, value in self.network.named_parameters() if name not in start}
+        shared: Params = {name: value for name, value in self.network.named_parameters() if name not in start}
         f_of = partial(_of_network, self.network, support.x)
         return dense_likelihood_ascent(layers, f_of, support.x, score, start, shared, steps=self.steps)
 

@@ -215,7 +215,9 @@ class Linearized(Approximation):
         if not isinstance(likelihood, Gaussian) or not speaks_for(type(self), "log_density", "of"):
             return super().log_density(learner, support, phi, query)
         f, covariance = learner.covariance_at(support, phi, query.x, self._is_diagonal)
-        predictive = _gaussian(likelihood, f, partial(_point_blocks, covariance, f.shape[-1]), partial(_as_it_is, covariance))
+        predictive = _gaussian(
+            likelihood, f, partial(_point_blocks, covariance, f.shape[-1]), partial(_as_it_is, covariance)
+        )
         predictive = predictive if query.noise is None else predictive.with_noise(query.noise)
         return predictive.log_prob(query.y, query.mask)
 

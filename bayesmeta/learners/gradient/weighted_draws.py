@@ -77,8 +77,10 @@ class WeightedDraws(Approximation):
             raise UnsupportedError(
                 f"expected a learner with a standard normal prior, such as Parametric or CAVIA, got {learner.title}"
             )
-        mode = torch.cat([value.flatten(1) for value in phi.values()], 1)
-        white = learner.curvature(support, phi).white().to(mode.dtype)
+        precise, data = learner.precise(support)
+        mode = torch.cat([value.flatten(1) for value in phi.values()], 1).to(data.x.dtype)
+        at = {name: value.to(mode.dtype) for name, value in phi.items()}
+        white = precise.curvature(data, at).white().to(mode.dtype)
         eye = torch.eye(mode.shape[1], dtype=mode.dtype, device=mode.device)
         factor = cholesky(eye + white.mT @ white, "posterior precision")  # B P P
         normal = _normals(self.num_draws, mode)[:, None]
@@ -96,9 +98,10 @@ class WeightedDraws(Approximation):
             name: part.reshape(len(draws), *value.shape)
             for (name, value), part in zip(phi.items(), draws.split(sizes, -1), strict=True)
         }
-        log_weights = (learner.joint(support)(named) - log_q).mT.log_softmax(-1)
+        log_weights = (precise.objective(data)(named) - log_q).mT.log_softmax(-1).to(support.x.dtype)
+        draws_of = {name: value.to(support.x.dtype) for name, value in named.items()}
         return WeightedDrawsPosterior(
-            spec=support.spec, learner=learner, support=support, phi=phi, draws=named, log_weights=log_weights
+            spec=support.spec, learner=learner, support=support, phi=phi, draws=draws_of, log_weights=log_weights
         ).checked()
 
 

@@ -17,11 +17,14 @@ of their accuracy:
    are worth a trial, and these go on with 2, until there is nothing to grow.
 """
 
+import contextlib
 import hashlib
 import math
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bayesmeta.arguments import seed_of, whole
-from bayesmeta.data import Data
 from bayesmeta.description import describe
 from bayesmeta.errors import ConvergenceWarning, DataError, InferenceError, UnsupportedError
 from bayesmeta.evaluation.held_out import predicted
@@ -48,7 +50,10 @@ from bayesmeta.training.architectures.spaces import Architecture, Space
 from bayesmeta.training.architectures.surrogate import Surrogate
 from bayesmeta.training.architectures.trials import Trial, read_trials, write_trials
 from bayesmeta.training.fit import fit
+from bayesmeta.training.loop import require_done
 from bayesmeta.training.objectives import Objective
+from bayesmeta.training.runs.folder import EVERY
+from bayesmeta.training.runs.settings import digest
 
 
 class ArchitectureSearch(InShort):
@@ -126,6 +131,8 @@ class ArchitectureSearch(InShort):
         validation: TaskDataset,
         trials: str | Path | None = None,
         *,
+        checkpoint: str | Path | None = None,
+        every: int = EVERY,
         progress: bool = False,
     ) -> SearchResult:
         """Search, or go on with a search that was stopped.
@@ -136,15 +143,20 @@ class ArchitectureSearch(InShort):
                 compare it with others on test tasks, which the search never sees.
             trials: a file that is written whole after each trial, a line of JSON each. One that is there already is
                 gone on with, and ends as if the search had not been stopped.
+            checkpoint: a folder that keeps the trial that is being trained, as `fit` keeps a run: a search that goes on
+                goes on in the middle of it. Learners must be such that model folders can hold them.
+            every: steps between two states of a trial.
             progress: show a line for each trial.
 
         Raises:
-            DataError: a file of another search. InferenceError: no architecture can be trained.
+            DataError: a file of another search. InferenceError: no architecture can be trained. KeyboardInterrupt: also
+                of SIGTERM where trials are kept, once the state is written.
         """
         path = None if trials is None else Path(trials)
         if path is not None:
             require_writable(path)
-        run = _Run(self, tasks, _Validation(validation, self.split, self.seed), path, progress)
+        keep = _Keep(None if checkpoint is None else Path(checkpoint), every)
+        run = _Run(self, tasks, _Validation(validation, self.split, self.seed), path, keep, progress)
         parents: list[Architecture] = []
         with run.bar:
             for number in range(len(self.space.choices[self.space.blocks])):
@@ -195,8 +207,8 @@ class ArchitectureSearch(InShort):
             "split": repr(self.split),
             "objective": type(self.objective).__name__,
             "seed": self.seed,
-            "tasks": _digest(tasks.flat.folded()) if isinstance(tasks, TaskDataset) else type(tasks).__name__,
-            "validation": _digest(validation.flat.folded()),
+            "tasks": digest(tasks) if isinstance(tasks, TaskDataset) else type(tasks).__name__,
+            "validation": digest(validation),
         }
 
     def made(self, architecture: Architecture) -> Learner:
@@ -233,13 +245,37 @@ class _Validation:
         return torch.cat(found)
 
 
+@dataclass(frozen=True)
+class _Keep:
+    """Where the trial that is being trained is kept, and how often; nowhere without a folder."""
+
+    folder: Path | None
+    every: int
+
+    @contextlib.contextmanager
+    def trial(self, architecture: Architecture, steps: int) -> Iterator[dict[str, Any]]:
+        """The arguments by which `fit` keeps a trial. Once it is trained and scored, it is removed."""
+        if self.folder is None:
+            yield {}
+            return
+        name = hashlib.sha256(repr((architecture.choices, steps)).encode()).hexdigest()[:16]
+        yield {"checkpoint": self.folder / f"trial-{name}", "every": self.every, "resume": "auto"}
+        shutil.rmtree(self.folder / f"trial-{name}", ignore_errors=True)
+
+
 class _Run:
     """One search: its trials so far, those of the file, and the learners of the last rung."""
 
     def __init__(
-        self, search: ArchitectureSearch, tasks: TaskSource, validation: _Validation, path: Path | None, progress: bool
+        self,
+        search: ArchitectureSearch,
+        tasks: TaskSource,
+        validation: _Validation,
+        path: Path | None,
+        keep: _Keep,
+        progress: bool,
     ) -> None:
-        self.search, self.tasks, self.validation, self.path = search, tasks, validation, path
+        self.search, self.tasks, self.validation, self.path, self.keep = search, tasks, validation, path, keep
         self.description = {} if path is None else search.description(tasks, validation.tasks)
         known = [] if path is None else read_trials(path, self.description, search.space)
         self.known = {trial.key: trial for trial in known}
@@ -256,10 +292,12 @@ class _Run:
         """The trial of an architecture on a rung: that of the file, or a new one, which is written to it."""
         trial = self.known.get((architecture, rung))
         if trial is None:
-            trial = self._tried(architecture, number, rung)
-            self.made.append(trial)
-            if self.path is not None:
-                write_trials(self.path, self.description, self.made)
+            steps = self.search.budget.steps(rung, partial(self._seconds, architecture))
+            with self.keep.trial(architecture, steps) as kept:
+                trial = self._tried(architecture, number, rung, steps, kept)
+                self.made.append(trial)
+                if self.path is not None:
+                    write_trials(self.path, self.description, self.made)
         else:
             self.made.append(trial)
         self.bar.update()
@@ -269,17 +307,16 @@ class _Run:
     def learner(self, trial: Trial) -> Learner:
         """The trained learner of a trial: the one of the search, or the same again."""
         if trial.architecture not in self.learners:
-            self.learners[trial.architecture] = self._trained(trial.architecture, trial.steps)
+            self.learners[trial.architecture] = self._trained(trial.architecture, trial.steps, {})
         return self.learners[trial.architecture]
 
-    def _tried(self, architecture: Architecture, number: int, rung: int) -> Trial:
+    def _tried(self, architecture: Architecture, number: int, rung: int, steps: int, kept: dict[str, Any]) -> Trial:
         search = self.search
-        steps = search.budget.steps(rung, partial(self._seconds, architecture))
         about: dict[str, Any] = {"round": number, "rung": rung, "steps": steps, "seed": search.seed}
         about["parameters"] = search.space.num_parameters(architecture)
         start = time.process_time()
         try:
-            learner = self._trained(architecture, steps)
+            learner = self._trained(architecture, steps, kept)
             about["seconds"] = time.process_time() - start
             density = self.validation.density(learner) / self.validation.counts
             if not bool(density.isfinite().all()):
@@ -291,12 +328,12 @@ class _Run:
             self.learners[architecture] = learner
         return Trial.scored(architecture, density.numpy(), self.validation.counts.numpy(), **about)
 
-    def _trained(self, architecture: Architecture, steps: int) -> Learner:
+    def _trained(self, architecture: Architecture, steps: int, kept: dict[str, Any]) -> Learner:
         search = self.search
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(search.seed)
             learner = search.made(architecture)
-            fit(
+            result = fit(
                 learner,
                 self.tasks,
                 steps,
@@ -306,18 +343,12 @@ class _Run:
                 objective=search.objective,
                 seed=search.seed,
                 progress=False,
+                **kept,
             )
+            require_done(result)
         return learner
 
     def _seconds(self, architecture: Architecture, steps: int) -> float:
         start = time.process_time()
-        self._trained(architecture, steps)
+        self._trained(architecture, steps, {})
         return time.process_time() - start
-
-
-def _digest(data: Data) -> str:
-    """What tells tasks from others."""
-    found = hashlib.sha256()
-    for value in (data.x, data.y, data.mask):
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]

@@ -27,11 +27,12 @@ from bayesmeta.errors import DataError
 from bayesmeta.learner import Learner
 from bayesmeta.outputs import write
 from bayesmeta.training.checkpoint import require_savable, save
+from bayesmeta.training.distributed import Processes
 from bayesmeta.training.runs.answers import Answer, Answers, recalled
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
 from bayesmeta.training.runs.settings import Settings, plain, require_same, versions
-from bayesmeta.training.runs.signals import Stop
+from bayesmeta.training.runs.signals import Stop, Stopped
 from bayesmeta.typing import LogJoint
 
 if sys.platform != "win32":
@@ -70,10 +71,6 @@ class CheckpointWarning(UserWarning):
     """
 
 
-class Stopped(KeyboardInterrupt):
-    """A run was told to stop, and its state is kept."""
-
-
 class Run(ABC):
     """A training on its way: it is asked after every step whether to go on, and told when a state is to be kept."""
 
@@ -104,7 +101,6 @@ class Run(ABC):
             is_last: whether the run has come to its end.
         """
 
-    @abstractmethod
     def ask(self, compute: Callable[[], Answer]) -> Answer:
         """What a function returns, or has returned in an earlier sitting.
 
@@ -117,6 +113,7 @@ class Run(ABC):
         Raises:
             Stopped: the run was told to stop; its state is kept.
         """
+        return compute()
 
     def recalling(self, log_joint: LogJoint) -> LogJoint:
         """A log joint that is asked for: its values and first derivatives are those of an earlier sitting, if known.
@@ -124,11 +121,16 @@ class Run(ABC):
         Args:
             log_joint: phi -> log density of each row, which depends on that row of phi alone.
         """
-        return recalled(log_joint, self.ask)
+        return log_joint
 
-    @abstractmethod
+    @property
+    def answered(self) -> int:
+        """How many questions have answers that are kept: the step that a search is at."""
+        return 0
+
     def conclude(self) -> None:
-        """Keep the answers of a run that has no more questions."""
+        """Keep the answers of a search that has no more questions."""
+        self.keep(self.answered, is_last=True)
 
     @abstractmethod
     def offer(self, learner: Learner) -> None:
@@ -164,17 +166,6 @@ class Unkept(Run):
     def keep(self, step: int, is_last: bool = False) -> None:
         """Nothing."""
 
-    def ask(self, compute: Callable[[], Answer]) -> Answer:
-        """What the function returns."""
-        return compute()
-
-    def recalling(self, log_joint: LogJoint) -> LogJoint:
-        """The log joint itself."""
-        return log_joint
-
-    def conclude(self) -> None:
-        """Nothing."""
-
     def offer(self, learner: Learner) -> None:
         """Nothing."""
 
@@ -199,8 +190,28 @@ class RunFolder(Run):
         resume: what to do with a run that is there; None refuses to begin anew where one has not come to its end.
         model: whose theta is the folder's model at every state; None where only `offer` and `finish` say so.
 
-    Raises:
-        DataError: the folder cannot be written, or another process (or thread) writes to it. When entered.
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> from bayesmeta.training.runs.parts import TensorState
+        >>> value = torch.zeros(1)
+        >>> def count(folder, steps):  # a training of one's own
+        ...     with RunFolder(Path(folder), {"by": 1.0}, every=5, resume="auto", model=None) as run:
+        ...         step = run.begin({"value": TensorState({"value": value})})
+        ...         print("after step", step)
+        ...         while step < steps and not run.is_stopped:
+        ...             step += 1
+        ...             value.add_(1.0)
+        ...             if step % run.every == 0:
+        ...                 run.keep(step)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     count(folder, 7)  # and it is killed
+        ...     _ = value.zero_()
+        ...     count(folder, 10)
+        after step 0
+        after step 5
+        >>> value
+        tensor([10.])
     """
 
     def __init__(
@@ -213,11 +224,23 @@ class RunFolder(Run):
         self._parts: Parts = {}
         self._kept: list[Path] = []
         self._at = (-1, False)  # the step of the newest state, and whether it is the last
+        self._found: dict[str, Any] | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Take the folder for oneself, and signals as a wish to stop."""
-        self._held.enter_context(_locked(self.states))
-        self._held.enter_context(self._stop)
+        """Take the folder for oneself, and signals as a wish to stop.
+
+        Raises:
+            DataError: another process (or thread) has it; its run has other settings; all of its states are damaged; or
+                it has not come to its end, and nothing was said of resuming.
+
+        Warns:
+            CheckpointWarning: the newest state is damaged; the run was computed by other versions.
+        """
+        with contextlib.ExitStack() as held:
+            held.enter_context(_locked(self.states))
+            self._found = self._to_go_on_with()
+            held.enter_context(self._stop)
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -230,34 +253,31 @@ class RunFolder(Run):
         return self._stop.is_asked
 
     def begin(self, parts: Parts) -> int:
-        """Go on where the newest whole state is, or keep the first.
-
-        Raises:
-            DataError: a run of other settings; all states are damaged; or an unfinished run, and nothing was said of
-                resuming.
-
-        Warns:
-            CheckpointWarning: the newest state is damaged; the run was computed by other versions.
-        """
+        """Go on where the newest whole state is, or keep the first."""
         self._parts = {**parts, "answers": self._answers}
-        found = [] if self.resume == "never" else self._states()
-        state = self._newest(found) if found else None
-        if state is not None and self.resume is None:
-            if not state["is_last"]:
-                raise DataError(
-                    f"expected a folder without an unfinished run, got one at step {state['step']} in {self.folder}: "
-                    "pass resume='auto' to go on with it, resume='never' to begin anew in its place"
-                )
-            state = None
-        if state is None:
-            self._kept = []
+        if self._found is None:
             self._tidy()  # a state of another run would be taken for one of this
             self.keep(0)
             return 0
-        self._go_on(state)
+        for name, part in self._parts.items():
+            part.load_state_dict(self._found["parts"][name])
+        self._at = self._found["step"], self._found["is_last"]
+        self._found = None
         return self._at[0]
 
-    def _go_on(self, state: dict[str, Any]) -> None:
+    def _to_go_on_with(self) -> dict[str, Any] | None:
+        """The newest whole state, if the run goes on from it."""
+        found = [] if self.resume == "never" else self._states()
+        if not found:
+            return None
+        state, path = _newest(found)
+        if self.resume is None:
+            if state["is_last"]:
+                return None
+            raise DataError(
+                f"expected a folder without an unfinished run, got one at step {state['step']} in {self.folder}: "
+                "pass resume='auto' to go on with it, resume='never' to begin anew in its place"
+            )
         require_same(self.settings, state["settings"], str(self.folder))
         others = [f"{name} {each}" for name, each in state["versions"].items() if versions().get(name) != each]
         if others:
@@ -265,9 +285,8 @@ class RunFolder(Run):
                 f"expected the versions of the run in {self.folder}, {', '.join(others)}, got {versions()}: "
                 "its end may differ in the last digits from that of a run without a break"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state["parts"][name])
-        self._at = state["step"], state["is_last"]
+        self._kept = [path]
+        return state
 
     def keep(self, step: int, is_last: bool = False) -> None:
         """Write a state, and remove those that are no longer needed.
@@ -303,15 +322,20 @@ class RunFolder(Run):
         is_known = self._answers.is_known
         answer = self._answers.next(compute)
         if self.is_stopped:
-            self.keep(len(self._answers))
+            self.keep(self.answered)
             raise Stopped
-        if not is_known and len(self._answers) % self.every == 0:
-            self.keep(len(self._answers))
+        if not is_known and self.answered % self.every == 0:
+            self.keep(self.answered)
         return answer
 
-    def conclude(self) -> None:
-        """Keep all answers as the last state."""
-        self.keep(len(self._answers), is_last=True)
+    def recalling(self, log_joint: LogJoint) -> LogJoint:
+        """The log joint, asked for."""
+        return recalled(log_joint, self.ask)
+
+    @property
+    def answered(self) -> int:
+        """How many answers there are."""
+        return len(self._answers)
 
     def offer(self, learner: Learner) -> None:
         """Write the model.
@@ -336,25 +360,6 @@ class RunFolder(Run):
         """Those that are there, the newest first."""
         found = [each for each in self.states.iterdir() if NAME.fullmatch(each.name)]
         return sorted(found, key=lambda each: (_step(each), each.stat().st_mtime_ns), reverse=True)
-
-    def _newest(self, found: list[Path]) -> dict[str, Any]:
-        """The first state that is whole; the ones before it are warned of."""
-        damaged: list[str] = []
-        for path in found:
-            try:
-                state = _read(path)
-            except (DataError, OSError) as error:
-                damaged.append(f"step {_step(path)} ({error})")
-                continue
-            if damaged:
-                _warn(
-                    f"expected whole states, got a damaged one of {', '.join(damaged)}; going on from {state['step']}"
-                )
-            self._kept = [path]
-            return state
-        raise DataError(
-            f"expected a whole state in {self.states}, got {len(found)} damaged: pass resume='never' to begin anew"
-        )
 
     def _tidy(self) -> None:
         """Remove states that this run does not keep, and what killed writes have left."""
@@ -392,10 +397,29 @@ def keeping(
         raise DataError(f"expected resume to be 'auto', 'never' or None, got {resume!r}")
     if checkpoint is None:
         if resume is not None:
-            raise DataError(f"expected a checkpoint folder for resume={resume!r}, got none")
+            raise DataError(f"expected a checkpoint, the folder of the run, for resume={resume!r}, got none")
         return Unkept()
+    if not Processes.here().is_first:
+        return Unkept()  # of several processes that compute the same the first one writes
     require_savable(learner, checkpoint)  # now, rather than after hours of training
     return RunFolder(Path(checkpoint), plain(settings()), every, resume, learner if follow else None)
+
+
+def _newest(found: list[Path]) -> tuple[dict[str, Any], Path]:
+    """The first state that is whole, and its file; those before it are warned of."""
+    damaged: list[str] = []
+    for path in found:
+        try:
+            state = _read(path)
+        except (DataError, OSError) as error:
+            damaged.append(f"step {_step(path)} ({error})")
+            continue
+        if damaged:
+            _warn(f"expected whole states, got a damaged one of {', '.join(damaged)}; going on from {state['step']}")
+        return state, path
+    raise DataError(
+        f"expected a whole state in {found[0].parent}, got {len(found)} damaged: pass resume='never' to begin anew"
+    )
 
 
 def _step(path: Path) -> int:
@@ -421,7 +445,7 @@ def _locked(states: Path) -> Iterator[None]:
     """Hold the lock of a folder of states; DataError where another does."""
     try:
         states.mkdir(parents=True, exist_ok=True)
-        file: IO[str] = (states / "lock").open("a+")
+        file: IO[str] = (states / "lock").open("a+", encoding="utf-8")
     except OSError as error:
         raise DataError(f"expected a folder that can be written, got {states}: {error}") from error
     with file:
@@ -435,9 +459,8 @@ def _locked(states: Path) -> Iterator[None]:
                 "wait for it, or name another folder"
             ) from error
         with contextlib.suppress(OSError):  # a full disk: the lock is held all the same
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
 
 

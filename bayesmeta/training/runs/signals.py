@@ -10,6 +10,18 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was told to stop, and its state is kept.
+
+    Example:
+        >>> try:
+        ...     raise Stopped
+        ... except KeyboardInterrupt:
+        ...     print("as any other interrupt")
+        as any other interrupt
+    """
+
+
 class Stop:
     """While the block runs the first Ctrl-C or SIGTERM only sets `is_asked`; the next one raises KeyboardInterrupt.
 

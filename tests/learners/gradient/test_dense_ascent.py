@@ -95,9 +95,7 @@ def _counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 NOISE, LIKELIHOODS = bm.noise, bm.likelihoods
 CASES: dict[str, tuple[dict[str, object], bm.TaskBatch]] = {
-    **{
-        f"activation {name}": ({"activation": name, "lr": 0.3}, _tasks(2, 1)) for name in sorted(ACTIVATIONS)
-    },
+    **{f"activation {name}": ({"activation": name, "lr": 0.3}, _tasks(2, 1)) for name in sorted(ACTIVATIONS)},
     "one input": ({"inputs": 1, "lr": 0.2}, _tasks(1, 1)),
     "one step": ({"steps": 1}, _tasks(2, 1)),
     "two outputs": ({"num_outputs": 2, "lr": 0.2}, _tasks(2, 2)),
