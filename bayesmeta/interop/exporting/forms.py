@@ -18,7 +18,7 @@ from torch import Tensor
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.interop.exporting.programs import Recorded
 from bayesmeta.one_line import InShort
-from bayesmeta.torch_private import package_program, talking_to_itself
+from bayesmeta.torch_private import package_program, packaged_program, talking_to_itself
 
 
 class Form(InShort, ABC):
@@ -116,6 +116,7 @@ class InductorPackage(Form):
                 f"{str(error).strip().splitlines()[0]}. Likely cause: no C++ compiler (install g++), or an operation "
                 "that inductor does not know: use TorchProgram"
             ) from error
+        recorded.compare(packaged_program(path))
 
 
 class OnnxProgram(Form):
@@ -161,7 +162,7 @@ class OnnxProgram(Form):
             session = onnxruntime.InferenceSession(path)
         except Exception as error:  # its errors have no common base
             raise UnsupportedError(
-                f"expected a {recorded.program.name} that onnxruntime runs, got {type(error).__name__}: "
+                f"expected onnxruntime to run {recorded.program.name}, got {type(error).__name__}: "
                 f"{str(error).strip().splitlines()[0]}. Likely cause: an operation that it has in float32 alone: "
                 "export learner.float()"
             ) from error
