@@ -326,6 +326,18 @@ def package_program(program: torch.export.ExportedProgram, path: Path) -> None:
         inductor.aoti_compile_and_package(program, package_path=str(path))
 
 
+def packaged_program(path: Path) -> Callable[..., Any]:
+    """What `package_program` has written, as a function of tensors.
+
+    Args:
+        path: the file.
+    """
+    from torch import _inductor as inductor
+
+    run: Callable[..., Any] = inductor.aoti_load_package(str(path))
+    return run
+
+
 def without_asides(program: torch.export.ExportedProgram) -> None:
     """Take out of a recorded program what computes nothing: results that nobody asks for, and checks of precisions.
 

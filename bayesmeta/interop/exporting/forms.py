@@ -8,6 +8,7 @@ OnnxProgram        ONNX (.onnx)                                       onnxruntim
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from bayesmeta.errors import UnsupportedError
 from bayesmeta.interop.exporting.programs import Recorded
 from bayesmeta.one_line import InShort
-from bayesmeta.torch_private import package_program, talking_to_itself
+from bayesmeta.torch_private import package_program, packaged_program, talking_to_itself
 
 
 class Form(InShort, ABC):
@@ -115,6 +116,7 @@ class InductorPackage(Form):
                 f"{str(error).strip().splitlines()[0]}. Likely cause: no C++ compiler (install g++), or an operation "
                 "that inductor does not know: use TorchProgram"
             ) from error
+        recorded.compare(packaged_program(path))
 
 
 class OnnxProgram(Form):
@@ -135,10 +137,11 @@ class OnnxProgram(Form):
     def write(self, recorded: Recorded, path: Path) -> None:
         """`torch.onnx.export`."""
         try:
+            import onnxruntime
             import onnxscript  # noqa: F401
         except ImportError as error:
             raise UnsupportedError(
-                "expected onnx and onnxscript to write ONNX, got none: pip install onnx onnxscript onnxruntime"
+                "expected onnx, onnxscript and onnxruntime to write ONNX, got none: pip install 'bayesmeta[onnx]'"
             ) from error
         options: dict[str, Any] = {
             "input_names": [slot.name for slot in recorded.program.inputs],
@@ -155,6 +158,15 @@ class OnnxProgram(Form):
                 "(Gaussian processes, ridge heads): ALPaCA and R2D2Regressor are written as streams, which do without; "
                 "or use TorchProgram"
             ) from error
+        try:
+            session = onnxruntime.InferenceSession(path)
+        except Exception as error:  # its errors have no common base
+            raise UnsupportedError(
+                f"expected onnxruntime to run {recorded.program.name}, got {type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0]}. Likely cause: an operation that it has in float32 alone: "
+                "export learner.float()"
+            ) from error
+        recorded.compare(partial(_run, session, recorded))
 
     def write_state(self, state: Mapping[str, Tensor], folder: Path) -> str | None:
         """`numpy.savez`."""
@@ -163,3 +175,10 @@ class OnnxProgram(Form):
         arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in state.items()}
         np.savez(folder / "state.npz", **arrays)
         return "state.npz"
+
+
+def _run(session: Any, recorded: Recorded, *inputs: Tensor) -> dict[str, Tensor]:
+    """A program in onnxruntime, as one of torch."""
+    arrays = {slot.name: v.cpu().numpy() for slot, v in zip(recorded.program.inputs, inputs, strict=True)}
+    outputs = session.run([slot.name for slot in recorded.outputs], arrays)
+    return {slot.name: torch.from_numpy(v) for slot, v in zip(recorded.outputs, outputs, strict=True)}

@@ -5,7 +5,7 @@
 B tasks, N support points and M query points may be any number, 0 too: they are recorded as symbols.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from bayesmeta.torch_private import talking_to_itself, unvalidated, without_asid
 SIZES = (3, 5, 4)  # B, N and M of the example that is recorded: all differ, and none is 0 or 1
 TRIED = ((1, 0, 1), (1, 1, 1), (2, 1, 3), (5, 12, 6))  # where a program is compared with the library
 ANY = ("B", "N", "M")  # axes that may have any length
-FAR = {torch.float64: 1e-8, torch.float32: 1e-3}  # relative to the largest number: no rounding
+FAR = {torch.float64: 1e-8, torch.float32: 1e-3}  # by the precision of weights, in units of the largest number
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Program(InShort):
             ) from error
         without_asides(exported)
         recorded = Recorded(self, exported, tuple(self._slot(name, value) for name, value in outputs.items()))
-        recorded.compare(*TRIED)
+        recorded.compare(exported.module())
         return recorded
 
     def _slot(self, name: str, value: Tensor) -> Slot:
@@ -117,14 +117,15 @@ class Recorded(InShort):
     exported: torch.export.ExportedProgram
     outputs: tuple[Slot, ...]
 
-    def compare(self, *sizes: tuple[int, int, int]) -> None:
-        """Raise UnsupportedError where the recording says something else than the library.
+    def compare(self, run: Callable[..., Mapping[str, Tensor]]) -> None:
+        """Raise UnsupportedError where a form of the recording says something else than the library.
 
         Args:
-            sizes: numbers of tasks, support and query points.
+            run: the form, as a function of the inputs.
         """
-        name, run = self.program.name, self.exported.module()
-        for num_tasks, num_support, num_query in sizes:
+        name, held = self.program.name, self.program.module.state_dict().values()
+        near = FAR[torch.float32 if any(value.dtype == torch.float32 for value in held) else torch.float64]
+        for num_tasks, num_support, num_query in TRIED:
             inputs = self.program.example(num_tasks, num_support, num_query)
             where = f"for B = {num_tasks}, N = {num_support}, M = {num_query}"
             with torch.no_grad():
@@ -133,13 +134,13 @@ class Recorded(InShort):
                     found = run(*inputs)
                 except Exception as error:  # torch's own errors have no common base
                     raise UnsupportedError(
-                        f"expected {name} to be recorded for any number of points, got {type(error).__name__} "
-                        f"{where}: {str(error).strip().splitlines()[0]}"
+                        f"expected {name} to run for any number of points, got {type(error).__name__} {where}: "
+                        f"{str(error).strip().splitlines()[0]}"
                     ) from error
             for key, value in expected.items():
                 size = float(value.abs().max()) if value.numel() else 0.0
                 far = float((found[key] - value).abs().max()) if value.numel() else 0.0
-                if not far <= FAR[value.dtype] * max(size, 1.0):  # NaN is far, too
+                if not far <= near * max(size, 1.0):  # NaN is far, too
                     raise UnsupportedError(
                         f"expected {name} to say what the library says, got {key} that differs by {far:.3g} {where}: "
                         "something in the learner depends on values or sizes in Python"
