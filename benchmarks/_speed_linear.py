@@ -1,8 +1,8 @@
 """Bars of speed of learners in closed form, next to the formula written out by hand.
 
 The bare formula is what one would write without this library: the network is called on support and query, and the
-textbook's posterior is computed of what it gives, in float64, with theta read out beforehand; no checks, no posterior to
-keep, a single task, so that all is vectors and matrices.
+textbook's posterior is computed of what it gives, in float64, with theta read out beforehand; no checks, no posterior
+to keep, a single task, so that all is vectors and matrices.
 """
 
 import statistics
