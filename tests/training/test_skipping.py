@@ -77,9 +77,7 @@ def test_broken_tasks_are_left_out_and_named(how: str) -> None:
 def test_above_the_limit_it_is_an_error(how: str) -> None:
     one = learner(how)
     theta = [p.detach().clone() for p in one.parameters()]
-    with pytest.raises(
-        InferenceError, match=r"tasks that fail are 'robot \d', 'robot \d', after 0 before, and max_skipped=1"
-    ):
+    with pytest.raises(InferenceError, match=r"tasks that fail are 'robot \d', 'robot \d', after 0, and max_skipped=1"):
         bm.fit(one, tasks((1, 4)), 2, batch_size=6, max_skipped=1, progress=False)
     assert all(map(torch.equal, theta, one.parameters()))
     with pytest.raises(InferenceError, match="all of its tasks fail"):
