@@ -1,8 +1,8 @@
 """Bars of speed of learners in closed form, next to the formula written out by hand.
 
 The bare formula is what one would write without this library: the network is called on support and query, and the
-textbook's posterior is computed of what it gives, in float64, with theta read out beforehand; no checks, no posterior to
-keep, a single task, so that all is vectors and matrices.
+textbook's posterior is computed of what it gives, in float64, with theta read out beforehand; no checks, no posterior
+to keep, a single task, so that all is vectors and matrices.
 """
 
 import statistics
@@ -160,7 +160,7 @@ def streams(seconds: float) -> list[Bar]:
     times = interleaved({**calls, "copy": copied.clone}, seconds)
     note = f"copying the {WIDTH} x {WIDTH} numbers of a stream to new memory takes {times['copy'] / STREAMS * 1e6:.1f}"
     return [
-        Bar(f"update by a point after {name}: us a stream", times[name] / STREAMS * 1e6, 5.0, at_least=False, note=note)
+        Bar(f"update by a point after {name}: us a stream", times[name] / STREAMS * 1e6, 5.0, False, note)
         for name in posteriors
     ]
 
