@@ -158,10 +158,10 @@ def streams(seconds: float) -> list[Bar]:
         name: lambda posterior=posterior: posterior.update(more) for name, posterior in posteriors.items()
     }
     times = interleaved({**calls, "copy": copied.clone}, seconds)
-    note = f"copying the {WIDTH} x {WIDTH} numbers of a stream to new memory takes {times['copy'] / STREAMS * 1e6:.1f}"
+    claim = "update by a point after {}: us a stream"
+    about = f"copying the {WIDTH} x {WIDTH} numbers of a stream to new memory takes {times['copy'] / STREAMS * 1e6:.1f}"
     return [
-        Bar(f"update by a point after {name}: us a stream", times[name] / STREAMS * 1e6, 5.0, False, note)
-        for name in posteriors
+        Bar(claim.format(name), times[name] / STREAMS * 1e6, 5.0, at_least=False, note=about) for name in posteriors
     ]
 
 
