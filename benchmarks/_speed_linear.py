@@ -166,7 +166,7 @@ def streams(seconds: float) -> list[Bar]:
 
 
 def wide(seconds: float) -> list[Bar]:
-    """A batch of heads on 16,000 features against a loop over its tasks, which keeps its posteriors, as a batch does."""
+    """A batch of heads on 16,000 features against a loop over its tasks that keeps its posteriors, as a batch does."""
     tasks, points = 8, 25
     x, query = (torch.randn(tasks, points, WIDE) / WIDE**0.5 for _ in range(2))
     labels, y = (torch.arange(points) % WAYS).expand(tasks, -1).contiguous(), torch.randn(tasks, points, 1)
