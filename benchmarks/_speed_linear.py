@@ -158,15 +158,15 @@ def streams(seconds: float) -> list[Bar]:
         name: lambda posterior=posterior: posterior.update(more) for name, posterior in posteriors.items()
     }
     times = interleaved({**calls, "copy": copied.clone}, seconds)
-    note = f"copying the {WIDTH} x {WIDTH} numbers of a stream to new memory takes {times['copy'] / STREAMS * 1e6:.1f}"
+    claim = "update by a point after {}: us a stream"
+    about = f"copying the {WIDTH} x {WIDTH} numbers of a stream to new memory takes {times['copy'] / STREAMS * 1e6:.1f}"
     return [
-        Bar(f"update by a point after {name}: us a stream", times[name] / STREAMS * 1e6, 5.0, at_least=False, note=note)
-        for name in posteriors
+        Bar(claim.format(name), times[name] / STREAMS * 1e6, 5.0, at_least=False, note=about) for name in posteriors
     ]
 
 
 def wide(seconds: float) -> list[Bar]:
-    """A batch of heads on 16,000 features against a loop over its tasks, which keeps its posteriors as a batch does."""
+    """A batch of heads on 16,000 features against a loop over its tasks that keeps its posteriors, as a batch does."""
     tasks, points = 8, 25
     x, query = (torch.randn(tasks, points, WIDE) / WIDE**0.5 for _ in range(2))
     labels, y = (torch.arange(points) % WAYS).expand(tasks, -1).contiguous(), torch.randn(tasks, points, 1)
