@@ -123,7 +123,8 @@ def test_phi_and_its_draws_are_those_of_the_prior_program_and_nuts() -> None:
     learner = bm.ALPaCA(bm.Polynomial(1, 0), scale=TaskScale(6.0)).double()
     data = bm.Data.from_arrays([0.0, 1.0, 2.0], [1.0, 2.0, 4.0])
     exact = learner.adapt(data)
-    sampled = bm.Sampled(learner, bm.inference.NUTS(32, 20, 40)).adapt(data)
+    # halves of 20 draws: of 10, R-hat is above 1.1 for some seeds though the chains agree
+    sampled = bm.Sampled(learner, bm.inference.NUTS(32, 40, 60)).adapt(data)
     found = bm.checks.fidelity(exact, sampled, [0.5, 5.0], num_draws=500)
     assert found.parameters is not None
     assert set(found.parameters.names) == {"weight[0,0]", "log_scale"}
