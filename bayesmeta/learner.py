@@ -430,7 +430,7 @@ class Learner(Described, nn.Module, ABC):
         >>> learner.adapt(bm.Data.empty(support)).predict([3.0])  # the prior predictive
         prediction at 1 point: mean [0], sd [1.41]
         >>> tasks = bm.TaskDataset.from_list([(range(4), [4.0, 5.0, 5.0, 6.0]), (range(4), [6.0, 7.0, 7.0, 8.0])])
-        >>> _ = bm.fit(learner, tasks, steps=50, lr=0.5, split=bm.tasks.RandomSplit((0, 2)), progress=False)
+        >>> _ = bm.fit(learner, tasks, steps=100, lr=0.2, split=bm.tasks.RandomSplit((0, 2)), progress=False)
         >>> round(learner.mean.item())  # learned: the level of a typical task
         6
     """

@@ -17,7 +17,7 @@ def test_the_root_is_small() -> None:
     """Verbs, core types, learners, networks and errors: a new name here is a decision."""
     found = _written(bm)
     assert found == set(bm.__all__) - set(NAMESPACES)
-    assert len(found) <= 80
+    assert len(found) <= 81  # 79, and two verbs: stream and export
 
 
 def _written(module: types.ModuleType) -> set[str]:

@@ -235,14 +235,18 @@ class _Explicit:
         None where the prior has no density, as that of a fixed effect.
         """
         data, likelihood, each, joint = self.standard(data), self.learner.likelihood, [], []
-        log_joint, units = self.learner.joint(data), self.scale.log()
+        units, log_joint = self.scale.log(), None
+        with contextlib.suppress(UnsupportedError):  # of a prior that has no density
+            log_joint = self.learner.joint(data)
         for part, f in self._chunks(data, phi):
             distribution, y = _of_points(likelihood, data, f), likelihood.outcome(data, f)
             by_output = isinstance(distribution, Independent)
             density = (distribution.base_dist if isinstance(distribution, Independent) else distribution).log_prob(y)
             density = density[:, data.mask]
             each.append(density - (units if by_output else units.sum()))
-            with contextlib.suppress(UnsupportedError):
+            if log_joint is None:
+                continue
+            with contextlib.suppress(UnsupportedError):  # of one that finds it out here
                 joint.append(log_joint(part).sum(-1) - data.counts.sum() * units.sum())
         return torch.cat(each), torch.cat(joint) if joint else None
 

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from typing_extensions import override
 
 from bayesmeta.errors import DataError, UnsupportedError
+from bayesmeta.one_line import InShort
 from bayesmeta.outputs import require_writable, write
 
 if TYPE_CHECKING:
@@ -34,6 +35,19 @@ class StepRecord(NamedTuple):
         lr: the learning rate of the step (of the optimizer's first group).
         validation: the loss on the validation tasks after the step; None where they were not looked at.
         skipped: how many tasks of the batch were left out, as their loss or gradient was not finite.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Worst(bm.training.Callback):
+        ...     "The step with the longest gradient."
+        ...     norm, step = 0.0, 0
+        ...     def on_step(self, record):
+        ...         if record.gradient_norm > self.norm:
+        ...             self.norm, self.step = record.gradient_norm, record.step
+        >>> tasks, worst = bm.tasks.Sinusoid().dataset(num_tasks=20, num_points=8, seed=0), Worst()
+        >>> _ = bm.fit(bm.ALPaCA(bm.Identity(1)), tasks, steps=5, callbacks=[worst], progress=False)
+        >>> worst.step in range(1, 6), worst.norm > 0.0
+        (True, True)
     """
 
     step: int
@@ -44,7 +58,7 @@ class StepRecord(NamedTuple):
     skipped: int = 0
 
 
-class Callback:
+class Callback(InShort):
     """What is called as a training goes on: a subclass overrides what it wants to know of.
 
     It is for looking on. What it raises ends the training: theta is then that of the best validation, or of the last

@@ -231,7 +231,7 @@ def test_nuts_over_theta_finds_the_posterior_of_a_normal_mean() -> None:
     learner.requires_grad_(False)
     learner.prior.location.requires_grad_()
     tasks = _tasks()
-    found = bm.training.nuts_hyper_posterior(learner, tasks, sampler=bm.inference.NUTS(32, 25, 40), num_members=800)
+    found = bm.training.nuts_hyper_posterior(learner, tasks, sampler=bm.inference.NUTS(32, 40, 40), num_members=800)
     location = torch.stack([m.prior.location.flatten()[0] for m in found.learners if isinstance(m, bm.ALPaCA)])
     noise = learner.prior.noise.variance()
     variance = learner.prior.covariance.matrix()[0, 0] * noise + noise / 4.0  # of a task's mean around K_0

@@ -274,7 +274,8 @@ class GradientLearner(LinearizableLearner):
         if not is_asked or not is_free or support.x.dtype != torch.float32 or not support.y.numel():
             return self, support
         largest = torch.where(support.mask[..., None], support.y, 0.0).abs().amax()
-        if not bool(self.likelihood.unit().sqrt() < COARSE * largest):
+        # not of outcomes whose squares float32 does not have, which are to be told of
+        if not bool((self.likelihood.unit().sqrt() < COARSE * largest) & largest.square().isfinite()):
             return self, support
         return once(self, lambda: snapshot(self).double()), support.to(torch.float64)
 
@@ -292,7 +293,7 @@ class GradientLearner(LinearizableLearner):
             return False
         values = [value.detach() for value in phi.values() if value.numel()]
         # no entry is above the norm of all, which is had in a tenth of the time
-        if all(norm < LARGE for norm in torch.stack(norms(values)).tolist()):
+        if not values or all(norm < LARGE for norm in torch.stack(norms(values)).tolist()):
             return False
         return not all(bool(value.abs().amax() < LARGE) for value in values)
 

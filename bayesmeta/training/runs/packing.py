@@ -28,6 +28,7 @@ def packed(tree: Any) -> bytes:
         UnsupportedError: anything else in it.
 
     Example:
+        >>> import torch
         >>> tree = {"step": 3, "moments": {0: torch.tensor([0.5, -0.5])}, "betas": (0.9, 0.999)}
         >>> unpacked(packed(tree))
         {'step': 3, 'moments': {0: tensor([ 0.5000, -0.5000])}, 'betas': (0.9, 0.999)}

@@ -35,8 +35,8 @@ def plain(settings: Settings) -> Settings:
 
     Example:
         >>> import bayesmeta as bm
-        >>> plain({"steps": 10, "split": bm.tasks.RandomSplit.at(3), "tasks": bm.tasks.Sinusoid()})
-        {'steps': 10, 'split': 'RandomSplit(support=(3, 3), query=None)', 'tasks': 'Sinusoid()'}
+        >>> plain({"steps": 10, "split": bm.tasks.RandomSplit.at(3), "compile": False})
+        {'steps': 10, 'split': 'RandomSplit(support=(3, 3), query=None)', 'compile': False}
     """
     return {name: _plain(value) for name, value in settings.items()}
 
