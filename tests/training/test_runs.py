@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,15 @@ def test_compiled_chains_cannot_be_kept(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- what a folder says
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background of a shell, which has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_the_best_validated_theta(number: int, tmp_path: Path) -> None:
     learner, before = _made("standardized"), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -228,6 +237,7 @@ def test_a_signal_leaves_the_best_validated_theta(number: int, tmp_path: Path) -
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_signals_are_taken_over_and_given_back() -> None:
     seen: list[int] = []
     with Stop() as outer:
@@ -250,6 +260,7 @@ def test_signals_are_taken_over_and_given_back() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_without_a_folder_is_an_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt):
         _fit(_made("standardized"), None, _Stopped(4, signal.SIGINT))
