@@ -8,7 +8,6 @@ from typing_extensions import override
 
 from bayesmeta.learner import Learner
 from bayesmeta.training.distributed import Processes
-from bayesmeta.training.runs.answers import Answer
 from bayesmeta.training.runs.folder import Run, Unkept
 from bayesmeta.training.runs.packing import packed, unpacked
 from bayesmeta.training.runs.parts import Parts
@@ -76,15 +75,6 @@ class SharedRun(Run):
     @override
     def keep(self, step: int, is_last: bool = False) -> None:
         self.processes.first_does(lambda: self.run.keep(step, is_last))
-
-    @override
-    def ask(self, compute: Callable[[], Answer]) -> Answer:
-        """What the function returns in the first process, or has returned there."""
-        return self.processes.of_first(self.processes.first_does(lambda: self.run.ask(compute)) or ())
-
-    @override
-    def conclude(self) -> None:
-        self.processes.first_does(self.run.conclude)
 
     @override
     def offer(self, learner: Learner) -> None:
