@@ -109,14 +109,14 @@ docs: $(VENV)/.docs
 dist: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python -m docs.wheel dist/*.whl
+	$(BIN)/python -m docs.tools.wheel dist/*.whl
 
 # as a user has it: nothing but the wheel, an empty folder, and the README
 try-wheel:
 	@test -f dist/*.whl || { echo "no wheel: make dist first"; exit 2; }
 	$(PYTHON) -m venv --clear $(WHEEL)
 	$(WHEEL)/bin/python -m pip install --disable-pip-version-check --quiet dist/*.whl
-	PATH="$(CURDIR)/$(WHEEL)/bin:$$PATH" $(WHEEL)/bin/python -P docs/readme.py --try
+	PATH="$(CURDIR)/$(WHEEL)/bin:$$PATH" $(WHEEL)/bin/python -P docs/tools/readme.py --try
 
 bench: $(VENV)/.dev
 	@status=0; for file in benchmarks/[!_]*.py; do \

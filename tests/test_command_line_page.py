@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import the_command_line
+from docs.tools import the_command_line
 
 ROOT = the_command_line.DOCS.parent
 COMMANDS = the_command_line.commands()
@@ -21,8 +21,8 @@ SHOWN = [
 
 def test_the_page_is_up_to_date() -> None:
     found = the_command_line.PAGE.read_text()
-    assert found == the_command_line.command_line(), "run python -m docs.the_command_line"
-    assert ": command_line.md\n" in (ROOT / "mkdocs.yml").read_text()
+    assert found == the_command_line.command_line(), "run python -m docs.tools.the_command_line"
+    assert ": reference/command_line.md\n" in (ROOT / "mkdocs.yml").read_text()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

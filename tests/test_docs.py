@@ -29,7 +29,7 @@ def test_the_readme_has_blocks() -> None:
 
 
 def test_every_public_module_is_on_one_page_of_the_api() -> None:
-    pages = (ROOT / "docs" / "api").glob("*.md")
+    pages = (ROOT / "docs" / "reference").glob("*.md")
     shown = Counter(name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.M))
     assert {name: count for name, count in shown.items() if count > 1} == {}
     homes = {getattr(value, "__module__", "") for _, value in PUBLIC} | {f"bayesmeta.{name}" for name in NAMESPACES}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import bayesmeta as bm
-from docs import the_field
+from docs.tools import the_field
 from tests.test_public_api import PUBLIC
 
 cases_of = functools.cache(the_field.cases_of)
@@ -25,9 +25,9 @@ def check_row(row: the_field.Row) -> None:
     assert len({value.__module__ for value in row.values}) == 1
     assert (the_field.DOCS / row.page).is_file()
     assert not row.tests or (the_field.DOCS.parent / row.tests).is_file()
-    api = "".join(page.read_text() for page in (the_field.DOCS / "api").glob("*.md"))
+    api = "".join(page.read_text() for page in (the_field.DOCS / "reference").glob("*.md"))
     assert f"\n::: {row.values[0].__module__}\n" in api
-    section = the_field.sections()[the_field.heading(row)]
+    section = the_field.sections()[the_field.heading(row)].text
     measured = re.findall(r"\d*\.\d+", row.figure)
     assert measured
     assert [number for number in measured if not re.search(rf"(?<!\d){re.escape(number)}(?!\d)", section)] == []
@@ -42,7 +42,7 @@ def test_a_row_is_whole(row: the_field.Row) -> None:
     "change",
     [
         {"cost": ""},
-        {"page": "learners/nowhere.md"},
+        {"page": "methods/nowhere.md"},
         {"section": "No such section"},
         {"figure": "regret 12.3456 nats"},
         {"names": "Predictive"},
@@ -64,7 +64,7 @@ def test_every_public_learner_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", the_field.PAGES)
 def test_the_pages_are_up_to_date(name: str) -> None:
-    assert (the_field.DOCS / name).read_text() == the_field.PAGES[name](), "run python -m docs.the_field"
+    assert (the_field.DOCS / name).read_text() == the_field.PAGES[name](), "run python -m docs.tools.the_field"
 
 
 def test_the_pages_are_in_the_navigation() -> None:

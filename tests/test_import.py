@@ -43,7 +43,7 @@ def test_all_names_stay_light() -> None:
 
 
 def test_nothing_but_torch_is_needed_to_adapt_and_predict() -> None:
-    """A robot has no room for pandas, scipy, gpytorch and pyro: `pip install --no-deps` (docs/install.md)."""
+    """A robot has no room for pandas, scipy, gpytorch and pyro: `pip install --no-deps` (docs/start/install.md)."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "tests/slim.py", "--pretend"],
         capture_output=True,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bayesmeta.cli.app import main
-from docs.readme import FIGURE, README, sessions
+from docs.tools.readme import FIGURE, README, sessions
 
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:e[+-]?\d+)?")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from docs.wheel import BESIDE_CODE, PACKAGE, faults
+from docs.tools.wheel import BESIDE_CODE, PACKAGE, faults
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.readme import sessions
+from docs.tools.readme import sessions
 from tests.cli.conftest import Run
 
 

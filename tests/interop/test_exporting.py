@@ -139,14 +139,14 @@ def _expected(learner: bm.Learner) -> list[float]:
 @pytest.mark.slow
 def test_a_robot_with_torch_alone(learner: bm.Learner, robot: Path) -> None:
     blocked = ("bayesmeta", "safetensors", "jaxtyping", "pandas", "scipy", "gpytorch", "onnxruntime")
-    at_once, one_by_one = _run(DOCS / "robot_with_torch.py", robot, blocked=blocked).splitlines()
+    at_once, one_by_one = _run(DOCS / "programs" / "robot_with_torch.py", robot, blocked=blocked).splitlines()
     assert _numbers(at_once) == pytest.approx(_expected(learner), rel=1e-9)
     assert _numbers(one_by_one) == pytest.approx(_expected(learner), rel=1e-5)  # the state is in float32
 
 
 def test_a_robot_with_onnxruntime_alone(learner: bm.Learner, robot: Path) -> None:
     blocked = ("bayesmeta", "torch", "onnx", "onnxscript", "pandas", "scipy")
-    (one_by_one,) = _run(DOCS / "robot_with_onnxruntime.py", robot, blocked=blocked).splitlines()
+    (one_by_one,) = _run(DOCS / "programs" / "robot_with_onnxruntime.py", robot, blocked=blocked).splitlines()
     assert _numbers(one_by_one) == pytest.approx(_expected(learner), rel=1e-5)
 
 
