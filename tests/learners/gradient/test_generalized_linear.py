@@ -147,7 +147,7 @@ def test_toenail_against_a_fine_grid_over_the_intercept(nodes: int) -> None:
     terms = torch.where(mask[..., None], torch.nn.functional.logsigmoid(signs * logits), 0.0).sum(1)
     exact = (terms + log_prior).logsumexp(-1).sum().item()
     found = learner.log_evidence(tasks.data).sum().item()
-    if nodes == 1:  # Laplace's approximation: another maximum where tasks differ this much, as docs/concepts/outcomes.md says
+    if nodes == 1:  # Laplace's approximation: another maximum where tasks differ this much
         assert found == pytest.approx(-627.81, abs=0.01)
         assert exact == pytest.approx(-628.93, abs=0.01)
         assert deviation == pytest.approx(4.57, abs=0.02)
