@@ -1,7 +1,7 @@
 """Commands that pages show with what they print: run as they are written, in an empty folder, page by page.
 
 python -m docs.tools.readme             # write their output below them, and the figure of one into docs/figures
-python -P docs/tools/readme.py --try    # only run those of the first steps, show what they print, and say how long it took
+python -P docs/tools/readme.py --try    # only run those of the first steps, and show what they print
 
 The README has some of the commands of the first steps, without what they print.
 """
@@ -35,7 +35,9 @@ def _parts(block: str) -> list[tuple[str, str]]:
 
 def shell_lines(page: Path) -> list[str]:
     """The commands of a page's blocks without output, without what is said behind them."""
-    lines = [line.partition("#")[0].strip() for block in SKETCH.findall(page.read_text()) for line in block.splitlines()]
+    lines = [
+        line.partition("#")[0].strip() for block in SKETCH.findall(page.read_text()) for line in block.splitlines()
+    ]
     return [line for line in lines if line]
 
 
