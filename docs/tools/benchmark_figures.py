@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from bayesmeta.plotting.style import CYCLE, GREY, MARKERS, plain_label
 from docs.tools import svg_figures
@@ -144,6 +144,10 @@ def dots(
         if log:
             ax.set_xscale("log")
             ax.xaxis.set_minor_formatter(NullFormatter())
+            low, high = ax.get_xlim()
+            if high < 60 * low:
+                ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                ax.xaxis.set_major_formatter(lambda tick, _: f"{tick:g}")
         if at is not None:
             ax.axvline(at, color="black", linewidth=0.8, linestyle="--")
     for ax in axes[-columns:]:
