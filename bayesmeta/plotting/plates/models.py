@@ -289,7 +289,7 @@ def _in_order(symbol: str, says: str) -> Diagram:
     return _pass(after, edges, left=(before,), support="before S")
 
 
-MODELS: dict[type[Learner], Diagram] = {
+MODELS: dict[type, Diagram] = {
     Learner: HIERARCHY,
     # solved exactly
     LastLayerRegression: _last_layer(_given("prior", "K_{0}", 0, 0, "prior of the last layer")),
