@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # MkDocs loads this file by its path
 
-from docs.tools import mathematics, method_pages, svg_figures, tutorials
+from docs.tools import mathematics, method_pages, outline, svg_figures, tutorials
 
 BOOSTS = {"start": 2.0, "how_to": 2.0, "tutorials": 1.5, "methods": 1.5, "concepts": 1.5, "reference": 0.6}
 LEAST = 0.3  # of the rest: benchmarks, design, changelog
@@ -28,6 +28,13 @@ def on_files(files: Files, *, config: Any) -> Files:
     return files
 
 
+def on_env(env: Any, *, config: Any, files: Files) -> Any:
+    """The table of contents for programs that read the site."""
+    made = outline.outline(config.site_name, config.site_description, outline.pages(files.documentation_pages()))
+    Path(config.site_dir, "llms.txt").write_text(made)
+    return env
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Generated parts of pages; and which pages a search shows first."""
     section = page.file.src_uri.partition("/")[0]
@@ -40,9 +47,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 def on_page_content(html: str, *, page: Any, config: Any, **_: Any) -> str:
     """Figures stand in the page itself."""
     try:
-        return svg_figures.figures_in(
-            html, Path(config.docs_dir) / page.url
-        )  # images are named from the page's address
+        # images are named from the page's address
+        return svg_figures.figures_in(html, Path(config.docs_dir) / page.url)
     except svg_figures.FigureError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from None
 

@@ -98,21 +98,20 @@ def maps(learner: bm.Learner, seed: int = 5) -> "Figure":
         for row, (who, name) in enumerate(((learner, type(learner).__name__), (BLOBS.oracle, "Bayes classifier"))):
             ax = panels[2 * row + column]
             draw_map(ax, who, support)
-            ax.set_title(f"{name}, {shots} {'example' if shots == 1 else 'examples'} of each class", fontsize=9)
+            ax.set_title(f"{name}, {shots} {'example' if shots == 1 else 'examples'} a class", fontsize=9)
     return panels[0].figure  # type: ignore[return-value]
 
 
 def draw_map(ax: "Axes", learner: bm.Learner, support: bm.Data, reach: float = 5.0) -> None:
     """Where each class has more than half, 80 % and 95 % of the probability, and the examples."""
-    along = torch.linspace(-reach, reach, 45)
+    along = torch.linspace(-reach, reach, 41)
     places = torch.cartesian_prod(along, along)
     shares = learner.adapt(support).predict(places[None]).probs[0].detach().numpy()  # type: ignore[attr-defined]
     for label, colour in enumerate(COLOURS):
-        share = shares[:, label].reshape(45, 45).T
-        ax.contourf(along, along, share, levels=[0.5, 0.8, 0.95, 1.001], colors=[colour] * 3, alpha=0.28)
-        for level in (0.8, 0.95):  # darker where it is surer
+        share = shares[:, label].reshape(41, 41).T
+        for level in (0.5, 0.8, 0.95):  # darker where it is surer
             if share.max() > level:
-                ax.contourf(along, along, share, levels=[level, 1.001], colors=[colour], alpha=0.22)
+                ax.contourf(along, along, share, levels=[level, 1.001], colors=[colour], alpha=0.28)
         here = support.x[0, support.y[0] == label]
         ax.plot(here[:, 0], here[:, 1], "o", color=colour, markeredgecolor="black", markersize=6)
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), xticks=[-4, 0, 4], yticks=[-4, 0, 4], aspect="equal")
@@ -168,8 +167,12 @@ FIGURES: dict[str, Row] = {
 
 
 def round_coordinates(path: Path) -> None:
-    """Numbers of a file with two decimals at most, which is less than can be seen."""
-    path.write_text(re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}", path.read_text()))
+    """Lines of a file with one decimal of a point, which is less than can be seen."""
+
+    def short(line: re.Match[str]) -> str:
+        return re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", line[0])
+
+    path.write_text(re.sub(r' d="[^"]*"', short, path.read_text()))
 
 
 def write(name: str) -> float:
