@@ -71,7 +71,7 @@ def orchard() -> Figure:
         ax.set(xlabel="grams", ylim=(0.0, 0.032), yticks=[], title=f"{count} apple{'' if count == 1 else 's'}")
         ax.title.set_fontsize(10)
     axes[0].set_ylabel("density")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    axes[0].legend(loc="upper left", frameon=False, fontsize=8)
     return figure
 
 
