@@ -1,7 +1,7 @@
 """Draws the figures of docs/concepts: `python -m docs.tools.concept_figures [NAME ...]`, all of them without a name.
 
-Each function of `FIGURES` returns one figure; it is written to docs/figures/concepts/NAME.svg. A picture shows what the page
-beside it computes, so that both have the same numbers.
+Each function of `FIGURES` returns one figure; it is written to docs/figures/concepts/NAME.svg. A picture shows what the
+page beside it computes, so that both have the same numbers.
 """
 
 import sys
