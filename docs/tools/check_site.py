@@ -22,10 +22,15 @@ LOADS = {
     ("image", "href"),
 }
 FOR_PROGRAMS = ("javascript:", "data:", "mailto:")
-# what Markdown leaves of formulas and markers that nothing has read
-LEFTOVERS = {
-    "a formula that was not rendered": re.compile(r'class="arithmatex"|\$\$|\\(?:frac|theta|mathcal|operatorname)\b'),
-    "a marker that nothing replaced": re.compile(r"&lt;!-- |<!-- (?:gallery|method|plate)|--8&lt;--"),
+# what is left of formulas, markers and files that nothing has read: in the text of a page, and in its HTML
+LEFTOVER = re.compile(r"\$\$|\\(?:frac|theta|phi|mathcal|operatorname)\b|^(?:\?\?\?|===|!!!) ")
+SIGNS = {
+    'class="arithmatex"': "a formula that was not rendered",
+    "<!-- method": "a marker that nothing replaced",
+    "<!-- plate": "a marker that nothing replaced",
+    "<!-- gallery": "a marker that nothing replaced",
+    "--8&lt;": "a file that was not included",
+    "--8 &lt;": "a file that was not included",
 }
 
 
@@ -67,10 +72,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         """Called for the text between tags."""
-        if not self._within:
-            for what, pattern in LEFTOVERS.items():
-                if pattern.search(data):
-                    self.faults.append(f"line {self.getpos()[0]}: {what}: {data.strip()[:60]}")
+        if not self._within and LEFTOVER.search(data):
+            self.faults.append(f"line {self.getpos()[0]}: Markdown that was not read: {data.strip()[:60]}")
 
     def has(self, place: str) -> bool:
         """Whether a link to a place of this page leads somewhere."""
@@ -86,7 +89,7 @@ def faults(site: Path) -> list[str]:
         name = file.relative_to(site)
         found += [f"{name}: {fault}" for fault in page.faults]
         found += [f"{name}: the name {key!r} stands {count} times" for key, count in page.ids.items() if count > 1]
-        found += [f"{name}: a formula that was not rendered"] if 'class="arithmatex"' in texts[file] else []
+        found += [f"{name}: {what}" for sign, what in SIGNS.items() if sign in texts[file]]
         for link, loads, line in page.links:
             wrong = _wrong(link, loads, file, site, pages)
             found += [f"{name}:{line}: {wrong}"] if wrong else []

@@ -39,9 +39,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 def on_page_content(html: str, *, page: Any, config: Any, **_: Any) -> str:
     """Figures stand in the page itself."""
     try:
-        return svg_figures.figures_in(
-            html, Path(config.docs_dir) / page.url
-        )  # images are named from the page's address
+        # images are named from the page's address
+        return svg_figures.figures_in(html, Path(config.docs_dir) / page.url)
     except svg_figures.FigureError as error:
         raise PluginError(f"{page.file.src_uri}: {error}") from None
 

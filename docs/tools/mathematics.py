@@ -1,8 +1,8 @@
-"""Formulas become HTML while the site is built, by KaTeX: a reader's browser runs nothing for them, and asks no other server.
+"""Formulas become HTML while the site is built, by KaTeX: a reader's browser runs nothing, and asks no other server.
 
-KaTeX, its style sheet and its fonts are those of the package jupyterlab-katex, a bundle of JavaScript modules that QuickJS
-runs. `mathematics` takes the HTML of a page in which Arithmatex has marked the formulas; `assets` gives the files that the
-pages need.
+KaTeX, its style sheet and its fonts are those of the package jupyterlab-katex, a bundle of JavaScript modules that
+QuickJS runs. `mathematics` takes the HTML of a page in which Arithmatex has marked the formulas; `assets` gives the
+files that the pages need.
 """
 
 import functools
@@ -43,7 +43,7 @@ function need(number) {
   return made[number].exports;
 }
 need.n = (module) => () => module;
-need.d = (target, getters) => { for (const name in getters) Object.defineProperty(target, name, { get: getters[name] }) };
+need.d = (to, getters) => { for (const name in getters) Object.defineProperty(to, name, { get: getters[name] }) };
 need.r = () => {};
 need.p = ""; need.b = "";
 // three helpers of the style sheet lie outside the bundle: one makes a list, two give back what they get

@@ -1,4 +1,4 @@
-"""Figures of the pages: written as SVG by the programs that make them, and put into a page with the page's own colours."""
+"""Figures of the pages: written as SVG by the programs that make them, shown in the page's own colours."""
 
 import html
 import io
@@ -73,9 +73,9 @@ def figures_in(page: str, folder: Path) -> str:
     def drawn(match: re.Match[str]) -> str:
         given = dict(re.findall(r'([\w-]+)="([^"]*)"', match["tag"]))
         source = html.unescape(given.get("src", ""))
-        if re.match(r"[a-z]+:", source) or source.endswith(".png"):
-            return match[0]
         path = Path(os.path.normpath(folder / source))
+        if re.match(r"[a-z]+:", source) or path.name in ("amortised_inference.png", "implied_prior.png"):
+            return match[0]
         if path.suffix != ".svg" or not path.is_file():
             raise FigureError(f"expected a figure that is an SVG file, got {source!r}")
         return shown(path.read_text(), path.stem, html.unescape(given.get("alt", "")))

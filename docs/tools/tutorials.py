@@ -3,9 +3,9 @@
 python -m docs.tools.tutorials NAME ...    # run them, and record what they print and draw in docs/tutorials/outputs
 python -m docs.tools.tutorials             # all whose record is older than their source
 
-A cell begins at a line `# %%` (code) or `# %% [markdown]` (text, behind `# `). Below a cell of code its page shows what it
-prints, the value of its last line unless that ends in a semicolon, and its figures; `# alt: words` on its first line says
-what they show. `STEPS = 500  # smoke: 5` is 500 here and 5 in tests. Building the site runs nothing.
+A cell begins at a line `# %%` (code) or `# %% [markdown]` (text, behind `# `). Below a cell of code its page shows what
+it prints, the value of its last line unless that ends in a semicolon, and its figures; `# alt: words` on its first line
+says what they show. `STEPS = 500  # smoke: 5` is 500 here and 5 in tests. Building the site runs nothing.
 """
 
 import ast
@@ -134,9 +134,8 @@ def run_all(source: str, name: str) -> list[Cell]:
             except TutorialError:
                 raise
             except Exception as error:
-                raise TutorialError(
-                    f"{name}.py, cell {number}: {type(error).__name__}: {error}\n{cell.text}"
-                ) from error
+                what = f"{type(error).__name__}: {error}"
+                raise TutorialError(f"{name}.py, cell {number}: {what}\n{cell.text}") from error
     return parts
 
 
