@@ -1,9 +1,9 @@
 """Writes the pages "Errors and warnings", from the code: `python -m docs.tools.the_errors`.
 
 Every sentence that the package can raise or warn with is found in its syntax trees: the arguments of the classes of
-`bayesmeta.errors` and of `warnings.warn`, also where a function of the package makes the sentence, or is handed it. What a
-sentence names only when it is raised (a column, a number) is shown as `…`. tests/test_errors_page.py says when the pages are
-out of date, and when a message is made in a way that is not understood here.
+`bayesmeta.errors` and of `warnings.warn`, also where a function of the package makes the sentence, or is handed it.
+What a sentence names only when it is raised (a column, a number) is shown as `…`. tests/test_errors_page.py says when
+the pages are out of date, and when a message is made in a way that is not understood here.
 """
 
 import ast
@@ -21,18 +21,19 @@ DEPTH = 6  # of functions that make parts of a sentence for each other
 
 KINDS = {
     "DataError": "A value is not usable: a cell, a column, a label, an argument, a file. It is also a `ValueError`.",
-    "ShapeError": "A tensor has the wrong number of axes, or the wrong size along one of them. It is also a `ValueError`.",
-    "UnsupportedError": "The question makes sense, but this type has no answer to it. It is also a `NotImplementedError`.",
-    "InferenceError": "A computation failed. It is also a `RuntimeError`; its attribute `task` is the position of the task.",
+    "ShapeError": "A tensor has the wrong number of axes, or the wrong size along one. It is also a `ValueError`.",
+    "UnsupportedError": "The question makes sense, but this type has no answer. It is also a `NotImplementedError`.",
+    "InferenceError": "A computation failed. It is also a `RuntimeError`; its attribute `task` says which task it was.",
     "ConvergenceWarning": "There is a result, and a reason not to trust it yet.",
     "PrecisionWarning": "Numbers became equal in a lower precision, or a matrix singular.",
     "OutcomeWarning": "An outcome column is probably not what it is taken for.",
     "CheckpointWarning": "A run folder (`bm.training.CheckpointWarning`) is not as it should be; the training goes on.",
     "UserWarning": "Other warnings.",
-    "warning of the command line": "Lines on standard error that begin with `warning:`. Results are the same with them.",
+    "warning of the command line": "Lines on standard error that begin with `warning:`; results stay the same.",
 }
 # functions that make a whole sentence, which reaches `warn` among other things
 MAKERS = {"bayesmeta.conformal_frames._unknown": "UserWarning"}
+OPAQUE = {"said", "title", "name"}  # what describes a value that was given
 # where an error is told again with more words around it: the sentence itself is another's
 RETOLD = {
     "bayesmeta.cli.predict",
@@ -44,7 +45,10 @@ RETOLD = {
     "bayesmeta.training.divided",
 }
 WARNINGS = [kind for kind in KINDS if "arning" in kind]
-PAGES_OF = {"reference/errors.md": [kind for kind in KINDS if kind != "DataError"], "reference/data_errors.md": ["DataError"]}
+PAGES_OF = {
+    "reference/errors.md": [kind for kind in KINDS if kind != "DataError"],
+    "reference/data_errors.md": ["DataError"],
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -58,7 +62,7 @@ class Sentence:
 
 @dataclass
 class File:
-    """A module of the package: its tree, its functions by name (methods, too), its calls, and what it imports from where."""
+    """A module of the package: its tree, functions by name (methods, too), calls, and where its imports are from."""
 
     module: str
     tree: ast.Module
@@ -114,7 +118,7 @@ def called(node: ast.Call) -> str:
 
 
 def definition(name: str, file: File) -> tuple[File, ast.FunctionDef] | None:
-    """The function of that name: of this module, of the one that it is imported from, or the only one of the package."""
+    """The function of that name: of this module, of the one that it is imported from, or the only one there is."""
     every = by_name().get(name, [])
     here = [each for each in every if each[0] is file]
     there = [each for each in every if each[0].module == file.imported.get(name)]
@@ -157,7 +161,7 @@ def texts(node: ast.expr | None, place: Place, depth: int = 0) -> list[str]:
     if isinstance(node, ast.Name):
         return of_name(node.id, place, depth)
     if isinstance(node, ast.Attribute):
-        return returned(node.attr, place, depth) if node.attr not in ("title", "name") else [HOLE]
+        return returned(node.attr, place, depth)
     if isinstance(node, ast.Call):
         if called(node) == "format" and isinstance(node.func, ast.Attribute):
             return [re.sub(r"\{.*?\}", HOLE, text) for text in texts(node.func.value, place, depth)]
@@ -175,10 +179,9 @@ def of_name(name: str, place: Place, depth: int) -> list[str]:
     """What is assigned to a name in the functions around it, or in its module."""
     for body in (*reversed(place.around), place.file.tree):
         arguments = body.args if isinstance(body, ast.FunctionDef) else None
-        if arguments and name in [each.arg for each in (*arguments.args, *arguments.kwonlyargs)]:
-            if not _assigned(name, body):
-                return [HOLE]
         values = _assigned(name, body)
+        if arguments and not values and name in [each.arg for each in (*arguments.args, *arguments.kwonlyargs)]:
+            return [HOLE]
         if values:
             found = [text for value in values for text in texts(value, place, depth + 1)]
             return list(dict.fromkeys(found))
@@ -202,7 +205,7 @@ def _assigned(name: str, body: ast.AST) -> list[ast.expr]:
 
 def returned(name: str, place: Place, depth: int) -> list[str]:
     """What the function (or property) of that name returns, if it is the only one and returns text."""
-    found = definition(name, place.file)
+    found = None if name in OPAQUE else definition(name, place.file)
     if found is None or "str" not in ast.unparse(found[1].returns or ast.Constant("")):
         return [HOLE]
     inside = Place(found[0], (found[1],))
@@ -227,7 +230,7 @@ def told(node: ast.Call, file: File) -> tuple[str, ast.expr] | None:
 
 
 def handed(kind: str, message: ast.expr, place: Place) -> tuple[str, int, str] | None:
-    """The function, the place among its arguments and the kind, where a message is handed to a function to be raised."""
+    """Where a message is handed to a function that raises it: the function, the place of the argument, the kind."""
     if not (isinstance(message, ast.Name) and place.around):
         return None
     names = [each.arg for each in place.around[-1].args.args]
@@ -248,13 +251,13 @@ class Found:
 def found() -> Found:
     """What the whole package says."""
     sentences, holes = set(), []
-    work = [(file, node, place, *what) for file in files() for node, place in file.calls if (what := told(node, file))]
+    work = [(file, place, *what) for file in files() for node, place in file.calls if (what := told(node, file))]
     for path, kind in MAKERS.items():
         module, _, name = path.rpartition(".")
         file = next(each for each in files() if each.module == module)
         sentences |= {Sentence(kind, module, text) for text in returned(name, Place(file, ()), 0) if text}
     while work:
-        file, node, place, kind, message = work.pop()
+        file, place, kind, message = work.pop()
         hand = handed(kind, message, place)
         if hand is not None:
             name, position, _ = hand
@@ -263,7 +266,7 @@ def found() -> Found:
                     continue
                 for each, at in other.calls:
                     if called(each) == name and len(each.args) > position >= 0:
-                        work.append((other, each, at, kind, each.args[position]))
+                        work.append((other, at, kind, each.args[position]))
             continue
         forms = []
         for text in texts(message, place):
@@ -301,24 +304,24 @@ def code(text: str) -> str:
 
 HEAD = """# Errors and warnings
 
-Every sentence that bayesmeta can raise or warn with. Search for a few words of the one that you have, or use your browser's
-search on this page; `…` stands for what only your data say: a column, a number, a task. [Common
-errors](../how_to/common_errors.md) explains those that people meet most, and a sentence that is explained there links to it. Errors
-about values, which are most of them, are on the page [Errors in data, arguments and files](data_errors.md).
+Every sentence that bayesmeta can raise or warn with. Search for a few words of the one that you have, or use your
+browser's search on this page; `…` stands for what only your data say: a column, a number, a task. [Common
+errors](../how_to/common_errors.md) explains those that people meet most, and a sentence that is explained there links
+to it. Errors about values, which are most of them, are on the page [Errors in data, arguments and files](data_errors.md).
 
-A sentence says what was expected and what was found; where there is a remedy it ends with it. On the command line the sentence
-follows `error:` or `warning:`, on standard error, and the exit status after an error is 2. In Python every error is a
-`bm.BayesMetaError`, so that `except bm.BayesMetaError` catches whatever the library refuses on purpose. Warnings go through
-Python's `warnings`: `warnings.simplefilter("error", bm.ConvergenceWarning)` makes errors of them.
+A sentence says what was expected and what was found; where there is a remedy it ends with it. On the command line the
+sentence follows `error:` or `warning:`, on standard error, and the exit status after an error is 2. In Python every
+error is a `bm.BayesMetaError`, so that `except bm.BayesMetaError` catches whatever the library refuses on purpose.
+Warnings go through Python's `warnings`: `warnings.simplefilter("error", bm.ConvergenceWarning)` makes errors of them.
 
 This page is made from the code (`python -m docs.tools.the_errors`). The classes themselves are in the
 [reference of core types](core.md).
 """
 DATA_HEAD = """# Errors in data, arguments and files
 
-Every sentence of a `DataError`, by the module that says it. `…` stands for what only your data say: a column, a number, a
-task. The [other errors and warnings](errors.md) have a page of their own, which also says how to read a sentence; [common
-errors](../how_to/common_errors.md) explains those that people meet most. This page is made from the code
+Every sentence of a `DataError`, by the module that says it. `…` stands for what only your data say: a column, a number,
+a task. The [other errors and warnings](errors.md) have a page of their own, which also says how to read a sentence;
+[common errors](../how_to/common_errors.md) explains those that people meet most. This page is made from the code
 (`python -m docs.tools.the_errors`).
 """
 
