@@ -10,8 +10,9 @@ WHEEL := .venv-wheel
 SLIM := .venv-slim
 export OMP_NUM_THREADS ?= 1
 export MPLBACKEND ?= Agg
+export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: help demo test learner test-slow test-oldest test-newest slim check docs dist try-wheel bench bench-peers clean
+.PHONY: help demo test learner test-slow test-oldest test-newest slim check docs docs-serve tutorials dist try-wheel bench bench-peers clean
 
 help:
 	@echo "make demo       train and judge a learner on simulated tasks"
@@ -22,7 +23,9 @@ help:
 	@echo "make slim       load, adapt, predict and update where torch and little else is installed"
 	@echo "make learner NAME=maml  the contracts of one learner of the registry"
 	@echo "make check      lint, formatting and types"
-	@echo "make docs       build the documentation into site/"
+	@echo "make docs       build the documentation into site/, and check every link"
+	@echo "make docs-serve  show it at localhost:8000, and build it again when a file changes"
+	@echo "make tutorials  run the tutorials that changed, and keep what they print and draw"
 	@echo "make dist       build the wheel and the source archive into dist/"
 	@echo "make try-wheel  install that wheel into $(WHEEL), and type the commands of the README there"
 	@echo "make bench      run every benchmark, one after the other"
@@ -104,6 +107,14 @@ check: $(VENV)/.dev
 
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
+	$(BIN)/python -m docs.tools.check_site site
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve
+
+# runs the tutorials that changed since they were last run, and keeps what they print and draw
+tutorials: $(VENV)/.dev
+	$(BIN)/python -m docs.tools.tutorials
 
 # hatchling is fetched by pip for the build alone
 dist: $(VENV)/.dev

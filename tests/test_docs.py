@@ -1,4 +1,4 @@
-"""Every `python` block of the README and the docs runs, page by page, in order, as a reader would run it."""
+"""Every block of Python and every command of the README and the docs runs, page by page, in order."""
 
 import re
 from collections import Counter
@@ -6,29 +6,50 @@ from pathlib import Path
 
 import pytest
 
+from tests import blocks
 from tests.test_public_api import NAMESPACES, PUBLIC
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in blocks.pages(ROOT) if blocks.blocks(page)]
 
 
-def _blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+def _marked(page: Path) -> object:
+    name = str(page.relative_to(ROOT))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if blocks.SLOW in page.read_text() else [])
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if _blocks(p)], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
 def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    for number, block in enumerate(_blocks(page), 1):
-        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    blocks.run(page, monkeypatch)
+
+
+def test_blocks_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        '```python\na = 1\n```\n\n=== "Tab"\n\n    ```python\n    b = a + 1\n    ```\n\n'
+        "```console\n$ echo one \\\n  two > made.txt\nnothing\n$ bayesmeta --version\n```\n\n```text\n$ false\n```\n"
+    )
+    found = blocks.blocks(page)
+    assert [block.kind for block in found] == ["python", "python", "console"]
+    assert found[2].commands == ["echo one \\\n  two > made.txt", "bayesmeta --version"]
+    monkeypatch.chdir(tmp_path)
+    blocks.run(page, monkeypatch)
+    assert Path("made.txt").read_text() == "one two\n"
+    page.write_text("```console\n$ bayesmeta no-such-command\n```\n")
+    with pytest.raises(AssertionError, match="no-such-command"):
+        blocks.run(page, monkeypatch)
+    page.write_text("```python\nassert False\n```\n")
+    with pytest.raises(AssertionError):
+        blocks.run(page, monkeypatch)
 
 
 def test_the_readme_has_blocks() -> None:
-    assert len(_blocks(ROOT / "README.md")) >= 2
+    assert len(blocks.blocks(ROOT / "README.md")) >= 2
 
 
-def test_every_public_module_is_on_one_page_of_the_api() -> None:
+def test_every_public_module_is_on_one_page_of_the_reference() -> None:
     pages = (ROOT / "docs" / "reference").glob("*.md")
     shown = Counter(name for page in pages for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.M))
     assert {name: count for name, count in shown.items() if count > 1} == {}

@@ -1,4 +1,4 @@
-"""The table that comes with the package: simulated seedlings under lamps (docs/tools/example_table.py of the sources)."""
+"""The table that comes with the package: simulated seedlings under lamps (made by docs/tools/example_table.py)."""
 
 import importlib.resources
 from typing import TYPE_CHECKING
