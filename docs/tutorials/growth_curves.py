@@ -21,7 +21,7 @@ import bayesmeta as bm
 from bayesmeta.kernels import ConstantKernel, LinearKernel, MaternKernel, SubsetKernel, SumKernel
 
 FOLDS = 4  # smoke: 2
-ITERATIONS = 60  # smoke: 3
+TOLERANCE = 1e-4  # smoke: 1.0
 
 # %% [markdown]
 # ## The table
@@ -193,7 +193,7 @@ def curves():
 
 
 def train(learner, tasks):
-    bm.fit_evidence(learner, tasks, max_iterations=ITERATIONS, tolerance=1e-4)
+    bm.fit_evidence(learner, tasks, tolerance=TOLERANCE)
 
 
 candidates = {
