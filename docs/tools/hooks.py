@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # MkDocs loads this file by its path
 
-from docs.tools import mathematics, svg_figures, tutorials
+from docs.tools import mathematics, outline, svg_figures, tutorials
 
 BOOSTS = {"start": 2.0, "how_to": 2.0, "tutorials": 1.5, "methods": 1.5, "concepts": 1.5, "reference": 0.6}
 LEAST = 0.3  # of the rest: benchmarks, design, changelog
@@ -26,6 +26,13 @@ def on_files(files: Files, *, config: Any) -> Files:
     except (mathematics.MathematicsError, tutorials.TutorialError, svg_figures.FigureError) as error:
         raise PluginError(str(error)) from None
     return files
+
+
+def on_env(env: Any, *, config: Any, files: Files) -> Any:
+    """The table of contents for programs that read the site."""
+    made = outline.outline(config.site_name, config.site_description, outline.pages(files.documentation_pages()))
+    Path(config.site_dir, "llms.txt").write_text(made)
+    return env
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
