@@ -1,6 +1,5 @@
 """The reference: every public name is in its table and on one page, and every page begins with words and an example."""
 
-import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from docs.tools import the_names
-from docs.tools.examples_as_code import ERROR, RAISES, errors_apart
 from tests.test_public_api import PUBLIC
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
-GENERATED = {"index.md", "command_line.md"}
+GENERATED = {"index.md", "command_line.md", "errors.md", "data_errors.md"}
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name not in GENERATED)
 CROSSED = re.compile(r"\[`(bm\.)?([\w.]+)`\]\[([\w.]+)\]")
 
@@ -48,7 +46,7 @@ def test_a_page_begins_with_words_a_table_and_an_example(page: Path) -> None:
     text = re.sub(r"\s+", " ", before)
     assert len(before.splitlines()[2].split()) >= 10, "a paragraph in plain words"
     assert "| what you want | name |" in text
-    assert before.count("```python\n") == 1
+    assert "```python\n" in before
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -60,41 +58,3 @@ def test_a_page_names_what_there_is(page: Path) -> None:
             assert owner in public, name
             module, own = the_names.home(owner, public[owner])
             assert place == ".".join([module, own, *name.split(".")[len(owner.split(".")) :]])
-
-
-@pytest.mark.parametrize(
-    ("written", "shown"),
-    [
-        (
-            "Raises:\n    ShapeError: x is long. DataError: x is\n        empty, or y.\n\nExample:\n    >>> 1\n",
-            ["    ShapeError: x is long.", "    DataError: x is", "        empty, or y."],
-        ),
-        ("    Raises:\n        A.\n", []),
-        (
-            "Raises:\n    ShapeError, DataError: points\n        of others.\n    InferenceError: late.",
-            [
-                "    ShapeError: points",
-                "        of others.",
-                "    DataError: points",
-                "        of others.",
-                "    InferenceError: late.",
-            ],
-        ),
-    ],
-)
-def test_every_error_of_a_docstring_is_an_item(written: str, shown: list[str]) -> None:
-    lines = errors_apart(written).splitlines()
-    assert [line for line in lines if "Error" in line or line.startswith("        ")][
-        : len(shown)
-    ] == shown or not shown
-    assert lines[-1] == written.splitlines()[-1]
-
-
-def test_every_error_of_the_package_is_an_item() -> None:
-    package = FOLDER.parent.parent / "bayesmeta"
-    nodes = [node for path in package.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
-    texts = [ast.get_docstring(node) or "" for node in nodes if isinstance(node, ast.ClassDef | ast.FunctionDef)]
-    sections = [found[2] for text in texts for found in RAISES.finditer(errors_apart(text))]
-    lines = [line for section in sections for line in section.splitlines()]
-    assert len(sections) > 300
-    assert [line for line in lines if re.search(rf"[.;] +{ERROR}: ", line)] == []

@@ -194,12 +194,12 @@ def cells(row: Row, cases: dict[type, list[tuple[str, Case]]]) -> list[str]:
         held.append(f"and {len(own) - 1} more")
     numbers = f"{row.figure} ([row](../{sections()[heading(row)].page}#{anchor(heading(row))}))" if row.figure else ""
     page = f"[{Path(row.page).stem.replace('_', ' ')}](../{row.page})" if row.page else ""
-    said = [_plain(row.lines.get(line, "")) for line in LINES]
+    said = [plain(row.lines.get(line, "")) for line in LINES]
     tested = f"`{row.tests}`" if row.tests else ""
     return [", ".join(names), *said, row.cost, numbers, page, " ".join(held) or tested]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without what Markdown would take for its own."""
     code = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([|*_<])", r"\\\1", part) for part in code)
