@@ -22,7 +22,6 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners: without a generated head."""
 UNFINISHED = {
-    "methods/alpaca.md",
     "methods/mixture_alpaca.md",
     "methods/mixed_effects.md",
     "methods/r2d2.md",
@@ -73,7 +72,8 @@ def sections(text: str) -> dict[str, str]:
 
 def formulas(text: str) -> list[str]:
     """Blocks of text that are no language's, and look like formulas."""
-    blocks = re.findall(r"^```(?:text)?\n(.*?)^```$", text, flags=re.M | re.S)
+    fenced = re.findall(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, flags=re.M | re.S)
+    blocks = [block for _, language, block in fenced if language in ("", "text")]
     return [block for block in blocks if re.search(r"[Σ∏∫∂∇αβγδεθλμνπρσφω²ᵀ⁻]| ~ N\(|\^|argm(?:ax|in)", block)]
 
 

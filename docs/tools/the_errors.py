@@ -308,7 +308,7 @@ HEAD = """# Errors and warnings
 Every sentence that bayesmeta can raise or warn with. Search for a few words of the one that you have, or use your
 browser's search on this page; `…` stands for what only your data say: a column, a number, a task. [Common
 errors](../how_to/common_errors.md) explains those that people meet most, and a sentence that is explained there links
-to it. Errors about values, which are most of them, are on the page [Errors in data, arguments and files](data_errors.md).
+to it. Errors about values, which are most, are on the page [Errors in data, arguments and files](data_errors.md).
 
 A sentence says what was expected and what was found; where there is a remedy it ends with it. On the command line the
 sentence follows `error:` or `warning:`, on standard error, and the exit status after an error is 2. In Python every
