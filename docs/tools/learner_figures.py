@@ -207,7 +207,7 @@ def seedlings(make: Callable[[], bm.Learner], **columns: object) -> Row:
         return learner
 
     def draw(learner: bm.Learner) -> "Figure":
-        return band_panels(learner, test.task(0), along=0, x_label="day", y_label="height in cm")
+        return band_panels(learner, test.task(test.names[0]), along=0, x_label="day", y_label="height in cm")
 
     return Row(fit, draw)
 
