@@ -24,6 +24,7 @@ import bayesmeta as bm
 from bayesmeta.kernels import ConstantKernel, LinearKernel, RBFKernel, SumKernel
 from bayesmeta.plotting.style import BLUE, GREEN, GREY, ORANGE
 from bayesmeta.tasks.source import TaskSource
+from benchmarks import bandits as bandits_benchmark
 from benchmarks import noise_of_each_task
 from docs.tools import svg_figures
 from docs.tools.the_field import DOCS
@@ -256,7 +257,7 @@ def with_base_classes() -> bm.Learner:
     generator = torch.Generator().manual_seed(0)
     centres = 2.0 * torch.randn(12, 2, generator=generator)
     labels = torch.arange(12).repeat(20)
-    points = bm.tasks.BasePoints(centres[labels] + 0.8 * torch.randn(240, 2, generator=generator), labels)
+    points = bm.tasks.BasePoints.from_labels(centres[labels] + 0.8 * torch.randn(240, 2, generator=generator), labels)
     inner = bm.Prototypical(mlp(inputs=2))
     return classifying(bm.wrappers.ConceptLearner(inner, points, weight=0.5, batch_size=32), 400)
 
@@ -264,13 +265,13 @@ def with_base_classes() -> bm.Learner:
 def searched() -> bm.training.SearchResult:
     """A short search for the network of a MAML."""
     search = bm.training.ArchitectureSearch(
-        bm.training.DenseSpace(1, depths=(1, 2, 3), widths=(10, 40), activations=("relu", "tanh"), norms=(None,)),
+        bm.training.DenseSpace(1, depths=(1, 2), widths=(10, 40), norms=(None,), activations=("relu", "tanh")),
         lambda network: bm.MAML(network, steps=2, lr=0.02),
-        bm.training.Steps((30, 120, 480)),
+        bm.training.Steps((20, 80, 240)),
         candidates=4,
         lr=0.01,
     )
-    validation = WAVES.dataset(200, 20, seed=1)
+    validation = WAVES.dataset(100, 20, seed=1)
     with tempfile.TemporaryDirectory() as folder:
         return search.run(WAVES, validation, Path(folder) / "trials.jsonl")
 
@@ -292,17 +293,17 @@ def trials(result: bm.training.SearchResult) -> "Figure":
 
 def played() -> dict[str, bm.tasks.Play]:
     """Policies of linear bandits, one of which has learned its prior from other bandits."""
-    bandits = bm.tasks.LinearBandits(num_arms=5, mean=[1.0, -0.5, 0.0], noise=1.5)
-    learner = bm.ALPaCA(bm.Identity(3))
-    bm.fit_evidence(learner, bandits.dataset(150, 20))
+    bandits = bandits_benchmark.family()
+    learner = bm.ALPaCA(bm.Identity(5))
+    bm.fit_evidence(learner, bandits.dataset(200, 30))
     nothing = bandits.nothing(500)
     policies = {
         "random arms": bm.tasks.RandomArms(),
-        "Thompson, flat prior": bm.tasks.Thompson(bm.ALPaCA(bm.Identity(3)).adapt(nothing)),
+        "Thompson, untrained prior": bm.tasks.Thompson(bm.ALPaCA(bm.Identity(5)).adapt(nothing)),
         "Thompson, learned prior": bm.tasks.Thompson(learner.adapt(nothing)),
         "Thompson, true prior": bm.tasks.Thompson(bandits.oracle.adapt(nothing)),
     }
-    return {name: bm.tasks.play(bandits, policy, num_bandits=500, steps=60) for name, policy in policies.items()}
+    return {name: bm.tasks.play(bandits, policy, num_bandits=500, steps=100) for name, policy in policies.items()}
 
 
 def regrets(plays: dict[str, bm.tasks.Play]) -> "Figure":
@@ -310,8 +311,8 @@ def regrets(plays: dict[str, bm.tasks.Play]) -> "Figure":
     panels = grid(1, 1, (6.0, 3.4))
     for (name, play), colour in zip(plays.items(), (GREY, *COLOURS), strict=True):
         lost = play.regret_by_step.cumsum(1).mean(0)
-        panels[0].plot(range(1, 61), lost, color=colour, label=name, linestyle="--" if "true" in name else "-")
-    panels[0].set(xlabel="step", ylabel="regret so far", ylim=(0, 30))
+        panels[0].plot(range(1, 101), lost, color=colour, label=name, linestyle="--" if "true" in name else "-")
+    panels[0].set(xlabel="step", ylabel="regret so far", ylim=(0, 45))
     panels[0].legend(frameon=False)
     return panels[0].figure  # type: ignore[return-value]
 
