@@ -239,7 +239,7 @@ def _fitted(
 def _guide_draws(guide: nn.Module, data: Data, num_draws: int) -> Params:
     """By site, each value `S *batch *event`."""
     sites: Params = pyro.infer.Predictive(guide, num_samples=num_draws, parallel=True)(data)
-    return sites
+    return {name: value.detach() for name, value in sites.items()}  # of a guide that is a point: its parameter itself
 
 
 def _require_counts(steps: int, num_particles: int, num_draws: int, lr: float) -> None:
