@@ -253,7 +253,7 @@ def field() -> str:
             f"## {title}\n\n{words}\n\n| method | model | inference and cost | measured |\n|---|---|---|---|\n"
         )
         parts += [f"| {' | '.join(_four(row, cases))} |\n" for row in ROWS if family(row) == key]
-        parts.append("\n")
+        parts.append("\n</div>\n\n")
     return "".join(parts).rstrip() + "\n"
 
 
