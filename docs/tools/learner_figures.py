@@ -314,14 +314,16 @@ FIGURES: dict[str, Row] = {
     ),
     "graph": blobs(lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 500),
     # by one pass of a network
-    "conditional": smooth(lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS),
-    "latent": smooth(
+    "conditional_neural_process": smooth(
+        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS
+    ),
+    "latent_neural_process": smooth(
         lambda: bm.LatentNeuralProcess(bm.Identity(1), aggregation=bm.learners.BayesianPool(32), num_draws=8, width=64),
         900,
         split=TARGETS,
     ),
     "conv_cnp": smooth(lambda: bm.ConvCNP(points_per_unit=16.0, channels=32), 500, split=TARGETS),
-    "transformer": smooth(
+    "transformer_neural_process": smooth(
         lambda: bm.TransformerNeuralProcess(
             bm.Identity(1), relative=bm.learners.RelativeBias(reach=4.0), width=32, layers=3, num_heads=4
         ),
