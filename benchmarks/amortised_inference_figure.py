@@ -1,4 +1,4 @@
-"""What neural processes have learned, beside the exact posterior: docs/figures/amortised_inference.png.
+"""What neural processes have learned, beside the exact posterior: docs/figures/amortised_inference.svg.
 
 A row is a learner, trained on functions of a Gaussian process with inputs between -2 and 2 as in
 `neural_process_benchmark.py`, whose models are used where they are there. A column is a number of support points. Bands
@@ -20,11 +20,12 @@ from benchmarks._neural_processes import RECIPES
 from benchmarks._report import verdict
 from benchmarks._training import keep_memory, trained
 from benchmarks.neural_process_benchmark import make
+from docs.tools import svg_figures
 
 SEED, FAMILY = 2, "eq"
 SHOTS = (0, 3, 12)
 LEARNERS = ("CNP", "transformer", "transformer-relative", "ConvCNP")
-FILE = Path(__file__).parent.parent / "docs" / "figures" / "amortised_inference.png"
+FILE = Path(__file__).parent.parent / "docs" / "figures" / "amortised_inference.svg"
 
 
 def task() -> bm.Data:
@@ -55,7 +56,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_memory()
     figure, axes = plt.subplots(
-        len(LEARNERS), len(SHOTS), figsize=(11, 2.4 * len(LEARNERS)), sharex=True, sharey=True, layout="constrained"
+        len(LEARNERS), len(SHOTS), figsize=(7.0, 1.9 * len(LEARNERS)), sharex=True, sharey=True, layout="constrained"
     )
     found = {}
     for row, name in enumerate(LEARNERS):
@@ -72,7 +73,7 @@ def main() -> None:
             SHOTS,
             oracle=bm.tasks.GPFunctions.eq().oracle,
             axes=list(axes[row]),
-            num_points=301,
+            num_points=81,
         )
         for column, ax in enumerate(axes[row]):
             ax.axvline(2.0, color="0.45", linewidth=0.8, linestyle=":")
@@ -82,8 +83,7 @@ def main() -> None:
             legend = ax.get_legend()
             if legend is not None and (row, column) != (0, len(SHOTS) - 1):
                 legend.remove()
-    FILE.parent.mkdir(exist_ok=True)
-    figure.savefig(FILE, dpi=110)
+    svg_figures.save(figure, FILE)
     best = min(found, key=found.__getitem__)
     verdict(f"nearest to the exact intervals beyond the range of training is {best}: {found[best]:.3f}", SEED)
 

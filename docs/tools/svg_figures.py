@@ -26,7 +26,12 @@ def svg(figure: "Figure") -> str:
     buffer = io.BytesIO()
     with mpl.rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in buffer.getvalue().decode().splitlines()) + "\n"
+    drawn = "\n".join(line.rstrip() for line in buffer.getvalue().decode().splitlines()) + "\n"
+    return re.sub(r'(?<= d=")[^"]+', _to_hundredths, drawn)  # of a point, which nobody sees
+
+
+def _to_hundredths(path: re.Match[str]) -> str:
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path[0])
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -5,6 +5,7 @@ Every sentence that the package can raise or warn with is found in its syntax tr
 What a sentence names only when it is raised (a column, a number) is shown as `…`. tests/test_errors_page.py says when
 the pages are out of date, and when a message is made in a way that is not understood here.
 """
+# ruff: noqa: E501  (lines of the page)
 
 import ast
 import re

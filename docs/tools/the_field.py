@@ -6,6 +6,7 @@ tests/test_field.py says what a row lacks, and when the pages are out of date.
 """
 # ruff: noqa: E501  (a row is a line)
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -56,7 +57,7 @@ class Row:
 DEMO, SINUSOIDS = "Near the Bayes-optimal predictor", "Gradient-based learners: published sinusoid results"
 HEADS, OMNIGLOT = "Heads on Omniglot", "Comparisons on Omniglot"
 NEURAL, BELIEVED = (
-    "Neural processes: `neural_process_benchmark`",
+    "Neural processes on functions of a Gaussian process",
     "Gradient-based learners: can the intervals be believed?",
 )
 BY_SHOTS, OUTSIDE = "Sinusoids by shots", "Outside the training range"
@@ -144,17 +145,23 @@ def cases_of() -> dict[type, list[tuple[str, Case]]]:
 
 @dataclass(frozen=True)
 class Section:
-    """What a page of docs/benchmarks says below one heading of the second level."""
+    """What a page of docs/benchmarks says below one heading of the second level, with the outputs that it includes."""
 
     page: str
     text: str
 
 
+def included(text: str) -> str:
+    """A page with the files that it includes."""
+    return re.sub(r'^ *--8<-- "(.+)"$', lambda match: (DOCS.parent / match[1]).read_text(), text, flags=re.M)
+
+
+@functools.cache
 def sections() -> dict[str, Section]:
     """Those of all pages of docs/benchmarks, by their headings."""
     found = {}
     for path in sorted((DOCS / "benchmarks").glob("*.md")):
-        parts = re.split(r"^## (.*)$", path.read_text(), flags=re.M)
+        parts = re.split(r"^## (.*)$", included(path.read_text()), flags=re.M)
         page = path.relative_to(DOCS).as_posix()
         found |= {title: Section(page, text) for title, text in zip(parts[1::2], parts[2::2], strict=True)}
     return found
@@ -187,12 +194,12 @@ def cells(row: Row, cases: dict[type, list[tuple[str, Case]]]) -> list[str]:
         held.append(f"and {len(own) - 1} more")
     numbers = f"{row.figure} ([row](../{sections()[heading(row)].page}#{anchor(heading(row))}))" if row.figure else ""
     page = f"[{Path(row.page).stem.replace('_', ' ')}](../{row.page})" if row.page else ""
-    said = [_plain(row.lines.get(line, "")) for line in LINES]
+    said = [plain(row.lines.get(line, "")) for line in LINES]
     tested = f"`{row.tests}`" if row.tests else ""
     return [", ".join(names), *said, row.cost, numbers, page, " ".join(held) or tested]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without what Markdown would take for its own."""
     code = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([|*_<])", r"\\\1", part) for part in code)

@@ -162,6 +162,15 @@ def test_result_of_a_full_batch_fit() -> None:
     assert not cut.stopped_early
 
 
+def test_a_slope_within_the_tolerance_that_was_asked_for_is_no_warning() -> None:
+    """Warnings are errors in tests. The slope is far above what a search by default would have to reach."""
+    tasks, learner = _tasks(_mixed_model(10)), _linear()
+    result = fit_evidence(learner, tasks, tolerance=0.3)
+    assert result.stopped_early
+    assert result.converged
+    assert len(result.losses) < len(fit_evidence(_linear(), tasks).losses)
+
+
 # ---------------------------------------------------------------------------------------------------------- boundaries
 
 

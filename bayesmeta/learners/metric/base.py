@@ -67,7 +67,9 @@ class DensityLearner(MetricLearner):
         power: starting a; 1 believes the densities as they are.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
+        UnsupportedError: as `FeatureClassifier`.
+        ShapeError: as `FeatureClassifier`.
+        DataError: a power out of bounds.
 
     Example:
         >>> import bayesmeta as bm

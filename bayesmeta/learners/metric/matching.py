@@ -37,7 +37,9 @@ class Matching(MetricLearner):
             `bm.heads.SetAttention(F)` (it does not).
 
     Raises:
-        UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
+        UnsupportedError: as `FeatureClassifier`.
+        ShapeError: as `FeatureClassifier`.
+        DataError: as `FeatureClassifier`.
 
     Example:
         >>> import bayesmeta as bm

@@ -37,7 +37,9 @@ class Prototypical(DensityLearner):
         power: starting a; 1 is exact where features are Gaussian and independent.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
+        UnsupportedError: as `FeatureClassifier`.
+        ShapeError: as `FeatureClassifier`.
+        DataError: a power out of bounds.
 
     Example:
         >>> import bayesmeta as bm

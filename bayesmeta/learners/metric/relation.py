@@ -30,7 +30,9 @@ class Relation(MetricLearner):
             takes them as a vector.
 
     Raises:
-        UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
+        UnsupportedError: as `FeatureClassifier`.
+        ShapeError: as `FeatureClassifier`.
+        DataError: as `FeatureClassifier`.
 
     Example:
         >>> import bayesmeta as bm
