@@ -306,7 +306,8 @@ class StandardNormal(Prior):
         """The sum of standard normal log densities, in nats."""
         parts = [value_of(phi, name, mean).square() + LOG_2PI for name, mean in self.mean.items()]
         pairs = zip(parts, self.shapes.values(), strict=True)
-        return -0.5 * torch.stack([part.flatten(part.ndim - len(shape)).sum(-1) for part, shape in pairs]).sum(0)
+        sums = [part.flatten(part.ndim - len(shape)).sum(-1) if shape else part for part, shape in pairs]
+        return -0.5 * torch.stack(sums).sum(0)
 
     def sample(self, num_tasks: int, generator: torch.Generator | None = None) -> Params:
         """Draws of standard normal numbers."""

@@ -83,9 +83,9 @@ def fit_evidence(
             at a bound.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: the loss is not finite
-            where the search starts. UnsupportedError: the learner has no closed form of the evidence, or its theta is
-            final (`Untrainable`).
+        DataError: arguments out of range; a checkpoint folder, as for `fit`.
+        InferenceError: the loss is not finite where the search starts.
+        UnsupportedError: the learner has no closed form of the evidence, or its theta is final (`Untrainable`).
 
     Example:
         >>> import bayesmeta as bm

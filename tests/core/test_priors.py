@@ -48,6 +48,14 @@ def test_independent_gaussians(make: Callable[[], bm.priors.Prior]) -> None:
     torch.testing.assert_close(one_task, expected[0], **CLOSE)
 
 
+def test_standard_normal_of_single_numbers() -> None:
+    prior = bm.priors.StandardNormal({"intercept": (), "slopes": (2,)})
+    phi = {"intercept": torch.randn(7, 3), "slopes": torch.randn(7, 3, 2)}
+    everything = torch.cat([phi["intercept"][..., None], phi["slopes"]], -1)
+    torch.testing.assert_close(prior.log_prob(phi), Normal(0.0, 1.0).log_prob(everything).sum(-1))
+    assert prior.sample(4)["intercept"].shape == (4,)
+
+
 def test_starting_variances() -> None:
     for value in bm.priors.IsotropicGaussian(MEAN, precision=4.0).variance().values():
         assert math.isclose(value.item(), 0.25, rel_tol=1e-6)  # float32

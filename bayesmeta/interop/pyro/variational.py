@@ -94,7 +94,8 @@ def svi(
         seed: of the randomness.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: numbers out of range.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: numbers out of range.
         InferenceError: a bound that is not finite.
 
     Example:
@@ -158,8 +159,9 @@ def hyper_svi(
         seed: of the randomness.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, no names, or
-            numbers out of range. InferenceError: a bound that is not finite.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: an unknown name, no names, or numbers out of range.
+        InferenceError: a bound that is not finite.
 
     Example:
         >>> import bayesmeta as bm
@@ -237,7 +239,7 @@ def _fitted(
 def _guide_draws(guide: nn.Module, data: Data, num_draws: int) -> Params:
     """By site, each value `S *batch *event`."""
     sites: Params = pyro.infer.Predictive(guide, num_samples=num_draws, parallel=True)(data)
-    return sites
+    return {name: value.detach() for name, value in sites.items()}  # of a guide that is a point: its parameter itself
 
 
 def _require_counts(steps: int, num_particles: int, num_draws: int, lr: float) -> None:
