@@ -19,10 +19,8 @@ ELSEWHERE = {
     "start/quickstart.md": "units are said where the first learner is made",
 }
 """Pages that speak of a wrapper among other things: they have no skeleton."""
-NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners: without a generated head."""
 UNFINISHED = {
-    "methods/architecture_search.md",
     "methods/maml.md",
     "methods/meta_sgd.md",
     "methods/maml_plus_plus.md",
