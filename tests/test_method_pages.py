@@ -22,20 +22,12 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
 UNFINISHED = {
-    "methods/maml.md",
-    "methods/meta_sgd.md",
     "methods/maml_plus_plus.md",
     "methods/alpha_maml.md",
     "methods/imaml.md",
     "methods/llama.md",
-    "methods/cavia.md",
     "methods/bmaml.md",
     "methods/fine_tuned.md",
-    "methods/prototypical.md",
-    "methods/matching.md",
-    "methods/siamese.md",
-    "methods/relation.md",
-    "methods/infinite_mixture_prototypes.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
