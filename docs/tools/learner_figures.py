@@ -162,8 +162,9 @@ def blobs(make: Callable[[], bm.Learner], steps: int, **arguments: object) -> Ro
 
 def curves(learner: bm.Learner) -> "Figure":
     """Draws of whole functions: by points on their own, one after the other, and of the exact process."""
-    x = torch.linspace(-2.0, 2.0, 33)
-    data = SMOOTH.dataset(1, 4, seed=6).task(0)
+    x = torch.linspace(-1.0, 1.0, 33)
+    drawn = SMOOTH.dataset(1, 20, seed=6).task(0)
+    data = drawn.points(drawn.x[0, :, 0].abs() < 1.0).points(slice(4))
     panels = grid(1, 3, (6.6, 2.6))
     pointwise, chained = learner.learner.adapt(data), learner.adapt(data)  # type: ignore[union-attr, operator]
     rows = {"each point on its own": pointwise, "one after the other": chained, "exact": SMOOTH.oracle.adapt(data)}
@@ -282,7 +283,7 @@ def logistic() -> bm.Learner:
 
 def chances(learner: bm.Learner) -> "Figure":
     """The chance of a yes in a new task, as yes and no are seen."""
-    data, logits = binary(1, 4)
+    data, logits = binary(1, 7)
     along = torch.linspace(-2.0, 2.0, 41, dtype=torch.float64)
     panels = grid(2, 2, (6.0, 4.6))
     for number, (ax, shots) in enumerate(zip(panels, (0, 2, 6, 16), strict=True)):
