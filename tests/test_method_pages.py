@@ -25,7 +25,6 @@ UNFINISHED = {
     "methods/architecture_search.md",
     "methods/maml_plus_plus.md",
     "methods/alpha_maml.md",
-    "methods/imaml.md",
     "methods/llama.md",
     "methods/bmaml.md",
     "methods/fine_tuned.md",
