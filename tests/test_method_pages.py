@@ -26,8 +26,6 @@ UNFINISHED = {
     "methods/maml_plus_plus.md",
     "methods/alpha_maml.md",
     "methods/llama.md",
-    "methods/bmaml.md",
-    "methods/fine_tuned.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
