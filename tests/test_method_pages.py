@@ -24,12 +24,10 @@ NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 UNFINISHED = {
     "methods/architecture_search.md",
     "methods/maml_plus_plus.md",
-    "methods/alpha_maml.md",
     "methods/llama.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
-    "methods/conv_cnp.md",
     "methods/transformer_neural_process.md",
     "methods/snail.md",
     "methods/mann.md",
