@@ -23,7 +23,6 @@ NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners: without a generated head."""
 UNFINISHED = {
     "methods/architecture_search.md",
-    "methods/maml_plus_plus.md",
     "methods/llama.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
