@@ -22,16 +22,10 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
 UNFINISHED = {
-    "methods/maml_plus_plus.md",
-    "methods/alpha_maml.md",
-    "methods/imaml.md",
     "methods/llama.md",
-    "methods/bmaml.md",
-    "methods/fine_tuned.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
-    "methods/conv_cnp.md",
     "methods/transformer_neural_process.md",
     "methods/snail.md",
     "methods/mann.md",

@@ -413,7 +413,9 @@ FIGURES: dict[str, Row] = {
     "infinite_mixture_prototypes": blobs(
         lambda: bm.InfiniteMixturePrototypes(bm.networks.Inputs(2), num_classes=3), 200, lr=1e-2
     ),
-    "graph": blobs(lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 500),
+    "graph": blobs(
+        lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 250, split=bm.tasks.ClassSplit((1, 5), 3), batch_size=4
+    ),
     # by one pass of a network
     "conditional_neural_process": smooth(
         lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS
