@@ -1,13 +1,15 @@
 # %% [markdown]
 # # Dose and concentration: a formula whose parameters differ between patients
 #
-# A compartment model with a clearance of each patient's own, learned from patients with few samples, tells the next dose of a new patient from one or two of them.
+# A compartment model with a clearance of each patient's own, learned from patients with few samples, tells the next
+# dose of a new patient from one or two of them.
 #
-# A patient swallows a dose. How high is the concentration of the drug in the blood some hours later, and how much of it
-# should the next dose be? Pharmacologists have a formula for the curve. Its parameters differ between patients, and each
-# patient gives only a handful of blood samples. Here a patient is a **task**, a small data set; the formula is the
-# *structural model*; and what is learned from many patients is how their parameters are distributed. This is nonlinear
-# mixed-effects modelling, as in NONMEM or nlme, with posteriors and predictions that are ready for the next patient.
+# A patient swallows a dose. How high is the concentration of the drug in the blood some hours later, and how much of
+# it should the next dose be? Pharmacologists have a formula for the curve. Its parameters differ between patients, and
+# each patient gives only a handful of blood samples. Here a patient is a **task**, a small data set; the formula is
+# the *structural model*; and what is learned from many patients is how their parameters are distributed. This is
+# nonlinear mixed-effects modelling, as in NONMEM or nlme, with posteriors and predictions that are ready for the next
+# patient.
 
 # %%
 import matplotlib.pyplot as plt
@@ -31,12 +33,13 @@ DRAWS = 4_000  # smoke: 50
 # c(t) = \frac{\text{dose} \cdot k_a}{V (k_a - k_e)} \left( e^{-k_e t} - e^{-k_a t} \right), \qquad k_e = \frac{Cl}{V},
 # $$
 #
-# with $t$ the hours after the dose (mg), $c$ the concentration (mg/L), $k_a$ the rate of absorption (1/h), $V$ the volume in
-# which the drug spreads (L), and $Cl$ the **clearance** (L/h): how much blood is freed of the drug in an hour. The clearance
-# decides how much drug a patient can take.
+# with $t$ the hours after the dose (mg), $c$ the concentration (mg/L), $k_a$ the rate of absorption (1/h), $V$ the
+# volume in which the drug spreads (L), and $Cl$ the **clearance** (L/h): how much blood is freed of the drug in an
+# hour. The clearance decides how much drug a patient can take.
 #
-# We simulate thirty patients, so that the truth is known. They have between two and nine samples at unequal times. The assay
-# errs by 10 % and by 0.05 mg/L besides, and cannot see concentrations below 0.6 mg/L: then the limit itself is written down.
+# We simulate thirty patients, so that the truth is known. They have between two and nine samples at unequal times. The
+# assay errs by 10 % and by 0.05 mg/L besides, and cannot see concentrations below 0.6 mg/L: then the limit itself is
+# written down.
 
 # %%
 LIMIT = 0.6  # mg/L: below, the assay sees nothing
@@ -76,15 +79,16 @@ for _, rows in table.groupby("patient"):
 hidden = table[table.below]
 ax.plot(hidden.hours, hidden.mg_per_l, "v", color="#D55E00", markersize=5, label="below the limit")
 ax.set(xlabel="hours after the dose", ylabel="concentration, mg/L")
-ax.legend(frameon=False);
+ax.legend(frameon=False)
 
 # %% [markdown]
 # ## Fit
 #
-# A [structural model](../methods/parametric.md) is made of the formula, of what each parameter is, and of the noise. `Positive`
-# says that a parameter is above zero and that its *logarithm* is normally distributed between patients; its number is only
-# where the search starts. `ProportionalGaussian` is an error that grows with the concentration on top of one that is always
-# there, and `Censored` around it says what a sample at the limit means: *somewhere below*.
+# A [structural model](../methods/parametric.md) is made of the formula, of what each parameter is, and of the noise.
+# `Positive` says that a parameter is above zero and that its *logarithm* is normally distributed between patients; its
+# number is only where the search starts. `ProportionalGaussian` is an error that grows with the concentration on top
+# of one that is always there, and `Censored` around it says what a sample at the limit means: *somewhere below*.
+
 
 # %%
 def model(likelihood):
@@ -112,13 +116,13 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# A deviation of 0.4 on the logarithm means that patients' clearances differ by a factor of about $e^{0.4} = 1.5$ up or down. With
-# thirty patients of few samples each, the truth is met about as well as can be hoped for.
+# A deviation of 0.4 on the logarithm means that patients' clearances differ by a factor of about $e^{0.4} = 1.5$ up or
+# down. With thirty patients of few samples each, the truth is met about as well as can be hoped for.
 #
 # ## A new patient, from no, one and two samples
 #
-# A patient who was not among the thirty swallows 300 mg. One sample is taken after two hours (7.1 mg/L), another after eight
-# (2.6 mg/L). `adapt` gives the posterior of this patient's parameters, `predict` the concentrations to come.
+# A patient who was not among the thirty swallows 300 mg. One sample is taken after two hours (7.1 mg/L), another after
+# eight (2.6 mg/L). `adapt` gives the posterior of this patient's parameters, `predict` the concentrations to come.
 
 # %%
 # alt: Three panels of concentration against hours, from no, one and two samples. The 90 % band of the concentration is wide without samples, hardly narrower late after the first sample at two hours, and narrow after the second at eight hours. The true curve lies within all three.
@@ -149,14 +153,14 @@ for count, ax in enumerate(axes):
     ax.axhline(LIMIT, color="black", linewidth=0.8, linestyle=":")
     ax.set(title=f"{count} sample{'s' * (count != 1)}", xlabel="hours after the dose")
 axes[0].set_ylabel("concentration, mg/L")
-figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False);
+figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
 
 # %% [markdown]
-# The bands are those of the concentration in the blood itself. The first sample, near the top of the curve, says much of the
-# volume and little of the clearance. The second sample says how quickly the drug goes.
+# The bands are those of the concentration in the blood itself. The first sample, near the top of the curve, says much
+# of the volume and little of the clearance. The second sample says how quickly the drug goes.
 #
-# The parameters are what a physician asks about. Draws of the posterior are draws of the parameters, in their units, and any
-# function of them has a posterior, too: the half-life is $\ln 2 \cdot V / Cl$.
+# The parameters are what a physician asks about. Draws of the posterior are draws of the parameters, in their units,
+# and any function of them has a posterior, too: the half-life is $\ln 2 \cdot V / Cl$.
 
 # %%
 # alt: Posterior densities of the clearance in litres per hour after no, one and two samples, as steps. The density moves to the right and narrows with each sample, and the truth of 5.2 lies within the last one.
@@ -181,9 +185,10 @@ pd.DataFrame(rows).T.round(2)
 # %% [markdown]
 # ## Choosing the next dose
 #
-# The second dose is due 24 hours after the first. Twelve hours after it, the concentration should lie between 1.5 and 3.5 mg/L:
-# below, the drug does not work, and above it harms. What is left of the first dose adds to it. For each draw of the parameters
-# the formula gives the concentration, and the share of draws inside the window is the probability that the dose is right.
+# The second dose is due 24 hours after the first. Twelve hours after it, the concentration should lie between 1.5 and
+# 3.5 mg/L: below, the drug does not work, and above it harms. What is left of the first dose adds to it. For each draw
+# of the parameters the formula gives the concentration, and the share of draws inside the window is the probability
+# that the dose is right.
 
 # %%
 # alt: Probability that the concentration is in the window, below it and above it, against the next dose in mg. The probability to be inside rises to a broad maximum and falls again.
@@ -211,13 +216,13 @@ achieved = curve(before, 300.0, actual) + curve(after, chosen, actual)
 print(f"in truth {chosen:.0f} mg gives {achieved.item():.1f} mg/L")
 
 # %% [markdown]
-# Note what decides here: not the best guess of the parameters, but all that are possible after two samples. Where too much harms
-# more than too little, weigh the two probabilities by what they cost.
+# Note what decides here: not the best guess of the parameters, but all that are possible after two samples. Where too
+# much harms more than too little, weigh the two probabilities by what they cost.
 #
 # ## Are the intervals right?
 #
-# For one patient anything may happen. We simulate new patients, let the learner see the first 0, 1 or 2 samples of each, and look
-# whether the 90 % intervals hold the later ones.
+# For one patient anything may happen. We simulate new patients, let the learner see the first 0, 1 or 2 samples of
+# each, and look whether the 90 % intervals hold the later ones.
 
 # %%
 new_table, _ = simulate(NEW_PATIENTS, seed=1)
@@ -226,15 +231,16 @@ evaluation = bm.evaluate(learner, new_tasks, shots=[0, 1, 2], split=bm.tasks.Pre
 evaluation.table()[["tasks", "points", "rmse", "width", "coverage", "coverage_low", "coverage_high"]].round(2)
 
 # %% [markdown]
-# `rmse` and `width` are in mg/L. With no sample and with one the intervals hold what they promise. With two the coverage is 0.83,
-# and the 95 % interval of this number just reaches 0.9: perhaps it is chance, and perhaps the intervals are a little too
-# narrow, because they take what was learned of patients in general for certain, and thirty patients do not make it certain.
-# [Averaging over it](../concepts/gold_standards.md) is the remedy where that matters.
+# `rmse` and `width` are in mg/L. With no sample and with one the intervals hold what they promise. With two the
+# coverage is 0.83, and the 95 % interval of this number just reaches 0.9: perhaps it is chance, and perhaps the
+# intervals are a little too narrow, because they take what was learned of patients in general for certain, and thirty
+# patients do not make it certain. [Averaging over it](../concepts/gold_standards.md) is the remedy where that matters.
 #
 # ## Why not leave the hidden samples out?
 #
-# Samples below the limit are those of patients who got rid of the drug quickly. Who leaves them out keeps the slow ones, and
-# who takes the limit for a measured value says that the drug stays for longer than it does. Both bend the end of the curve:
+# Samples below the limit are those of patients who got rid of the drug quickly. Who leaves them out keeps the slow
+# ones, and who takes the limit for a measured value says that the drug stays for longer than it does. Both bend the
+# end of the curve:
 
 # %%
 ways = {
@@ -251,15 +257,17 @@ rows["truth"] = curve(times, 300.0, {"ka": 1.2, "V": 32.0, "Cl": 3.0})[0]
 pd.DataFrame(rows, index=[f"{time:.0f} h" for time in times]).T.astype(float).round(2)
 
 # %% [markdown]
-# The rows are the concentration of a typical patient after 300 mg, in mg/L. At the top of the curve it hardly matters what is done with
-# the hidden samples. Late it does: at 36 hours both usual ways are a third too high, and a dose every day would be chosen
-# too low because of it. Said as what they are, samples below the limit cost nothing and bend nothing.
+# The rows are the concentration of a typical patient after 300 mg, in mg/L. At the top of the curve it hardly matters
+# what is done with the hidden samples. Late it does: at 36 hours both usual ways are a third too high, and a dose
+# every day would be chosen too low because of it. Said as what they are, samples below the limit cost nothing and bend
+# nothing.
 #
 # ## What was learned
 #
-# - A formula with named parameters becomes a meta-learner: what differs between patients is learned from few samples of each.
-# - Draws of a patient's posterior are draws of clearance, volume and half-life, in their units. Any question about them, such as
-#   the probability that a dose ends inside of a window, is a share of draws.
+# - A formula with named parameters becomes a meta-learner: what differs between patients is learned from few samples
+#   of each.
+# - Draws of a patient's posterior are draws of clearance, volume and half-life, in their units. Any question about
+#   them, such as the probability that a dose ends inside of a window, is a share of draws.
 # - An outcome that is hidden below a limit is not missing, and not at the limit. `Censored` says what it is.
 #
 # Where to go next:

@@ -1,14 +1,16 @@
 # %% [markdown]
 # # Forecasting a battery from its first cycles
 #
-# From the first 5, 20 or 50 cycles of a new battery cell to its capacity over 500 cycles, with intervals, the probability of an early end of life, and updates as measurements arrive.
+# From the first 5, 20 or 50 cycles of a new battery cell to its capacity over 500 cycles, with intervals, the
+# probability of an early end of life, and updates as measurements arrive.
 #
 # A lithium-ion cell loses capacity with every cycle of charging and discharging. A test bench needs months to see how
 # fast. Can the first weeks of a *new* cell say how it will end, if a hundred other cells have been tested before?
 #
-# Here a cell is a **task**: a small data set with a curve of its own. The cells that were tested before teach a *prior*
-# over such curves. The first check-ups of the new cell turn it into a *posterior*, from which forecasts follow. Nothing
-# in this page is special to batteries: a sensor that drifts, a filter that clogs, a tool that wears are the same.
+# Here a cell is a **task**: a small data set with a curve of its own. The cells that were tested before teach a
+# *prior* over such curves. The first check-ups of the new cell turn it into a *posterior*, from which forecasts
+# follow. Nothing in this page is special to batteries: a sensor that drifts, a filter that clogs, a tool that wears
+# are the same.
 
 # %%
 import matplotlib.pyplot as plt
@@ -32,9 +34,10 @@ DRAWS = 500  # smoke: 20
 # Q(n) = Q_0 \left[ 1 - r \left( \tfrac{n}{500} \right)^{p} - 0.35 \left( \tfrac{(n - k)_+}{500} \right)^{2} \right],
 # $$
 #
-# with $n$ the number of cycles, $r$ the share that is lost in 500 cycles without a knee, and $k$ the cycle of the knee. Cells
-# that fade faster tend to have an earlier knee. Every five cycles a check-up measures the capacity with a standard error
-# of 2 mAh. The learner is told none of this.
+# with $n$ the number of cycles, $r$ the share that is lost in 500 cycles without a knee, and $k$ the cycle of the
+# knee. Cells that fade faster tend to have an earlier knee. Every five cycles a check-up measures the capacity with a
+# standard error of 2 mAh. The learner is told none of this.
+
 
 # %%
 def simulate(lengths, seed):
@@ -64,21 +67,23 @@ print(tasks)
 figure, ax = plt.subplots(figsize=(5.6, 3.2), layout="constrained")
 for name, rows in list(tested.groupby("cell"))[:30]:
     long = name == "000"
-    ax.plot(rows.cycle[::4], rows.capacity_Ah[::4], color="#D55E00" if long else "#56B4E9", linewidth=2 if long else 0.8)
+    ax.plot(
+        rows.cycle[::4], rows.capacity_Ah[::4], color="#D55E00" if long else "#56B4E9", linewidth=2 if long else 0.8
+    )
 ax.axhline(1.6, color="black", linestyle="--", linewidth=1)
 ax.text(1000, 1.62, "end of life: 80 % of 2.0 Ah", ha="right")
-ax.set(xlabel="cycles", ylabel="capacity, Ah");
+ax.set(xlabel="cycles", ylabel="capacity, Ah")
 
 # %% [markdown]
-# The tasks are *ragged*: they have between 31 and 201 check-ups, and the library takes them as they are. No cell is cut or
-# filled up. One cell among a hundred ran for a thousand cycles (vermilion), and it is the only one that knows what comes
-# after 600.
+# The tasks are *ragged*: they have between 31 and 201 check-ups, and the library takes them as they are. No cell is
+# cut or filled up. One cell among a hundred ran for a thousand cycles (vermilion), and it is the only one that knows
+# what comes after 600.
 #
 # ## Learning from the tested cells
 #
-# The learner is [ALPaCA](../methods/alpaca.md): a small network makes features of the cycle, and each cell has weights of its
-# own on them, whose posterior is exact. Training maximises the *evidence*: the density of each tested cell as a whole, which
-# rewards forecasts from every number of check-ups at once.
+# The learner is [ALPaCA](../methods/alpaca.md): a small network makes features of the cycle, and each cell has weights
+# of its own on them, whose posterior is exact. Training maximises the *evidence*: the density of each tested cell as a
+# whole, which rewards forecasts from every number of check-ups at once.
 
 # %%
 torch.manual_seed(0)
@@ -89,8 +94,8 @@ print(result)
 # %% [markdown]
 # ## A forecast from the first 5, 20 and 50 cycles
 #
-# A cell after five cycles has had two check-ups (at cycles 0 and 5), after twenty it has had five, after fifty eleven. The new
-# cells were never seen in training. We take one, adapt to its beginning, and predict the rest.
+# A cell after five cycles has had two check-ups (at cycles 0 and 5), after twenty it has had five, after fifty eleven.
+# The new cells were never seen in training. We take one, adapt to its beginning, and predict the rest.
 
 # %%
 # alt: Three panels of one new cell, from its first 5, 20 and 50 cycles. The 90 % band is wide after 5 cycles, narrower after 20, and narrow around the later measurements after 50.
@@ -109,11 +114,11 @@ for ax, (cycle, count) in zip(axes, known_cycles.items(), strict=True):
     ax.axvspan(0, cycle, color="#E69F00", alpha=0.4, linewidth=0, label="known")
     ax.set(title=f"after {cycle} cycles", xlabel="cycles")
 axes[0].set_ylabel("capacity, Ah")
-figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False);
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
 
 # %% [markdown]
-# The black points are the later check-ups, which the learner did not see. After five cycles the forecast is hardly more than
-# what is true of cells in general. After fifty it knows that this is a fast one.
+# The black points are the later check-ups, which the learner did not see. After five cycles the forecast is hardly
+# more than what is true of cells in general. After fifty it knows that this is a fast one.
 #
 # One cell is an anecdote. Over all new cells the intervals can be checked. `PrefixSplit` makes the known points the
 # *beginning* of each task, as a forecast needs it, and all later check-ups are judged:
@@ -128,14 +133,14 @@ table[["tasks", "rmse", "width", "coverage", "coverage_low", "coverage_high"]].r
 # `rmse` and `width` (the mean width of the 90 % intervals) are in Ah. `coverage` is the share of measurements that the
 # intervals held, with a 95 % interval for what it would be over ever more cells. So the forecast gets sharper with
 # every check-up while its intervals keep about what they promise. Where they did not, [they could be
-# repaired](calibration.md).
+# repaired](../concepts/calibration.md).
 #
 # ## Will it last 500 cycles?
 #
-# A buyer does not ask for a curve. The question is: *what is the probability that this cell falls below 80 % of its nominal
-# capacity, 1.6 Ah, before cycle 500?* An interval at each cycle cannot answer it, because the question is about the whole
-# curve. The answer needs *joint draws*: whole curves that are all possible after what was measured. `noiseless` asks for
-# the capacity itself rather than for what a check-up would show.
+# A buyer does not ask for a curve. The question is: *what is the probability that this cell falls below 80 % of its
+# nominal capacity, 1.6 Ah, before cycle 500?* An interval at each cycle cannot answer it, because the question is
+# about the whole curve. The answer needs *joint draws*: whole curves that are all possible after what was measured.
+# `noiseless` asks for the capacity itself rather than for what a check-up would show.
 
 # %%
 grid = torch.arange(0, 601, 10)
@@ -164,9 +169,10 @@ for cycle, count in known_cycles.items():
 print(f"in truth it ended at cycle {really('044')}")
 
 # %% [markdown]
-# Is such a probability worth its name? Of the cells for which it says 30 %, three in ten should end before cycle 500. We ask
-# for all new cells, and compare with what happened. The *Brier score* is the mean squared difference between the
-# probability and what happened (1 or 0); lower is better, and always stating the share among all cells is the score to beat.
+# Is such a probability worth its name? Of the cells for which it says 30 %, three in ten should end before cycle 500.
+# We ask for all new cells, and compare with what happened. The *Brier score* is the mean squared difference between
+# the probability and what happened (1 or 0); lower is better, and always stating the share among all cells is the
+# score to beat.
 
 # %%
 # alt: Share of cells that ended before cycle 500 against the stated probability, in four groups, after 5, 20 and 50 cycles. The points follow the diagonal roughly, and after 50 cycles they reach further towards 0 and 1.
@@ -183,13 +189,14 @@ for (cycle, count), marker, colour in zip(known_cycles.items(), "osD", ["#56B4E9
     places = [(stated[group == g].mean(), ended[group == g].mean()) for g in group.unique()]
     ax.plot(*zip(*places, strict=True), marker=marker, color=colour, label=f"after {cycle} cycles")
 ax.set(xlabel="stated probability", ylabel="share that ended before 500")
-ax.legend(frameon=False);
+ax.legend(frameon=False)
 
 # %% [markdown]
 # ## Streaming: one check-up at a time
 #
-# On the bench, measurements arrive one by one. `update` takes the posterior and the new check-up, and gives the next posterior,
-# without training or adapting anew. The cost of an update does not depend on how many check-ups came before.
+# On the bench, measurements arrive one by one. `update` takes the posterior and the new check-up, and gives the next
+# posterior, without training or adapting anew. The cost of an update does not depend on how many check-ups came
+# before.
 
 # %%
 # alt: Probability of an end before cycle 500 against the cycle of the last check-up, for three new cells. One rises quickly to 1, one falls quickly to 0, and one stays undecided for longer.
@@ -206,12 +213,13 @@ for name, colour in {"079": "#D55E00", "036": "#0072B2", "071": "#009E73"}.items
     fate = f"ends at {ended_at}" if ended_at < 500 else "lasts beyond 500"
     ax.plot(*zip(*course, strict=True), color=colour, label=f"cell {name}: {fate}")
 ax.set(xlabel="cycle of the last check-up", ylabel="P(end before 500)")
-ax.legend(frameon=False);
+ax.legend(frameon=False)
 
 # %% [markdown]
 # ## Where few cells have been
 #
-# Most of the tested cells ended before cycle 600, and a single one went on to 1000. How far can the learner be trusted beyond?
+# Most of the tested cells ended before cycle 600, and a single one went on to 1000. How far can the learner be trusted
+# beyond?
 
 # %%
 posterior = learner.adapt(example.points(slice(11)))
@@ -223,21 +231,21 @@ rows |= {"mean": prediction.mean.flatten(), "lower": lower.flatten(), "upper": u
 pd.DataFrame(rows, index=pd.Index(late, name="cycle")).round(2)
 
 # %% [markdown]
-# The interval at cycle 1000 is nearly 0.8 Ah wide: the learner knows that it knows little there. This is as it should be,
-# and it is not to be taken for granted: a learned feature may be confident where no cell has been. Look at a table like this
-# one before you believe a forecast at the end of your data.
+# The interval at cycle 1000 is nearly 0.8 Ah wide: the learner knows that it knows little there. This is as it should
+# be, and it is not to be taken for granted: a learned feature may be confident where no cell has been. Look at a table
+# like this one before you believe a forecast at the end of your data.
 #
 # ## What was learned
 #
-# - Tasks of any lengths train one learner. What a hundred cells have in common turns ten check-ups into a forecast of hundreds
-#   of cycles, and the Brier score and the coverage over *new* cells say what it is worth.
-# - A question about a whole curve (will it ever fall below ...?) is answered by joint draws, `prediction.sample`, and never by
-#   the ends of intervals.
+# - Tasks of any lengths train one learner. What a hundred cells have in common turns ten check-ups into a forecast of
+#   hundreds of cycles, and the Brier score and the coverage over *new* cells say what it is worth.
+# - A question about a whole curve (will it ever fall below ...?) is answered by joint draws, `prediction.sample`, and
+#   never by the ends of intervals.
 # - `update` takes measurements as they arrive.
 #
 # Where to go next:
 #
 # - [ALPaCA](../methods/alpaca.md), the learner of this page, and [how to choose](../start/how_to_choose.md) another.
-# - [Calibrating, conformal intervals and surprise](calibration.md): intervals with a guarantee, and an alarm for a cell that is
-#   unlike the tested ones.
+# - [Calibrating, conformal intervals and surprise](../concepts/calibration.md): intervals with a guarantee, and an alarm for a
+#   cell that is unlike the tested ones.
 # - [Exporting to a robot](../how_to/exporting.md): the forecast on a small computer beside the battery.
