@@ -24,12 +24,6 @@ NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 UNFINISHED = {
     "methods/llama.md",
     "methods/graph.md",
-    "methods/conditional_neural_process.md",
-    "methods/latent_neural_process.md",
-    "methods/transformer_neural_process.md",
-    "methods/snail.md",
-    "methods/mann.md",
-    "methods/meta_networks.md",
 }
 """Pages that are not written into the skeleton yet."""
 PAGES = sorted({row.page for row in METHODS} | NO_LEARNER)
