@@ -5,7 +5,6 @@ Every sentence that the package can raise or warn with is found in its syntax tr
 What a sentence names only when it is raised (a column, a number) is shown as `…`. tests/test_errors_page.py says when
 the pages are out of date, and when a message is made in a way that is not understood here.
 """
-# ruff: noqa: E501  (lines of the page)
 
 import ast
 import re
@@ -306,7 +305,7 @@ def code(text: str) -> str:
 # each sentence is a heading, so that the search goes to it; there are too many for a table of contents
 STYLE = """---
 hide: [toc]
-search: {boost: 0.3}
+search: {boost: 0.8}
 ---
 
 <style>.md-typeset .said { font-size: 0.8rem; font-weight: 400; margin: 0.4em 0; }</style>
