@@ -22,34 +22,13 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners: without a generated head."""
 UNFINISHED = {
-    "methods/alpaca.md",
-    "methods/mixture_alpaca.md",
-    "methods/mixed_effects.md",
-    "methods/r2d2.md",
-    "methods/lrd2.md",
-    "methods/metaoptnet.md",
-    "methods/deep_kernel.md",
-    "methods/hierarchical_process.md",
-    "methods/parametric.md",
-    "methods/autoregressive.md",
-    "methods/task_quadrature.md",
-    "methods/concept_learner.md",
     "methods/architecture_search.md",
-    "methods/bandits.md",
-    "methods/maml.md",
-    "methods/meta_sgd.md",
     "methods/maml_plus_plus.md",
     "methods/alpha_maml.md",
     "methods/imaml.md",
     "methods/llama.md",
-    "methods/cavia.md",
     "methods/bmaml.md",
     "methods/fine_tuned.md",
-    "methods/prototypical.md",
-    "methods/matching.md",
-    "methods/siamese.md",
-    "methods/relation.md",
-    "methods/infinite_mixture_prototypes.md",
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
@@ -73,7 +52,8 @@ def sections(text: str) -> dict[str, str]:
 
 def formulas(text: str) -> list[str]:
     """Blocks of text that are no language's, and look like formulas."""
-    blocks = re.findall(r"^```(?:text)?\n(.*?)^```$", text, flags=re.M | re.S)
+    fenced = re.findall(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", text, flags=re.M | re.S)
+    blocks = [block for _, language, block in fenced if language in ("", "text")]
     return [block for block in blocks if re.search(r"[Σ∏∫∂∇αβγδεθλμνπρσφω²ᵀ⁻]| ~ N\(|\^|argm(?:ax|in)", block)]
 
 

@@ -19,6 +19,8 @@ from bayesmeta.one_line import OneLine, several
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LOG_2PI = 1.8378770664093453
+"""The logarithm of 2π, which densities of Gaussians need."""
+
 MOST_SHOWN = 4  # points in the line that a predictive is printed as
 
 

@@ -31,6 +31,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 def on_env(env: Any, *, config: Any, files: Files) -> Any:
     """The table of contents for programs that read the site."""
     made = outline.outline(config.site_name, config.site_description, outline.pages(files.documentation_pages()))
+    Path(config.site_dir).mkdir(parents=True, exist_ok=True)  # of a first build: pages are written after this
     Path(config.site_dir, "llms.txt").write_text(made)
     return env
 

@@ -82,6 +82,10 @@ def _facts(row: the_field.Row, page: str) -> dict[str, str]:
     facts = said | {"cost of a meta-step, a task": row.cost}
     if own:
         facts |= needs(value.__name__)
+    if row.figure:
+        heading = the_field.heading(row)
+        section = f"{_to(page, the_field.sections()[heading].page)}#{the_field.anchor(heading)}"
+        facts["measured"] = f"{row.figure} ([all of it]({section}))"
     if held := [f"[{case.name}]({_to(page, 'project/contract_cases.md')}#{file})" for file, case in own]:
         facts["contracts"] = "held to them as " + ", ".join(held)
     facts["reference"] = ", ".join(f"[`{each.__name__}`][{each.__module__}.{each.__qualname__}]" for each in row.values)

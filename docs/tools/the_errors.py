@@ -324,7 +324,7 @@ error is a `bm.BayesMetaError`, so that `except bm.BayesMetaError` catches whate
 Warnings go through Python's `warnings`: `warnings.simplefilter("error", bm.ConvergenceWarning)` makes errors of them.
 
 This page is made from the code (`python -m docs.tools.the_errors`). The classes themselves are in the
-[reference of core types](core.md).
+[reference of errors](exceptions.md).
 """
 DATA_HEAD = """# Errors in data, arguments and files
 

@@ -4,7 +4,7 @@ python -m docs.tools.tutorials NAME ...    # run them, and record what they prin
 python -m docs.tools.tutorials             # all whose record is older than their source
 
 A cell begins at a line `# %%` (code) or `# %% [markdown]` (text, behind `# `). Below a cell of code its page shows what
-it prints, the value of its last line unless that ends in a semicolon, and its figures; `# alt: words` on its first line
+it prints, the value of its last line (where it draws, only a table), and its figures; `# alt: words` on its first line
 says what they show. `STEPS = 500  # smoke: 5` is 500 here and 5 in tests. Building the site runs nothing.
 """
 
@@ -105,8 +105,10 @@ def run(cell: Cell, scope: dict[str, Any], where: str) -> None:
     if printed.getvalue():
         cell.outputs.append(("text", printed.getvalue()))
     if value is not None and not cell.text.endswith(";"):
-        table = getattr(value, "_repr_html_", None)
-        cell.outputs.append(("text", repr(value)) if table is None else ("html", _bare(table())))
+        if (table := getattr(value, "_repr_html_", None)) is not None:
+            cell.outputs.append(("html", _bare(table())))
+        elif not plt.get_fignums():  # where a figure is drawn, the last line gives a part of it, such as its legend
+            cell.outputs.append(("text", repr(value)))
     for number in plt.get_fignums():
         if not cell.alt:
             raise TutorialError(f"{where}: a figure without `# alt: words`")
@@ -149,13 +151,14 @@ def record(name: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    source, before = source_of(name), time.perf_counter()
+    source, before, cpu_before = source_of(name), time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         parts = run_all(plain(source), name)
     made = {
         "source": signature(source),
         "date": date.today().isoformat(),
         "seconds": round(time.perf_counter() - before, 1),
+        "cpu_seconds": round(time.process_time() - cpu_before, 1),  # what other programs on the machine do not change
         "memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, one thread"
         if os.environ.get("OMP_NUM_THREADS") == "1"
@@ -165,7 +168,7 @@ def record(name: str) -> None:
     }
     OUTPUTS.mkdir(exist_ok=True)
     (OUTPUTS / f"{name}.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
-    print(f"{name}: {made['seconds']} s, {made['memory_mib']} MiB")
+    print(f"{name}: {made['cpu_seconds']} s of a processor, {made['seconds']} s in all, {made['memory_mib']} MiB")
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -215,9 +218,11 @@ def page(name: str) -> str:
 def _facts(name: str) -> str:
     made = recorded(name)
     versions = ", ".join(f"{package} {number}" for package, number in made["versions"].items())
+    cpu = made.get("cpu_seconds")
+    seconds = f"{made['seconds']:.0f} seconds" if cpu is None else f"{cpu:.0f} seconds of a processor"
     return (
         f"[Download as a notebook]({name}.ipynb){{ .md-button download }}\n\n"
-        f"It ran in {made['seconds']:.0f} seconds and took {made['memory_mib']} MiB of memory "
+        f"It took {seconds} and {made['memory_mib']} MiB of memory "
         f"({made['machine']}; {versions}; {made['date']}).\n{{ .facts }}"
     )
 

@@ -1,12 +1,13 @@
 # %% [markdown]
 # # Growth curves against lme4
 #
-# A linear mixed model of growing plants agrees with an independent program digit by digit, and a model of curves then predicts them better.
+# A linear mixed model of growing plants agrees with an independent program digit by digit, and a model of curves then
+# predicts them better.
 #
-# Thirty-six seedlings were measured on some days each. You want to predict how a *new* seedling will grow from the
-# few heights that you have of it. In this library such a seedling is a **task**: a small data set of its own. From
-# many tasks a **learner** learns what seedlings have in common and how they differ, the *prior*; a few points of a new
-# task then give its *posterior*.
+# Thirty-six seedlings were measured on some days each. You want to predict how a *new* seedling will grow from the few
+# heights that you have of it. In this library such a seedling is a **task**: a small data set of its own. From many
+# tasks a **learner** learns what seedlings have in common and how they differ, the *prior*; a few points of a new task
+# then give its *posterior*.
 #
 # If you know R, you have fitted such data with `lme4`. We begin there: with the same model, the same numbers, and the
 # same words. Then we ask whether a straight line was good enough.
@@ -43,12 +44,12 @@ for (light, _), rows in df.groupby(["light_umol", "plant"]):
 for light, colour in colours.items():
     ax.plot([], [], color=colour, label=light)
 ax.legend(title="light, µmol m⁻² s⁻¹", frameon=False)
-ax.set(xlabel="days after sowing", ylabel="height, cm");
+ax.set(xlabel="days after sowing", ylabel="height, cm")
 
 # %% [markdown]
 # Three things can be seen. Plants differ, and the differences grow with time. Light explains a part of them. And the
-# curves are not straight: seedlings start slowly, then shoot up, then slow down. We keep the third in mind, and start with straight lines anyway,
-# because that is what the standard model does.
+# curves are not straight: seedlings start slowly, then shoot up, then slow down. We keep the third in mind, and start
+# with straight lines anyway, because that is what the standard model does.
 #
 # ## The linear mixed model
 #
@@ -85,7 +86,8 @@ print(summary)
 # that bends upwards has to start below the ground: a first sign of trouble. The correlation of -0.63 says that plants
 # with steep lines have low intercepts, which is the same bend once more.
 #
-# `Standardized` lets the learner work in standard units, where searches are easy, and gives every result back in yours.
+# `Standardized` lets the learner work in standard units, where searches are easy, and gives every result back in
+# yours.
 #
 # ## The same fit by another program
 #
@@ -126,8 +128,9 @@ pd.DataFrame(
 #
 # ## Plant by plant: BLUPs
 #
-# The best linear unbiased predictions of the random effects, `ranef` in R, are simply the means of the tasks' posteriors.
-# `adapt` makes the posterior of each plant from its points, and its summary has deviations and intervals besides.
+# The best linear unbiased predictions of the random effects, `ranef` in R, are simply the means of the tasks'
+# posteriors. `adapt` makes the posterior of each plant from its points, and its summary has deviations and intervals
+# besides.
 
 # %%
 posterior = mixed.adapt(tasks.data)
@@ -139,9 +142,9 @@ print(f"largest difference from statsmodels: {difference.abs().max().max():.1e}"
 coefficients.loc[["03", "08"]].round(3)
 
 # %% [markdown]
-# `shrinkage` is the share of a coefficient's variance that its own points have *not* removed: near 0 the plant speaks for
-# itself, near 1 the prior speaks for it. Plant 03 has six rows, and its slope is its own (0.04). Plant 08 has two, and
-# its slope is mostly that of plants in general (0.75).
+# `shrinkage` is the share of a coefficient's variance that its own points have *not* removed: near 0 the plant speaks
+# for itself, near 1 the prior speaks for it. Plant 03 has six rows, and its slope is its own (0.04). Plant 08 has two,
+# and its slope is mostly that of plants in general (0.75).
 #
 # ## A new plant
 #
@@ -153,26 +156,33 @@ for days, heights in [([], []), ([4.0], [0.9]), ([4.0, 9.0], [0.9, 3.1])]:
     plant = mixed.adapt(bm.Data.from_arrays(days, heights))
     prediction = plant.predict([21.0])
     lower, upper = prediction.interval(0.9)
-    print(f"known rows {len(days)}: {prediction.mean.item():5.2f} cm, 90 % from {lower.item():5.2f} to {upper.item():5.2f}")
+    print(
+        f"known rows {len(days)}: {prediction.mean.item():5.2f} cm, "
+        f"90 % from {lower.item():5.2f} to {upper.item():5.2f}"
+    )
 
 # %% [markdown]
-# Two early rows narrow the interval from 13 cm to 9 cm. Is that all that they tell, or all that a straight line can make
-# of them?
+# Two early rows narrow the interval from 13 cm to 9 cm. Is that all that they tell, or all that a straight line can
+# make of them?
 #
 # ## Is a line good enough?
 #
-# A model is judged by tasks that it was not trained on. `bm.compare` divides the plants into folds, trains each candidate
-# on the others, lets it see the first 0, 1 or 3 rows of a held-out plant, and notes the log density that it gave to the
-# heights that came later. A higher density means that the prediction was near *and* its stated uncertainty was right.
+# A model is judged by tasks that it was not trained on. `bm.compare` divides the plants into folds, trains each
+# candidate on the others, lets it see the first 0, 1 or 3 rows of a held-out plant, and notes the log density that it
+# gave to the heights that came later. A higher density means that the prediction was near *and* its stated uncertainty
+# was right.
 #
-# Light and cultivar are known before a plant has a single row, so they are **covariates** of the task. The candidates are
+# Light and cultivar are known before a plant has a single row, so they are **covariates** of the task. The candidates
+# are
 #
-# - **line**: the covariates shift the line and change its slope; in R
-#   `height_cm ~ day * (light_umol + cultivar) + (day | plant)`;
-# - **parabola**: the same with the square of the day, which differs between plants, too;
-# - **curves**: no formula, but [two levels of Gaussian processes](../methods/hierarchical_process.md): a smooth function of
-#   day, light and cultivar that all plants have in common, and a smooth function of the day that is the plant's own;
-# - **alone**: one regression for each plant by itself, which learns nothing from other plants. It is there to be beaten.
+# - **line**: the covariates shift the line and change its slope; in R `height_cm ~ day * (light_umol + cultivar) +
+#   (day | plant)`
+# - **parabola**: the same with the square of the day, which differs between plants, too
+# - **curves**: no formula, but [two levels of Gaussian processes](../methods/hierarchical_process.md): a smooth
+#   function of day, light and cultivar that all plants have in common, and a smooth function of the day that is the
+#   plant's own
+# - **alone**: one regression for each plant by itself, which learns nothing from other plants. It is there to be
+#   beaten.
 
 # %%
 known = bm.TaskDataset.from_frame(df, task="plant", x=["day"], y=["height_cm"], covariates=["light_umol", "cultivar"])
@@ -231,17 +241,18 @@ for place, (name, (colour, marker)) in enumerate(styles.items()):
     bars = [rows.nll - rows.nll_low, rows.nll_high - rows.nll]
     ax.errorbar(rows.index + 0.06 * (place - 1.5), rows.nll, yerr=bars, marker=marker, color=colour, label=name)
 ax.set(xlabel="known rows of the new plant", ylabel="nll, nats per point", xticks=[0, 1, 3])
-ax.legend(frameon=False);
+ax.legend(frameon=False)
 
 # %% [markdown]
-# With three rows the curves' error is half of the line's (0.98 cm against 1.95 cm). The line does not profit from early rows, because to it the
-# first week and the third are the same line; the curves know which starts lead to which ends. And the regression of each
-# plant alone shows what it costs to ignore other plants: with three rows its error is four times that of the curves.
+# With three rows the curves' error is half of the line's (0.98 cm against 1.95 cm). The line does not profit from
+# early rows, because to it the first week and the third are the same line; the curves know which starts lead to which
+# ends. And the regression of each plant alone shows what it costs to ignore other plants: with three rows its error is
+# four times that of the curves.
 #
 # ## What the difference looks like
 #
-# Plant 09 is one of nine plants that are now held out of both fits. The upper row is the line, the lower row the curves,
-# from none, one and three of the plant's rows.
+# Plant 09 is one of nine plants that are now held out of both fits. The upper row is the line, the lower row the
+# curves, from none, one and three of the plant's rows.
 
 # %%
 # alt: Two rows of three panels for plant 09 with no, one and three known rows. The line's 90 % bands stay wide and are straight; the bands of the curves bend upwards, narrow quickly and hold the later heights.
@@ -255,7 +266,7 @@ for (name, model), panels in zip(models.items(), axes, strict=True):
 for above, below in zip(*axes, strict=True):
     above.set_xlabel("")
     below.set_title("")
-figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9);
+figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 # %% [markdown]
 # With three rows known, the line's intervals miss most of the later heights of this plant: they are narrow around the
@@ -263,15 +274,15 @@ figure.legend(*axes[0, 2].get_legend_handles_labels(), loc="outside lower center
 #
 # ## What was learned
 #
-# - A linear mixed model *is* a meta-learner: its fixed effects are the mean of a prior, its random effects the parameters
-#   of tasks, its BLUPs the means of posteriors. Two independent programs gave the same numbers.
+# - A linear mixed model *is* a meta-learner: its fixed effects are the mean of a prior, its random effects the
+#   parameters of tasks, its BLUPs the means of posteriors. Two independent programs gave the same numbers.
 # - A new task is predicted by `adapt` and `predict`, and an interval comes with it, even before the first measurement.
 # - The standard model was not the best one. It takes one call to find out, with an interval for the difference.
 #
 # Where to go next:
 #
-# - [Mixed effects, nested and crossed](../methods/mixed_effects.md) and [ALPaCA](../methods/alpaca.md) for `lme4` users;
-#   [summaries](../concepts/summary.md) for every number of the page above.
+# - [Mixed effects, nested and crossed](../methods/mixed_effects.md) and [ALPaCA](../methods/alpaca.md) for `lme4`
+#   users [summaries](../concepts/summary.md) for every number of the page above.
 # - [How to choose a learner](../start/how_to_choose.md), and [what the scores mean](../concepts/calibration.md).
 # - [Schools](schools.md), if your outcomes are yes or no, or counts; [dose and
 #   concentration](dose_and_concentration.md), if you know the formula of the curve.

@@ -348,8 +348,8 @@ class WeightLearner(GradientLearner):
         adapted: the names of the parameters that adapt, in full.
 
     Raises:
-        UnsupportedError: as for `GradientLearner`.
-        ShapeError: as for `GradientLearner`.
+        UnsupportedError: not a `Network`, or one with layers that do not work with stacked weights; they are named.
+        ShapeError: outputs that contradict.
         DataError: a prefix that no name has.
 
     Example:
