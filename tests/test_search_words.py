@@ -33,7 +33,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     [
         ("GPU", "GPU"),
         ("missing values NaN", "missing values NaN"),
-        ("none of these", "none of these"),  # one word would be left
+        ("what to do", "what to do"),  # nothing would be left
         ('"one of these words"', '"one of these words"'),  # a phrase
         ("expected x of shape (1, M, 2), got (1, 3)", "expected shape"),
         ("expected numbers in column 'day', got '14 d' in row 3", "expected numbers column row"),
