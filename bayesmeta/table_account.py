@@ -145,6 +145,36 @@ def hint_of_counts(frame: "pd.DataFrame", schema: Schema) -> str:
     return f"{what}: if they are counts, --outcome count predicts them as such"
 
 
+def hint_of_codes(frame: "pd.DataFrame", schema: Schema) -> str:
+    """A sentence where covariates that are taken for quantities look like codes of groups; empty where they do not.
+
+    They are 1, 2, 3 or more, or 0, 1, 2 or more, without a gap, and fewer than ten.
+
+    Args:
+        frame: the table, its cells understood.
+        schema: which column is what.
+
+    Example:
+        >>> import pandas as pd
+        >>> import bayesmeta as bm
+        >>> frame = pd.DataFrame({"chick": list("abcd") * 2, "diet": [1, 2, 3, 1] * 2, "gram": [41.0, 42, 43, 44] * 2})
+        >>> schema = bm.tasks.Schema.of(frame, task="chick", x=[], y=["gram"], covariates=["diet"])
+        >>> hint_of_codes(frame, schema)
+        "'diet' holds 1, 2, 3: if they are codes of groups and no quantity, --categorical diet says so"
+    """
+    sentences = []
+    for name in schema.covariates:
+        if name in schema.levels or frame[name].dtype == bool:
+            continue
+        values = np.unique(frame[name].dropna().to_numpy(dtype=float))
+        if 3 <= len(values) < 10 and values[0] in (0.0, 1.0) and (np.diff(values) == 1.0).all():
+            codes = ", ".join(f"{value:g}" for value in values)
+            sentences.append(
+                f"{name!r} holds {codes}: if they are codes of groups and no quantity, --categorical {name} says so"
+            )
+    return "; ".join(sentences)
+
+
 def _number(column: "pd.Series[Any]", called: str = "a number") -> str:
     if column.dropna().isin([0, 1]).all() and column.dtype == bool:
         return "true as 1 and false as 0"

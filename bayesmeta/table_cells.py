@@ -12,7 +12,8 @@ A column of inputs is one of numbers if all of its cells are, one of categories 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,10 @@ def read_cells(
     frame = table.frame
     for name in (task, *numbers, *unknown, *categories, *classes, *outcomes):
         if name not in frame.columns:
-            raise DataError(f"expected a column {name!r} in {table.name}, got {list(frame.columns)}{_hint(table)}")
+            near = _near(name, frame.columns)
+            raise DataError(
+                f"expected a column {name!r} in {table.name}, got {list(frame.columns)}{near}{_hint(table)}"
+            )
     if not table.is_text:
         return _with(frame, {name: frame[name].astype("category") for name in categories})
     commas = decimal_commas(table, [*numbers, *unknown, *outcomes])
@@ -191,6 +195,13 @@ def _outcomes(column: "pd.Series[Any]", commas: bool) -> "pd.Series[Any]":
     missing = column.str.strip().isin(["", *MISSING])
     truths = column[~missing].str.strip().str.lower().isin(["true", "false"])
     return column.mask(missing, None) if len(truths) and truths.all() else values
+
+
+def _near(name: str, columns: Iterable[Any]) -> str:
+    """A question where one of the columns is called nearly so, or so but for capitals."""
+    plain = {str(column).strip().casefold(): column for column in columns}
+    close = get_close_matches(name.strip().casefold(), plain, n=1, cutoff=0.8)
+    return f". Is {plain[close[0]]!r} meant?" if close else ""
 
 
 def _hint(table: Table) -> str:

@@ -5,7 +5,7 @@ from the folder that BAYESMETA_DATA names. Tasks are held out by cross-validatio
 of support points, on the same query points: methods of the command line; the frequencies of the classes among the
 training rows; those of the task itself, shrunk to the former by a Dirichlet prior whose strength maximises the evidence
 of the training tasks; and one logistic regression for all tasks. The default method was chosen on a split of the same
-tables (docs/benchmarks/index.md), so this is no untouched test of that choice.
+tables (docs/benchmarks/classes_and_images.md), so this is no untouched test of that choice.
 """
 
 import argparse

@@ -38,7 +38,7 @@ class Block:
 
     def shown(self, command: str) -> str:
         """What stands below one of the commands."""
-        return self.text.partition(f"$ {command}\n")[2].partition("\n$ ")[0].rstrip("\n") + "\n"
+        return ("\n" + self.text.partition(f"$ {command}\n")[2]).partition("\n$ ")[0].removeprefix("\n")
 
 
 def blocks(page: Path) -> list[Block]:

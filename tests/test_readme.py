@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.tools.readme import FIGURE, FIRST_STEPS, PAGES, README, ROOT, sessions, shell_lines
+from docs.tools.readme import FIGURE, FIRST_STEPS, PAGES, README, ROOT, joined, sessions, shell_lines
 from tests import blocks
 
 NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:e[+-]?\d+)?")
@@ -32,7 +32,7 @@ def test_the_commands_print_what_is_shown(page: Path, tmp_path: Path, monkeypatc
 def test_the_commands_of_the_readme_are_those_of_the_first_steps() -> None:
     commands = [line for line in shell_lines(README) if line.startswith("bayesmeta ")]
     assert len(commands) == 5
-    steps = [command for command, _ in sessions()] + shell_lines(FIRST_STEPS)
+    steps = [joined(command) for command, _ in sessions()] + shell_lines(FIRST_STEPS)
     assert [command for command in commands if command not in steps] == []
     assert commands == sorted(commands, key=steps.index)
 

@@ -71,9 +71,8 @@ class Surprise:
 
     Example:
         >>> import bayesmeta as bm
-        >>> from bayesmeta.tasks.simulators.gp_functions import ExponentiatedQuadratic
         >>> simulator = bm.tasks.GPFunctions.eq()
-        >>> louder = bm.tasks.GPFunctions(ExponentiatedQuadratic(0.25, variance=25.0))
+        >>> louder = bm.tasks.GPFunctions(bm.tasks.ExponentiatedQuadratic(0.25, variance=25.0))
         >>> surprise = Surprise.fit(simulator.oracle, simulator.dataset(99, 11, seed=0), shots=[10])
         >>> surprise
         Surprise(99 tasks at 10 shots)

@@ -88,7 +88,7 @@ def training_table(
         DataError: the table is not what they say.
     """
     from bayesmeta.outcomes import Labels, Numbers
-    from bayesmeta.table_account import hint_of_counts
+    from bayesmeta.table_account import hint_of_codes, hint_of_counts
     from bayesmeta.table_cells import decimal_commas, read_cells
     from bayesmeta.table_files import read_table
     from bayesmeta.tasks.table import Schema
@@ -112,6 +112,8 @@ def training_table(
     warn(_missing_class(schema))
     if asked is None and (hint := hint_of_counts(frame, schema)):
         note(hint)
+    if codes := hint_of_codes(frame, schema):
+        note(codes)
     return schema, frame
 
 

@@ -70,7 +70,7 @@ class GaussianProcess:
     def predict(
         self, cross: Float[Tensor, "B N M"], prior: Float[Tensor, "B M"]
     ) -> tuple[Float[Tensor, "B M C"], Float[Tensor, "B M"]]:
-        """Mean and variance of F at each query: K*ᵀ S⁻¹ R in units of y, and k(x, x) - |L⁻¹ k*|² in units of Σ.
+        """Mean and variance of F at each query: `K*ᵀ S⁻¹ R` in units of y, `k(x, x) - |L⁻¹ k*|²` in units of Σ.
 
         Args:
             cross: K*, between support and queries.
@@ -81,7 +81,7 @@ class GaussianProcess:
         return white.mT @ self.white, (prior - white.square().sum(-2)).clamp(min=0.0)
 
     def covariance(self, cross: Float[Tensor, "B N M"], kernel: Float[Tensor, "B M M"]) -> Float[Tensor, "B M M"]:
-        """K** - K*ᵀ S⁻¹ K*: the joint covariance of F at the queries, in units of Σ.
+        """`K** - K*ᵀ S⁻¹ K*`: the joint covariance of F at the queries, in units of Σ.
 
         Args:
             cross: K*, between support and queries.

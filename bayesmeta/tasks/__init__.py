@@ -23,7 +23,13 @@ from bayesmeta.tasks.seedlings import example_table
 from bayesmeta.tasks.self_supervised import AugmentedTasks, ClusteredTasks, UnlabelledTasks
 from bayesmeta.tasks.simulators.cauchy import Cauchy
 from bayesmeta.tasks.simulators.gaussian_blobs import GaussianBlobs
-from bayesmeta.tasks.simulators.gp_functions import GPFunctions
+from bayesmeta.tasks.simulators.gp_functions import (
+    ExponentiatedQuadratic,
+    GPFunctions,
+    Matern52,
+    StationaryKernel,
+    WeaklyPeriodic,
+)
 from bayesmeta.tasks.simulators.metal_benchmark import metal_benchmark
 from bayesmeta.tasks.simulators.pendulum import Pendulum
 from bayesmeta.tasks.simulators.sawtooth import Sawtooth
@@ -50,6 +56,7 @@ __all__ = [
     "Episodes",
     "EqualSplit",
     "Erased",
+    "ExponentiatedQuadratic",
     "FunctionSimulator",
     "GPFunctions",
     "GaussianBandits",
@@ -58,6 +65,7 @@ __all__ = [
     "ImageClasses",
     "KnownPoints",
     "LinearBandits",
+    "Matern52",
     "OneShotRuns",
     "Oracle",
     "OrderedSplit",
@@ -76,6 +84,7 @@ __all__ = [
     "Sinusoid",
     "SlopedSinusoid",
     "Split",
+    "StationaryKernel",
     "Step",
     "StrokeWidth",
     "SuperClassEpisodes",
@@ -83,6 +92,7 @@ __all__ = [
     "TaskSource",
     "Thompson",
     "UnlabelledTasks",
+    "WeaklyPeriodic",
     "download_omniglot",
     "drawn_rewards",
     "example_table",

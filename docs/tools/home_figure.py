@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 FIGURE = ROOT / "docs" / "figures" / "home.svg"
 PLANT, KNOWN = "32", ((), (3,), (3, 0, 6))  # its heights that each panel knows, counted from 0
-TITLES = ("nothing measured yet", "one height known", "three heights known")
+TITLES = ("nothing known", "one height", "three heights")
 
 
 def fitted() -> dict[str, Any]:
@@ -42,14 +42,14 @@ def drawn() -> "Figure":
     assert PLANT not in train.names  # the model has never seen it
     others = [train.task(name) for name in train.names]
 
-    settings = {"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False}
+    settings = {"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
     with plt.rc_context(settings):
-        figure, axes = plt.subplots(1, 3, figsize=(6.0, 2.5), sharey=True, layout="constrained")
+        figure, axes = plt.subplots(1, 3, figsize=(5.4, 2.7), sharey=True, layout="constrained")
         paper = Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor="white", zorder=-10)
         figure.add_artist(paper)  # where the figure stands alone, on dark paper too
         for ax, known, title in zip(axes, KNOWN, TITLES, strict=True):
             panel(ax, learner, heights, others, known)
-            ax.set_title(title, fontsize=9.5)
+            ax.set_title(title, fontsize=11)
         axes[0].set_ylabel("height (cm)")
         axes[1].set_xlabel("day")
     return figure
@@ -74,7 +74,7 @@ def panel(ax: "Axes", learner: bm.Learner, heights: bm.Data, others: list[bm.Dat
     ax.plot(x[hidden], y[hidden], "o", markersize=4.5, markerfacecolor="white", markeredgecolor=VERMILLION)
     ax.plot(x[list(known)], y[list(known)], "o", markersize=5, color=ORANGE, markeredgecolor=VERMILLION)
     ax.set_ylim(0, 34)
-    ax.set_xticks([0, 7, 14, 21, 28])
+    ax.set_xticks([0, 14, 28])
 
 
 def main() -> None:

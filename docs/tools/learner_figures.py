@@ -10,19 +10,21 @@ but by seeds, and one thread computes it, so that a figure is the same on the sa
 
 import argparse
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import bayesmeta as bm
 from bayesmeta.kernels import ConstantKernel, LinearKernel, RBFKernel, SumKernel
-from bayesmeta.plotting.style import BLUE, GREEN, ORANGE
+from bayesmeta.plotting.style import BLUE, GREEN, GREY, ORANGE
 from bayesmeta.tasks.source import TaskSource
+from benchmarks import bandits as bandits_benchmark
 from benchmarks import noise_of_each_task
 from docs.tools import svg_figures
 from docs.tools.the_field import DOCS
@@ -133,12 +135,12 @@ class Row:
     """A figure.
 
     Attributes:
-        make: the learner, trained.
+        make: the learner, trained; or what else is drawn.
         draw: the figure of it.
     """
 
-    make: Callable[[], bm.Learner]
-    draw: Callable[[bm.Learner], "Figure"]
+    make: Callable[[], Any]
+    draw: Callable[[Any], "Figure"]
 
 
 def waves(make: Callable[[], bm.Learner], steps: int, **arguments: object) -> Row:
@@ -207,7 +209,7 @@ def seedlings(make: Callable[[], bm.Learner], **columns: object) -> Row:
         return learner
 
     def draw(learner: bm.Learner) -> "Figure":
-        return band_panels(learner, test.task(0), along=0, x_label="day", y_label="height in cm")
+        return band_panels(learner, test.task(test.names[0]), along=0, x_label="day", y_label="height in cm")
 
     return Row(fit, draw)
 
@@ -255,9 +257,64 @@ def with_base_classes() -> bm.Learner:
     generator = torch.Generator().manual_seed(0)
     centres = 2.0 * torch.randn(12, 2, generator=generator)
     labels = torch.arange(12).repeat(20)
-    points = bm.tasks.BasePoints(centres[labels] + 0.8 * torch.randn(240, 2, generator=generator), labels)
+    points = bm.tasks.BasePoints.from_labels(centres[labels] + 0.8 * torch.randn(240, 2, generator=generator), labels)
     inner = bm.Prototypical(mlp(inputs=2))
     return classifying(bm.wrappers.ConceptLearner(inner, points, weight=0.5, batch_size=32), 400)
+
+
+def searched() -> bm.training.SearchResult:
+    """A short search for the network of a MAML."""
+    search = bm.training.ArchitectureSearch(
+        bm.training.DenseSpace(1, depths=(1, 2), widths=(10, 40), norms=(None,), activations=("relu", "tanh")),
+        lambda network: bm.MAML(network, steps=2, lr=0.02),
+        bm.training.Steps((20, 80, 240)),
+        candidates=4,
+        lr=0.01,
+    )
+    validation = WAVES.dataset(100, 20, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        return search.run(WAVES, validation, Path(folder) / "trials.jsonl")
+
+
+def trials(result: bm.training.SearchResult) -> "Figure":
+    """Every trial: what its network scores on validation tasks, by its parameters and its budget."""
+    table = result.table()
+    panels = grid(1, 1, (6.0, 3.4))
+    for steps, colour, marker in zip(sorted(table.steps.unique()), COLOURS, "os^", strict=True):
+        rows = table[table.steps == steps]
+        panels[0].errorbar(
+            rows.parameters, rows.score, yerr=rows.error, fmt=marker, color=colour, markersize=5, label=f"{steps} steps"
+        )
+    panels[0].set(xscale="log", xlabel="parameters of the network", ylabel="log density, nats a point")
+    panels[0].set_yscale("symlog", linthresh=1.0)
+    panels[0].legend(frameon=False)
+    return panels[0].figure  # type: ignore[return-value]
+
+
+def played() -> dict[str, bm.tasks.Play]:
+    """Policies of linear bandits, one of which has learned its prior from other bandits."""
+    bandits = bandits_benchmark.family()
+    learner = bm.ALPaCA(bm.Identity(5))
+    bm.fit_evidence(learner, bandits.dataset(200, 30))
+    nothing = bandits.nothing(500)
+    policies = {
+        "random arms": bm.tasks.RandomArms(),
+        "Thompson, untrained prior": bm.tasks.Thompson(bm.ALPaCA(bm.Identity(5)).adapt(nothing)),
+        "Thompson, learned prior": bm.tasks.Thompson(learner.adapt(nothing)),
+        "Thompson, true prior": bm.tasks.Thompson(bandits.oracle.adapt(nothing)),
+    }
+    return {name: bm.tasks.play(bandits, policy, num_bandits=500, steps=100) for name, policy in policies.items()}
+
+
+def regrets(plays: dict[str, bm.tasks.Play]) -> "Figure":
+    """What each policy has lost by each step."""
+    panels = grid(1, 1, (6.0, 3.4))
+    for (name, play), colour in zip(plays.items(), (GREY, *COLOURS), strict=True):
+        lost = play.regret_by_step.cumsum(1).mean(0)
+        panels[0].plot(range(1, 101), lost, color=colour, label=name, linestyle="--" if "true" in name else "-")
+    panels[0].set(xlabel="step", ylabel="regret so far", ylim=(0, 45))
+    panels[0].legend(frameon=False)
+    return panels[0].figure  # type: ignore[return-value]
 
 
 EVIDENCE = bm.training.Evidence()
@@ -314,14 +371,16 @@ FIGURES: dict[str, Row] = {
     ),
     "graph": blobs(lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 500),
     # by one pass of a network
-    "conditional": smooth(lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS),
-    "latent": smooth(
+    "conditional_neural_process": smooth(
+        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS
+    ),
+    "latent_neural_process": smooth(
         lambda: bm.LatentNeuralProcess(bm.Identity(1), aggregation=bm.learners.BayesianPool(32), num_draws=8, width=64),
         900,
         split=TARGETS,
     ),
     "conv_cnp": smooth(lambda: bm.ConvCNP(points_per_unit=16.0, channels=32), 500, split=TARGETS),
-    "transformer": smooth(
+    "transformer_neural_process": smooth(
         lambda: bm.TransformerNeuralProcess(
             bm.Identity(1), relative=bm.learners.RelativeBias(reach=4.0), width=32, layers=3, num_heads=4
         ),
@@ -335,6 +394,8 @@ FIGURES: dict[str, Row] = {
     "autoregressive": Row(chained, curves),
     "task_quadrature": Row(own_noises, noises),
     "concept": Row(with_base_classes, maps),
+    "architecture_search": Row(searched, trials),
+    "bandits": Row(played, regrets),
 }
 
 

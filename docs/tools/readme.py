@@ -29,8 +29,16 @@ def sessions(page: Path = FIRST_STEPS) -> list[tuple[str, str]]:
 
 
 def _parts(block: str) -> list[tuple[str, str]]:
-    parts = (part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.M)[1:])
-    return [(command, output) for command, _, output in parts]
+    found = []
+    for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+        command = re.match(r"(?:.*\\\n)*.*", part)[0]  # type: ignore[index]
+        found.append((command, part.removeprefix(command).removeprefix("\n")))
+    return found
+
+
+def joined(command: str) -> str:
+    """A command that goes on in a further line as one line."""
+    return re.sub(r"\s*\\\n\s*", " ", command)
 
 
 def shell_lines(page: Path) -> list[str]:

@@ -5,7 +5,6 @@ Every sentence that the package can raise or warn with is found in its syntax tr
 What a sentence names only when it is raised (a column, a number) is shown as `…`. tests/test_errors_page.py says when
 the pages are out of date, and when a message is made in a way that is not understood here.
 """
-# ruff: noqa: E501  (lines of the page)
 
 import ast
 import re
@@ -281,14 +280,14 @@ def found() -> Found:
 
 
 def explained() -> dict[str, str]:
-    """The sentences that how_to/common_errors.md quotes, each with the anchor of its heading."""
+    """The sentences that how_to/common_errors.md has as headings or quotes, each with the anchor of its heading."""
     text = (DOCS / "how_to" / "common_errors.md").read_text()
-    quoted = re.findall(r"^#+ .*?\{#([\w-]+)\}\n+((?:> .*\n)+)", text, flags=re.M)
-    return {
-        sentence: name
-        for name, lines in quoted
-        for sentence in re.findall(r"`(.*?)`", re.sub(r"\n> ", " ", lines), flags=re.S)
-    }
+    sections = re.split(r"^#+ (.*?) \{#([\w-]+)\}\n", text, flags=re.M)
+    found = {}
+    for heading, name, body in zip(sections[1::3], sections[2::3], sections[3::3], strict=True):
+        quoted = [heading, *re.findall(r"^> (.*?)\s*$", body, flags=re.M)]
+        found |= {sentence: name for line in quoted for sentence in re.findall(r"`(.*?)`", line)}
+    return found
 
 
 def is_said(quoted: str, sentence: str) -> bool:
@@ -303,6 +302,15 @@ def code(text: str) -> str:
     return f"{fence}{space}{text}{space}{fence}"
 
 
+# each sentence is a heading, so that the search goes to it; there are too many for a table of contents
+STYLE = """---
+hide: [toc]
+search: {boost: 0.3}
+---
+
+<style>.md-typeset .said { font-size: 0.8rem; font-weight: 400; margin: 0.4em 0; }</style>
+
+"""
 HEAD = """# Errors and warnings
 
 Every sentence that bayesmeta can raise or warn with. Search for a few words of the one that you have, or use your
@@ -316,7 +324,7 @@ error is a `bm.BayesMetaError`, so that `except bm.BayesMetaError` catches whate
 Warnings go through Python's `warnings`: `warnings.simplefilter("error", bm.ConvergenceWarning)` makes errors of them.
 
 This page is made from the code (`python -m docs.tools.the_errors`). The classes themselves are in the
-[reference of core types](core.md).
+[reference of errors](exceptions.md).
 """
 DATA_HEAD = """# Errors in data, arguments and files
 
@@ -333,15 +341,15 @@ def page(name: str) -> str:
     by_kind: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for each in found().sentences:
         by_kind[each.kind][each.module].append(each.text)
-    parts = [HEAD if name == "reference/errors.md" else DATA_HEAD]
+    parts = [STYLE, HEAD if name == "reference/errors.md" else DATA_HEAD]
     for kind in PAGES_OF[name]:
-        parts.append(f"\n## {kind[0].upper()}{kind[1:]}\n\n{KINDS[kind]}\n")
+        parts.append(f"\n## {kind[0].upper()}{kind[1:]}\n\n{KINDS[kind]}\n\n")
         for module, sentences in by_kind[kind].items():
-            parts.append(f"\n**{module}**\n\n")
+            parts.append(f"**{module}**\n\n")
             for sentence in sentences:
                 why = next((anchor for quoted, anchor in known.items() if is_said(quoted, sentence)), None)
-                link = f" ([cause and cure](../how_to/common_errors.md#{why}))" if why else ""
-                parts.append(f"- {code(sentence)}{link}\n")
+                parts.append(f"### {code(sentence)} {{.said}}\n\n")
+                parts.append(f"[Cause and cure](../how_to/common_errors.md#{why})\n\n" if why else "")
     return "".join(parts)
 
 

@@ -256,11 +256,10 @@ def field() -> str:
     cases = cases_of()
     parts = [HEAD]
     for key, (title, words) in FAMILIES.items():
-        parts.append(
-            f"## {title}\n\n{words}\n\n| method | model | inference and cost | measured |\n|---|---|---|---|\n"
-        )
+        parts.append(f'## {title}\n\n{words}\n\n<div class="cards-on-phones" markdown>\n\n')
+        parts.append("| method | model | inference and cost | measured |\n|---|---|---|---|\n")
         parts += [f"| {' | '.join(_four(row, cases))} |\n" for row in ROWS if family(row) == key]
-        parts.append("\n")
+        parts.append("\n</div>\n\n")
     return "".join(parts).rstrip() + "\n"
 
 

@@ -50,6 +50,24 @@ def test_what_is_said(table: pd.DataFrame, command: Run) -> None:
     assert lines[-1] == "model written to m"
 
 
+def test_codes_of_groups_are_asked_about(table: pd.DataFrame, command: Run) -> None:
+    codes = table.assign(arm=table["subject"].astype("category").cat.codes % 3 + 1)
+    codes.to_csv("t.csv", index=False)
+    code, out, err = command(*FIT, "--covariate", "arm")
+    assert (code, "arm: covariate, a number from 1 to 3" in out) == (0, True)
+    said = "note: 'arm' holds 1, 2, 3: if they are codes of groups and no quantity, --categorical arm says so\n"
+    assert err == said
+    code, out, err = command(*FIT, "--covariate", "arm", "--categorical", "arm", "--force")
+    assert (code, "arm: covariate, categories 1 (" in out, err) == (0, True, "")
+
+
+def test_a_column_that_is_nearly_called_so_is_named(table: pd.DataFrame, command: Run) -> None:
+    code, _, err = command("fit", "t.csv", "--task", "Subject", "--x", "day", "--y", "time", "-o", "m")
+    assert (code, "'late']. Is 'subject' meant?" in err) == (2, True)
+    code, _, err = command("fit", "t.csv", "--task", "who", "--x", "day", "--y", "time", "-o", "m")
+    assert (code, "meant" in err) == (2, False)
+
+
 def test_a_random_effect_of_a_covariate(table: pd.DataFrame, command: Run) -> None:
     assert command(*FIT, "--covariate", "age")[0] == 0
     code, out, _ = command(*FIT, "--covariate", "age", "--random", "age", "--force")

@@ -53,6 +53,10 @@ def _draws(simulator: bm.tasks.Simulator) -> None:
     assert simulator.dataset(num_tasks=3, num_points=4, seed=0).data.num_tasks == 3
 
 
+def _functions(kernel: bm.tasks.StationaryKernel) -> None:
+    _draws(bm.tasks.GPFunctions(kernel))
+
+
 def _nodes(posterior: bm.learners.Approximation) -> None:
     covariance = bm.priors.FullCovariance(3, varying=[0])
     likelihood = bm.likelihoods.Categorical(3)
@@ -549,6 +553,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
     bm.priors.TaskScale: (_made, {"dof": 4.0, "bounds": (2.5, 100.0)}),
     bm.tasks.BernoulliBandits: (_draws, {"num_arms": 2, "alpha": 1.0, "beta": 1.0}),
     bm.tasks.Cauchy: (_draws, {"noise": 0.05}),
+    bm.tasks.ExponentiatedQuadratic: (_functions, {"length_scale": 0.5, "variance": 1.0}),
     bm.tasks.GaussianBandits: (_draws, {"num_arms": 2, "mean": 0.0, "spread": 1.0, "noise": 1.0}),
     bm.tasks.GaussianBlobs: (_draws, {"ways": 3, "dimension": 2, "spread": 2.0, "noise": 1.0}),
     bm.tasks.GPFunctions: (
@@ -559,6 +564,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         _draws,
         {"num_arms": 2, "mean": (0.0, 1.0), "covariance": ((1.0, 0.0), (0.0, 1.0)), "noise": 1.0},
     ),
+    bm.tasks.Matern52: (_functions, {"length_scale": 0.5, "variance": 1.0}),
     bm.tasks.Pendulum: (_draws, {"length": (0.5, 1.5), "noise": 0.1}),
     bm.tasks.Sawtooth: (_draws, {"frequency": (2.0, 4.0), "x": (-2.0, 2.0), "noise": 0.0}),
     bm.tasks.Sinusoid: (
@@ -582,6 +588,7 @@ CLASSES_OF: dict[type, tuple[Use, Arguments]] = {
         _draws,
         {"components": lambda: [bm.tasks.Sinusoid(), bm.tasks.Sawtooth()], "whole_batches": False},
     ),
+    bm.tasks.WeaklyPeriodic: (_functions, {"length_scale": 0.5, "period": 0.25, "variance": 1.0}),
     bm.training.Chaser: (_chaser, {"lead": 1}),
     bm.training.Starts: (_made, {"count": 2, "seed": 0, "scale": 1.5, "halving": bm.training.Halving}),
     bm.training.HyperpriorStarts: (

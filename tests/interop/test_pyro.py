@@ -12,7 +12,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoIAFNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoIAFNormal, AutoNormal
 from torch import Tensor, nn
 
 import bayesmeta as bm
@@ -394,6 +394,13 @@ def test_flows_and_other_guides_of_pyro() -> None:
     assert torch.equal(
         svi(learner, data, flow, steps=5).draws["weight"], svi(learner, data, flow, steps=5).draws["weight"]
     )
+
+
+def test_a_guide_that_is_a_point_is_the_mode() -> None:
+    learner, data = _alpaca(), _points(2)
+    posterior = svi(learner, data, AutoDelta, steps=300, lr=0.1, num_particles=1, num_draws=2)
+    torch.testing.assert_close(posterior.mean["weight"], learner.adapt(data).mean["weight"], rtol=0.0, atol=1e-3)
+    assert not posterior.predict(data.x).mean.requires_grad
 
 
 @pytest.mark.filterwarnings("ignore::bayesmeta.errors.ConvergenceWarning")  # few draws

@@ -1,9 +1,9 @@
 """The whole site in a real browser with no network but this machine: all is there, all is seen, and search finds it."""
 
-import contextlib
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -132,14 +132,28 @@ def test_search_finds_the_right_page_first(browser: Browser, address: str, words
     assert str(first).removeprefix(address).startswith(page), first
 
 
-def test_the_site_can_be_read_in_the_dark(browser: Browser, address: str) -> None:
-    with contextlib.suppress(KeyError):
-        browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_figures_are_read_by_day_and_by_night(browser: Browser, address: str, scheme: str, dark: bool) -> None:
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     browser.open(address, width=1200)
-    ink, paper = (
-        browser.evaluate(f"getComputedStyle(document.querySelector('{part}')).{kind}")
-        for part, kind in (("figure.drawn > svg", "fill"), ("body", "backgroundColor"))
+    browser.evaluate("localStorage.clear()")
+    browser.open(address, width=1200)
+    shown = "document.querySelector('figure.drawn > svg')"
+    colours = browser.evaluate(
+        f"[getComputedStyle({shown}).fill, getComputedStyle(document.body).backgroundColor,"
+        f" ...['--paper', '--blue'].map(name => {{ const probe = document.createElement('i');"
+        f" probe.style.color = `var(${{name}})`; {shown}.parentElement.append(probe);"
+        " return getComputedStyle(probe).color; })]"
     )
     browser.call("Emulation.setEmulatedMedia", features=[])
-    assert ink != paper
-    assert sum(map(int, paper.removeprefix("rgb(").rstrip(")").split(","))) < 200  # dark
+    ink, behind, paper, blue = (_lightness(colour) for colour in colours)
+    assert paper == behind  # no box around a figure
+    assert (behind < 0.3) == dark
+    assert abs(ink - behind) > 0.4
+    assert abs(blue - behind) > 0.2
+
+
+def _lightness(colour: str) -> float:
+    """From 0 to 1, of a colour as browsers write it; what is seen through is taken for the colour itself."""
+    red, green, blue = (float(number) for number in re.findall(r"[\d.]+", colour)[:3])
+    return (0.3 * red + 0.6 * green + 0.1 * blue) / 255

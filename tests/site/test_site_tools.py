@@ -101,9 +101,7 @@ def test_a_site_without_pages_is_a_fault(tmp_path: Path) -> None:
 
 def test_the_outline_has_every_page_with_its_first_sentence() -> None:
     entries = [
-        outline.Entry(
-            "methods", "methods/maml/", "MAML", outline.sentence("# MAML\n\nOne **step** [here](x.md). Two.")
-        ),
+        outline.Entry("methods", "methods/maml/", "MAML", outline.sentence("# M\n\nOne **step** [here](x.md). Two.")),
         outline.Entry("start", "start/faq/", "FAQ", outline.sentence("# FAQ\n\n| a |\n\n```python\n1\n```\n")),
     ]
     assert [entry.sentence for entry in entries] == ["One step here.", ""]

@@ -23,6 +23,14 @@ class StationaryKernel(Described, ABC):
 
     Raises:
         DataError: a length scale or variance that is not positive.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> class Exponential(bm.tasks.StationaryKernel):  # rough functions, those of an Ornstein-Uhlenbeck process
+        ...     def of_difference(self, d):
+        ...         return torch.exp(-d.norm(dim=-1) / self.length_scale)
+        >>> bm.tasks.GPFunctions(Exponential(0.5)).dataset(1, 5).data.y.shape
+        torch.Size([1, 5, 1])
     """
 
     def __init__(self, length_scale: float, variance: float = 1.0) -> None:
@@ -40,7 +48,14 @@ class StationaryKernel(Described, ABC):
 
 
 class ExponentiatedQuadratic(StationaryKernel):
-    """exp(-½ |d|² / l²)."""
+    """exp(-½ |d|² / l²): smooth functions.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> slow = bm.tasks.GPFunctions(bm.tasks.ExponentiatedQuadratic(2.0), noise=0.1, x=(0.0, 10.0))
+        >>> bool(slow.dataset(1, 30).data.x.max() > 2.0)
+        True
+    """
 
     def of_difference(self, d: Float[Tensor, "*b D"]) -> Float[Tensor, "*b"]:
         """exp(-½ |d|² / l²)."""
@@ -48,7 +63,14 @@ class ExponentiatedQuadratic(StationaryKernel):
 
 
 class Matern52(StationaryKernel):
-    """(1 + r + r²/3) exp(-r), r = √5 |d| / l."""
+    """(1 + r + r²/3) exp(-r), r = √5 |d| / l: functions that are twice differentiable, and no more.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kernel = bm.tasks.Matern52(0.25)
+        >>> kernel(torch.tensor([[0.0]]), torch.tensor([[0.0], [0.25]]))
+        tensor([[1.0000, 0.5240]])
+    """
 
     def of_difference(self, d: Float[Tensor, "*b D"]) -> Float[Tensor, "*b"]:
         """(1 + r + r²/3) exp(-r), r = √5 |d| / l."""
@@ -63,6 +85,12 @@ class WeaklyPeriodic(StationaryKernel):
         length_scale: of the drift, units of x.
         period: units of x.
         variance: k(x, x), squared units of y.
+
+    Example:
+        >>> import bayesmeta as bm
+        >>> kernel = bm.tasks.WeaklyPeriodic(length_scale=10.0, period=1.0)
+        >>> kernel(torch.tensor([[0.0]]), torch.tensor([[0.5], [1.0]]))  # half a period and a whole one away
+        tensor([[0.1352, 0.9950]])
     """
 
     def __init__(self, length_scale: float = 0.5, period: float = 0.25, variance: float = 1.0) -> None:
