@@ -64,7 +64,8 @@ def conformal_frame(
 
     Raises:
         DataError: too few calibration tasks for the level at every number of known points; all that `predict_frame`
-            raises. UnsupportedError: outcomes with known noise, which are not exchangeable.
+            raises.
+        UnsupportedError: outcomes with known noise, which are not exchangeable.
 
     Warns:
         UserWarning: regions of some tasks are not known.

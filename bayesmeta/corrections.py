@@ -23,7 +23,8 @@ def require_correctable(tasks: TaskDataset, schema: Schema) -> None:
         schema: of their table.
 
     Raises:
-        DataError: fewer than ten tasks. UnsupportedError: outcomes with known noise, or that are counts.
+        DataError: fewer than ten tasks.
+        UnsupportedError: outcomes with known noise, or that are counts.
 
     Example:
         >>> import bayesmeta as bm
@@ -64,8 +65,9 @@ def corrected(learner: Learner, tasks: TaskDataset, schema: Schema, seed: int = 
         seed: of the division of their points.
 
     Raises:
-        DataError: fewer than ten tasks. UnsupportedError: outcomes with known noise. InferenceError: no correction is
-            best, or an outcome was held impossible.
+        DataError: fewer than ten tasks.
+        UnsupportedError: outcomes with known noise.
+        InferenceError: no correction is best, or an outcome was held impossible.
 
     Example:
         >>> import bayesmeta as bm

@@ -175,7 +175,8 @@ class DataSpec(NamedTuple):
             shape: `B M C`.
 
         Raises:
-            ShapeError: deviations of other outcomes. DataError: labels, or a deviation that is negative or not finite.
+            ShapeError: deviations of other outcomes.
+            DataError: labels, or a deviation that is negative or not finite.
         """
         if not self.y_shape:
             raise DataError("expected no noise of labels, got yerr")
@@ -206,8 +207,8 @@ class DataSpec(NamedTuple):
         """`data` in this spec's precision and on its device.
 
         Raises:
-            ShapeError: the points are of other shapes, or of another number of tasks. DataError: labels in place of
-                numbers, or numbers in place of labels.
+            ShapeError: the points are of other shapes, or of another number of tasks.
+            DataError: labels in place of numbers, or numbers in place of labels.
         """
         require_kind(self.y_shape, tuple(data.y.shape[2:]))
         if data.num_tasks != self.num_tasks or data.x.shape[2:] != self.x_shape or data.y.shape[2:] != self.y_shape:
@@ -305,8 +306,8 @@ class Data:
                 units of y, as error bars are given. `noise` is its square.
 
         Raises:
-            ShapeError: x, y and yerr differ in length. DataError: a cell is not a finite number, or a deviation is
-                negative.
+            ShapeError: x, y and yerr differ in length.
+            DataError: a cell is not a finite number, or a deviation is negative.
 
         Example:
             >>> import bayesmeta as bm
@@ -334,8 +335,8 @@ class Data:
             yerr: as for `from_arrays`; where y is missing it does not matter.
 
         Raises:
-            ShapeError: x, y and yerr differ in length. DataError: a point without any outcome, an infinite cell, or a
-                deviation that is negative.
+            ShapeError: x, y and yerr differ in length.
+            DataError: a point without any outcome, an infinite cell, or a deviation that is negative.
 
         Example:
             >>> import bayesmeta as bm
@@ -367,7 +368,8 @@ class Data:
             labels: `N` whole numbers from 0 to C - 1.
 
         Raises:
-            ShapeError: x and labels differ in length. DataError: a label is negative or not a whole number.
+            ShapeError: x and labels differ in length.
+            DataError: a label is negative or not a whole number.
 
         Example:
             >>> import bayesmeta as bm
@@ -403,7 +405,8 @@ class Data:
         """The tasks of several `Data` in one batch, in order, padded with zeros to the longest.
 
         Raises:
-            DataError: no tasks. ShapeError: point shapes or kinds of outcome differ.
+            DataError: no tasks.
+            ShapeError: point shapes or kinds of outcome differ.
         """
         if not tasks:
             raise DataError("expected at least one task, got none")
@@ -579,7 +582,8 @@ def squared_deviations(yerr: ArrayLike, y: Shaped[Tensor, "_ C"]) -> Float[Tenso
         y: the outcomes.
 
     Raises:
-        ShapeError: deviations of other outcomes. DataError: one that is negative or not finite.
+        ShapeError: deviations of other outcomes.
+        DataError: one that is negative or not finite.
 
     Example:
         >>> squared_deviations([1.0, 2.0], torch.zeros(2, 1)).flatten().tolist()
@@ -765,7 +769,8 @@ class TaskBatch:
             names: one for each task, or None.
 
         Raises:
-            DataError: no tasks. ShapeError: the shapes of their points differ.
+            DataError: no tasks.
+            ShapeError: the shapes of their points differ.
         """
         return cls(
             Data.stack([_one(task.support_x, task.support_y, task.support_noise) for task in tasks]),

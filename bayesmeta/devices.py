@@ -14,8 +14,8 @@ def device_of(device: str | torch.device, argument: str = "device") -> torch.dev
         argument: what a user calls the argument, for messages.
 
     Raises:
-        DataError: another word, or a GPU that torch does not see. UnsupportedError: a device without float64 (Apple's
-            `mps`), in which all linear algebra is.
+        DataError: another word, or a GPU that torch does not see.
+        UnsupportedError: a device without float64 (Apple's `mps`), in which all linear algebra is.
 
     Example:
         >>> device_of("cpu")

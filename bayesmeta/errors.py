@@ -67,13 +67,12 @@ class InferenceError(BayesMetaError, RuntimeError):
 
     Example:
         >>> import bayesmeta as bm
-        >>> learner = bm.ALPaCA(bm.Identity(2))
-        >>> twice = bm.Data.from_arrays([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]], [0.0, 1.1, 1.9])  # the same input twice
+        >>> learner = bm.MAML(bm.MLP(1, [8]), lr=900.0)  # far too large a step
         >>> try:
-        ...     learner.restricted_log_evidence(twice)
+        ...     learner.implied_prior(bm.Data.from_arrays([0.0, 1.0, 3.0], [1.0, 2.0, 5.0]))
         ... except bm.InferenceError as error:
-        ...     print(str(error).split(":")[0])
-        expected features that determine the prior mean, got a singular design over all tasks
+        ...     print(str(error).split(",")[0])
+        expected step sizes with rate times curvature below 1
     """
 
     def __init__(self, message: str, task: int | None = None) -> None:

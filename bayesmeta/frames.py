@@ -139,7 +139,8 @@ def answers(
         noiseless: as for `predict_frame`.
 
     Raises:
-        UnsupportedError: as for `predict_frame`. InferenceError: the failure of a task, by its name.
+        UnsupportedError: as for `predict_frame`.
+        InferenceError: the failure of a task, by its name.
 
     Example:
         >>> import bayesmeta as bm

@@ -118,8 +118,9 @@ class TaskPosterior(OneLine, ABC):
                 which the learner has learned, alone.
 
         Raises:
-            ShapeError: x or yerr has the wrong shape. DataError: a cell is not a finite number, or a deviation is
-                negative. UnsupportedError: known noise, for which the learner has no place.
+            ShapeError: x or yerr has the wrong shape.
+            DataError: a cell is not a finite number, or a deviation is negative.
+            UnsupportedError: known noise, for which the learner has no place.
 
         Example:
             >>> import bayesmeta as bm
@@ -140,7 +141,8 @@ class TaskPosterior(OneLine, ABC):
         """The posterior after more points of the same tasks: the same as adapting on all of them at once.
 
         Raises:
-            ShapeError: the data are of other tasks or shapes. DataError: labels for numbers, or numbers for labels.
+            ShapeError: the data are of other tasks or shapes.
+            DataError: labels for numbers, or numbers for labels.
         """
         require_place(data, type(self).__name__, self.known_noise, self.partial_outcomes)
         return self.extended(self.spec.conform(data).clone())
@@ -154,7 +156,8 @@ class TaskPosterior(OneLine, ABC):
             tasks: their positions (a slice, a list of positions, an index tensor or a mask).
 
         Raises:
-            DataError: a position that no task has. UnsupportedError: the posterior cannot be divided.
+            DataError: a position that no task has.
+            UnsupportedError: the posterior cannot be divided.
 
         Example:
             >>> import bayesmeta as bm
@@ -463,7 +466,8 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the support does not have the learner's inputs or outputs.
-            DataError: labels for numbers, or numbers for labels. InferenceError: the posterior cannot be computed.
+            DataError: labels for numbers, or numbers for labels.
+            InferenceError: the posterior cannot be computed.
             UnsupportedError: the learner is in half precision.
 
         Warns:
@@ -480,8 +484,9 @@ class Learner(Described, nn.Module, ABC):
         unless the method has another (`loss`).
 
         Raises:
-            ShapeError: the tasks do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
-                for labels. UnsupportedError: theta is in half precision, or was made in inference mode.
+            ShapeError: the tasks do not have the learner's inputs or outputs.
+            DataError: labels for numbers, or numbers for labels.
+            UnsupportedError: theta is in half precision, or was made in inference mode.
         """
         require_differentiable(self)
         return self.loss(self.conform_tasks(tasks))
@@ -492,7 +497,9 @@ class Learner(Described, nn.Module, ABC):
         """log p(D | theta) of each task, phi integrated out, in nats.
 
         Raises:
-            UnsupportedError: it has no form. ShapeError, DataError: as for `adapt`.
+            UnsupportedError: it has no form.
+            ShapeError: as for `adapt`.
+            DataError: as for `adapt`.
         """
         require_differentiable(self)
         return self.evidence(self.conform(data))
@@ -513,7 +520,8 @@ class Learner(Described, nn.Module, ABC):
 
         Raises:
             ShapeError: the support does not have the learner's inputs or outputs.
-            DataError: no draws. InferenceError: a log density is not a number.
+            DataError: no draws.
+            InferenceError: a log density is not a number.
         """
         num_draws = some(num_draws, "num_draws", "draw")
         learner, support = self.frozen(), self.conform(support)
@@ -596,7 +604,8 @@ class Learner(Described, nn.Module, ABC):
                 likelihoods and shares of variance are of them. Without tasks there are none.
 
         Raises:
-            DataError: something that is no tasks. ShapeError: tasks that are not the learner's.
+            DataError: something that is no tasks.
+            ShapeError: tasks that are not the learner's.
 
         Example:
             >>> import bayesmeta as bm
@@ -704,10 +713,11 @@ class Learner(Described, nn.Module, ABC):
         """`data` in the learner's precision and on its device.
 
         Raises:
-            ShapeError: the data do not have the learner's inputs or outputs. DataError: they are not `Data`, or have
-                labels where the learner predicts numbers, numbers where it predicts labels, or numbers that are not of
-                its kind (`Counts`, `Positives`). UnsupportedError: the learner is in half precision, or has no place
-                for known noise or for outcomes that are missing.
+            ShapeError: the data do not have the learner's inputs or outputs.
+            DataError: they are not `Data`, or have labels where the learner predicts numbers, numbers where it predicts
+                labels, or numbers that are not of its kind (`Counts`, `Positives`).
+            UnsupportedError: the learner is in half precision, or has no place for known noise or for outcomes that are
+                missing.
         """
         if not isinstance(data, Data):
             raise DataError(f"expected Data, got {type(data).__name__}: make it with Data.from_arrays(x, y)")

@@ -268,6 +268,49 @@ def spanning_basis(design: Float[Tensor, "P F"]) -> Float[Tensor, "F R"]:
     return math.sqrt(max(len(design), 1)) * basis / scale[:, None]
 
 
+def independent_columns(design: Float[Tensor, "P F"], rank: int) -> list[int]:
+    """The first columns that are no sums of those before them, as R's lm and lme4 keep them.
+
+    Args:
+        design: Φ.
+        rank: R, how many there are, by `spanning_basis`.
+
+    Raises:
+        InferenceError: the columns are so nearly sums of others that those which are not cannot be told.
+    """
+    if rank == design.shape[1]:
+        return list(range(rank))
+    factor = torch.linalg.qr(design / root_mean_squares(design), mode="r").R
+    kept: list[int] = []
+    for column in range(factor.shape[1]):
+        before = torch.linalg.qr(factor[:, kept]).Q
+        rest = factor[:, column] - before @ (before.mT @ factor[:, column])
+        if rest.norm() > 1e-9 * factor[:, column].norm():
+            kept.append(column)
+    if len(kept) != rank:
+        raise InferenceError(
+            f"expected features that determine the prior mean, got {rank} or {len(kept)} of {design.shape[1]} that are "
+            "no sums of others, by rounding: leave the nearly repeated ones out"
+        )
+    return kept
+
+
+def log_volume(design: Float[Tensor, "P F"], basis: Float[Tensor, "F R"]) -> Float[Tensor, ""]:
+    """log |dK_J / dK'|, where Φ_J K_J = Φ B K' and J are the independent columns of Φ: log |det B| where all are.
+
+    Args:
+        design: Φ.
+        basis: B, as `spanning_basis` gives it.
+
+    Raises:
+        InferenceError: as `independent_columns`.
+    """
+    if basis.shape[0] == basis.shape[1]:
+        return torch.linalg.slogdet(basis).logabsdet
+    kept = design[:, independent_columns(design, basis.shape[1])]
+    return torch.linalg.slogdet(torch.linalg.lstsq(kept, design @ basis).solution).logabsdet
+
+
 def lower_whitening(design: Float[Tensor, "P F"], jitter: float = 1e-7) -> Float[Tensor, "F F"]:
     """A lower triangular B with columns Φ B that are orthogonal and of unit mean squares, as far as Φ has full rank.
 

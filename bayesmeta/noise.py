@@ -75,7 +75,8 @@ class Positive(nn.Module):
         """Assign the value: one number for all entries, or one for each.
 
         Raises:
-            DataError: an entry is not strictly between the bounds. ShapeError: the shape is another.
+            DataError: an entry is not strictly between the bounds.
+            ShapeError: the shape is another.
         """
         value = torch.as_tensor(value, dtype=torch.float64)
         if value.ndim and value.shape != self.raw.shape:
@@ -137,7 +138,8 @@ class Noise(Described, nn.Module, ABC):
         """Assign Σ, or what this type can hold of it (diagonal noise keeps the diagonal).
 
         Raises:
-            DataError: a variance outside its bounds. InferenceError: Σ is not positive definite.
+            DataError: a variance outside its bounds.
+            InferenceError: Σ is not positive definite.
         """
 
     def set_nearest(self, covariance: Float[Tensor, "C C"]) -> None:
@@ -213,7 +215,8 @@ class HeteroscedasticNoise(Noise):
         range: the largest factor that τ may be, and one over the smallest.
 
     Raises:
-        UnsupportedError: features that are not a `Network`. DataError: a range that is not above 1.
+        UnsupportedError: features that are not a `Network`.
+        DataError: a range that is not above 1.
 
     Example:
         >>> import bayesmeta as bm

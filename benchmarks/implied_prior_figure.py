@@ -1,9 +1,9 @@
-"""The prior that k steps of gradient ascent imply: docs/figures/implied_prior.png, and a check of what it shows.
+"""The prior that k steps of gradient ascent imply: docs/figures/implied_prior.svg, and a check of what it shows.
 
 A small MAML is meta-trained on sinusoids with 5 steps. Above: the prior over functions of its linearisation, for the
 inputs of one support of five points and for 1, 5 and 25 steps at one rate. Meta-training makes the direction that a
-support sees best nearly forget theta (a l close to 1), and a prior that is nearly flat is no picture; so the rate is
-lowered until the largest a l is 0.15, and the verdict says what it was. Below: prior and posterior variance of a
+support sees best nearly forget theta (a l close to 1, or beyond), and a prior that is flat is no picture; so the rate
+is lowered until the largest a l is 0.15, and the verdict says what it was. Below: prior and posterior variance of a
 direction against a l.
 
 The check: on the linearised network, with random outcomes, the steps must end at the MAP under the prior that is drawn.
@@ -18,16 +18,16 @@ from torch import Tensor
 
 import bayesmeta as bm
 from bayesmeta.inference.laplace import EarlyStopping
+from bayesmeta.plotting.style import BLUE, GREEN, GREY, VERMILLION
 from benchmarks._report import verdict
+from docs.tools import svg_figures
 
 SEED = 0
 STEPS = (1, 5, 25)
 LARGEST = 0.15  # a l of the direction that the support sees best, in the upper row
-DRAWS = 6
+DRAWS = 5
 INPUTS = (-4.0, -2.5, -1.0, 0.5, 3.0)
-FILE = Path(__file__).parent.parent / "docs" / "figures" / "implied_prior.png"
-# Okabe & Ito (2008), as in bayesmeta.plotting
-BLUE, VERMILLION, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "0.45"
+FILE = Path(__file__).parent.parent / "docs" / "figures" / "implied_prior.svg"
 COLORS = dict(zip(STEPS, (GREEN, BLUE, VERMILLION), strict=True))
 LINES = dict(zip(STEPS, ("-", "--", "-."), strict=True))
 
@@ -56,7 +56,7 @@ def disagreement(learner: bm.MAML, support: bm.Data, prior: bm.inference.Implied
 
 
 def draw_functions(ax: Axes, learner: bm.MAML, support: bm.Data, prior: bm.inference.ImpliedPrior) -> None:
-    grid = torch.linspace(-5.0, 5.0, 201, dtype=torch.float64)
+    grid = torch.linspace(-5.0, 5.0, 61, dtype=torch.float64)
     start = learner.start(1)
     mean = learner.forward(start, grid[None, :, None])[0, :, 0]
     rows = learner.jacobian(start, grid[None, :, None]).dense()
@@ -72,11 +72,11 @@ def draw_functions(ax: Axes, learner: bm.MAML, support: bm.Data, prior: bm.infer
     for x in support.x[0, :, 0].tolist():
         ax.axvline(x, color=GREY, linewidth=0.8, linestyle=":")
     ax.set_title("k = 1 step" if prior.steps == 1 else f"k = {prior.steps} steps", fontsize=10)
-    ax.set(xlim=(-5, 5), ylim=(-6.5, 6.5), xlabel="x")
+    ax.set(xlim=(-5, 5), ylim=(-6.5, 6.5), xlabel="x", xticks=(-4, -2, 0, 2, 4))
 
 
 def draw_variances(prior_axes: Axes, posterior_axes: Axes) -> None:
-    information = torch.linspace(0.0, 1.6, 801, dtype=torch.float64)
+    information = torch.linspace(0.0, 1.6, 81, dtype=torch.float64)
     inside = information[information < 1.0]
     for steps in STEPS:
         posterior = EarlyStopping(steps).variance(information)
@@ -89,11 +89,12 @@ def draw_variances(prior_axes: Axes, posterior_axes: Axes) -> None:
     prior_axes.set(xlim=(0, 1), ylim=(0.7, 1e4), ylabel="variance / a", title="prior variance of a direction")
     flat = information[information >= 0.04]
     posterior_axes.plot(flat, 1.0 / flat, color=GREY, linewidth=1.0, linestyle=":", label="flat prior: 1 / (a l)")
-    posterior_axes.axvspan(1.0, 1.6, color="0.92", linewidth=0, zorder=0)
-    posterior_axes.text(1.3, 12.0, "overshoots:\nno prior", ha="center", va="center", fontsize=9, color="0.3")
+    posterior_axes.axvspan(1.0, 1.6, color="#cccccc", alpha=0.4, linewidth=0, zorder=0)
+    posterior_axes.text(1.3, 12.0, "overshoots:\nno prior", ha="center", va="center", fontsize=9, color=GREY)
     posterior_axes.set(xlim=(0, 1.6), ylim=(0.5, 40), title="posterior variance of a direction")
     for ax in (prior_axes, posterior_axes):
         ax.set_yscale("log")
+        ax.minorticks_off()
         ax.title.set_fontsize(10)
         ax.set_xlabel("a l: rate times curvature of a direction")
 
@@ -107,7 +108,7 @@ def main() -> None:
     learner.rate.set(1e-6)  # so small that the prior exists
     before = 0.003 / 1e-6 * learner.implied_prior(support).information.max().item()
     learner.rate.set(LARGEST / before * 0.003)
-    figure = plt.figure(figsize=(8.4, 5.8), layout="constrained")
+    figure = plt.figure(figsize=(7.0, 5.4), layout="constrained")
     above, below = figure.subfigures(2, 1)
     upper = above.subplots(1, len(STEPS), sharey=True)
     lower = below.subplots(1, 2)
@@ -123,9 +124,7 @@ def main() -> None:
     draw_variances(*lower)
     handles, labels = lower[1].get_legend_handles_labels()
     below.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    FILE.parent.mkdir(exist_ok=True)
-    figure.savefig(FILE, dpi=110, pil_kwargs={"optimize": True})
-    plt.close(figure)
+    svg_figures.save(figure, FILE)
     print(f"{FILE.name}: {FILE.stat().st_size / 1024:.0f} KiB")
     print(f"largest a l at the rate of the training {before:.3f}, in the figure {LARGEST}")
     print(f"prior variance of an unseen direction at {STEPS} steps: {[f'{value:.2e}' for value in unseen]}")

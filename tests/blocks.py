@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,10 @@ class Block:
         parts = re.split(r"^\$ ", self.text, flags=re.M)[1:]
         return [re.match(r"(?:.*\\\n)*.*", part)[0] for part in parts]  # type: ignore[index]
 
+    def shown(self, command: str) -> str:
+        """What stands below one of the commands."""
+        return self.text.partition(f"$ {command}\n")[2].partition("\n$ ")[0].rstrip("\n") + "\n"
+
 
 def blocks(page: Path) -> list[Block]:
     """Those of a page that run, in order."""
@@ -57,8 +61,14 @@ def printed(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
     return both.getvalue(), status
 
 
-def run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run all blocks of a page in the present folder."""
+def run(page: Path, monkeypatch: pytest.MonkeyPatch, agree: Callable[[str, str, str], None] | None = None) -> None:
+    """Run all blocks of a page in the present folder.
+
+    Args:
+        page: the README or a page of docs.
+        monkeypatch: of the test.
+        agree: what is asserted of a command, what it prints, and what the page shows below it.
+    """
     namespace: dict[str, object] = {"__name__": "__main__"}
     for number, block in enumerate(blocks(page), 1):
         if block.kind == "python":
@@ -67,6 +77,8 @@ def run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for command in block.commands:
             shown, status = printed(command, monkeypatch)
             assert status == 0, f"{page.name}, block {number}: {command}\n{shown}"
+            if agree is not None:
+                agree(command, shown, block.shown(command))
 
 
 def pages(root: Path) -> Iterator[Path]:

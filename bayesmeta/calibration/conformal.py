@@ -228,8 +228,9 @@ class TaskConformal(ABC):
             support: points of new tasks.
 
         Raises:
-            ShapeError: the support does not have the learner's inputs or outputs. DataError: other numbers of points,
-                outcomes that the learner does not predict, a score that is not a number.
+            ShapeError: the support does not have the learner's inputs or outputs.
+            DataError: other numbers of points, outcomes that the learner does not predict, a score that is not a
+                number.
         """
         posterior = self.learner.adapt(support)
         for got in support.counts.tolist():
@@ -382,8 +383,9 @@ class SplitConformal(InShort):
             calibration: other points of the same tasks, chosen as those that are asked about.
 
         Raises:
-            ShapeError: the data do not have the learner's inputs or outputs, or are of other tasks. DataError: outcomes
-                that the learner does not predict, a score of the other kind, a score that is not a number.
+            ShapeError: the data do not have the learner's inputs or outputs, or are of other tasks.
+            DataError: outcomes that the learner does not predict, a score of the other kind, a score that is not a
+                number.
             UnsupportedError: calibration points with known noise.
         """
         require_unknown_noise(calibration.noise)

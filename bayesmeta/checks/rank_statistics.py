@@ -76,8 +76,9 @@ def sbc(
         seed: of the simulations, the draws, and the order of ties.
 
     Raises:
-        DataError: too few simulations, or an S + 1 without a divisor from 2 to 20. ShapeError: x is not of the
-            learner's inputs, or the judge's phi is another. UnsupportedError: the judge's posterior has no draws.
+        DataError: too few simulations, or an S + 1 without a divisor from 2 to 20.
+        ShapeError: x is not of the learner's inputs, or the judge's phi is another.
+        UnsupportedError: the judge's posterior has no draws.
 
     Example:
         >>> import bayesmeta as bm
@@ -148,7 +149,8 @@ def predictive_sbc(
         seed: of the simulations, the draws, and the order of ties.
 
     Raises:
-        DataError: as for `sbc`. UnsupportedError: a learner whose prior predictive takes points as independent.
+        DataError: as for `sbc`.
+        UnsupportedError: a learner whose prior predictive takes points as independent.
 
     Example:
         >>> import bayesmeta as bm

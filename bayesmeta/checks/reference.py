@@ -67,8 +67,9 @@ def fidelity(
         seed: of draws and directions.
 
     Raises:
-        ShapeError: the posteriors are of different tasks, phi or outcomes. DataError: fewer than two draws, or no
-            projections. UnsupportedError: the reference has no draws of phi though the other one has.
+        ShapeError: the posteriors are of different tasks, phi or outcomes.
+        DataError: fewer than two draws, or no projections.
+        UnsupportedError: the reference has no draws of phi though the other one has.
 
     Example:
         >>> import bayesmeta as bm

@@ -56,8 +56,8 @@ class HeldOut(OneLine):
             data: the points, as the learner has them.
 
         Raises:
-            DataError: numbers for labels, labels for numbers, or labels that are no classes. ShapeError: a prediction
-                of another shape.
+            DataError: numbers for labels, labels for numbers, or labels that are no classes.
+            ShapeError: a prediction of another shape.
 
         Example:
             >>> import bayesmeta as bm
@@ -81,8 +81,8 @@ def predicted(learner: Learner, support: Data, query: Data, batch_size: int = 25
         batch_size: tasks adapted to at once; fewer where they are long, so that memory is bounded.
 
     Raises:
-        DataError: an empty batch is asked for, or outcomes that the learner does not predict. ShapeError: the tasks do
-            not have the learner's inputs or outputs.
+        DataError: an empty batch is asked for, or outcomes that the learner does not predict.
+        ShapeError: the tasks do not have the learner's inputs or outputs.
 
     Example:
         >>> import bayesmeta as bm
@@ -193,8 +193,8 @@ def require_outcomes(predictive: Predictive, y: Shaped[Tensor, "B M *c"], mask: 
         mask: True = real.
 
     Raises:
-        DataError: numbers for labels, labels for numbers, or labels that are no classes. ShapeError: a prediction of
-            another shape.
+        DataError: numbers for labels, labels for numbers, or labels that are no classes.
+        ShapeError: a prediction of another shape.
 
     Example:
         >>> from bayesmeta.predictives import IndependentPredictive

@@ -44,8 +44,9 @@ class HeadClassifier(FeatureClassifier):
 
     Raises:
         UnsupportedError: the features are not a `Network`, or depend on the other points of a task; a head that is not
-            a `Head`. ShapeError: a head for another number of features. DataError: fewer than two classes, or a scale
-            or spread out of bounds.
+            a `Head`.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes, or a scale or spread out of bounds.
 
     Example:
         >>> import bayesmeta as bm

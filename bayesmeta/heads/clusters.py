@@ -58,7 +58,7 @@ class ClusterHead(Head):
 
     Raises:
         DataError: no features, an alpha that is not positive and finite, a negative radius, a variance out of bounds.
-            InferenceError (when solved): too many examples for a matrix between them.
+        InferenceError: when solved, too many examples for a matrix between them.
 
     Example:
         >>> import bayesmeta as bm

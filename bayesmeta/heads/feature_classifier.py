@@ -46,7 +46,9 @@ class FeatureClassifier(Learner):
 
     Raises:
         UnsupportedError: the features are not a `Network`, or depend on the other points of a task; a head that is not
-            a `Head`. ShapeError: a head for another number of features. DataError: fewer than two classes.
+            a `Head`.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes.
 
     Example:
         >>> import bayesmeta as bm

@@ -36,9 +36,10 @@ class GaussianProcessHead(Head):
         noise: starting noise variance of the labels.
 
     Raises:
-        ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
-            points. DataError: a noise variance out of bounds. InferenceError (when solved): the kernel matrix plus
-            noise is not positive definite.
+        ShapeError: a kernel on another number of features.
+        UnsupportedError: something that is not a kernel of single points.
+        DataError: a noise variance out of bounds.
+        InferenceError: when solved, the kernel matrix plus noise is not positive definite.
 
     Example:
         >>> import torch

@@ -53,8 +53,8 @@ class GraphHead(Head):
         temperature: starting β, nats for a unit of squared distance.
 
     Raises:
-        DataError: a size that is not positive, or more than 100 blocks; a temperature out of bounds. InferenceError
-            (when solved): too many examples for a matrix between them.
+        DataError: a size that is not positive, or more than 100 blocks; a temperature out of bounds.
+        InferenceError: when solved, too many examples for a matrix between them.
 
     Example:
         >>> import bayesmeta as bm

@@ -38,7 +38,8 @@ class KernelCountsHead(Head):
         context: how examples and queries see each other before they are compared; None compares them as they are.
 
     Raises:
-        DataError: no features, or numbers out of bounds. ShapeError: a context for another number of features.
+        DataError: no features, or numbers out of bounds.
+        ShapeError: a context for another number of features.
 
     Example:
         >>> import bayesmeta as bm

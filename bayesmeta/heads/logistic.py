@@ -25,7 +25,8 @@ class LogisticHead(Head):
         ridge: starting λ, the prior precision of a weight.
 
     Raises:
-        DataError: a ridge out of bounds. InferenceError (when solved): Newton's method does not converge.
+        DataError: a ridge out of bounds.
+        InferenceError: when solved, Newton's method does not converge.
 
     Example:
         >>> import torch

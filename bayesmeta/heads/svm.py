@@ -33,7 +33,8 @@ class SVMHead(Head):
         penalty: starting κ, nats for a unit of hinge, and the largest weight of a point.
 
     Raises:
-        DataError: a penalty out of bounds. InferenceError (when solved): the optimality conditions are not met.
+        DataError: a penalty out of bounds.
+        InferenceError: when solved, the optimality conditions are not met.
 
     Example:
         >>> import bayesmeta as bm

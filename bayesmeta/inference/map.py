@@ -54,8 +54,8 @@ def unrolled_map(
             must compute from them anew at every call.
 
     Raises:
-        DataError: rates for another number of steps. InferenceError: a task's log joint or phi is no longer finite; the
-            error's `task` is its position.
+        DataError: rates for another number of steps.
+        InferenceError: a task's log joint or phi is no longer finite; the error's `task` is its position.
 
     Example:
         >>> theta = torch.zeros(1, requires_grad=True)

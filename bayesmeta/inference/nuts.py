@@ -68,8 +68,8 @@ def nuts(
 
     Raises:
         DataError: fewer than 4 draws or 20 transitions of warm-up, a target outside (0, 1), a depth below 1.
-            InferenceError: a start without a finite log joint; the error's `task` is its position. UnsupportedError:
-            the log joint cannot be compiled.
+        InferenceError: a start without a finite log joint; the error's `task` is its position.
+        UnsupportedError: the log joint cannot be compiled.
 
     Example:
         >>> mean = torch.tensor([3.0, -1.0], dtype=torch.float64)  # two tasks, whose phi is N(mean, 1)

@@ -32,8 +32,8 @@ def svgd(log_joint: LogJoint, particles: Params, *, steps: int, lr: float | Tens
         lr: step size; a number, or one for each task (`B`).
 
     Raises:
-        DataError: a negative number of steps. InferenceError: a particle is no longer finite; the error's `task` is the
-            position of its task.
+        DataError: a negative number of steps.
+        InferenceError: a particle is no longer finite; the error's `task` is the position of its task.
 
     Example:
         >>> particles = {"w": torch.randn(20, 1, 1, generator=torch.Generator().manual_seed(0))}  # S B *shape

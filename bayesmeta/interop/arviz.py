@@ -87,8 +87,8 @@ def to_arviz(
         An `arviz.InferenceData`, or an `xarray.DataTree` from ArviZ 1.0 on.
 
     Raises:
-        DataError: no draws, names that are not one for each task, or draws of other tasks than these. ShapeError: data
-            that are not the learner's.
+        DataError: no draws, names that are not one for each task, or draws of other tasks than these.
+        ShapeError: data that are not the learner's.
 
     Example:
         >>> import bayesmeta as bm

@@ -132,7 +132,8 @@ class SubsetKernel(Kernel):
         columns: S, the places of its features; negative ones count from the last feature.
 
     Raises:
-        DataError: no columns, or one of them twice. ShapeError (when made): a column that there is not.
+        DataError: no columns, or one of them twice.
+        ShapeError: when made, a column that there is not.
 
     Example:
         >>> import bayesmeta as bm

@@ -91,8 +91,8 @@ def build(kernel: Kernel | nn.Module, num_features: int) -> Any:
         num_features: F.
 
     Raises:
-        ShapeError: a kernel on another number of features. UnsupportedError: something that is not a kernel of single
-            points, or has batch axes; gpytorch is not installed.
+        ShapeError: a kernel on another number of features.
+        UnsupportedError: something that is not a kernel of single points, or has batch axes; gpytorch is not installed.
     """
     try:
         import gpytorch

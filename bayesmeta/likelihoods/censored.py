@@ -31,8 +31,8 @@ class Censored(Likelihood):
         limit: the limit of quantification, in the units of y that the likelihood sees: `Standardized` changes them.
 
     Raises:
-        UnsupportedError: another likelihood. DataError: a limit that is not finite; an outcome below the limit (when
-            data are seen).
+        UnsupportedError: another likelihood.
+        DataError: a limit that is not finite; an outcome below the limit (when data are seen).
 
     Example:
         >>> import bayesmeta as bm

@@ -156,7 +156,8 @@ class Likelihood(Described, nn.Module, ABC):
         """log p(y | f) in nats, summed over the real points of each task.
 
         Raises:
-            ShapeError: f does not have `network_outputs` columns. DataError: a label is out of range.
+            ShapeError: f does not have `network_outputs` columns.
+            DataError: a label is out of range.
         """
         if f.shape[-1] != self.network_outputs:
             raise ShapeError(f"expected f with {self.network_outputs} columns, got {tuple(f.shape)}")

@@ -22,7 +22,9 @@ class Concatenated(Network):
         parts: the networks.
 
     Raises:
-        DataError: no networks. ShapeError: networks on other inputs. UnsupportedError: something that is no `Network`.
+        DataError: no networks.
+        ShapeError: networks on other inputs.
+        UnsupportedError: something that is no `Network`.
 
     Example:
         >>> import bayesmeta as bm

@@ -117,7 +117,8 @@ class Network(Described, nn.Module, ABC):
             num_outputs: K.
 
         Raises:
-            DataError: no outputs. ShapeError: a `WholeNetwork` that has another number of outputs.
+            DataError: no outputs.
+            ShapeError: a `WholeNetwork` that has another number of outputs.
         """
         return DenseOutput(self, num_outputs)
 

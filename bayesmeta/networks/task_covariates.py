@@ -34,8 +34,8 @@ class TaskCovariates(Network):
             the constant of `Identity`: covariates then shift the outcome, and no slope.
 
     Raises:
-        DataError: no covariates, or positions that repeat or are not those of features. ShapeError: h or g are not of
-            vectors.
+        DataError: no covariates, or positions that repeat or are not those of features.
+        ShapeError: h or g are not of vectors.
 
     Example:
         >>> import bayesmeta as bm

@@ -33,7 +33,8 @@ class Curve(WholeNetwork):
 
     Raises:
         DataError: no parameters, names that are not the formula's, a function that fails or mixes tasks or points, or
-            has no derivative. ShapeError: it returns another shape.
+            has no derivative.
+        ShapeError: it returns another shape.
 
     Example:
         >>> import bayesmeta as bm

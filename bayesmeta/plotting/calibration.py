@@ -42,7 +42,8 @@ def reliability_diagram(
 
     Raises:
         DataError: shots that were not evaluated, no tasks, pit values or confidences outside [0, 1], answers that are
-            neither right nor wrong. ShapeError: confidences and answers of different shapes.
+            neither right nor wrong.
+        ShapeError: confidences and answers of different shapes.
 
     Example:
         >>> import bayesmeta as bm

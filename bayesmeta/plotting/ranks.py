@@ -40,8 +40,8 @@ def rank_histograms(
         The figure; it is not shown.
 
     Raises:
-        DataError: a quantity that was not ranked, or a number of bins that does not divide S + 1. ShapeError: another
-            number of axes than of quantities.
+        DataError: a quantity that was not ranked, or a number of bins that does not divide S + 1.
+        ShapeError: another number of axes than of quantities.
 
     Example:
         >>> import torch

@@ -19,6 +19,8 @@ from bayesmeta.one_line import OneLine, several
 from bayesmeta.smoothed_student_t import SmoothedStudentT
 
 LOG_2PI = 1.8378770664093453
+"""The logarithm of 2π, which densities of Gaussians need."""
+
 MOST_SHOWN = 4  # points in the line that a predictive is printed as
 
 
@@ -136,7 +138,8 @@ class Predictive(OneLine, ABC):
         """The log density of each point on its own, over all its outputs, in nats.
 
         Raises:
-            ShapeError: y does not have the shape of the prediction. DataError: a label that is no class.
+            ShapeError: y does not have the shape of the prediction.
+            DataError: a label that is no class.
         """
         marginals = self.marginals
         require_shape(y, self.shape)
@@ -265,7 +268,8 @@ def require_shape(value: Tensor, shape: torch.Size, name: str = "y") -> None:
     """Raise ShapeError unless the shape is this one: broadcasting would score every outcome at every point.
 
     Raises:
-        DataError: the value is not a tensor. ShapeError: its shape is another.
+        DataError: the value is not a tensor.
+        ShapeError: its shape is another.
     """
     if not isinstance(value, Tensor):
         raise DataError(f"expected {name} to be a tensor of shape {tuple(shape)}, got {type(value).__name__}")

@@ -32,7 +32,8 @@ class SharedEffects(Unrounded, Prior):
         noise: Σ.
 
     Raises:
-        DataError: not as many `levels` as covariances of groupings. ShapeError: covariances over other features.
+        DataError: not as many `levels` as covariances of groupings.
+        ShapeError: covariances over other features.
 
     Example:
         >>> import bayesmeta as bm

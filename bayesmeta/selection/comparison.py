@@ -199,8 +199,8 @@ def compare(
 
     Raises:
         DataError: no learners, fewer than two folds or more than tasks, as many held-out tasks as there are, no task
-            with more points than shots, or a factory that returns something else. InferenceError: a density is not a
-            number; the candidate is named.
+            with more points than shots, or a factory that returns something else.
+        InferenceError: a density is not a number; the candidate is named.
 
     Example:
         >>> import bayesmeta as bm

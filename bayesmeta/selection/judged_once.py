@@ -227,7 +227,8 @@ def cross_validate(
 
     Raises:
         DataError: no learners, one that is called as a baseline, fewer than two folds or more than tasks, no task with
-            more points than shots, or a factory that returns something else. InferenceError: a score is not a number.
+            more points than shots, or a factory that returns something else.
+        InferenceError: a score is not a number.
 
     Example:
         >>> import bayesmeta as bm

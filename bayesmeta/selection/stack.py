@@ -136,7 +136,8 @@ def stack(
         batch_size: tasks adapted to at once.
 
     Raises:
-        DataError: as `bm.compare`. InferenceError: a density is not a number; the candidate is named.
+        DataError: as `bm.compare`.
+        InferenceError: a density is not a number; the candidate is named.
 
     Example:
         >>> import bayesmeta as bm

@@ -110,7 +110,8 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
             groups: the task of each row, where `fit` was given groups.
 
         Raises:
-            DataError: a cell that cannot be read, or a row without a task. ShapeError: another number of outcomes.
+            DataError: a cell that cannot be read, or a row without a task.
+            ShapeError: another number of outcomes.
         """
         if not hasattr(self, "tasks_"):
             return self.fit(X, y, groups)
@@ -136,8 +137,8 @@ class MetaRegressor(RegressorMixin, MetaEstimator):  # type: ignore[misc]  # sci
             shape, with `return_cov` (mean, covariance), which of C outcomes is `rows rows C`, one for each.
 
         Raises:
-            DataError: both are asked for, or a cell that cannot be read. UnsupportedError: the method has no
-                covariance between points.
+            DataError: both are asked for, or a cell that cannot be read.
+            UnsupportedError: the method has no covariance between points.
         """
         if return_std and return_cov:
             raise DataError("expected at most one of return_std and return_cov, got both")

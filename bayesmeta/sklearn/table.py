@@ -56,7 +56,8 @@ class Table:
             groups: the task of each row, in place of a column.
 
         Raises:
-            DataError: a cell that cannot be read. ShapeError: groups of another length.
+            DataError: a cell that cannot be read.
+            ShapeError: groups of another length.
         """
         names = _names(frame, task, groups)
         missing = _missing(names)

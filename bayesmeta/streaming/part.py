@@ -100,7 +100,8 @@ def write_part(job: Job, number: int) -> Account:
         number: of the part.
 
     Raises:
-        DataError: a cell cannot be read, or a file cannot be written. InferenceError: the failure of a task, by name.
+        DataError: a cell cannot be read, or a file cannot be written.
+        InferenceError: the failure of a task, by name.
     """
     import pyarrow as pa
 

@@ -131,10 +131,10 @@ def stream(
 
     Raises:
         DataError: a task comes back after another one has begun (the message says how to sort), a cell that cannot be
-            read as the schema says, a column that is called like a result, a folder of another run. InferenceError:
-            the failure of a task, by its name; or a process that was ended from outside. UnsupportedError: `noiseless`
-            where the learner does not separate f from its noise. What was written until then stays, and the same call
-            goes on with it.
+            read as the schema says, a column that is called like a result, a folder of another run.
+        InferenceError: the failure of a task, by its name; or a process that was ended from outside. What was written
+            until then stays, and the same call goes on with it.
+        UnsupportedError: `noiseless` where the learner does not separate f from its noise.
 
     Example:
         >>> import tempfile

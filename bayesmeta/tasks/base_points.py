@@ -87,8 +87,8 @@ class BasePoints(Described, TaskSource):
             seed: of the order of minibatches.
 
         Raises:
-            ShapeError: x and labels differ in length. DataError: no points, or a label that is no whole number from 0
-                to C - 1.
+            ShapeError: x and labels differ in length.
+            DataError: no points, or a label that is no whole number from 0 to C - 1.
 
         Example:
             >>> import bayesmeta as bm
@@ -197,7 +197,8 @@ class BasePoints(Described, TaskSource):
             test: images that learners are to be tested on.
 
         Raises:
-            DataError: an image is in both, pixel by pixel. ShapeError: images of another shape.
+            DataError: an image is in both, pixel by pixel.
+            ShapeError: images of another shape.
         """
         if test.shape != self.x_shape:
             raise ShapeError(f"expected test images of shape {self.x_shape}, got {test.shape}")

@@ -173,7 +173,8 @@ class TaskDataset(TaskSource):
             yerr: the known noise of each outcome, a standard deviation: as for `Data.from_arrays`.
 
         Raises:
-            ShapeError: lengths differ. DataError: a cell is not a finite number, or there are no rows.
+            ShapeError: lengths differ.
+            DataError: a cell is not a finite number, or there are no rows.
         """
         return cls._grouped(Data.from_arrays(x, y, yerr), groups)
 
@@ -198,7 +199,8 @@ class TaskDataset(TaskSource):
         """Make a task of each pair (x, y), x `N *x` and y `N C`, or each triple (x, y, yerr) where noise is known.
 
         Raises:
-            DataError, ShapeError: as for `Data.from_arrays`; also tasks that are neither pairs nor triples.
+            DataError: as for `Data.from_arrays`; also tasks that are neither pairs nor triples.
+            ShapeError: as for `Data.from_arrays`; also tasks that are neither pairs nor triples.
         """
         return cls(_joined(Data.from_arrays, tasks, names, most=3), names)
 
@@ -209,7 +211,8 @@ class TaskDataset(TaskSource):
         """Make a classification task of each pair (x, labels): x `N *x`, labels `N` integers 0..C-1.
 
         Raises:
-            ShapeError: x and labels differ in length. DataError: a label is negative or not an integer.
+            ShapeError: x and labels differ in length.
+            DataError: a label is negative or not an integer.
         """
         return cls(_joined(Data.from_labels, tasks, names, most=2), names)
 

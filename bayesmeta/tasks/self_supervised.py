@@ -44,7 +44,8 @@ class UnlabelledTasks(TaskSource):
         ways: N, the number of classes of a task.
 
     Raises:
-        DataError: fewer than two ways, no points, or a number that is not finite. ShapeError: x has one axis alone.
+        DataError: fewer than two ways, no points, or a number that is not finite.
+        ShapeError: x has one axis alone.
 
     Example:
         >>> import torch
@@ -211,7 +212,7 @@ class ClusteredTasks(UnlabelledTasks):
 
     Raises:
         DataError: as `UnlabelledTasks`; an embedding that is not finite; more clusters than points, fewer than ways.
-            ShapeError: an embedding of another length.
+        ShapeError: an embedding of another length.
 
     Example:
         >>> import torch

@@ -27,7 +27,8 @@ class Chaser(Objective):
         lead: steps of the leader beyond the chaser.
 
     Raises:
-        DataError: no steps. UnsupportedError (when called): a learner without particles.
+        DataError: no steps.
+        UnsupportedError: when called, a learner without particles.
 
     Example:
         >>> import bayesmeta as bm

@@ -37,8 +37,9 @@ def save(learner: Learner, folder: str | Path, extra: dict[str, Any] | None = No
         extra: plain JSON to keep with the model.
 
     Raises:
-        UnsupportedError: a part of the learner cannot be described, or `extra` is not plain JSON. DataError: the folder
-            cannot be written, or a parameter is not finite. A model that is there already is still whole.
+        UnsupportedError: a part of the learner cannot be described, or `extra` is not plain JSON.
+        DataError: the folder cannot be written, or a parameter is not finite. A model that is there already is still
+            whole.
 
     Example:
         >>> import tempfile
@@ -77,7 +78,8 @@ def require_savable(learner: Learner, folder: str | Path) -> None:
         folder: where.
 
     Raises:
-        UnsupportedError: a part of the learner cannot be described. DataError: the folder cannot be written.
+        UnsupportedError: a part of the learner cannot be described.
+        DataError: the folder cannot be written.
 
     Example:
         >>> import bayesmeta as bm

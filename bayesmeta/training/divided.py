@@ -46,7 +46,8 @@ def meet(processes: Processes, learner: Learner, batches: Batches, settings: Set
         settings: what must be the same in all of them.
 
     Raises:
-        DataError: a process has others. UnsupportedError: two have one GPU.
+        DataError: a process has others.
+        UnsupportedError: two have one GPU.
     """
     device, batch = next(learner.parameters()).device, batches.draw(1)
     processes.require_devices(device)

@@ -79,12 +79,13 @@ def fit_evidence(
         failed, and from which the search backed off, has an infinite loss.
 
     Warns:
-        ConvergenceWarning: the gradient is not small where the search ended, or a noise is at a bound.
+        ConvergenceWarning: the gradient is neither small nor within `tolerance` where the search ended, or a noise is
+            at a bound.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: the loss is not finite
-            where the search starts. UnsupportedError: the learner has no closed form of the evidence, or its theta is
-            final (`Untrainable`).
+        DataError: arguments out of range; a checkpoint folder, as for `fit`.
+        InferenceError: the loss is not finite where the search starts.
+        UnsupportedError: the learner has no closed form of the evidence, or its theta is final (`Untrainable`).
 
     Example:
         >>> import bayesmeta as bm
@@ -147,7 +148,7 @@ def fit_evidence(
     names = None if tasks.schema is None else tasks.schema.x_names
     notes = () if search.model is None else search.model.boundary(names)
     bounds = _at_bounds(learner)
-    converged = _warn(found, bounds, learner)
+    converged = _warn(found, bounds, learner, tolerance)
     return FitResult(losses, (), len(losses), not found.is_exhausted, seconds, notes + bounds, ends, converged)
 
 
@@ -274,7 +275,7 @@ def _at_bounds(learner: Learner) -> tuple[str, ...]:
     return tuple(dict.fromkeys(notes))
 
 
-def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> bool:
+def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner, tolerance: float) -> bool:
     """Warn where the search has not ended at a maximum within all bounds. Returns whether it has."""
     coarsest = max(torch.finfo(p.dtype).eps for p in learner.parameters())
     if bounds:
@@ -282,7 +283,7 @@ def _warn(found: Minimum, bounds: tuple[str, ...], learner: Learner) -> bool:
             f"expected a noise within its bounds, got a {', '.join(bounds)}: the features fit the outcomes exactly, or "
             "the unit of the outcomes is far from their scatter (use Standardized)"
         )
-    elif found.steepness <= coarsest ** (1.0 / 3.0):
+    elif found.steepness <= max(tolerance, coarsest ** (1.0 / 3.0)):  # who asks for less gets it in silence
         return True
     else:
         remedy = "raise max_iterations" if found.is_exhausted else "use Standardized, or fewer parameters"

@@ -111,19 +111,20 @@ def fit(
 
     Raises:
         DataError: arguments out of range, or others in another process of this training; a checkpoint folder that
-            cannot be written, that another training writes to, or whose run has other settings. InferenceError: a loss
-            or gradient that is not finite; step and task are named, and theta goes back to where its loss was last
-            finite; or another process has ended. KeyboardInterrupt: without a checkpoint; theta is then that of the
-            best validation, or where its loss was last finite. UnsupportedError: a learner whose theta is final
-            (`Untrainable`), or in half precision; a checkpoint of one that cannot be described; a loss that cannot be
-            compiled, or divided among processes. And what a callback raises: theta is then that of the best validation,
-            or of the last step.
+            cannot be written, that another training writes to, or whose run has other settings.
+        InferenceError: a loss or gradient that is not finite; step and task are named, and theta goes back to where its
+            loss was last finite; or another process has ended.
+        KeyboardInterrupt: without a checkpoint; theta is then that of the best validation, or where its loss was last
+            finite.
+        UnsupportedError: a learner whose theta is final (`Untrainable`), or in half precision; a checkpoint of one that
+            cannot be described; a loss that cannot be compiled, or divided among processes.
+        Exception: what a callback raises; theta is then that of the best validation, or of the last step.
 
     Warns:
-        PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision. The column is
-            named, once. CheckpointWarning: a state is damaged, and the one before it serves; or one cannot be written,
-            as on a full disk, and the training goes on. (The model of the end is an error.) PrecisionWarning, too:
-            matrices of tasks were singular to rounding, and got jitter; how many, at the end.
+        PrecisionWarning: distinct inputs or outcomes of a task are one number in the learner's precision (the column is
+            named, once), or matrices of tasks were singular to rounding, and got jitter (how many, at the end).
+        CheckpointWarning: a state is damaged, and the one before it serves; or one cannot be written, as on a full
+            disk, and the training goes on. (The model of the end is an error.)
 
     Example:
         >>> import bayesmeta as bm

@@ -73,7 +73,8 @@ def as_json(manifest: dict[str, Any]) -> bytes:
     """A manifest as it is written.
 
     Raises:
-        UnsupportedError: a part of it is not plain JSON. DataError: it is too long to be read again.
+        UnsupportedError: a part of it is not plain JSON.
+        DataError: it is too long to be read again.
     """
     try:
         text = json.dumps(manifest, indent=1).encode()

@@ -46,8 +46,8 @@ class Objective(InShort, ABC):
         """Nats per point, of tasks in any precision.
 
         Raises:
-            ShapeError: the tasks do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
-                for labels.
+            ShapeError: the tasks do not have the learner's inputs or outputs.
+            DataError: labels for numbers, or numbers for labels.
         """
         return self.loss(learner, learner.conform_tasks(tasks))
 
@@ -172,7 +172,7 @@ class VariationalBound(Objective):
     densities over draws that know the support alone.
 
     Raises:
-        UnsupportedError (when called): another learner, or outcomes that are labels.
+        UnsupportedError: when called, another learner, or outcomes that are labels.
 
     Example:
         >>> import bayesmeta as bm

@@ -79,9 +79,9 @@ def nuts_hyper_posterior(
         ConvergenceWarning: chains that disagree.
 
     Raises:
-        DataError: nothing to draw, or fewer draws than members; a checkpoint folder, as for `fit`. UnsupportedError:
-            the learner has no evidence, or chains that are kept are to be compiled. KeyboardInterrupt: also of SIGTERM
-            where the run is kept.
+        DataError: nothing to draw, or fewer draws than members; a checkpoint folder, as for `fit`.
+        UnsupportedError: the learner has no evidence, or chains that are kept are to be compiled.
+        KeyboardInterrupt: also of SIGTERM where the run is kept.
 
     Example:
         >>> import warnings
@@ -194,9 +194,9 @@ def svgd_hyper_posterior(
         The learners, averaged over; they have learnt the statistics of `tasks`, like fitted ones.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: a loss or gradient that is
-            not finite; step and task are named. KeyboardInterrupt: also of SIGTERM where the run is kept, as what has
-            not come to its end is no posterior.
+        DataError: arguments out of range; a checkpoint folder, as for `fit`.
+        InferenceError: a loss or gradient that is not finite; step and task are named.
+        KeyboardInterrupt: also of SIGTERM where the run is kept, as what has not come to its end is no posterior.
 
     Example:
         >>> import bayesmeta as bm
@@ -271,9 +271,9 @@ def vi_hyper_posterior(
         The learner with its theta averaged over; it has learnt the statistics of `tasks`, like a fitted one.
 
     Raises:
-        DataError: arguments out of range; a checkpoint folder, as for `fit`. InferenceError: a loss or gradient that is
-            not finite; step and task are named. KeyboardInterrupt: also of SIGTERM where the run is kept, as what has
-            not come to its end is no posterior.
+        DataError: arguments out of range; a checkpoint folder, as for `fit`.
+        InferenceError: a loss or gradient that is not finite; step and task are named.
+        KeyboardInterrupt: also of SIGTERM where the run is kept, as what has not come to its end is no posterior.
 
     Example:
         >>> import bayesmeta as bm

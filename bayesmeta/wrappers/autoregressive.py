@@ -158,7 +158,8 @@ class AutoregressivePredictive(Predictive):
         Contexts are adapted to many at once, in parts of bounded size; with gradients the graph of all is kept.
 
         Raises:
-            ShapeError: y or the mask does not have the shape of the prediction. DataError: a label that is no class.
+            ShapeError: y or the mask does not have the shape of the prediction.
+            DataError: a label that is no class.
             InferenceError: the learner cannot adapt to a context.
         """
         require_shape(y, self.shape)
@@ -200,7 +201,8 @@ class AutoregressivePredictive(Predictive):
         would leave out, too.
 
         Raises:
-            DataError: sizes that are not whole numbers. InferenceError: the learner cannot adapt to what was drawn.
+            DataError: sizes that are not whole numbers.
+            InferenceError: the learner cannot adapt to what was drawn.
         """
         sample_shape = draw_shape(sample_shape)
         if 0 in (*sample_shape, *self.shape[:2]):

@@ -60,8 +60,9 @@ class ConceptLearner(Wrapper):
         batch_size: base points in a minibatch.
 
     Raises:
-        UnsupportedError: the learner has no features, or another wrapper around them. ShapeError: points of another
-            shape. DataError: a weight that is negative or not finite.
+        UnsupportedError: the learner has no features, or another wrapper around them.
+        ShapeError: points of another shape.
+        DataError: a weight that is negative or not finite.
 
     Example:
         >>> import torch
@@ -104,7 +105,8 @@ class ConceptLearner(Wrapper):
             points: of the same classes, in the same order.
 
         Raises:
-            ShapeError: of another shape. DataError: of another number of classes.
+            ShapeError: of another shape.
+            DataError: of another number of classes.
         """
         x_shape, classes = _features(self.learner).x_shape, self.discriminator.out_features
         if points.x_shape != tuple(x_shape):

@@ -365,8 +365,8 @@ class ThetaMixture(MixturePredictive):
         """The predictive at these points. Arguments are the attributes.
 
         Raises:
-            UnsupportedError: the members' marginals are no independent distributions of torch's. RuntimeError: torch
-                cannot map over theta.
+            UnsupportedError: the members' marginals are no independent distributions of torch's.
+            RuntimeError: torch cannot map over theta.
         """
         families: list[type] = []
 

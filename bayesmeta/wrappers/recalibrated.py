@@ -220,7 +220,8 @@ class IsotonicRecalibrated(Recalibrated):
         maps: `len(shots) L C`, R at `LEVELS`; the identity until fitted.
 
     Raises:
-        DataError: the number of outputs is neither given nor known. ShapeError: it is not the learner's.
+        DataError: the number of outputs is neither given nor known.
+        ShapeError: it is not the learner's.
 
     Example:
         >>> import bayesmeta as bm

@@ -64,8 +64,9 @@ class TaskQuadrature(Wrapper):
         nodes: along each.
 
     Raises:
-        DataError: no hyperparameter, or too many nodes in all. UnsupportedError: a learner without an evidence, or for
-            scales of noise and signal one whose prior predictive is not Gaussian.
+        DataError: no hyperparameter, or too many nodes in all.
+        UnsupportedError: a learner without an evidence, or for scales of noise and signal one whose prior predictive is
+            not Gaussian.
 
     Example:
         >>> import bayesmeta as bm

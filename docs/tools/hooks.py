@@ -9,7 +9,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # MkDocs loads this file by its path
 
-from docs.tools import mathematics, outline, svg_figures, tutorials
+from docs.tools import mathematics, method_pages, outline, svg_figures, tutorials
 
 BOOSTS = {"start": 2.0, "how_to": 2.0, "tutorials": 1.5, "methods": 1.5, "concepts": 1.5, "reference": 0.6}
 LEAST = 0.3  # of the rest: benchmarks, design, changelog
@@ -40,6 +40,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     section = page.file.src_uri.partition("/")[0]
     if "search" not in page.meta:
         page.meta["search"] = {"boost": BOOSTS.get(section, 2.0 if page.file.src_uri == "index.md" else LEAST)}
+    markdown = method_pages.with_heads(markdown, page.file.src_uri)
     return markdown.replace("<!-- gallery -->", tutorials.gallery()) if "<!-- gallery -->" in markdown else markdown
 
 

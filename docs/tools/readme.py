@@ -1,7 +1,9 @@
-"""The commands of the README: run as they are written, in an empty folder, so that what it shows is what they print.
+"""Commands that pages show with what they print: run as they are written, in an empty folder, page by page.
 
-python -m docs.tools.readme             # write their output below them, and the figure into docs/figures
-python -P docs/tools/readme.py --try    # only run them, show what they print, and say how long it took
+python -m docs.tools.readme             # write their output below them, and the figure of one into docs/figures
+python -P docs/tools/readme.py --try    # only run those of the first steps, and show what they print
+
+The README has some of the commands of the first steps, without what they print.
 """
 
 import re
@@ -13,18 +15,30 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
+FIRST_STEPS = ROOT / "docs" / "start" / "first_steps.md"
+FROM_LME4 = ROOT / "docs" / "start" / "from_lme4.md"
+PAGES = (FIRST_STEPS, FROM_LME4)
 FIGURE = "plant-09.svg"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", flags=re.M | re.S)
+SKETCH = re.compile(r"^```sh\n(.*?)^```$", flags=re.M | re.S)
 
 
-def sessions() -> list[tuple[str, str]]:
-    """The commands of the README's console blocks, each with the output that is shown below it."""
-    found = []
-    for block in BLOCK.findall(README.read_text()):
-        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
-            command, _, output = part.partition("\n")
-            found.append((command, output))
-    return found
+def sessions(page: Path = FIRST_STEPS) -> list[tuple[str, str]]:
+    """The commands of a page's console blocks, each with the output that is shown below it."""
+    return [session for block in BLOCK.findall(page.read_text()) for session in _parts(block)]
+
+
+def _parts(block: str) -> list[tuple[str, str]]:
+    parts = (part.partition("\n") for part in re.split(r"^\$ ", block, flags=re.M)[1:])
+    return [(command, output) for command, _, output in parts]
+
+
+def shell_lines(page: Path) -> list[str]:
+    """The commands of a page's blocks without output, without what is said behind them."""
+    lines = [
+        line.partition("#")[0].strip() for block in SKETCH.findall(page.read_text()) for line in block.splitlines()
+    ]
+    return [line for line in lines if line]
 
 
 def ran(command: str, folder: Path) -> str:
@@ -33,18 +47,33 @@ def ran(command: str, folder: Path) -> str:
     return subprocess.run(["bash", "-c", command], cwd=folder, text=True, check=True, **both).stdout  # type: ignore[call-overload]
 
 
+def renewed(page: Path, folder: Path) -> str:
+    """A page with what its commands print now.
+
+    Args:
+        page: with console blocks.
+        folder: an empty one.
+    """
+
+    def again(match: re.Match[str]) -> str:
+        lines = [f"$ {command}\n{ran(command, folder)}" for command, _ in _parts(match[1])]
+        return f"```console\n{''.join(lines)}```"
+
+    return BLOCK.sub(again, page.read_text())
+
+
 def main() -> None:
-    """Bring the README and its figure up to date."""
-    with tempfile.TemporaryDirectory() as folder:
-        lines = [f"$ {command}\n{ran(command, Path(folder))}" for command, _ in sessions()]
-        figure = Path(folder, FIGURE).read_bytes()
-    (ROOT / "docs" / "figures" / FIGURE).write_bytes(figure)
-    text = "".join(lines)
-    README.write_text(BLOCK.sub(lambda _: f"```console\n{text}```", README.read_text()))
+    """Bring the pages and the figure up to date."""
+    for page in PAGES:
+        with tempfile.TemporaryDirectory() as folder:
+            page.write_text(renewed(page, Path(folder)))
+            figure = Path(folder, FIGURE)
+            if figure.exists():
+                (ROOT / "docs" / "figures" / FIGURE).write_bytes(figure.read_bytes())
 
 
 def try_all() -> None:
-    """Run the commands and show what they print."""
+    """Run the commands of the first steps and show what they print."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         for command, _ in sessions():

@@ -26,7 +26,14 @@ def svg(figure: "Figure") -> str:
     buffer = io.BytesIO()
     with mpl.rc_context(SETTINGS):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return "\n".join(line.rstrip() for line in buffer.getvalue().decode().splitlines()) + "\n"
+    drawn = "\n".join(line.rstrip() for line in buffer.getvalue().decode().splitlines()) + "\n"
+    return re.sub(r'(?<= d=")[^"]+', _short, drawn)
+
+
+def _short(path: re.Match[str]) -> str:
+    """A path in hundredths of a point, on one line."""
+    numbers = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), path[0])
+    return numbers.replace("\nL ", "L").strip()
 
 
 def save(figure: "Figure", path: Path) -> None:
@@ -74,7 +81,7 @@ def figures_in(page: str, folder: Path) -> str:
         given = dict(re.findall(r'([\w-]+)="([^"]*)"', match["tag"]))
         source = html.unescape(given.get("src", ""))
         path = Path(os.path.normpath(folder / source))
-        if re.match(r"[a-z]+:", source) or path.name in ("amortised_inference.png", "implied_prior.png"):
+        if re.match(r"[a-z]+:", source) or path.name == "implied_prior.png":
             return match[0]
         if path.suffix != ".svg" or not path.is_file():
             raise FigureError(f"expected a figure that is an SVG file, got {source!r}")

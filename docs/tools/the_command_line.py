@@ -23,7 +23,7 @@ KINDS = {str: "text", int: "whole number", float: "number", Path: "path", bool: 
 HEAD = """# The command line
 
 A table in, predictions, scores and a report out, without writing Python. A table has one row a point, and a column that names
-the task of each row: a patient, a plant, a data set. [Table files](../concepts/tasks.md#table-files) says what is read, and how.
+the task of each row: a patient, a plant, a data set. [Table files](../concepts/table_files.md) says what is read, and how.
 
 ```
 bayesmeta fit TABLE.csv --task subject --x days --y reaction --holdout 0.25 -o MODEL

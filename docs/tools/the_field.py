@@ -6,6 +6,7 @@ tests/test_field.py says what a row lacks, and when the pages are out of date.
 """
 # ruff: noqa: E501  (a row is a line)
 
+import functools
 import importlib
 import pkgutil
 import re
@@ -56,7 +57,7 @@ class Row:
 DEMO, SINUSOIDS = "Near the Bayes-optimal predictor", "Gradient-based learners: published sinusoid results"
 HEADS, OMNIGLOT = "Heads on Omniglot", "Comparisons on Omniglot"
 NEURAL, BELIEVED = (
-    "Neural processes: `neural_process_benchmark`",
+    "Neural processes on functions of a Gaussian process",
     "Gradient-based learners: can the intervals be believed?",
 )
 BY_SHOTS, OUTSIDE = "Sinusoids by shots", "Outside the training range"
@@ -144,17 +145,23 @@ def cases_of() -> dict[type, list[tuple[str, Case]]]:
 
 @dataclass(frozen=True)
 class Section:
-    """What a page of docs/benchmarks says below one heading of the second level."""
+    """What a page of docs/benchmarks says below one heading of the second level, with the outputs that it includes."""
 
     page: str
     text: str
 
 
+def included(text: str) -> str:
+    """A page with the files that it includes."""
+    return re.sub(r'^ *--8<-- "(.+)"$', lambda match: (DOCS.parent / match[1]).read_text(), text, flags=re.M)
+
+
+@functools.cache
 def sections() -> dict[str, Section]:
     """Those of all pages of docs/benchmarks, by their headings."""
     found = {}
     for path in sorted((DOCS / "benchmarks").glob("*.md")):
-        parts = re.split(r"^## (.*)$", path.read_text(), flags=re.M)
+        parts = re.split(r"^## (.*)$", included(path.read_text()), flags=re.M)
         page = path.relative_to(DOCS).as_posix()
         found |= {title: Section(page, text) for title, text in zip(parts[1::2], parts[2::2], strict=True)}
     return found
@@ -187,12 +194,12 @@ def cells(row: Row, cases: dict[type, list[tuple[str, Case]]]) -> list[str]:
         held.append(f"and {len(own) - 1} more")
     numbers = f"{row.figure} ([row](../{sections()[heading(row)].page}#{anchor(heading(row))}))" if row.figure else ""
     page = f"[{Path(row.page).stem.replace('_', ' ')}](../{row.page})" if row.page else ""
-    said = [_plain(row.lines.get(line, "")) for line in LINES]
+    said = [plain(row.lines.get(line, "")) for line in LINES]
     tested = f"`{row.tests}`" if row.tests else ""
     return [", ".join(names), *said, row.cost, numbers, page, " ".join(held) or tested]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Without what Markdown would take for its own."""
     code = re.split(r"(`[^`]*`)", text)
     return "".join(part if part.startswith("`") else re.sub(r"([|*_<])", r"\\\1", part) for part in code)
@@ -200,21 +207,75 @@ def _plain(text: str) -> str:
 
 HEAD = """# The field on one page
 
-Every method of the library, written as `python -m docs.tools.the_field` finds it: what its module's docstring says of phi (the task's
-parameters), their prior, the likelihood and the inference; what a meta-step costs for each task, where N are support and M query
-points, K network outputs, C classes, F features, k steps, S members or particles, and *pass* one of the network over all points;
-one measured row of the [benchmarks](../benchmarks/index.md); the page that explains it; and the [case](../project/contract_cases.md) that holds it
-to the contracts of all learners. [How to choose](../start/how_to_choose.md) says when to use which.
+This page has every method of the library, each as the same four choices: what the parameters of a task are (phi), what is believed of
+them before a task has a point (the prior), how outcomes scatter (the likelihood), and how the belief is worked out (the inference).
+[One idea](../concepts/one_idea.md) explains the four, and [How to choose](../start/how_to_choose.md) says when to use which.
+
+*Cost* is that of a training step for each task: N are support points, M query points, K network outputs, C classes, F features, k
+steps, S members or particles, and a *pass* is one of the network over all points. *Measured* is one row of the
+[benchmarks](../benchmarks/index.md). *Tested by* names the [case](../project/contract_cases.md) that holds the method to the contracts of all learners.
+A name leads to the page that explains the method.
 
 """
 COLUMNS = ["method", *LINES, "cost", "numbers", "page", "contract case"]
+FAMILIES = {
+    "learners.closed_form": (
+        "Solved exactly",
+        "Given the shared features, the belief about a task is the solution of a linear system or of a small convex problem.",
+    ),
+    "learners.gradient": (
+        "By gradient steps",
+        "The parameters of a task are found by steps up its log likelihood, or up to the mode of an explicit posterior.",
+    ),
+    "learners.metric": (
+        "By comparison",
+        "For classes: a query is compared with the examples of each class, or with what stands for them.",
+    ),
+    "learners.amortized": (
+        "By one pass of a network",
+        "A network was trained to read a support and to give the answer: [amortised inference](../concepts/amortised_inference.md).",
+    ),
+    "learners.baselines": ("A baseline", "What all of the others should beat."),
+    "wrappers": (
+        "Around a learner",
+        "These change what another learner does: its units, its inference, what its predictions are corrected by.",
+    ),
+    "training": ("Around a training", "This chooses what is trained."),
+}
+"""By where a method is found below `bayesmeta`: a heading, and what its methods have in common."""
+
+
+def family(row: Row) -> str:
+    """The key of `FAMILIES` that a method belongs to."""
+    module = row.values[0].__module__.removeprefix("bayesmeta.")
+    return next(key for key in FAMILIES if module.startswith(f"{key}."))
 
 
 def field() -> str:
-    """The page docs/methods/field.md."""
+    """The page docs/methods/field.md: a table for each family, of four columns."""
     cases = cases_of()
-    rows = [COLUMNS, ["---"] * len(COLUMNS), *(cells(row, cases) for row in ROWS)]
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    parts = [HEAD]
+    for key, (title, words) in FAMILIES.items():
+        parts.append(
+            f"## {title}\n\n{words}\n\n| method | model | inference and cost | measured |\n|---|---|---|---|\n"
+        )
+        parts += [f"| {' | '.join(_four(row, cases))} |\n" for row in ROWS if family(row) == key]
+        parts.append("\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def _four(row: Row, cases: dict[type, list[tuple[str, Case]]]) -> list[str]:
+    """The nine cells of a method in four, which a page has room for."""
+    said = dict(zip(COLUMNS, cells(row, cases), strict=True))
+    names = "<br>".join(f"[**{value.__name__}**](../{row.page})" for value in row.values)
+    api = ", ".join(f"[API][{value.__module__}.{value.__qualname__}]" for value in row.values)
+    model = "<br>".join(f"*{line}* {said[line]}" for line in LINES[:3])
+    return [
+        f"{names}<br>{api}",
+        model,
+        f"{said['inference']}<br>*cost* {said['cost']}",
+        f"{said['numbers']}<br>*tested by* {said['contract case']}",
+    ]
 
 
 CASES_HEAD = """# The contract cases

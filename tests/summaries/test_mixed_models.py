@@ -76,6 +76,29 @@ def fitted(expected: Fit, real_data: Path, standardized: bool) -> tuple[bm.Learn
     return learner, tasks
 
 
+@pytest.mark.parametrize("standardized", [False, True])
+def test_reml_with_a_category_is_that_of_treatment_contrasts(standardized: bool) -> None:
+    """All levels stand beside the constant; statsmodels, as lme4, leaves the first one out."""
+    import statsmodels.formula.api as smf
+
+    frame = bm.tasks.example_table()
+    tasks = bm.TaskDataset.from_frame(
+        frame, task="plant", x=["day"], y="height_cm", covariates=["light_umol", "cultivar"]
+    )
+    covariance = bm.priors.FullCovariance(6, varying=[0, 1])
+    learner: bm.Learner = bm.ALPaCA(bm.Identity(5), covariance=covariance)
+    learner = (bm.Standardized(learner) if standardized else learner).double()
+    assert bm.fit_evidence(learner, tasks, bm.training.RestrictedMaximumLikelihood()).stopped_early
+    formula = "height_cm ~ day + light_umol + C(cultivar)"
+    reference = smf.mixedlm(formula, frame, groups="plant", re_formula="~day").fit(reml=True)
+    found = learner.summary(tasks)
+    assert found.likelihood is not None
+    assert found.likelihood.restricted == pytest.approx(reference.llf, abs=1e-4)
+    effects = found.fixed_effects["estimate"]
+    names = ["Intercept", "day", "light_umol", "C(cultivar)[T.greek]", "C(cultivar)[T.thai]"]
+    np.testing.assert_allclose(effects.to_numpy(), reference.fe_params[names].to_numpy(), rtol=1e-4)
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("expected", FITS, ids=lambda f: f"{f.table}-{'REML' if f.restricted else 'ML'}")
 def test_recorded_fits_to_their_digits(expected: Fit, real_data: Path) -> None:

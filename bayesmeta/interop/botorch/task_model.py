@@ -41,8 +41,9 @@ class TaskModel(Model, FantasizeMixin):
         outputs: positions of the outputs that the model is of; all by default.
 
     Raises:
-        UnsupportedError: the outcomes are labels, or an input is no vector. ShapeError: the tasks do not have this
-            batch shape. DataError: an output that there is not.
+        UnsupportedError: the outcomes are labels, or an input is no vector.
+        ShapeError: the tasks do not have this batch shape.
+        DataError: an output that there is not.
 
     Example:
         >>> import bayesmeta as bm
@@ -106,7 +107,9 @@ class TaskModel(Model, FantasizeMixin):
             outcome_transform: must be None: the learner has seen outcomes as they are.
 
         Raises:
-            UnsupportedError: a transform is given. ShapeError, DataError: points that the learner does not take.
+            UnsupportedError: a transform is given.
+            ShapeError: points that the learner does not take.
+            DataError: points that the learner does not take.
         """
         return TaskModel(*adapted(learner, train_X, train_Y, train_Yvar, input_transform, outcome_transform))
 
@@ -173,7 +176,8 @@ class TaskModel(Model, FantasizeMixin):
 
         Raises:
             UnsupportedError: known noise, for which the learner has no place; a prediction that has no Gaussian parts,
-                or whose f and noise do not separate. ShapeError: X is of other inputs.
+                or whose f and noise do not separate.
+            ShapeError: X is of other inputs.
         """
         found = self.parts(X, observation_noise)
         if output_indices is not None:
@@ -348,7 +352,8 @@ def adapted(
         outcome_transform: must be None.
 
     Raises:
-        UnsupportedError: a transform is given. ShapeError: the points do not fit each other.
+        UnsupportedError: a transform is given.
+        ShapeError: the points do not fit each other.
     """
     for name, transform in (("input_transform", input_transform), ("outcome_transform", outcome_transform)):
         if transform is not None:

@@ -53,8 +53,8 @@ def export(learner: Learner, folder: str | Path, forms: Sequence[Form] = (TorchP
 
     Raises:
         UnsupportedError: the learner cannot be recorded for any number of points (learners that adapt by gradients, or
-            that read their classes off the support), or a form does not know its operations. DataError: the folder
-            cannot be written, or holds other files.
+            that read their classes off the support), or a form does not know its operations.
+        DataError: the folder cannot be written, or holds other files.
 
     Example:
         >>> import tempfile

@@ -158,7 +158,8 @@ def prior_predictive(
         By site: "y" `S B N *c` (also at padding), phi `S B *shape`, theta `S *shape`.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, or no draws.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: an unknown name, or no draws.
 
     Example:
         >>> import bayesmeta as bm

@@ -48,7 +48,8 @@ def program(learner: ExplicitLearner, hyperprior: Mapping[str, Distribution] | H
 
     Raises:
         UnsupportedError: no explicit prior and likelihood, or (when run) a prior over several tensors that is not known
-            here (`phi_distributions.register` it). DataError: a name that the learner does not have.
+            here (`phi_distributions.register` it).
+        DataError: a name that the learner does not have.
 
     Example:
         >>> import bayesmeta as bm

@@ -151,7 +151,8 @@ def hyper_nuts(
         seed: of the randomness.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, or no names.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: an unknown name, or no names.
 
     Example:
         >>> import bayesmeta as bm

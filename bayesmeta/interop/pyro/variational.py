@@ -94,7 +94,8 @@ def svi(
         seed: of the randomness.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: numbers out of range.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: numbers out of range.
         InferenceError: a bound that is not finite.
 
     Example:
@@ -158,8 +159,9 @@ def hyper_svi(
         seed: of the randomness.
 
     Raises:
-        UnsupportedError: the learner has no explicit prior and likelihood. DataError: an unknown name, no names, or
-            numbers out of range. InferenceError: a bound that is not finite.
+        UnsupportedError: the learner has no explicit prior and likelihood.
+        DataError: an unknown name, no names, or numbers out of range.
+        InferenceError: a bound that is not finite.
 
     Example:
         >>> import bayesmeta as bm

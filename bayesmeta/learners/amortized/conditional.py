@@ -43,8 +43,8 @@ class ConditionalNeuralProcess(ReadingLearner):
         decoder: is given the features of a query, what is read, and log(1 + N). Any modules will do in their place.
 
     Raises:
-        UnsupportedError: features that are no `Network`, or depend on the other points of a task. DataError: sizes that
-            are not positive.
+        UnsupportedError: features that are no `Network`, or depend on the other points of a task.
+        DataError: sizes that are not positive.
 
     Example:
         >>> import bayesmeta as bm

@@ -69,7 +69,8 @@ class ConvCNP(AmortizedLearner):
         reach: how far away, in units of x, a support point can be that tells of a query.
 
     Raises:
-        DataError: sizes that are not positive, an even kernel. UnsupportedError: a head that is none.
+        DataError: sizes that are not positive, an even kernel.
+        UnsupportedError: a head that is none.
 
     Example:
         >>> import bayesmeta as bm

@@ -49,8 +49,8 @@ class LatentNeuralProcess(LatentLearner):
         decoder: is given the features of a query, z, and what the path reads. Any modules will do in their place.
 
     Raises:
-        UnsupportedError: features that are no `Network`, or depend on the other points of a task. DataError: sizes that
-            are not positive.
+        UnsupportedError: features that are no `Network`, or depend on the other points of a task.
+        DataError: sizes that are not positive.
 
     Example:
         >>> import bayesmeta as bm

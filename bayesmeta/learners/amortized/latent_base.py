@@ -46,7 +46,8 @@ class LatentLearner(ReadingLearner):
         num_draws: S.
 
     Raises:
-        DataError: no draws. UnsupportedError: a reader that has no z, and as for `ReadingLearner`.
+        DataError: no draws.
+        UnsupportedError: a reader that has no z, and as for `ReadingLearner`.
     """
 
     base: Tensor

@@ -181,7 +181,8 @@ class MetaNetworks(AmortizedLearner):
 
     Raises:
         UnsupportedError: features that are no `Network`, or depend on the other points of a task; a head that is no
-            `OutputHead`, or one whose classes share all weights. DataError: sizes that are not positive.
+            `OutputHead`, or one whose classes share all weights.
+        DataError: sizes that are not positive.
 
     Example:
         >>> import bayesmeta as bm

@@ -74,8 +74,8 @@ class TransformerNeuralProcess(AmortizedLearner):
         relative: how points are compared by their distance; by default they are not, and h(x) is a part of each token.
 
     Raises:
-        DataError: no layers or more than 100, or a number of heads that does not divide d. UnsupportedError: a head
-            that is no `OutputHead`.
+        DataError: no layers or more than 100, or a number of heads that does not divide d.
+        UnsupportedError: a head that is no `OutputHead`.
 
     Example:
         >>> import bayesmeta as bm

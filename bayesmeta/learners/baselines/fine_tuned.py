@@ -111,9 +111,10 @@ class FineTuned(ExplicitWeightLearner):
 
     Raises:
         UnsupportedError: a network with layers that cannot be adapted; base classes with a likelihood that is not
-            `Categorical`, or with a `WholeNetwork`. ShapeError: outputs that contradict. DataError: a precision that is
-            not positive, a prefix that no name has, fewer than two base classes, a new output layer that does not
-            adapt; in training a label that is none of the base classes.
+            `Categorical`, or with a `WholeNetwork`.
+        ShapeError: outputs that contradict.
+        DataError: a precision that is not positive, a prefix that no name has, fewer than two base classes, a new
+            output layer that does not adapt; in training a label that is none of the base classes.
 
     Example:
         >>> import bayesmeta as bm

@@ -23,13 +23,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.errors import InferenceError, ShapeError, UnsupportedError
+from bayesmeta.errors import ShapeError, UnsupportedError
 from bayesmeta.inference import linear_gaussian
 from bayesmeta.learner import LinearMixedModel, MixedModelParts
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta, log_jacobian, noise_root
 from bayesmeta.learners.closed_form.mixed_model_summary import MixedModelDescription
-from bayesmeta.linalg import spanning_basis
+from bayesmeta.linalg import log_volume, spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
 from bayesmeta.noise import Noise
@@ -107,13 +107,17 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """log ∫ Π_t p(y_t | x_t, theta) dK_0, in nats: K_0 under a flat hyperprior (REML, Patterson & Thompson 1971).
 
+        Features that are sums of those before them, as the last level of a category is beside the constant, change
+        nothing: the integral is over the weights of the others, as lme4 drops such columns.
+
         Raises:
-            InferenceError: the features of all tasks together do not determine K_0.
+            InferenceError: a feature is so nearly a sum of others that this cannot be told.
             UnsupportedError: tasks have scales.
         """
         self._require_gaussian()
         groups, theta = [self.conform(each) for each in data], self.theta()
-        basis, location, precision = self._least_squares(groups)
+        basis, precision, moment = self._normal_equations(groups)
+        location = self._location(basis, precision, moment)
         output_covariance = theta.output_covariance
         log_evidence = partial(linear_gaussian.log_evidence, output_covariance=output_covariance)
         there = replace(theta, location=location)
@@ -121,9 +125,9 @@ class ALPaCA(LinearLearner, LinearMixedModel):
         profile = (
             profile - torch.stack([log_jacobian(each, output_covariance, theta.noise).sum() for each in groups]).sum()
         )
-        size_f, size_c = location.shape
+        size_f, size_c = basis.shape[1], location.shape[1]
         # vec K_0 has precision (Σ_t Xᵀ S⁻¹ X) ⊗ Σ⁻¹, and K_0 = B K'
-        determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
+        determinant = size_c * (torch.logdet(precision) - 2.0 * log_volume(self._design(groups), basis))
         determinant = determinant - size_f * torch.logdet(output_covariance)
         return profile - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
@@ -131,12 +135,13 @@ class ALPaCA(LinearLearner, LinearMixedModel):
     def maximise_location(self, *data: Data) -> None:
         """Set K_0 to its generalised-least-squares estimate given V, where the evidence is largest over K_0.
 
+        Where the features do not determine K_0 (the levels of a category and a constant, say), the smallest one is set.
+
         Raises:
-            InferenceError: the features of all tasks together do not determine K_0.
             UnsupportedError: tasks have scales.
         """
         self._require_gaussian()
-        self.prior.location.copy_(self._least_squares([self.conform(each) for each in data])[1])
+        self.prior.location.copy_(self._location(*self._normal_equations([self.conform(each) for each in data])))
 
     @torch.no_grad()
     def maximise_exactly(self, *data: Data) -> None:
@@ -208,16 +213,10 @@ class ALPaCA(LinearLearner, LinearMixedModel):
             noise=self.prior.noise,
         )
 
-    def _least_squares(self, groups: list[Data]) -> tuple[Tensor, Tensor, Tensor]:
-        """B, K_0 = B K' by generalised least squares, and the precision of K': unique, or an error."""
-        basis, precision, moment = self._normal_equations(groups)
-        if basis.shape[1] < basis.shape[0]:
-            raise InferenceError(
-                "expected features that determine the prior mean, got a singular design over all tasks: "
-                "a feature is constant, repeated or a sum of others (all levels of a category sum to the constant). "
-                "Leave it out, or use MaximumLikelihood, which does without"
-            )
-        return basis, self._location(basis, precision, moment), precision
+    def _design(self, groups: list[Data]) -> Tensor:
+        """The features of all points."""
+        theta = self.theta()
+        return torch.cat([theta.design(each.x)[each.mask].detach() for each in groups])
 
     def _location(self, basis: Tensor, precision: Tensor, moment: Tensor) -> Tensor:
         return basis @ torch.linalg.solve(precision, moment)

@@ -63,7 +63,8 @@ class HierarchicalProcess(Growing, ProcessLearner):
     Raises:
         ShapeError: a kernel on another number of features, a mean of other inputs, or noise over other outputs.
         UnsupportedError: features or a mean that are not a `Network`, or not of each point on its own; something that
-            is not a kernel of single points. DataError: fewer than no exact rows, or no inducing points.
+            is not a kernel of single points.
+        DataError: fewer than no exact rows, or no inducing points.
 
     Example:
         >>> import bayesmeta as bm

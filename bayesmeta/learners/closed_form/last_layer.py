@@ -41,7 +41,8 @@ class LastLayerRegression(ExplicitLearner):
             beside W.
 
     Raises:
-        ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`.
+        ShapeError: `noise` does not have C outputs.
+        UnsupportedError: the features are not a `Network`.
 
     Example:
         >>> import bayesmeta as bm

@@ -25,14 +25,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from bayesmeta.data import Data
-from bayesmeta.errors import DataError, InferenceError, ShapeError, UnsupportedError
+from bayesmeta.errors import DataError, ShapeError, UnsupportedError
 from bayesmeta.inference.shared_effects import Blocks, SharedRows, Sums, sums
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
 from bayesmeta.learners.closed_form.linear_posterior import LinearTheta
 from bayesmeta.learners.closed_form.mixed_model_summary import MixedModelDescription
 from bayesmeta.learners.closed_form.scale import require_even
-from bayesmeta.linalg import cholesky, logdet, spanning_basis
+from bayesmeta.linalg import cholesky, log_volume, logdet, spanning_basis
 from bayesmeta.networks.level_features import LevelFeatures
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.requirements import require_network
@@ -147,20 +147,17 @@ class MixedEffects(LinearLearner, LinearMixedModel):
     def restricted_log_evidence(self, *data: Data) -> Float[Tensor, ""]:
         """log ∫ p(y | x, theta) dK_0 of all tasks together, in nats: K_0 under a flat hyperprior (REML).
 
+        Features that are sums of those before them change nothing: the integral is over the weights of the others.
+
         Raises:
-            InferenceError: the features of all tasks together do not determine K_0.
+            InferenceError: a feature is so nearly a sum of others that this cannot be told.
         """
         groups = [self.conform(each) for each in data]
         basis = self._basis(groups)
-        if basis.shape[1] < basis.shape[0]:
-            raise InferenceError(
-                "expected features that determine the prior mean, got a singular design over all tasks: a feature is "
-                "constant, repeated or a sum of others. Leave it out, or use MaximumLikelihood, which does without"
-            )
         location, precision = self._least_squares(groups, basis)
-        size_f, size_c = location.shape
+        size_f, size_c = basis.shape[1], location.shape[1]
         noise = self.prior.noise.covariance().double()
-        determinant = size_c * (torch.logdet(precision) - 2.0 * torch.linalg.slogdet(basis).logabsdet)
+        determinant = size_c * (torch.logdet(precision) - 2.0 * log_volume(self._all_rows(groups), basis))
         determinant = determinant - size_f * torch.logdet(noise)
         return self._evidence(groups, location) - 0.5 * determinant + 0.5 * size_f * size_c * math.log(2.0 * math.pi)
 
@@ -329,7 +326,11 @@ class MixedEffects(LinearLearner, LinearMixedModel):
 
     def _basis(self, groups: list[Data]) -> Float[Tensor, "F R"]:
         """B, where K_0 = B K': wherever the origin of the inputs is, the equations of K' are well conditioned."""
-        return spanning_basis(torch.cat([self._design(each)[each.mask].detach() for each in groups]))
+        return spanning_basis(self._all_rows(groups))
+
+    def _all_rows(self, groups: list[Data]) -> Float[Tensor, "P F"]:
+        """The features of all points."""
+        return torch.cat([self._design(each)[each.mask].detach() for each in groups])
 
     def _normal_equations(self, groups: list[Data], basis: Tensor) -> tuple[Sums, Blocks]:
         """What all tasks say of the shared effects, of K', and of the outcomes."""

@@ -11,7 +11,7 @@ from bayesmeta.description import written
 from bayesmeta.errors import InferenceError, UnsupportedError
 from bayesmeta.learner import LinearMixedModel
 from bayesmeta.learners.closed_form.last_layer import LinearLearner
-from bayesmeta.linalg import root_mean_squares, spanning_basis
+from bayesmeta.linalg import independent_columns, root_mean_squares, spanning_basis
 from bayesmeta.networks.network import Network
 from bayesmeta.networks.terms import Terms
 from bayesmeta.noise import HeteroscedasticNoise, Noise, Positive
@@ -163,10 +163,11 @@ class MixedModelDescription:
         total = float(self.learner.joint_evidence(*self.data)) - points * volume
         restricted = None
         try:
-            if self._rank() < len(self.terms.names):  # flat in which of the effects, would have to be said
+            if self.design is None or self._rank() < len(self.fixed.names):  # flat in which effects, is not clear
                 raise UnsupportedError("expected fixed effects that the inputs determine")
-            # flat in the user's fixed effects M K_0 s, and not in K_0
-            jacobian = len(self.terms.names) * volume + outcomes * float(torch.linalg.slogdet(self.terms.matrix)[1])
+            # flat in the user's fixed effects M K_0 s, and not in K_0, of which some may be zero
+            matrix = self.fixed.matrix[:, independent_columns(self.design, self._rank())]
+            jacobian = len(self.fixed.names) * volume + outcomes * float(torch.linalg.slogdet(matrix)[1])
             restricted = float(self.model.restricted_log_evidence(*self.data)) - points * volume + jacobian
         except (UnsupportedError, InferenceError):
             pass

@@ -63,8 +63,9 @@ class MixtureALPaCA(LastLayerRegression):
             of all tasks.
 
     Raises:
-        DataError: no components. ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a
-            `Network`.
+        DataError: no components.
+        ShapeError: `noise` does not have C outputs.
+        UnsupportedError: the features are not a `Network`.
 
     Example:
         >>> import bayesmeta as bm

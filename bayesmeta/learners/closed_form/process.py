@@ -92,8 +92,8 @@ class ProcessLearner(Learner):
         scale: p(λ), where every task has a scale of its own; None for one scale of all tasks.
 
     Raises:
-        ShapeError: a mean of other inputs, or noise over other outputs. UnsupportedError: features or a mean that are
-            not a `Network`, or not of each point on its own.
+        ShapeError: a mean of other inputs, or noise over other outputs.
+        UnsupportedError: features or a mean that are not a `Network`, or not of each point on its own.
     """
 
     def __init__(

@@ -39,8 +39,9 @@ class R2D2Regressor(LinearLearner):
         scale: p(λ), where every task has a scale of its own: `TaskScale()`. None for one scale of all tasks.
 
     Raises:
-        ShapeError: `noise` does not have C outputs. UnsupportedError: the features are not a `Network`. DataError: a
-            ridge out of bounds.
+        ShapeError: `noise` does not have C outputs.
+        UnsupportedError: the features are not a `Network`.
+        DataError: a ridge out of bounds.
 
     Example:
         >>> import bayesmeta as bm

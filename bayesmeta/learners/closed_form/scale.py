@@ -93,7 +93,8 @@ def noise_over(num_outputs: int, noise: Noise | None, scale: TaskScale | None) -
     """The observation noise of a learner: the one that is given, or a variance for each output.
 
     Raises:
-        ShapeError: it is over other outputs. UnsupportedError: it depends on x, and tasks have scales.
+        ShapeError: it is over other outputs.
+        UnsupportedError: it depends on x, and tasks have scales.
     """
     noise = DiagonalNoise(num_outputs) if noise is None else noise
     if noise.num_outputs != num_outputs:

@@ -40,7 +40,8 @@ class AlphaMAML(AscentLearner):
         adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: no steps, a rate out of range, a prefix that no name has.
 
     Example:

@@ -142,8 +142,9 @@ class GradientLearner(LinearizableLearner):
         """`data` in the learner's precision and on its device.
 
         Raises:
-            ShapeError: the data do not have the learner's inputs or outputs. DataError: labels for numbers, or numbers
-                for labels; tasks of different sizes, where the network takes statistics over the points of a task.
+            ShapeError: the data do not have the learner's inputs or outputs.
+            DataError: labels for numbers, or numbers for labels; tasks of different sizes, where the network takes
+                statistics over the points of a task.
         """
         data = super().conform(data)
         if not self.network.pointwise and not torch.compiler.is_compiling() and not bool(data.mask.all()):
@@ -347,7 +348,8 @@ class WeightLearner(GradientLearner):
         adapted: the names of the parameters that adapt, in full.
 
     Raises:
-        UnsupportedError, ShapeError: as for `GradientLearner`.
+        UnsupportedError: not a `Network`, or one with layers that do not work with stacked weights; they are named.
+        ShapeError: outputs that contradict.
         DataError: a prefix that no name has.
 
     Example:

@@ -53,7 +53,8 @@ class BMAML(ExplicitWeightLearner):
         adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: no particles, no steps, a rate or precision out of range, a prefix that no name has.
 
     Example:

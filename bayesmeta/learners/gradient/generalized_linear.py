@@ -328,7 +328,8 @@ class AdaptiveQuadrature(Approximation):
         nodes: along each effect.
 
     Raises:
-        DataError: fewer than two nodes. UnsupportedError (when adapting): another learner, or too many effects.
+        DataError: fewer than two nodes.
+        UnsupportedError: when adapting, another learner, or too many effects.
 
     Example:
         >>> import bayesmeta as bm

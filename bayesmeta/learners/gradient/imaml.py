@@ -54,7 +54,8 @@ class IMAML(ExplicitWeightLearner):
         adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: a precision out of range, a prefix that no name has.
 
     Example:

@@ -38,7 +38,8 @@ class MAML(AscentLearner):
         adapted: name prefixes of the parameters that adapt; all by default (`["output"]` is ANIL).
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: no steps, a step size out of range, a prefix that no name has.
 
     Example:

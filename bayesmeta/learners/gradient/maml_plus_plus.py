@@ -53,7 +53,8 @@ class MAMLPlusPlus(AscentLearner):
         adapted: name prefixes of the parameters that adapt; by default all but the normalisation's.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: no steps, a step size or share out of range, a prefix that no name has.
 
     Example:

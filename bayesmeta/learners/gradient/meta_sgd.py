@@ -37,7 +37,8 @@ class MetaSGD(AscentLearner):
         adapted: name prefixes of the parameters that adapt; all by default.
 
     Raises:
-        UnsupportedError: a network with layers that cannot be adapted. ShapeError: outputs that contradict.
+        UnsupportedError: a network with layers that cannot be adapted.
+        ShapeError: outputs that contradict.
         DataError: no steps, a step size out of range, a prefix that no name has.
 
     Example:

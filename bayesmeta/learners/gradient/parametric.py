@@ -77,8 +77,8 @@ class Parametric(RandomEffects):
 
     Raises:
         DataError: parameters that are not the formula's, none that differs between tasks, a covariance over others, a
-            function that fails, mixes tasks or has no derivative. ShapeError: it returns another shape, or another
-            number of outputs than the likelihood needs.
+            function that fails, mixes tasks or has no derivative.
+        ShapeError: it returns another shape, or another number of outputs than the likelihood needs.
 
     Example:
         >>> import bayesmeta as bm

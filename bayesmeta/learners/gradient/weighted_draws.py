@@ -49,7 +49,8 @@ class WeightedDraws(Approximation):
         num_draws: S, a multiple of 4 at best; a power of 2 spreads them most evenly.
 
     Raises:
-        DataError: no draws. UnsupportedError (when adapting): a learner with another prior.
+        DataError: no draws.
+        UnsupportedError: when adapting, a learner with another prior.
 
     Example:
         >>> import bayesmeta as bm

@@ -67,7 +67,10 @@ class DensityLearner(MetricLearner):
         power: starting a; 1 believes the densities as they are.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task; a head that is
+            no `Head`, or, when it predicts, one whose scores are not in nats.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes, or a power out of bounds.
 
     Example:
         >>> import bayesmeta as bm

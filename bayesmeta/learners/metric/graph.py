@@ -22,6 +22,20 @@ from bayesmeta.learners.metric.base import MetricLearner
 class GraphNetwork(MetricLearner):
     """Classification by learned messages between the examples and a query; it starts as a matching network.
 
+    theta is the weights of the features and of the head's blocks, and the class frequencies. Costs grow with the square
+    of the examples, for each query.
+
+    Args:
+        features: a network with `num_outputs` = F features of each point on its own.
+        num_classes: C, or None for the classes of each task's support.
+        head: `GraphHead(F)` by default; give one for another number of blocks, or other sizes.
+
+    Raises:
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes.
+        InferenceError: when adapting, too many examples for a matrix between them.
+
     Example:
         >>> import bayesmeta as bm
         >>> learner = bm.GraphNetwork(bm.Identity(1), head=bm.heads.GraphHead(2, blocks=2, width=8))

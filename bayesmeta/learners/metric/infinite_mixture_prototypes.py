@@ -27,6 +27,21 @@ from bayesmeta.learners.metric.base import DensityLearner
 class InfiniteMixturePrototypes(DensityLearner):
     """Classification by class mixtures, for classes that are not one cluster: an alphabet, a genus, a file type.
 
+    theta is the weights of the features, the location m0, the variances of cluster means and of points within a cluster
+    (`head.location`, `head.prior_variance`, `head.noise`), the power a (`power`) and the class frequencies.
+
+    Args:
+        features: a network with `num_outputs` = F features of each point on its own.
+        num_classes: C, or None for the classes of each task's support.
+        head: `ClusterHead(F)` by default; give one for other starting values, or to choose when clusters are born.
+        power: starting a; 1 is exact where features are Gaussian and independent.
+
+    Raises:
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes, or a power out of bounds.
+        InferenceError: when adapting, too many examples for a matrix between them.
+
     Example:
         >>> import bayesmeta as bm
         >>> support = bm.Data.from_labels([-9.0, 9.0, 0.0], [0, 0, 1])  # class 0 is on both sides of class 1

@@ -37,7 +37,9 @@ class Matching(MetricLearner):
             `bm.heads.SetAttention(F)` (it does not).
 
     Raises:
-        UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a context for another number of features.
+        DataError: fewer than two classes.
 
     Example:
         >>> import bayesmeta as bm

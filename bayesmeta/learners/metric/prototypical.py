@@ -37,7 +37,9 @@ class Prototypical(DensityLearner):
         power: starting a; 1 is exact where features are Gaussian and independent.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: a power out of bounds.
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes, or a power out of bounds.
 
     Example:
         >>> import bayesmeta as bm

@@ -30,7 +30,9 @@ class Relation(MetricLearner):
             takes them as a vector.
 
     Raises:
-        UnsupportedError, ShapeError, DataError: as `FeatureClassifier`.
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a `map_shape` of another number of features.
+        DataError: fewer than two classes, or a `map_shape` that is not three positive sizes.
 
     Example:
         >>> import bayesmeta as bm

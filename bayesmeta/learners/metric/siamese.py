@@ -40,8 +40,9 @@ class Siamese(MetricLearner):
         head: `PairHead(F)` by default.
 
     Raises:
-        UnsupportedError, ShapeError: as `FeatureClassifier`. DataError: fewer than two classes, or a head that is not a
-            `PairHead`.
+        UnsupportedError: features that are no `Network`, or that depend on the other points of a task.
+        ShapeError: a head for another number of features.
+        DataError: fewer than two classes, or a head that is not a `PairHead`.
 
     Example:
         >>> import bayesmeta as bm

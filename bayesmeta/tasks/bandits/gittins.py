@@ -153,7 +153,8 @@ class Gittins(Policy):
             steps: how many all bandits have, or each.
 
         Raises:
-            DataError: no steps, or more than 1000. ShapeError: steps of another number of bandits.
+            DataError: no steps, or more than 1000.
+            ShapeError: steps of another number of bandits.
         """
         num_bandits = whole(num_bandits, "num_bandits", least=1)
         given = list(steps) if isinstance(steps, Sequence) else [steps] * num_bandits

@@ -74,7 +74,8 @@ class Thompson(Policy):
         """The best arm of each bandit under a draw of its phi.
 
         Raises:
-            ShapeError: options of other bandits. UnsupportedError: the posterior has no draws.
+            ShapeError: options of other bandits.
+            UnsupportedError: the posterior has no draws.
         """
         return drawn_rewards(self.posterior, options, generator).argmax(-1)
 
@@ -103,7 +104,9 @@ def drawn_rewards(
         generator: of the draw; torch's global one when None.
 
     Raises:
-        UnsupportedError: none of them. DataError: several outputs, or more than two classes. ShapeError: as `predict`.
+        UnsupportedError: none of them.
+        DataError: several outputs, or more than two classes.
+        ShapeError: as `predict`.
 
     Example:
         >>> import bayesmeta as bm

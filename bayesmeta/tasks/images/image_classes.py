@@ -99,7 +99,8 @@ class ImageClasses:
             makers: `n`, the name of who made each image.
 
         Raises:
-            ShapeError: lengths differ. DataError: pixels out of range, a class in two groups, no images.
+            ShapeError: lengths differ.
+            DataError: pixels out of range, a class in two groups, no images.
         """
         pixels = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels
@@ -249,7 +250,8 @@ class ImageClasses:
 
         Raises:
             DataError: nothing to join, a class name that occurs twice, some with groups and some without, pixels of
-                different types. ShapeError: images of different sizes.
+                different types.
+            ShapeError: images of different sizes.
         """
         if not parts:
             raise DataError("expected at least one source of images, got none")

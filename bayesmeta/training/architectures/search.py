@@ -149,8 +149,9 @@ class ArchitectureSearch(InShort):
             progress: show a line for each trial.
 
         Raises:
-            DataError: a file of another search. InferenceError: no architecture can be trained. KeyboardInterrupt: also
-                of SIGTERM where trials are kept, once the state is written.
+            DataError: a file of another search.
+            InferenceError: no architecture can be trained.
+            KeyboardInterrupt: also of SIGTERM where trials are kept, once the state is written.
         """
         path = None if trials is None else Path(trials)
         if path is not None:

@@ -220,7 +220,8 @@ class ConvSpace(Space):
         kernels: odd heights and widths of the convolutions.
 
     Raises:
-        DataError: what `Space` and `ConvNet` raise. ShapeError: an `x_shape` that is not three positive sizes.
+        DataError: what `Space` and `ConvNet` raise.
+        ShapeError: an `x_shape` that is not three positive sizes.
 
     Example:
         >>> space = ConvSpace((1, 14, 14), blocks=(1, 2), channels=(16, 32), kernels=(3,))

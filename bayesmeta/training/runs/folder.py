@@ -390,8 +390,8 @@ def keeping(
         follow: whether the learner's theta is the folder's model at every state.
 
     Raises:
-        DataError: arguments out of range, a folder that cannot be written. UnsupportedError: a learner that cannot be
-            described.
+        DataError: arguments out of range, a folder that cannot be written.
+        UnsupportedError: a learner that cannot be described.
     """
     every = whole(every, "every", 1)
     if resume not in ("auto", "never", None):

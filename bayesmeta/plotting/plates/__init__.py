@@ -1,0 +1,1 @@
+"""Plate diagrams: what a learner believes, as a picture of its variables."""
