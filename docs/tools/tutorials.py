@@ -243,9 +243,10 @@ def notebook(name: str) -> str:
 
 
 def gallery() -> str:
-    """A card for each tutorial: its first figure, its title, its first sentence."""
+    """A card for each tutorial, in the order of the navigation: its first figure, its title, its first sentence."""
     made = []
-    for name in names():
+    order = re.findall(r"tutorials/(\w+)\.md", (FOLDER.parent.parent / "mkdocs.yml").read_text())
+    for name in sorted(names(), key=lambda each: order.index(each) if each in order else len(order)):
         parts = shown_cells(name)
         title, _, rest = parts[0].text.partition("\n")
         first = re.split(r"(?<=[.?!])\s", " ".join(rest.split()))[0]

@@ -81,11 +81,11 @@ for ax, (name, evaluation) in zip(axes, judged.items(), strict=True):
 
 # %%
 # alt: PIT histograms of the narrow learner at 0, 2 and 10 shots, and of the good one at 2. The narrow learner's have walls at both ends, which shrink with shots, and the good one's is level.
-figure, axes = plt.subplots(1, 4, figsize=(7.0, 2.5), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(7.0, 2.5), layout="constrained")
 for ax, (name, shot) in zip(axes, [("narrow", 0), ("narrow", 2), ("narrow", 10), ("good", 2)], strict=True):
     bm.plotting.pit_histogram(judged[name], shots=shot, ax=ax)
     ax.set_title(f"{name}, {shot} shots", fontsize=10)
-    ax.set_xlabel("F(y)")
+    ax.set(xlabel="F(y)", ylabel="")
     if ax.get_legend() is not None:
         ax.get_legend().remove()
 

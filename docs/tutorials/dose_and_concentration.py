@@ -32,9 +32,8 @@ DRAWS = 4_000  # smoke: 50
 # $$
 # c(t) = \frac{\text{dose} \cdot k_a}{V (k_a - k_e)} \left( e^{-k_e t} - e^{-k_a t} \right), \qquad k_e = \frac{Cl}{V},
 # $$
-#
-# with $t$ the hours after the dose (mg), $c$ the concentration (mg/L), $k_a$ the rate of absorption (1/h), $V$ the
-# volume in which the drug spreads (L), and $Cl$ the **clearance** (L/h): how much blood is freed of the drug in an
+# with the dose in mg, $t$ the hours after it, $c$ the concentration (mg/L), $k_a$ the rate of absorption (1/h), $V$
+# the volume in which the drug spreads (L), and $Cl$ the **clearance** (L/h): how much blood is freed of the drug in an
 # hour. The clearance decides how much drug a patient can take.
 #
 # We simulate thirty patients, so that the truth is known. They have between two and nine samples at unequal times. The
@@ -163,7 +162,7 @@ figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", 
 # and any function of them has a posterior, too: the half-life is $\ln 2 \cdot V / Cl$.
 
 # %%
-# alt: Posterior densities of the clearance in litres per hour after no, one and two samples, as steps. The density moves to the right and narrows with each sample, and the truth of 5.2 lies within the last one.
+# alt: Posterior densities of the clearance in litres per hour after no, one and two samples, as steps. One sample hardly changes the density, the second moves it to the right and narrows it around the truth of 5.2.
 rows = {}
 figure, ax = plt.subplots(figsize=(5.6, 2.8), layout="constrained")
 for count, colour in enumerate(["#56B4E9", "#E69F00", "#0072B2"]):
@@ -183,6 +182,10 @@ ax.legend(frameon=False)
 pd.DataFrame(rows).T.round(2)
 
 # %% [markdown]
+# The first sample leaves the clearance where it was for patients in general. The second moves the median from 3.1 to
+# 5.4 L/h, and leaves a 90 % interval from 4.5 to 6.3 that holds the truth. So *when* a sample is taken decides what it
+# tells.
+#
 # ## Choosing the next dose
 #
 # The second dose is due 24 hours after the first. Twelve hours after it, the concentration should lie between 1.5 and

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Judging a posterior: NUTS, simulation-based calibration, ArviZ
 #
-# Is the posterior that a learner gives *the* posterior? One task is compared with the exact answer and with NUTS, then
-# a thousand simulated tasks are ranked, and a wrong posterior shows its face.
+# One task is compared with the exact answer and with NUTS, two thousand simulated tasks are ranked, and wrong
+# posteriors show their faces.
 #
 # A learner gives p(parameters of a task | its data): the **posterior**. For most models that is an approximation.
 # Whether the *model* is right is asked of real outcomes ([calibration](calibration.md)). Whether the *inference* is
@@ -150,7 +150,7 @@ ax.set(xlabel="draw", ylabel="level of oak, b")
 ax.legend(frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.5, 1.2), fontsize=9)
 
 # %% [markdown]
-# ## A thousand tasks: simulation-based calibration
+# ## Two thousand tasks: simulation-based calibration
 #
 # One task is one task. *Simulation-based calibration* (SBC) asks of many: draw a level from the prior, simulate pupils
 # from it, adapt, and look at which place the true level has among draws of the posterior. If the posterior is right,

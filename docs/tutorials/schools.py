@@ -141,13 +141,13 @@ pd.concat({name: each.table() for name, each in judged.items()})[["nll", "accura
 # %% [markdown]
 # `nll` is minus the logarithm of the probability that was given to what came (lower is better). The expected
 # calibration error `ece` compares stated probabilities with shares, and `ece_noise` is how large it would be by
-# chance. At no known pupil nothing can be better than `pooled`. With ten known pupils the mixed model knows the school
-# better than `alone`, which has to learn everything from these ten, and than `pooled`, which cannot learn from them at
-# all. Its probabilities are calibrated at every number of known pupils to about the noise. (`alone` is calibrated at
-# none: it says one half of everybody before it has seen a pupil.)
+# chance. With no known pupil there is nothing to tell schools apart by, and `pooled` does as well. With ten known
+# pupils the mixed model knows the school better than `alone`, which has to learn everything from these ten, and than
+# `pooled`, which cannot learn from them at all. Its probabilities are calibrated at every number of known pupils to
+# about the noise. (`alone` is calibrated at none: it says one half of everybody before it has seen a pupil.)
 
 # %%
-# alt: Reliability diagram of the mixed model at 0, 3 and 10 known pupils: observed shares against stated probabilities lie near the diagonal.
+# alt: Reliability diagram of the mixed model at 0, 3 and 10 known pupils: shares of right answers against the confidence of the answer lie near the diagonal.
 bm.plotting.reliability_diagram(judged["partial pooling"])
 
 # %% [markdown]
@@ -191,7 +191,7 @@ pd.concat({name: each.table() for name, each in judged_counts.items()})[columns]
 
 # %%
 # alt: Two histograms of the probability integral transform with ten known pupils. Poisson's has walls at both ends far above the band of a right model, the negative binomial's stays near the band.
-figure, axes = plt.subplots(1, 2, figsize=(7.0, 2.9), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7.0, 2.9), layout="constrained")
 for ax, (name, evaluation) in zip(axes, judged_counts.items(), strict=True):
     bm.plotting.pit_histogram(evaluation, shots=10, ax=ax)
     ax.set_title(name)
