@@ -31,7 +31,6 @@ UNFINISHED = {
     "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
-    "methods/conv_cnp.md",
     "methods/transformer_neural_process.md",
     "methods/snail.md",
     "methods/mann.md",
