@@ -24,7 +24,6 @@ NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 UNFINISHED = {
     "methods/architecture_search.md",
     "methods/llama.md",
-    "methods/graph.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
     "methods/transformer_neural_process.md",
