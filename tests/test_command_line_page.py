@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 
 from docs.tools import the_command_line
+from tests import blocks
 
 ROOT = the_command_line.DOCS.parent
 COMMANDS = the_command_line.commands()
+FENCED = re.compile(r"^( *)```([a-z]*)[^\n]*\n(.*?)^\1```$", flags=re.M | re.S)
 SHOWN = [
-    (page, line)
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    for block in re.findall(r"^```(?:sh|console|bash)?\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+    (page, line.strip())
+    for page in blocks.pages(ROOT)
+    for _, kind, block in FENCED.findall(page.read_text())
+    if kind in ("", "sh", "console", "bash")
     for line in block.replace("\\\n", " ").splitlines()
-    if re.match(r"(\$ )?bayesmeta [a-z]", line)
+    if re.match(r" *(\$ )?bayesmeta [a-z]", line)
 ]
 
 

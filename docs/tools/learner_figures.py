@@ -390,7 +390,7 @@ FIGURES: dict[str, Row] = {
         lambda: bm.IMAML(mlp(), precision=100.0, prior=bm.priors.FactoredGaussian, solver=bm.inference.GaussNewton(2)),
         500,
     ),
-    "llama": waves(lambda: bm.LLAMA(mlp(16, 16), precision=10.0), 150, batch_size=8),
+    "llama": waves(lambda: bm.LLAMA(mlp(16, 16), precision=10.0), 60, batch_size=4, lr=1e-2),
     "cavia": waves(lambda: bm.CAVIA(mlp(), num_context=4, steps=2), 1200),
     "bmaml": waves(lambda: bm.BMAML(mlp(20, 20), num_particles=5, steps=3, lr=0.05), 600),
     "fine_tuned": waves(lambda: bm.FineTuned(mlp(), solver=bm.inference.GradientSteps(10, lr=0.02)), 1500),
