@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from docs.tools import concept_figures
+import bayesmeta as bm
+from docs.tools import concept_figures, pulls_of_losses
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -30,3 +32,13 @@ def test_the_orchard_has_the_numbers_of_its_page() -> None:
         said = re.search(rf"^{re.escape(row)} ([\d.]+) g", page, flags=re.M)
         assert said is not None
         assert abs(peak - float(said[1])) <= 0.5
+
+
+def test_losses_that_cannot_tell_labels_apart_are_drawn_so() -> None:
+    residuals = torch.tensor([1.0, 3.0, 5.0], dtype=torch.float64)
+    one, three, five = pulls_of_losses.pull(bm.likelihoods.StudentT(initial_scale=1.0, initial_dof=3.0), residuals)
+    assert abs(one - three) < 1e-6
+    assert five < one
+    straight = pulls_of_losses.pull(bm.likelihoods.Gaussian(bm.noise.DiagonalNoise(1, initial=1.0)), residuals)
+    assert bool(((straight - residuals).abs() < 1e-6).all())
+    assert "pulls_of_losses.svg" in (DOCS / "concepts" / "maml_is_universal.md").read_text()

@@ -22,7 +22,7 @@ import torch
 
 import bayesmeta as bm
 from bayesmeta.kernels import ConstantKernel, LinearKernel, RBFKernel, SumKernel
-from bayesmeta.plotting.style import BLUE, GREEN, GREY, ORANGE
+from bayesmeta.plotting.style import BLUE, GREEN, GREY, ORANGE, VERMILLION
 from bayesmeta.tasks.source import TaskSource
 from benchmarks import bandits as bandits_benchmark
 from benchmarks import noise_of_each_task
@@ -162,8 +162,9 @@ def blobs(make: Callable[[], bm.Learner], steps: int, **arguments: object) -> Ro
 
 def curves(learner: bm.Learner) -> "Figure":
     """Draws of whole functions: by points on their own, one after the other, and of the exact process."""
-    x = torch.linspace(-2.0, 2.0, 33)
-    data = SMOOTH.dataset(1, 4, seed=6).task(0)
+    x = torch.linspace(-1.0, 1.0, 33)
+    drawn = SMOOTH.dataset(1, 20, seed=6).task(0)
+    data = drawn.points(drawn.x[0, :, 0].abs() < 1.0).points(slice(4))
     panels = grid(1, 3, (6.6, 2.6))
     pointwise, chained = learner.learner.adapt(data), learner.adapt(data)  # type: ignore[union-attr, operator]
     rows = {"each point on its own": pointwise, "one after the other": chained, "exact": SMOOTH.oracle.adapt(data)}
@@ -260,6 +261,48 @@ def with_base_classes() -> bm.Learner:
     points = bm.tasks.BasePoints.from_labels(centres[labels] + 0.8 * torch.randn(240, 2, generator=generator), labels)
     inner = bm.Prototypical(mlp(inputs=2))
     return classifying(bm.wrappers.ConceptLearner(inner, points, weight=0.5, batch_size=32), 400)
+
+
+def binary(num_tasks: int, seed: int) -> tuple[bm.Data, torch.Tensor]:
+    """Tasks of sixteen yes or no by time, with levels and slopes of their own; and their logits at 41 times."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.tensor([-1.0, 2.0]) + torch.randn(num_tasks, 2, generator=generator) * torch.tensor([2.0, 1.0])
+    x = torch.rand(num_tasks, 16, 1, generator=generator) * 4.0 - 2.0
+    chance = (weights[:, None, :1] + weights[:, None, 1:] * x).sigmoid()
+    labels = (torch.rand(chance.shape, generator=generator) < chance)[..., 0].long()
+    along = torch.linspace(-2.0, 2.0, 41)
+    return bm.Data.full(x.double(), labels), weights[:, :1] + weights[:, 1:] * along
+
+
+def logistic() -> bm.Learner:
+    """A mixed logistic model of such tasks."""
+    learner = bm.learners.GeneralizedLinearMixedModel(bm.Identity(1), likelihood=bm.likelihoods.Bernoulli()).double()
+    bm.fit_evidence(learner, bm.TaskDataset(binary(80, 0)[0]))
+    return learner
+
+
+def chances(learner: bm.Learner) -> "Figure":
+    """The chance of a yes in a new task, as yes and no are seen."""
+    data, logits = binary(1, 7)
+    along = torch.linspace(-2.0, 2.0, 41, dtype=torch.float64)
+    panels = grid(2, 2, (6.0, 4.6))
+    for number, (ax, shots) in enumerate(zip(panels, (0, 2, 6, 16), strict=True)):
+        posterior = learner.adapt(data.points(slice(shots)))
+        torch.manual_seed(0)
+        draws = learner(posterior.sample(400), along[None, :, None]).sigmoid()[:, 0, :, 0].detach()
+        for low, high, alpha in ((0.05, 0.95, 0.2), (0.25, 0.75, 0.35)):
+            band = [draws.quantile(level, 0) for level in (low, high)]
+            label = f"{round(100 * (high - low))} % band of the chance"
+            ax.fill_between(along, *band, color=BLUE, alpha=alpha, linewidth=0, label=label)
+        shares = posterior.predict(along[None, :, None]).probs[0, :, 1].detach()  # type: ignore[attr-defined]
+        ax.plot(along, shares, color=BLUE, linewidth=1.8, label="predicted")
+        ax.plot(along, logits[0].sigmoid(), color=VERMILLION, linewidth=1.2, linestyle="--", label="true chance")
+        ax.plot(data.x[0, :shots, 0], data.y[0, :shots], "o", color="black", markersize=5, label="seen")
+        ax.set_title(f"{shots} points", fontsize=10)
+        ax.set(xlabel="time" if number > 1 else "", ylabel="" if number % 2 else "chance of yes")
+    handles, labels = panels[0].get_legend_handles_labels()
+    panels[0].figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return panels[0].figure  # type: ignore[return-value]
 
 
 def searched() -> bm.training.SearchResult:
@@ -361,6 +404,7 @@ FIGURES: dict[str, Row] = {
             },
         ).double()
     ),
+    "generalized_linear": Row(logistic, chances),
     # by comparison
     "prototypical": blobs(lambda: bm.Prototypical(bm.networks.Inputs(2), num_classes=3), 400, lr=1e-2),
     "matching": blobs(lambda: bm.Matching(mlp(inputs=2), num_classes=3), 600),
@@ -369,14 +413,16 @@ FIGURES: dict[str, Row] = {
     "infinite_mixture_prototypes": blobs(
         lambda: bm.InfiniteMixturePrototypes(bm.networks.Inputs(2), num_classes=3), 200, lr=1e-2
     ),
-    "graph": blobs(lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 500),
-    # by one pass of a network
-    "conditional_neural_process": smooth(
-        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS
+    "graph": blobs(
+        lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 250, split=bm.tasks.ClassSplit((1, 5), 3), batch_size=4
     ),
-    "latent_neural_process": smooth(
+    # by one pass of a network
+    "conditional_neural_process": waves(
+        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 2000, split=TARGETS
+    ),
+    "latent_neural_process": waves(
         lambda: bm.LatentNeuralProcess(bm.Identity(1), aggregation=bm.learners.BayesianPool(32), num_draws=8, width=64),
-        900,
+        1200,
         split=TARGETS,
     ),
     "conv_cnp": smooth(lambda: bm.ConvCNP(points_per_unit=16.0, channels=32), 500, split=TARGETS),

@@ -51,7 +51,7 @@ def with_heads(markdown: str, page: str) -> str:
 
 @functools.cache
 def head(names: str, page: str = "methods/page.md") -> str:
-    """A table with a column a method, and the plate diagrams.
+    """The plate diagrams, a table with a column a method, and where more is said of each.
 
     Args:
         names: of classes, separated by blanks; those that share a row of `the_field` share a column.
@@ -65,7 +65,7 @@ def head(names: str, page: str = "methods/page.md") -> str:
     titles = [" and ".join(f"`{value.__name__}`" for value in row.values) for row in rows]
     lines = [f"| | {' | '.join(titles)} |", "|---|" + "---|" * len(rows)]
     lines += [f"| **{fact}** | {' | '.join(column.get(fact, '') for column in columns)} |" for fact in columns[0]]
-    return "\n".join(lines) + "\n\n" + "\n\n".join(_figures(rows))
+    return "\n\n".join([*_figures(rows), "\n".join(lines), *(_places(row, page) for row in rows)])
 
 
 def _row(name: str) -> the_field.Row:
@@ -86,12 +86,17 @@ def _facts(row: the_field.Row, page: str) -> dict[str, str]:
         heading = the_field.heading(row)
         section = f"{_to(page, the_field.sections()[heading].page)}#{the_field.anchor(heading)}"
         facts["measured"] = f"{row.figure} ([all of it]({section}))"
-    if held := [f"[{case.name}]({_to(page, 'project/contract_cases.md')}#{file})" for file, case in own]:
-        facts["contracts"] = "held to them as " + ", ".join(held)
-    facts["reference"] = ", ".join(f"[`{each.__name__}`][{each.__module__}.{each.__qualname__}]" for each in row.values)
-    path = Path(inspect.getsourcefile(value) or "").relative_to(the_field.DOCS.parent)
-    facts["source"] = f"`{path.as_posix()}`"
     return facts
+
+
+def _places(row: the_field.Row, page: str) -> str:
+    """The reference, the source and the contracts of a method, as a sentence."""
+    references = [f"[`{each.__name__}`][{each.__module__}.{each.__qualname__}]" for each in row.values]
+    path = Path(inspect.getsourcefile(row.values[0]) or "").relative_to(the_field.DOCS.parent)
+    own = [found for each in row.values for found in cases_of().get(each, [])]
+    held = [f"[{case.name}]({_to(page, 'project/contract_cases.md')}#{file})" for file, case in own]
+    cases = f"; held to the contracts of all learners as {', '.join(held)}" if held else ""
+    return f"{' and '.join(references)}: source `{path.as_posix()}`{cases}.\n{{ .facts }}"
 
 
 cases_of = functools.cache(the_field.cases_of)

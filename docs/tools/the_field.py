@@ -83,7 +83,7 @@ ROWS = [
     Row("LLAMA", "methods/llama.md", "damped Gauss-Newton steps without a graph; (NK)³", "sinusoids, 10 points: NLL -0.439 ± 0.016", BELIEVED),
     Row("BMAML", "methods/bmaml.md", "S times MAML, without (NK)³", "sinusoids, 10 points: NLL -0.344 ± 0.017", BELIEVED),
     Row("Parametric", "methods/parametric.md", "Gauss-Newton steps in a few numbers", "theoph: log likelihood -173.24, nlme's -173", "Structural models"),
-    Row("learners.GeneralizedLinearMixedModel", "concepts/outcomes.md", "Newton steps in a few numbers, at each quadrature node", "toenail: log likelihood -625.40, by one node -627.81", KINDS),
+    Row("learners.GeneralizedLinearMixedModel", "methods/generalized_linear.md", "Newton steps in a few numbers, at each quadrature node", "toenail: log likelihood -625.40, by one node -627.81", KINDS),
     Row("Prototypical", "methods/prototypical.md", "1 pass, M C F", "Omniglot, 5 ways 1 shot: 97.35 ± 0.42 %", OMNIGLOT),
     Row("Matching", "methods/matching.md", "1 pass, M N F, and that of the context", "Omniglot, 5 ways 1 shot: 97.73 ± 0.38 %", OMNIGLOT),
     Row("Siamese", "methods/siamese.md", "1 pass, M N F", "Omniglot, 5 ways 1 shot: 98.47 ± 0.39 %", OMNIGLOT),
