@@ -21,10 +21,6 @@ ELSEWHERE = {
 """Pages that speak of a wrapper among other things: they have no skeleton."""
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
-UNFINISHED = {
-    "methods/llama.md",
-}
-"""Pages that are not written into the skeleton yet."""
 PAGES = sorted({row.page for row in METHODS} | NO_LEARNER)
 COMMAND = re.compile(r"`?(?:python -m benchmarks\.\w+|bayesmeta \w+|make \w+)")
 
@@ -76,15 +72,9 @@ def faults(page: str, text: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in UNFINISHED])
+@pytest.mark.parametrize("page", PAGES)
 def test_a_page_has_the_skeleton(page: str) -> None:
     assert faults(page, (DOCS / page).read_text()) == []
-
-
-def test_unfinished_pages_are_unfinished() -> None:
-    """What is done is taken off the list."""
-    assert sorted(page for page in UNFINISHED if not faults(page, (DOCS / page).read_text())) == []
-    assert set(PAGES) >= UNFINISHED
 
 
 def test_every_method_has_a_page() -> None:

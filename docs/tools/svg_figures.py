@@ -81,7 +81,7 @@ def figures_in(page: str, folder: Path) -> str:
         given = dict(re.findall(r'([\w-]+)="([^"]*)"', match["tag"]))
         source = html.unescape(given.get("src", ""))
         path = Path(os.path.normpath(folder / source))
-        if re.match(r"[a-z]+:", source) or path.name == "implied_prior.png":
+        if re.match(r"[a-z]+:", source):
             return match[0]
         if path.suffix != ".svg" or not path.is_file():
             raise FigureError(f"expected a figure that is an SVG file, got {source!r}")
