@@ -22,7 +22,6 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
 UNFINISHED = {
-    "methods/llama.md",
     "methods/conditional_neural_process.md",
     "methods/latent_neural_process.md",
     "methods/transformer_neural_process.md",
