@@ -142,8 +142,9 @@ def run_all(source: str, name: str) -> list[Cell]:
 
 
 def signature(source: str) -> str:
-    """What a record says of the source that it is of."""
-    return hashlib.sha256(source.encode()).hexdigest()[:16]
+    """What a record says of the code that it is of; words may change without another run."""
+    code = "\n".join(cell.text for cell in cells(plain(source)) if cell.kind == "code")
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def record(name: str) -> None:
@@ -164,7 +165,7 @@ def record(name: str) -> None:
         if os.environ.get("OMP_NUM_THREADS") == "1"
         else f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
-        "outputs": [cell.outputs for cell in parts],
+        "outputs": [cell.outputs for cell in parts if cell.kind == "code"],
     }
     OUTPUTS.mkdir(exist_ok=True)
     (OUTPUTS / f"{name}.json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
@@ -191,7 +192,8 @@ def shown_cells(name: str) -> list[Cell]:
     parts = list(cells(plain(source_of(name))))
     if not is_recorded(name):
         raise TutorialError(f"{name}.py has changed since it was run: python -m docs.tools.tutorials {name}")
-    for cell, outputs in zip(parts, recorded(name)["outputs"], strict=True):
+    code = [cell for cell in parts if cell.kind == "code"]
+    for cell, outputs in zip(code, recorded(name)["outputs"], strict=True):
         cell.outputs = [(kind, content) for kind, content in outputs]
     return parts
 

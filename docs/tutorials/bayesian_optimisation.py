@@ -14,7 +14,7 @@
 # The table here is **simulated**, after the pattern of LCBench (Zimmer, Lindauer and Hutter 2021), where a *task* is
 # a data set and a point is one configuration with its validation accuracy. On LCBench itself the same learner needs
 # 5.6 evaluations until its regret is below 5 %, and a fresh Gaussian process 12.9: [numbers and
-# command](../benchmarks/index.md#bayesian-optimisation-that-has-seen-other-tasks-meta_bo). You need `pip install
+# command](../benchmarks/optimisation_and_bandits.md#bayesian-optimisation-that-has-seen-other-tasks). You need `pip install
 # 'bayesmeta[ax]'`.
 
 # %% [markdown]
@@ -306,4 +306,4 @@ pd.DataFrame(rows, index=pd.RangeIndex(1, len(rows) + 1, name="trial"))
 #
 # Where to go next: [BoTorch and Ax](../how_to/botorch.md), with what every posterior becomes, known noise and
 # Thompson sampling; [ALPaCA](../methods/alpaca.md#tasks-that-scatter-unlike-each-other) on scales of tasks; and the
-# [benchmark on LCBench](../benchmarks/index.md#bayesian-optimisation-that-has-seen-other-tasks-meta_bo).
+# [benchmark on LCBench](../benchmarks/optimisation_and_bandits.md#bayesian-optimisation-that-has-seen-other-tasks).

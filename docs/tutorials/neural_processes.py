@@ -236,7 +236,7 @@ figure.legend(
 #   places, the others do not.
 # - Joint densities and coherent draws come from `Autoregressive`, at the price of one adaptation a point.
 # - These were minutes of training in total. With 60 to 300 seconds for each learner the distances are smaller: the
-#   [benchmark](../benchmarks/index.md#neural-processes-neural_process_benchmark) has them with the command that made
+#   [benchmark](../benchmarks/neural_processes.md#neural-processes-on-functions-of-a-gaussian-process) has them with the command that made
 #   them.
 #
 # Where to go next: the pages of [conditional neural processes](../methods/conditional_neural_process.md),

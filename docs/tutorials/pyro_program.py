@@ -9,7 +9,7 @@
 # patient") is exactly what this library calls a learner with an explicit prior and likelihood: shared parameters
 # $\theta$, task parameters $\phi_t$, and outcomes given $\phi_t$. What you gain by also having it as a learner are
 # predictions for *new* tasks, updates, scores and calibration; what you gain from Pyro are its samplers, its guides
-# and its diagrams. You need `pip install 'bayesmeta[pyro,arviz]'`.
+# and its diagrams. Pyro and ArviZ come with the library.
 
 # %% [markdown]
 # ## The data: wounds, doses and clinics
@@ -214,7 +214,7 @@ for (x, y, width, height), label in {(0.6, -1.3, 5.4, 2.2): "clinics", (2.3, -1.
 ax.set(xlim=(-0.9, 7.5), ylim=(-1.5, 2.8))
 ax.axis("off");
 # %% [markdown]
-# ## $\theta$, four ways
+# ## What all clinics share, four ways
 #
 # All four use Pyro and the same program. MAP takes the highest point of the joint density of $\theta$ and all
 # $\phi_t$. The two variational ones fit a Gaussian, once with independent numbers and once with one covariance over
@@ -289,7 +289,7 @@ pd.DataFrame(chances, index=[f"{dose + 2:.0f} mg" for dose in doses.tolist()]).r
 # Before a patient, the spreads that MAP exaggerates pull its chances towards one half. After six patients it goes
 # further with what little this clinic has shown.
 #
-# ## $\phi$ given $\theta$: four ways, and the exact answer
+# ## What a clinic is like, four ways and the exact answer
 #
 # Now hold $\theta$ at the mean of its draws and look at the two numbers of the new clinic. `svi` and `nuts` are
 # Pyro's; `Sampled` is the library's own sampler; `adapt` is the grid. All of them are posteriors that predict and can

@@ -67,7 +67,9 @@ def test_a_tutorial_becomes_a_page_and_a_notebook(tmp_path: Path, monkeypatch: p
     assert 'aria-label="a line from one to two"' in page
     assert '"STEPS = 500\\n"' in tutorials.notebook("small")
     assert "<strong>A title</strong><span>One sentence.</span>" in tutorials.gallery()
-    (tmp_path / "small.py").write_text(SOURCE.replace("One", "A"))
+    (tmp_path / "small.py").write_text(SOURCE.replace("One sentence", "Other words"))
+    assert "Other words." in tutorials.page("small")  # words may change, code may not
+    (tmp_path / "small.py").write_text(SOURCE.replace("print(STEPS)", "print(-STEPS)"))
     assert not tutorials.is_recorded("small")
 
 
