@@ -199,7 +199,8 @@ def on_log_scale(tasks: TaskDataset) -> TaskDataset:
         >>> on_log_scale(tasks).flat.y.flatten().tolist()
         [0.0, 0.0]
     """
-    return TaskDataset(replace(tasks.flat, y=tasks.flat.y.log()), tasks.names, tasks.schema)
+    schema = None if tasks.schema is None else replace(tasks.schema, kind="number")  # logarithms may be negative
+    return TaskDataset(replace(tasks.flat, y=tasks.flat.y.log()), tasks.names, schema)
 
 
 @dataclass(frozen=True)

@@ -172,3 +172,16 @@ def test_the_effect_of_a_covariate_is_that_of_all_tasks() -> None:
     for make in (default_stack.line, default_stack.noisy_line):
         inside = [each for each in make(default_stack.Sizes(3, 1, 1)).modules() if isinstance(each, bm.ALPaCA)]
         assert inside[0].parts(point).covariance.varying == (0, 1, 2)  # a level and two slopes, but no covariate
+
+
+def test_all_models_of_positive_outcomes_see_their_logarithms() -> None:
+    """The pooled network once took the logarithm of the logarithms, and could not be mixed with the others."""
+    from bayesmeta.outcomes import Numbers, Positives
+    from bayesmeta.selection import pooled
+    from bayesmeta.trainers import on_log_scale
+
+    table = bm.tasks.example_table()
+    tasks = bm.TaskDataset.from_frame(table, task="plant", x=["day"], y="height_cm", outcomes=Positives())
+    learner = pooled(on_log_scale(tasks), steps=2)
+    assert learner.outcomes == Numbers()
+    assert pooled(tasks, steps=2).outcomes == Positives()

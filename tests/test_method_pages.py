@@ -22,12 +22,6 @@ ELSEWHERE = {
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
 UNFINISHED = {
-    "methods/conditional_neural_process.md",
-    "methods/latent_neural_process.md",
-    "methods/transformer_neural_process.md",
-    "methods/snail.md",
-    "methods/mann.md",
-    "methods/meta_networks.md",
 }
 """Pages that are not written into the skeleton yet."""
 PAGES = sorted({row.page for row in METHODS} | NO_LEARNER)

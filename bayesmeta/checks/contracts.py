@@ -21,7 +21,7 @@ from bayesmeta.data import Data, TaskBatch
 from bayesmeta.errors import BayesMetaError, DataError, UnsupportedError
 from bayesmeta.learner import Learner
 from bayesmeta.one_line import several
-from bayesmeta.outcomes import Labels
+from bayesmeta.outcomes import Counts, Labels, Positives
 from bayesmeta.predictives import Predictive
 from bayesmeta.tasks.dataset import TaskDataset
 from bayesmeta.tasks.source import ClassSplit, RandomSplit
@@ -239,7 +239,7 @@ def _densities(trial: _Trial) -> None:
         _require_same(values[0].sum(-1), torch.ones_like(values[0][..., 0]), "probabilities do not add up to 1")
         return
     mean, deviation = values
-    if mean.shape[-1] != 1 or getattr(trial.learner.outcomes, "kind", None) is not None or _is_whole(trial):
+    if mean.shape[-1] != 1 or isinstance(trial.learner.outcomes, Counts | Positives):
         raise _LeftOut("it is tried for one number on the whole line, and for classes")
     line = torch.linspace(-1.0, 1.0, CELLS + 1, dtype=mean.dtype)
     points = mean + DEVIATIONS * deviation * line[:, None, None, None]  # G B M 1
@@ -249,16 +249,12 @@ def _densities(trial: _Trial) -> None:
         raise _Broken(f"densities of a point add up to {area.min():.3f} to {area.max():.3f} over its outcomes")
 
 
-def _is_whole(trial: _Trial) -> bool:
-    return type(trial.learner.outcomes).__name__ in ("Counts", "Positives")
-
-
 def _padding(trial: _Trial) -> None:
     padded = TaskBatch(_padded(trial.support), _padded(trial.query))
     advice = "changes with what stands in places that are no points"
     _require_same(trial.losses(trial.tasks), trial.losses(padded), f"the loss {advice} (use support.mask)")
-    posteriors = (trial.learner.adapt(each) for each in (trial.support, padded.support))
-    _require_same(*(each.predict(trial.query.x) for each in posteriors), f"a prediction {advice} (use support.mask)")
+    a, b = (trial.learner.adapt(each).predict(trial.query.x) for each in (trial.support, padded.support))
+    _require_same(a, b, f"a prediction {advice} (use support.mask)")
 
 
 def _padded(data: Data, extra: int = 2) -> Data:
@@ -277,9 +273,8 @@ def _order(trial: _Trial) -> None:
     if not trial.learner.exchangeable:
         raise _LeftOut("it says that the order matters (exchangeable = False)")
     turned = trial.support.points(torch.arange(trial.support.num_points).flip(0))
-    posteriors = (trial.learner.adapt(each) for each in (trial.support, turned))
-    words = "a prediction changes with the order of the support (or say exchangeable = False)"
-    _require_same(*(each.predict(trial.query.x) for each in posteriors), words)
+    a, b = (trial.learner.adapt(each).predict(trial.query.x) for each in (trial.support, turned))
+    _require_same(a, b, "a prediction changes with the order of the support (or say exchangeable = False)")
 
 
 def _alone(trial: _Trial, task: int) -> TaskBatch:

@@ -417,12 +417,12 @@ FIGURES: dict[str, Row] = {
         lambda: bm.GraphNetwork(mlp(inputs=2), num_classes=3), 250, split=bm.tasks.ClassSplit((1, 5), 3), batch_size=4
     ),
     # by one pass of a network
-    "conditional_neural_process": smooth(
-        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 1500, split=TARGETS
+    "conditional_neural_process": waves(
+        lambda: bm.ConditionalNeuralProcess(bm.Identity(1), width=64), 2000, split=TARGETS
     ),
-    "latent_neural_process": smooth(
+    "latent_neural_process": waves(
         lambda: bm.LatentNeuralProcess(bm.Identity(1), aggregation=bm.learners.BayesianPool(32), num_draws=8, width=64),
-        900,
+        1200,
         split=TARGETS,
     ),
     "conv_cnp": smooth(lambda: bm.ConvCNP(points_per_unit=16.0, channels=32), 500, split=TARGETS),

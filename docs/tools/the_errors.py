@@ -305,7 +305,7 @@ def code(text: str) -> str:
 # each sentence is a heading, so that the search goes to it; there are too many for a table of contents
 STYLE = """---
 hide: [toc]
-search: {boost: 0.3}
+search: {boost: 0.8}
 ---
 
 <style>.md-typeset .said { font-size: 0.8rem; font-weight: 400; margin: 0.4em 0; }</style>

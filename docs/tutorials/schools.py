@@ -226,4 +226,4 @@ print(
 #
 # - [Outcomes](../concepts/outcomes.md): all kinds, and what the command line makes of them.
 # - [Mixed effects, nested and crossed](../methods/mixed_effects.md): classes within schools.
-# - [Calibrating](../concepts/calibration.md): what to do when coverage is not what was promised.
+# - [Calibrating](calibration.md): what to do when coverage is not what was promised.

@@ -133,7 +133,7 @@ table[["tasks", "rmse", "width", "coverage", "coverage_low", "coverage_high"]].r
 # `rmse` and `width` (the mean width of the 90 % intervals) are in Ah. `coverage` is the share of measurements that the
 # intervals held, with a 95 % interval for what it would be over ever more cells. So the forecast gets sharper with
 # every check-up while its intervals keep about what they promise. Where they did not, [they could be
-# repaired](../concepts/calibration.md).
+# repaired](calibration.md).
 #
 # ## Will it last 500 cycles?
 #
@@ -246,6 +246,6 @@ pd.DataFrame(rows, index=pd.Index(late, name="cycle")).round(2)
 # Where to go next:
 #
 # - [ALPaCA](../methods/alpaca.md), the learner of this page, and [how to choose](../start/how_to_choose.md) another.
-# - [Calibrating, conformal intervals and surprise](../concepts/calibration.md): intervals with a guarantee, and an alarm for a
+# - [Calibrating, conformal intervals and surprise](calibration.md): intervals with a guarantee, and an alarm for a
 #   cell that is unlike the tested ones.
 # - [Exporting to a robot](../how_to/exporting.md): the forecast on a small computer beside the battery.
