@@ -21,8 +21,7 @@ ELSEWHERE = {
 """Pages that speak of a wrapper among other things: they have no skeleton."""
 NO_LEARNER = {"methods/architecture_search.md", "methods/bandits.md"}
 """Pages of methods that are no learners."""
-UNFINISHED = {
-}
+UNFINISHED: set[str] = set()
 """Pages that are not written into the skeleton yet."""
 PAGES = sorted({row.page for row in METHODS} | NO_LEARNER)
 COMMAND = re.compile(r"`?(?:python -m benchmarks\.\w+|bayesmeta \w+|make \w+)")
