@@ -33,6 +33,7 @@ from docs.tools import svg_figures
 
 FOLDER = Path(__file__).parent.parent / "tutorials"
 OUTPUTS = FOLDER / "outputs"
+NAVIGATION = FOLDER.parent.parent / "mkdocs.yml"
 PACKAGES = ("torch", "numpy", "pandas")
 
 
@@ -247,7 +248,7 @@ def notebook(name: str) -> str:
 def gallery() -> str:
     """A card for each tutorial, in the order of the navigation: its first figure, its title, its first sentence."""
     made = []
-    order = re.findall(r"tutorials/(\w+)\.md", (FOLDER.parent.parent / "mkdocs.yml").read_text())
+    order = re.findall(r"tutorials/(\w+)\.md", NAVIGATION.read_text())
     for name in sorted(names(), key=lambda each: order.index(each) if each in order else len(order)):
         parts = shown_cells(name)
         title, _, rest = parts[0].text.partition("\n")

@@ -26,6 +26,7 @@ plt.plot([1, 2]);
 """
 
 
+@pytest.mark.usefixtures("unchecked")  # under torch.jit.trace shapes are no integers
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
@@ -35,6 +36,7 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_it_runs_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "Agg")
