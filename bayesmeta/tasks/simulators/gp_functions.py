@@ -86,6 +86,9 @@ class WeaklyPeriodic(StationaryKernel):
         period: units of x.
         variance: k(x, x), squared units of y.
 
+    Raises:
+        DataError: a length scale, period or variance that is not positive.
+
     Example:
         >>> import bayesmeta as bm
         >>> kernel = bm.tasks.WeaklyPeriodic(length_scale=10.0, period=1.0)
@@ -95,6 +98,8 @@ class WeaklyPeriodic(StationaryKernel):
 
     def __init__(self, length_scale: float = 0.5, period: float = 0.25, variance: float = 1.0) -> None:
         super().__init__(length_scale, variance)
+        if not period > 0.0:
+            raise DataError(f"expected a positive period, got {period}")
         self.period = period
 
     def of_difference(self, d: Float[Tensor, "*b D"]) -> Float[Tensor, "*b"]:
