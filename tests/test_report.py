@@ -16,6 +16,7 @@ from bayesmeta.checks.surprise import Surprise
 from bayesmeta.data import Data
 from bayesmeta.errors import DataError
 from bayesmeta.evaluation.conclusions import Verdict
+from bayesmeta.reporting import inline_svg
 from bayesmeta.reporting.page import escape
 from bayesmeta.reporting.report import Report, report
 from bayesmeta.tasks.dataset import TaskDataset
@@ -209,3 +210,14 @@ def test_tasks_of_the_training_are_owned_up_to() -> None:
     found = report(NormalMean(), normal_tasks(5, 4, seed=0), (0,), num_bootstrap=0, trained_on=["1", "3", "77"])
     assert found.conclusions[0].verdict is Verdict.PROBLEM
     assert found.conclusions[0].text.startswith("2 of the 5 tasks are of the training")
+
+
+def test_a_picture_in_a_figure_stays_a_picture() -> None:
+    """Parts of a figure are renamed where they are referred to; what is no part is left as it is."""
+    svg = (
+        b'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 1 1">'
+        b'<image xlink:href="data:image/png;base64,AAAA"/><use xlink:href="#a"/></svg>'
+    )
+    shown = inline_svg.inline(svg, "p", "a picture")
+    assert '<image href="data:image/png;base64,AAAA" />' in shown
+    assert '<use href="#p-a" />' in shown

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
 from bayesmeta.arguments import generator_of, seed_of
 from bayesmeta.data import Data, TaskBatch
-from bayesmeta.errors import BayesMetaError, DataError, UnsupportedError
-from bayesmeta.learner import Learner
+from bayesmeta.errors import BayesMetaError, DataError, ShapeError, UnsupportedError
+from bayesmeta.learner import Learner, TaskPosterior
 from bayesmeta.one_line import several
 from bayesmeta.outcomes import Counts, Labels, Positives
 from bayesmeta.predictives import Predictive
@@ -32,7 +32,10 @@ SAME = 1e-7  # float64: the same mathematics in another order of summation
 SINGLE = 1e-2  # float32, in predictive deviations
 FAR = 700.0  # what stands in padding
 STEP, SLOPE = 1e-5, 1e-4  # of central differences, and how far a gradient may be from them
+LONG_STEP, LONG_SLOPE = 3e-3, 1e-3  # the same where rounding to float32 is less than what is looked for
 DEVIATIONS, CELLS = 12.0, 400  # of the line on which a density is added up
+# what a learner may raise
+RAISED = (BayesMetaError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def contracts(learner: Learner, tasks: TaskDataset, seed: int = 0) -> Contracts:
     | padding | what stands in places that are no points changes nothing |
     | order | the order of the support changes nothing, if the learner says `exchangeable` |
     | batch | a batch is its tasks one by one |
-    | update | `update`  |
+    | update | `update`, point by point, gives what adapting to all points at once gives |
     | select | `select` is adapting to these tasks |
     | value | what happens later to theta, or to the data, changes no posterior |
     | queries | a query point changes nothing at another |
@@ -95,13 +98,15 @@ def contracts(learner: Learner, tasks: TaskDataset, seed: int = 0) -> Contracts:
     A learner keeps them in float64 to seven digits, whatever its theta: the copy's is moved off its starting point.
 
     Args:
-        learner: yours; it is left as it was.
-        tasks: four tasks or more that are like its own, of eight points or more each; with `Labels()` for outcomes,
-            three points or more of each class.
+        learner: yours; it is left as it was. The copy is on the CPU.
+        tasks: some that are like its own, of eight points or more each; with `Labels()` for outcomes, three points or
+            more of each class. The first four are taken, and two are the least.
         seed: of the choice of points, and of how theta is moved.
 
     Raises:
-        DataError: tasks of too few points. What the learner raises while it is made ready (`prepare`).
+        DataError: no tasks, or tasks of too few points; a learner whose `condition` gives no `TaskPosterior`, or whose
+            posterior's `at` gives no `Predictive`. What the learner raises while it is made ready (`prepare`).
+        ShapeError: a predictive that is not one distribution for each point of each task.
 
     Example:
         >>> from dataclasses import dataclass
@@ -124,6 +129,7 @@ def contracts(learner: Learner, tasks: TaskDataset, seed: int = 0) -> Contracts:
         the loss changes with what stands in places that are no points (use support.mask)
     """
     trial = _Trial.of(learner, tasks, seed_of(seed))
+    _require_answers(trial)
     kept, broken, left_out = [], {}, {}
     for name, check in _CHECKS.items():
         try:
@@ -132,15 +138,7 @@ def contracts(learner: Learner, tasks: TaskDataset, seed: int = 0) -> Contracts:
             broken[name] = str(error)
         except _LeftOut as error:
             left_out[name] = str(error)
-        except (
-            BayesMetaError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RuntimeError,
-            TypeError,
-            ValueError,
-        ) as error:
+        except RAISED as error:
             broken[name] = f"{type(error).__name__}: {error}"
         else:
             kept.append(name)
@@ -165,6 +163,11 @@ class _Trial:
 
     @classmethod
     def of(cls, learner: Learner, tasks: TaskDataset, seed: int) -> "_Trial":
+        if not isinstance(tasks, TaskDataset):
+            raise DataError(
+                f"expected a TaskDataset, got {type(tasks).__name__}: see TaskDataset.from_frame; a simulator gives "
+                "one by dataset(4, 8)"
+            )
         reads = isinstance(learner.outcomes, Labels) and learner.outcomes.count is None
         split = ClassSplit.at(SHOTS, query=1) if reads else RandomSplit.at(SUPPORT, query=QUERY)
         least = int(tasks.counts.min())
@@ -174,7 +177,7 @@ class _Trial:
                 f"{several(len(tasks), 'task')} of {least} points or more"
             )
         batch = tasks.select(range(min(len(tasks), MOST_TASKS))).divided(split, seed)
-        trial = copy.deepcopy(learner).double()
+        trial = copy.deepcopy(learner).cpu().double()
         trial.prepare(trial.conform(batch.joined()))
         batch = trial.conform_tasks(batch)
         if not reads:  # supports of 5, 4, 3, 2 points
@@ -196,6 +199,35 @@ class _Trial:
 
     def losses(self, tasks: TaskBatch) -> Tensor:
         return self.learner.meta_loss(tasks)
+
+
+def _require_answers(trial: _Trial) -> None:
+    """Raises where nothing can be tried, as what the learner returns is of another kind. Its own errors are for the
+    checks, which say when they come.
+    """
+    shape: object = None
+    try:
+        posterior: object = trial.learner.adapt(trial.support)
+        prediction: object = posterior.predict(trial.query.x) if isinstance(posterior, TaskPosterior) else None
+        if isinstance(prediction, Predictive):
+            shape = tuple(prediction.marginals.batch_shape)
+    except RAISED:
+        return
+    if not isinstance(posterior, TaskPosterior):
+        raise DataError(
+            f"expected a TaskPosterior from {type(trial.learner).__name__}.condition, got {type(posterior).__name__}: "
+            "inherit TaskPosterior, or Refit"
+        )
+    if not isinstance(prediction, Predictive):
+        raise DataError(
+            f"expected a Predictive from {type(posterior).__name__}.at, got {type(prediction).__name__}: a torch "
+            "distribution becomes one by bm.predictives.IndependentPredictive"
+        )
+    if shape != (places := tuple(trial.query.x.shape[:2])):
+        raise ShapeError(
+            f"expected predictions of batch shape {places}, tasks and points, got {shape}: the numbers of an outcome "
+            "are its event, Independent(Normal(mean, stddev), 1) of a mean with the shape (tasks, points, outcomes)"
+        )
 
 
 def _masked(data: Data, keep: Tensor) -> Data:
@@ -358,22 +390,35 @@ def _gradients(trial: _Trial) -> None:
     _require_finite(gradients, "a gradient of meta_loss is not finite")
     generator = generator_of(1)
     directions = [torch.randn(each.shape, generator=generator, dtype=each.dtype) for each in parameters]
-    ends = []
-    with torch.no_grad():
-        for step in (STEP, -2.0 * STEP):  # one forward, and then two back
-            for parameter, direction in zip(parameters, directions, strict=True):
-                parameter.add_(step * direction)
-            ends.append(float(learner.meta_loss(trial.tasks).sum()))
-    slope = (ends[0] - ends[1]) / (2.0 * STEP)
+    slope, longer = (_slope(learner, trial.tasks, parameters, directions, step) for step in (STEP, LONG_STEP))
     expected = sum(float((each * way).sum()) for each, way in zip(gradients, directions, strict=True))
     if abs(slope - expected) > SLOPE * max(1.0, abs(slope)):
-        raise _Broken(f"along one direction meta_loss rises by {slope:.6g}, and its gradient says {expected:.6g}")
+        words = f"along one direction meta_loss rises by {slope:.6g}, and its gradient says {expected:.6g}"
+        if abs(longer - expected) <= LONG_SLOPE * max(1.0, abs(longer)):
+            words += (
+                "; over a longer way they agree, so that the gradient is right and the loss is rounded: something is "
+                "computed in float32 (0.5 * support.counts is: use support.counts.to(support.x))"
+            )
+        raise _Broken(words)
+
+
+def _slope(
+    learner: Learner, tasks: TaskBatch, parameters: list[nn.Parameter], directions: list[Tensor], step: float
+) -> float:
+    """How meta_loss rises along the directions, by central differences; theta is then where it was, up to rounding."""
+    losses = []
+    with torch.no_grad():
+        for move in (step, -2.0 * step, step):  # forward, twice back, and home
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter.add_(move * direction)
+            losses.append(float(learner.meta_loss(tasks).sum()))
+    return (losses[0] - losses[1]) / (2.0 * step)
 
 
 def _precision(trial: _Trial) -> None:
     single = copy.deepcopy(trial.learner).float()
     a, b = (each.adapt(trial.support).predict(trial.query.x) for each in (trial.learner, single))
-    one, other = (tuple(value.double() for value in _summary(each)) for each in (a, b))
+    one, other = (tuple(value.detach().double() for value in _summary(each)) for each in (a, b))
     scale = one[-1] if len(one) == 2 else torch.ones(())
     for name, x, y in zip(("mean", "deviation"), one, other, strict=False):
         far = float(((x - y).abs() / scale).max())

@@ -68,7 +68,7 @@ def _attributes(name: str, value: str, prefix: str) -> dict[str, str]:
     if name == "id":
         return {"id": f"{prefix}-{value}"}
     if name == XLINK:
-        return {"href": f"#{prefix}-{value.removeprefix('#')}"}
+        return {"href": f"#{prefix}-{value[1:]}" if value.startswith("#") else value}  # a part, or a picture itself
     if name == "clip-path":
         return {name: value.replace("url(#", f"url(#{prefix}-")}
     if name == "style":

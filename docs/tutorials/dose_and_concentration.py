@@ -32,6 +32,7 @@ DRAWS = 4_000  # smoke: 50
 # $$
 # c(t) = \frac{\text{dose} \cdot k_a}{V (k_a - k_e)} \left( e^{-k_e t} - e^{-k_a t} \right), \qquad k_e = \frac{Cl}{V},
 # $$
+#
 # with the dose in mg, $t$ the hours after it, $c$ the concentration (mg/L), $k_a$ the rate of absorption (1/h), $V$
 # the volume in which the drug spreads (L), and $Cl$ the **clearance** (L/h): how much blood is freed of the drug in an
 # hour. The clearance decides how much drug a patient can take.

@@ -61,7 +61,11 @@ print(train)
 # query points.
 #
 # The posterior is a frozen dataclass. Where more points simply mean conditioning again it inherits `Refit`, and the
-# only thing it must be able to do is to predict: `at(x)`.
+# only thing it must be able to do is to predict: `at(x)`. It returns a `Predictive`. This one is jointly Gaussian, and
+# is made of the curve's mean, of its covariance at each point (a matrix over the outcomes of a point, here 1 × 1) and
+# over all points (a function, which is called where somebody asks), and of the noise. [Which predictive to
+# return](../how_to/extending.md#which-predictive-to-return) has the others. The matrices are inverted in float64, so
+# that a learner in float32, as networks usually are, loses nothing by rounding.
 
 
 # %%

@@ -60,6 +60,8 @@ class Level(bm.Learner):
         losses = super().loss(tasks)
         if self.mistake == "batch":
             losses = losses + 0.01 * (losses.shape[0] - 1)
+        if self.mistake == "rounding":
+            losses = losses.float().to(losses.dtype)
         return losses.detach() + 0.0 * self.mean if self.mistake == "gradients" else losses
 
     def evidence(self, data: bm.Data) -> Tensor:
@@ -141,6 +143,57 @@ def test_mistakes_are_named(mistake: str, words: str) -> None:
     assert f"BROKEN    {mistake}: " in repr(found)
 
 
+def test_a_loss_in_float32_is_named_as_the_cause() -> None:
+    found = bm.checks.contracts(Level("rounding"), NUMBERS)
+    assert "support.counts.to(support.x)" in found.broken["gradients"]
+    assert "float32" not in bm.checks.contracts(Level("gradients"), NUMBERS).broken["gradients"]
+
+
 def test_what_it_cannot_try_is_refused() -> None:
     with pytest.raises(bm.DataError, match="two tasks or more of 8 points"):
         bm.checks.contracts(bm.ALPaCA(bm.Identity(1)), bm.tasks.Sinusoid().dataset(4, 6, seed=0))
+    with pytest.raises(bm.DataError, match=r"got Sinusoid: .* dataset\(4, 8\)"):
+        bm.checks.contracts(bm.ALPaCA(bm.Identity(1)), bm.tasks.Sinusoid())  # type: ignore[arg-type]
+
+
+class Answers(bm.Learner):
+    """Predicts what `answer` makes of the query points."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def condition(self, support: bm.Data) -> bm.TaskPosterior:
+        if self.answer == "no posterior":
+            return {}  # type: ignore[return-value]
+        return AnswersPosterior(spec=support.spec, learner=self, support=support)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnswersPosterior(bm.Refit):
+    learner: Answers
+
+    def at(self, x: Tensor) -> bm.Predictive:
+        y = Normal(x, 1.0)
+        if self.learner.answer == "torch's":
+            return y  # type: ignore[return-value]
+        if self.learner.answer == "raises":
+            raise bm.InferenceError("expected nothing")
+        return bm.predictives.IndependentPredictive(y)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("no posterior", r"TaskPosterior from Answers\.condition, got dict"),
+        ("torch's", r"Predictive from AnswersPosterior\.at, got Normal: .*IndependentPredictive"),
+        ("no event", r"batch shape \(4, 3\), tasks and points, got \(4, 3, 1\)"),
+    ],
+)
+def test_answers_of_another_kind_are_refused_once(answer: str, words: str) -> None:
+    with pytest.raises((bm.DataError, bm.ShapeError), match=words):
+        bm.checks.contracts(Answers(answer), NUMBERS)
+
+
+def test_what_the_learner_raises_is_a_finding() -> None:
+    assert bm.checks.contracts(Answers("raises"), NUMBERS).broken["batch"] == "InferenceError: expected nothing"
