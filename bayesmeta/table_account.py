@@ -148,7 +148,8 @@ def hint_of_counts(frame: "pd.DataFrame", schema: Schema) -> str:
 def hint_of_codes(frame: "pd.DataFrame", schema: Schema) -> str:
     """A sentence where covariates that are taken for quantities look like codes of groups; empty where they do not.
 
-    They are 1, 2, 3 or more, or 0, 1, 2 or more, without a gap, and fewer than ten.
+    They are 1, 2, 3 or more, or 0, 1, 2 or more, without a gap, fewer than ten, and the same in all rows of a task: a
+    covariate that is not is refused later, for that reason.
 
     Args:
         frame: the table, its cells understood.
@@ -167,6 +168,8 @@ def hint_of_codes(frame: "pd.DataFrame", schema: Schema) -> str:
         if name in schema.levels or frame[name].dtype == bool:
             continue
         values = np.unique(frame[name].dropna().to_numpy(dtype=float))
+        if frame.groupby(schema.task)[name].nunique().max() > 1:
+            continue
         if 3 <= len(values) < 10 and values[0] in (0.0, 1.0) and (np.diff(values) == 1.0).all():
             codes = ", ".join(f"{value:g}" for value in values)
             sentences.append(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 import bayesmeta as bm
-from docs import example_table
+from docs.tools import example_table
 from tests.cli.conftest import Run
 
 

@@ -52,7 +52,8 @@ def test_standard_normal_of_single_numbers() -> None:
     prior = bm.priors.StandardNormal({"intercept": (), "slopes": (2,)})
     phi = {"intercept": torch.randn(7, 3), "slopes": torch.randn(7, 3, 2)}
     everything = torch.cat([phi["intercept"][..., None], phi["slopes"]], -1)
-    torch.testing.assert_close(prior.log_prob(phi), Normal(0.0, 1.0).log_prob(everything).sum(-1))
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(everything).sum(-1)
+    torch.testing.assert_close(prior.log_prob(phi), expected)
     assert prior.sample(4)["intercept"].shape == (4,)
 
 

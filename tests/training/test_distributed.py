@@ -257,7 +257,7 @@ def test_torchrun_starts_a_killed_training_again(tmp_path: Path) -> None:
 
 def test_recipes_of_launchers_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     """With stand-ins for Ray, which nobody needs for this."""
-    monkeypatch.syspath_prepend(ROOT / "docs" / "launch")
+    monkeypatch.syspath_prepend(ROOT / "docs" / "programs")
     for name in ("ray", "ray.train", "ray.train.torch"):
         monkeypatch.setitem(sys.modules, name, MagicMock())
     recipe = importlib.import_module("ray_train")
