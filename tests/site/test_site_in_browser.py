@@ -19,10 +19,10 @@ from tests.browser import Browser
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 WORDS = {
-    "install gpu": "start/install/",
+    "install gpu": "how_to/install/",
     "missing values": "how_to/",
     "lme4": "start/from_lme4/",
-    "botorch": "start/from_botorch/",
+    "botorch": "how_to/botorch/",
     "few tasks": "how_to/",
     "resume": "how_to/",
     "checkpoint": "how_to/",
