@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))  # MkDocs loads thi
 from docs.tools import mathematics, method_pages, outline, svg_figures, tutorials
 
 BOOSTS = {"start": 2.0, "how_to": 2.0, "tutorials": 1.5, "methods": 1.5, "concepts": 1.5, "reference": 0.6}
+NAMESAKES = {"methods/alpaca.md", "methods/maml.md"}  # whose names are parts of the titles of others
 LEAST = 0.3  # of the rest: benchmarks, design, changelog
 
 
@@ -40,7 +41,8 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Generated parts of pages; and which pages a search shows first."""
     section = page.file.src_uri.partition("/")[0]
     if "search" not in page.meta:
-        page.meta["search"] = {"boost": BOOSTS.get(section, 2.0 if page.file.src_uri == "index.md" else LEAST)}
+        boost = 3.0 if page.file.src_uri in NAMESAKES else BOOSTS.get(section, 2.0 if page.is_homepage else LEAST)
+        page.meta["search"] = {"boost": boost}
     markdown = method_pages.with_heads(markdown, page.file.src_uri)
     return markdown.replace("<!-- gallery -->", tutorials.gallery()) if "<!-- gallery -->" in markdown else markdown
 
