@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ with install_import_hook("bayesmeta", "beartype.beartype"):
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.browser import Browser
 from tests.device import pretended
 
 torch.set_num_threads(1)
@@ -81,3 +83,14 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("BAYESMETA_DATA does not name a folder of real tables")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Chromium with an empty page, for the tests of a file; where there is none they are skipped."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium on the PATH")
+    with Browser(found, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
