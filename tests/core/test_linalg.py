@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bayesmeta import linalg
 from bayesmeta.errors import InferenceError, PrecisionWarning
 from bayesmeta.linalg import (
     cholesky,
@@ -194,3 +195,18 @@ def test_jitter_is_counted_over_a_block() -> None:
                 cholesky_with_jitter(kernels, "kernel")
     assert len(caught) == 1
     assert re.search(r"added to 5;", str(caught[0].message))
+
+
+def test_the_first_columns_that_are_no_sums_of_others_are_kept() -> None:
+    x = torch.linspace(-1.0, 2.0, 7, dtype=torch.float64)
+    first = (x > 0.0).double()
+    design = torch.stack([torch.ones_like(x), first, 1.0 - first, 1e6 * x, x], -1)  # levels beside the constant; units
+    assert linalg.independent_columns(design, 3) == [0, 1, 3]
+    basis = linalg.spanning_basis(design)
+    assert basis.shape[1] == 3
+    kept = design[:, [0, 1, 3]]
+    # the volume by which both sets of coordinates of one space differ, by their Gram matrices
+    ratio = 0.5 * (torch.logdet((design @ basis).mT @ (design @ basis)) - torch.logdet(kept.mT @ kept))
+    torch.testing.assert_close(linalg.log_volume(design, basis), ratio)
+    with pytest.raises(InferenceError, match="determine the prior mean, got 4 or 3 of 5"):
+        linalg.independent_columns(design, 4)
